@@ -1,0 +1,1 @@
+//! Reckon trains language models to reason.
