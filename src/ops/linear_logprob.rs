@@ -1,0 +1,97 @@
+//! Hidden states times vocabulary weights to the log-probability and entropy of given tokens, in chunks of rows:
+//! a `(T, V)` tensor of logits never exists.
+//!
+//! `z = h Wᵀ / temperature`, `logprob = z_target - logsumexp(z)`, `entropy = logsumexp(z) - sum softmax(z) z`.
+
+use super::vector::{exp, reduce, vectorised, LANES};
+use super::linear;
+
+/// Logits held at a time, in values: 1 MiB.
+const CHUNK_VALUES: usize = 1 << 18;
+
+/// What a row of logits says of its distribution.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowStats {
+    /// `log sum exp(z)`.
+    pub lse: f32,
+    /// Entropy in nats.
+    pub entropy: f32,
+}
+
+/// Scales `z` by `1 / temperature` in place and returns its statistics. The sampler and the trainer both call this.
+pub fn normalise(z: &mut [f32], temperature: f32) -> RowStats {
+    vectorised(
+        #[inline(always)]
+        || {
+            let scale = 1.0 / temperature;
+            let mut largest = f32::NEG_INFINITY;
+            for value in z.iter_mut() {
+                *value *= scale;
+                largest = if *value > largest { *value } else { largest };
+            }
+            let (mut sums, mut weighted) = ([0f32; LANES], [0f32; LANES]);
+            for chunk in z.chunks(LANES) {
+                for (l, &value) in chunk.iter().enumerate() {
+                    let shifted = value - largest;
+                    let p = exp(shifted);
+                    sums[l] += p;
+                    weighted[l] += p * shifted;
+                }
+            }
+            let sum = reduce(sums);
+            let log_sum = sum.ln();
+            RowStats { lse: largest + log_sum, entropy: log_sum - reduce(weighted) / sum }
+        },
+    )
+}
+
+/// `h (R, K)`, `w (V, K)`, `targets (R)` -> log-probability and entropy of each row.
+pub fn forward(h: &[f32], w: &[f32], k: usize, targets: &[u32], temperature: f32) -> (Vec<f32>, Vec<f32>) {
+    let v = w.len() / k;
+    let rows = (CHUNK_VALUES / v).max(1);
+    let mut logits = vec![0f32; rows.min(targets.len()) * v];
+    let (mut logprobs, mut entropies) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
+    for (h, targets) in h.chunks(rows * k).zip(targets.chunks(rows)) {
+        let logits = &mut logits[..targets.len() * v];
+        linear::forward(h, w, logits, k, false);
+        for (z, &target) in logits.chunks_exact_mut(v).zip(targets) {
+            let stats = normalise(z, temperature);
+            logprobs.push(z[target as usize] - stats.lse);
+            entropies.push(stats.entropy);
+        }
+    }
+    (logprobs, entropies)
+}
+
+/// `dlogprob (R)` -> `dh (R, K)` written, `dw (V, K)` added to: `dz = dlogprob (onehot - softmax(z)) / temperature`.
+#[allow(clippy::too_many_arguments)]
+pub fn backward(
+    h: &[f32],
+    w: &[f32],
+    k: usize,
+    targets: &[u32],
+    temperature: f32,
+    dlogprob: &[f32],
+    dh: &mut [f32],
+    dw: &mut [f32],
+) {
+    let v = w.len() / k;
+    let rows = (CHUNK_VALUES / v).max(1);
+    let mut logits = vec![0f32; rows.min(targets.len()) * v];
+    let chunks = h.chunks(rows * k).zip(dh.chunks_mut(rows * k));
+    for ((h, dh), (targets, g)) in chunks.zip(targets.chunks(rows).zip(dlogprob.chunks(rows))) {
+        let logits = &mut logits[..targets.len() * v];
+        linear::forward(h, w, logits, k, false);
+        for ((z, &target), &g) in logits.chunks_exact_mut(v).zip(targets).zip(g) {
+            let stats = normalise(z, temperature);
+            let g = g / temperature;
+            vectorised(
+                #[inline(always)]
+                || z.iter_mut().for_each(|z| *z = -g * exp(*z - stats.lse)),
+            );
+            z[target as usize] += g;
+        }
+        linear::backward_input(logits, w, dh, k);
+        linear::backward_weight(logits, h, dw, k);
+    }
+}

@@ -1,0 +1,60 @@
+//! Rotary position embedding (Su et al. 2021, arXiv:2104.09864), in the half-split layout of Hugging Face:
+//! `(a, b) -> (a cos - b sin, b cos + a sin)` with `a` the first and `b` the second half of a head.
+
+use super::vector::vectorised;
+
+/// `cos` and `sin` of `position / theta^(2i / D)`, computed in f64 once for all positions of a run.
+#[derive(Debug, Clone)]
+pub struct RopeTable {
+    half: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl RopeTable {
+    /// For `positions` positions and heads of `head_dim` values.
+    pub fn new(positions: usize, head_dim: usize, theta: f64) -> Self {
+        let half = head_dim / 2;
+        let angle = |position: usize, i: usize| position as f64 / theta.powf(2.0 * i as f64 / head_dim as f64);
+        let table = |f: fn(f64) -> f64| {
+            (0..positions).flat_map(|p| (0..half).map(move |i| f(angle(p, i)) as f32)).collect::<Vec<f32>>()
+        };
+        Self { half, cos: table(f64::cos), sin: table(f64::sin) }
+    }
+
+    /// How many positions the table holds.
+    pub fn positions(&self) -> usize {
+        self.cos.len() / self.half.max(1)
+    }
+
+    /// Rotates the first `heads` heads of every row of `x (T, stride)` in place, row `t` by `positions[t]`.
+    pub fn rotate(&self, x: &mut [f32], positions: &[u32], heads: usize, stride: usize) {
+        self.turn(x, positions, heads, stride, 1.0);
+    }
+
+    /// The backward of [`RopeTable::rotate`]: the rotation by the opposite angle, which is its transpose.
+    pub fn rotate_back(&self, dx: &mut [f32], positions: &[u32], heads: usize, stride: usize) {
+        self.turn(dx, positions, heads, stride, -1.0);
+    }
+
+    fn turn(&self, x: &mut [f32], positions: &[u32], heads: usize, stride: usize, sign: f32) {
+        let half = self.half;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, &position) in x.chunks_exact_mut(stride).zip(positions) {
+                    let cos = &self.cos[position as usize * half..][..half];
+                    let sin = &self.sin[position as usize * half..][..half];
+                    for head in row[..heads * 2 * half].chunks_exact_mut(2 * half) {
+                        let (first, second) = head.split_at_mut(half);
+                        for i in 0..half {
+                            let (a, b, s) = (first[i], second[i], sin[i] * sign);
+                            first[i] = a * cos[i] - b * s;
+                            second[i] = b * cos[i] + a * s;
+                        }
+                    }
+                }
+            },
+        );
+    }
+}
