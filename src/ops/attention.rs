@@ -7,7 +7,10 @@
 //! the sum of a row's exponentials in the same lanes, and add `p_ij v_j` over `j` in order. Both read keys in blocks
 //! of [`LANES`], transposed, so that a vector holds one coordinate of 16 keys.
 
-use super::vector::{LANES, exp, reduce, vectorised};
+use super::vector::{LANES, exp, prefetch, reduce, vectorised};
+
+/// Most query heads a model may have: their sums lie on the stack.
+pub const MAX_QUERY_HEADS: usize = 256;
 
 /// Queries that share every load of a key or a value.
 const TILE: usize = 4;
@@ -357,7 +360,7 @@ fn scatter_rows<const D: usize>(weights: [&[f32]; TILE], rows: [&[f32; D]; TILE]
 }
 
 /// One block of a row's cache: [`LANES`] positions of one layer, keys transposed `(key_value, D, LANES)`, then values
-/// `(LANES, key_value, D)`.
+/// `(key_value, LANES, D)`.
 pub fn cache_block_len(heads: Heads) -> usize {
     2 * LANES * heads.key_value * heads.size
 }
@@ -370,8 +373,10 @@ pub fn put_in_cache(heads: Heads, qkv: &[f32], position: usize, block: &mut [f32
         let key = &qkv[(heads.query + kv) * size..][..size];
         put_transposed(key, position % LANES, &mut keys[kv * size * LANES..][..size * LANES]);
     }
-    let row = heads.key_value * size;
-    values[position % LANES * row..][..row].copy_from_slice(&qkv[(heads.query + heads.key_value) * size..][..row]);
+    for kv in 0..heads.key_value {
+        let value = &qkv[(heads.query + heads.key_value + kv) * size..][..size];
+        values[(kv * LANES + position % LANES) * size..][..size].copy_from_slice(value);
+    }
 }
 
 /// One row's attention over its cached blocks, which hold positions `0..n` with the row's own last -> `o (query * D)`.
@@ -402,32 +407,44 @@ fn decode_row<'a, const D: usize>(
     vectorised(
         #[inline(always)]
         || {
+            let (outputs, _) = o.as_chunks_mut::<D>();
             for b in 0..blocks(n) {
-                let keys = block(b);
+                let (keys, values) = block(b).split_at(values_at);
+                let next = if b + 1 < blocks(n) { &block(b + 1)[..values_at] } else { &[] };
+                let share = values_at / heads.query;
                 for head in 0..heads.query {
+                    // The values are read after all keys: their lines are on the way meanwhile.
+                    prefetch(&values[head * share..][..share]);
+                    if !next.is_empty() {
+                        prefetch(&next[head * share..][..share]);
+                    }
                     let keys = &keys[head / group * D * LANES..];
                     let sums = score_block::<D, 1>([row(qkv, D, head)], keys);
                     scores[head * width + b * LANES..][..LANES].copy_from_slice(&sums[0]);
                 }
             }
-            let (outputs, _) = o.as_chunks_mut::<D>();
+            let mut sums = [1f32; MAX_QUERY_HEADS];
             for head in 0..heads.query {
-                let (_, sum) = exponentiate(&mut scores[head * width..][..width], n, scale);
-                let mut total = [0f32; D];
-                for b in 0..blocks(n) {
-                    let values = &block(b)[values_at + head / group * D..];
+                sums[head] = exponentiate(&mut scores[head * width..][..width], n, scale).1;
+                outputs[head] = [0f32; D];
+            }
+            for b in 0..blocks(n) {
+                let values = &block(b)[values_at..];
+                for (head, output) in outputs.iter_mut().enumerate() {
+                    let (values, _) = values[head / group * LANES * D..][..LANES * D].as_chunks::<D>();
                     let weights = &scores[head * width + b * LANES..][..(n - b * LANES).min(LANES)];
-                    for (j, &weight) in weights.iter().enumerate() {
-                        let value = row::<D>(values, heads.key_value * D, j);
+                    let mut total = *output;
+                    for (weight, value) in weights.iter().zip(values) {
                         for d in 0..D {
                             total[d] = weight.mul_add(value[d], total[d]);
                         }
                     }
+                    *output = total;
                 }
+            }
+            for (output, sum) in outputs.iter_mut().zip(sums) {
                 let scale = 1.0 / sum;
-                for d in 0..D {
-                    outputs[head][d] = total[d] * scale;
-                }
+                output.iter_mut().for_each(|x| *x *= scale);
             }
         },
     );

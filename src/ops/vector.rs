@@ -13,6 +13,21 @@ pub(crate) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
     ARCH.dispatch(body)
 }
 
+/// Asks for the cache lines of `values` ahead of their use. Does nothing on other processors.
+#[inline(always)]
+pub(crate) fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(LANES) {
+        #[allow(unsafe_code)]
+        // SAFETY: a prefetch is a hint, and the address lies in a live slice.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
 /// Adds the lanes in a fixed tree.
 #[inline(always)]
 pub(crate) fn reduce(mut lanes: [f32; LANES]) -> f32 {

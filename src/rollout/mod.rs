@@ -1,10 +1,17 @@
 //! From prompts to completions: the types that travel, the engine that samples, and its cache.
 //! Knows no rewards.
 
+pub mod cache;
+pub mod engine;
+pub mod sampler;
+
 use std::sync::Arc;
 
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
+
+pub use engine::{Engine, SampleKey};
+pub use sampler::Sampling;
 
 /// An example as the model sees it.
 #[derive(Debug, Clone)]

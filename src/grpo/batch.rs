@@ -1,0 +1,316 @@
+//! Samples to packed micro-batches, with each token's share of the objective.
+//!
+//! Knows nothing of rewards and of the model: it lays out tokens so that no padding is computed, and weights so that
+//! the cut into micro-batches changes nothing but memory.
+
+use serde::{Deserialize, Serialize};
+
+/// What the trainer learns from: a rollout with its advantage, as token ids.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainSample {
+    /// The prompt, then the completion.
+    pub tokens: Vec<u32>,
+    /// How many of `tokens` are the prompt; at least 1, as the first token has nothing to be predicted from.
+    pub prompt_len: usize,
+    /// One a completion token: the log-probability it was sampled at.
+    pub rollout_logprobs: Vec<f32>,
+    /// One a completion token, by the reference; `None` where the run has no KL term.
+    pub ref_logprobs: Option<Vec<f32>>,
+    /// The advantage of every token of the completion.
+    pub advantage: f32,
+    /// Left out of the objective, as a truncated completion may be.
+    pub masked: bool,
+}
+
+impl TrainSample {
+    /// How many tokens the policy sampled, `|o_i|`.
+    pub fn completion_len(&self) -> usize {
+        self.tokens.len() - self.prompt_len
+    }
+
+    /// Whether any token of the sample is part of the objective.
+    fn counts(&self) -> bool {
+        !self.masked && self.completion_len() > 0
+    }
+
+    fn assert_shape(&self) {
+        let length = self.completion_len();
+        assert!(self.prompt_len > 0, "a sample has no prompt token to predict its completion from");
+        assert_eq!(self.rollout_logprobs.len(), length, "rollout_logprobs must have one entry a completion token");
+        if let Some(logprobs) = &self.ref_logprobs {
+            assert_eq!(logprobs.len(), length, "ref_logprobs must have one entry a completion token");
+        }
+    }
+}
+
+/// How the losses of tokens become the loss of an update. `N` samples of `|o_i|` completion tokens each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LossNorm {
+    /// Mean over a sample's tokens, then over samples: `1 / (N |o_i|)`  (GRPO, arXiv:2402.03300).
+    ///
+    /// A long wrong completion is punished less a token than a short one.
+    #[serde(rename = "sequence_mean")]
+    Sequence,
+    /// Mean over all tokens: `1 / sum_i |o_i|`  (DAPO, arXiv:2503.14476).
+    #[serde(rename = "token_mean")]
+    Token,
+    /// Sum over a sample's tokens by a constant, then mean over samples: `1 / (N L)`  (Dr. GRPO, arXiv:2503.20783).
+    #[serde(rename = "constant")]
+    Constant {
+        /// `L`, usually the longest completion the run allows, in tokens.
+        length: usize,
+    },
+}
+
+/// Samples laid end to end for one forward and backward.
+///
+/// The inputs of a sample are its tokens but the last, which predicts nothing. `T` inputs, `R` completion tokens:
+/// field by field (T) or (R).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MicroBatch {
+    /// (T) input tokens.
+    pub tokens: Vec<u32>,
+    /// (T) place of each token in its own sample, from 0.
+    pub positions: Vec<u32>,
+    /// Where each packed sample starts in `tokens`, and `T` at the end.
+    pub cu_seqlens: Vec<u32>,
+    /// Which of the given samples are packed here, in order.
+    pub samples: Vec<usize>,
+    /// (R) index in `tokens` of the input whose hidden state predicts the completion token.
+    pub rows: Vec<u32>,
+    /// (R) the completion tokens.
+    pub targets: Vec<u32>,
+    /// (R) log-probabilities by the policy that sampled them.
+    pub old_logprobs: Vec<f32>,
+    /// (R) log-probabilities by the reference; present when every packed sample has them.
+    pub ref_logprobs: Option<Vec<f32>>,
+    /// (R) the sample's advantage, repeated.
+    pub advantages: Vec<f32>,
+    /// (R) each token's share of the objective of the whole update.
+    pub loss_weights: Vec<f32>,
+}
+
+/// One weight a completion token: its share of the objective of `samples`, the samples of one update.
+///
+/// A masked sample has weight 0 and counts in no denominator: `N` and `sum_i |o_i|` run over the others that have at
+/// least one completion token.
+pub fn loss_weights(samples: &[TrainSample], norm: LossNorm) -> Vec<Vec<f32>> {
+    let counting = || samples.iter().filter(|sample| sample.counts());
+    let sample_count = counting().count() as f64;
+    let token_count = counting().map(TrainSample::completion_len).sum::<usize>() as f64;
+    let weigh = |sample: &TrainSample| {
+        let length = sample.completion_len();
+        let weight = match norm {
+            _ if !sample.counts() => 0.0,
+            LossNorm::Sequence => 1.0 / (sample_count * length as f64),
+            LossNorm::Token => 1.0 / token_count,
+            LossNorm::Constant { length } => 1.0 / (sample_count * length as f64),
+        };
+        vec![weight as f32; length]
+    };
+    samples.iter().map(weigh).collect()
+}
+
+/// Packs the samples of one update, whole and in order, into micro-batches of at most `max_tokens` inputs.
+///
+/// A sample longer than that gets a micro-batch of its own. Samples that are masked or empty are not packed: they would
+/// cost a forward and teach nothing. The result depends on the arguments alone; it is empty if nothing is left.
+///
+/// # Panics
+/// If a sample has no prompt, or log-probabilities that do not match its completion.
+pub fn micro_batches(samples: &[TrainSample], norm: LossNorm, max_tokens: usize) -> Vec<MicroBatch> {
+    let weights = loss_weights(samples, norm);
+    let mut packed: Vec<MicroBatch> = Vec::new();
+    for (index, sample) in samples.iter().enumerate().filter(|(_, sample)| sample.counts()) {
+        sample.assert_shape();
+        let fits = |micro: &MicroBatch| micro.tokens.len() + sample.tokens.len() - 1 <= max_tokens;
+        match packed.last_mut() {
+            Some(micro) if fits(micro) => micro.push(index, sample, &weights[index]),
+            _ => {
+                let mut micro = MicroBatch { cu_seqlens: vec![0], ref_logprobs: Some(Vec::new()), ..Default::default() };
+                micro.push(index, sample, &weights[index]);
+                packed.push(micro);
+            }
+        }
+    }
+    packed
+}
+
+/// Cuts the samples of a step, in order, into `count` nearly equal parts, one an update.
+///
+/// The first parts are one sample longer where it does not divide. Fewer parts if there are fewer samples: none is
+/// empty. `count` 0 is taken as 1.
+pub fn mini_batches(samples: &[TrainSample], count: usize) -> Vec<&[TrainSample]> {
+    let count = count.clamp(1, samples.len().max(1));
+    let (short, longer) = (samples.len() / count, samples.len() % count);
+    let mut rest = samples;
+    let mut parts = Vec::with_capacity(count);
+    for index in 0..count {
+        let (part, after) = rest.split_at(short + usize::from(index < longer));
+        parts.push(part);
+        rest = after;
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+impl MicroBatch {
+    fn push(&mut self, index: usize, sample: &TrainSample, weights: &[f32]) {
+        let start = self.tokens.len();
+        let inputs = sample.tokens.len() - 1;
+        self.tokens.extend_from_slice(&sample.tokens[..inputs]);
+        self.positions.extend((0..inputs).map(|position| position as u32));
+        self.cu_seqlens.push((start + inputs) as u32);
+        self.samples.push(index);
+        // Token t is predicted by the hidden state of token t - 1.
+        self.rows.extend((sample.prompt_len - 1..inputs).map(|position| (start + position) as u32));
+        self.targets.extend_from_slice(&sample.tokens[sample.prompt_len..]);
+        self.old_logprobs.extend_from_slice(&sample.rollout_logprobs);
+        self.ref_logprobs = match (self.ref_logprobs.take(), &sample.ref_logprobs) {
+            (Some(mut packed), Some(logprobs)) => {
+                packed.extend_from_slice(logprobs);
+                Some(packed)
+            }
+            _ => None,
+        };
+        self.advantages.extend(std::iter::repeat_n(sample.advantage, weights.len()));
+        self.loss_weights.extend_from_slice(weights);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Tokens count up from `first`; the log-probability of the completion token `t` is `-t / 100`.
+    fn sample(first: u32, prompt_len: usize, completion_len: usize) -> TrainSample {
+        let tokens: Vec<u32> = (first..).take(prompt_len + completion_len).collect();
+        let rollout_logprobs: Vec<f32> = tokens[prompt_len..].iter().map(|&token| -(token as f32) / 100.0).collect();
+        TrainSample {
+            ref_logprobs: Some(rollout_logprobs.iter().map(|logprob| logprob - 1.0).collect()),
+            tokens,
+            prompt_len,
+            rollout_logprobs,
+            advantage: first as f32,
+            masked: false,
+        }
+    }
+
+    fn masked(sample: TrainSample) -> TrainSample {
+        TrainSample { masked: true, ..sample }
+    }
+
+    #[test]
+    fn weights_are_the_shares_worked_by_hand() {
+        // N = 2 samples of 1 and 4 completion tokens; the masked third is in no denominator.
+        let samples = [sample(10, 2, 1), sample(20, 3, 4), masked(sample(30, 1, 2))];
+        let check = |norm, first: f32, second: f32| {
+            assert_eq!(loss_weights(&samples, norm), [vec![first], vec![second; 4], vec![0.0; 2]], "{norm:?}");
+        };
+        check(LossNorm::Sequence, 0.5, 0.125);
+        check(LossNorm::Token, 0.2, 0.2);
+        check(LossNorm::Constant { length: 8 }, 0.0625, 0.0625);
+    }
+
+    #[test]
+    fn samples_are_packed_end_to_end_without_padding() {
+        let samples = [sample(10, 2, 2), masked(sample(90, 1, 3)), sample(20, 1, 2)];
+        let micro = &micro_batches(&samples, LossNorm::Token, 100)[0];
+        assert_eq!(micro.tokens, [10, 11, 12, 20, 21]);
+        assert_eq!(micro.positions, [0, 1, 2, 0, 1]);
+        assert_eq!(micro.cu_seqlens, [0, 3, 5]);
+        assert_eq!(micro.samples, [0, 2]);
+        assert_eq!(micro.rows, [1, 2, 3, 4]);
+        assert_eq!(micro.targets, [12, 13, 21, 22]);
+        assert_eq!(micro.old_logprobs, [-0.12, -0.13, -0.21, -0.22]);
+        assert_eq!(micro.ref_logprobs.as_deref(), Some(&[-1.12, -1.13, -1.21, -1.22][..]));
+        assert_eq!(micro.advantages, [10.0, 10.0, 20.0, 20.0]);
+        assert_eq!(micro.loss_weights, [0.25; 4]);
+    }
+
+    #[test]
+    fn the_budget_counts_inputs_and_a_longer_sample_stands_alone() {
+        // Inputs, tokens but the last: 3, 3, 9, 2, 2.
+        let samples = [sample(0, 2, 2), sample(10, 2, 2), sample(20, 2, 8), sample(40, 1, 2), sample(50, 1, 2)];
+        let packing = |budget| -> Vec<Vec<usize>> {
+            micro_batches(&samples, LossNorm::Token, budget).into_iter().map(|micro| micro.samples).collect()
+        };
+        assert_eq!(packing(6), [vec![0, 1], vec![2], vec![3, 4]]);
+        assert_eq!(packing(5), [vec![0], vec![1], vec![2], vec![3, 4]]);
+        assert_eq!(packing(0), [vec![0], vec![1], vec![2], vec![3], vec![4]]);
+        assert_eq!(packing(19), [vec![0, 1, 2, 3, 4]]);
+    }
+
+    #[test]
+    fn reference_logprobs_are_packed_only_if_every_packed_sample_has_them() {
+        let without = TrainSample { ref_logprobs: None, ..sample(10, 1, 1) };
+        let packed = |samples: &[TrainSample]| micro_batches(samples, LossNorm::Token, 99)[0].ref_logprobs.is_some();
+        assert!(packed(&[sample(0, 1, 1), masked(without.clone())]));
+        assert!(!packed(&[sample(0, 1, 1), without.clone()]));
+        assert!(!packed(&[without, sample(0, 1, 1)]));
+    }
+
+    #[test]
+    fn nothing_to_learn_from_makes_no_micro_batch() {
+        assert!(micro_batches(&[], LossNorm::Sequence, 9).is_empty());
+        assert!(micro_batches(&[masked(sample(0, 1, 2)), sample(5, 3, 0)], LossNorm::Sequence, 9).is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "no prompt token")]
+    fn a_sample_without_a_prompt_is_a_bug() {
+        micro_batches(&[sample(0, 0, 2)], LossNorm::Token, 9);
+    }
+
+    #[test]
+    fn updates_get_nearly_equal_parts_in_order() {
+        let samples: Vec<TrainSample> = (0..7).map(|index| sample(index, 1, 1)).collect();
+        let lengths = |samples: &[TrainSample], count| -> Vec<usize> {
+            mini_batches(samples, count).into_iter().map(<[TrainSample]>::len).collect()
+        };
+        assert_eq!(lengths(&samples, 3), [3, 2, 2]);
+        assert_eq!(lengths(&samples, 1), [7]);
+        assert_eq!(lengths(&samples, 0), [7]);
+        assert_eq!(lengths(&samples, 9), [1; 7]);
+        assert!(mini_batches(&[], 3).is_empty());
+        assert_eq!(mini_batches(&samples, 3).concat(), samples);
+    }
+
+    fn any_samples() -> impl Strategy<Value = Vec<TrainSample>> {
+        let one = (0u32..50, 1usize..6, 0usize..9, any::<bool>())
+            .prop_map(|(first, prompt, completion, masked)| TrainSample { masked, ..sample(first, prompt, completion) });
+        prop::collection::vec(one, 0..20)
+    }
+
+    proptest! {
+        #[test]
+        fn any_budget_packs_the_same_rows_in_the_same_order(samples in any_samples(), budget in 0usize..40) {
+            let row_values = |budget| -> Vec<(u32, u32, f32, f32)> {
+                let mut values = Vec::new();
+                for micro in micro_batches(&samples, LossNorm::Sequence, budget) {
+                    for row in 0..micro.rows.len() {
+                        let input = micro.rows[row] as usize;
+                        // In these samples a token is its predecessor plus one.
+                        assert_eq!(micro.tokens[input] + 1, micro.targets[row]);
+                        let (weight, old) = (micro.loss_weights[row], micro.old_logprobs[row]);
+                        values.push((micro.targets[row], micro.positions[input], weight, old));
+                    }
+                    assert_eq!(micro.cu_seqlens.last().copied(), Some(micro.tokens.len() as u32));
+                    assert!(micro.tokens.len() <= budget || micro.samples.len() == 1);
+                }
+                values
+            };
+            prop_assert_eq!(row_values(budget), row_values(usize::MAX));
+        }
+
+        #[test]
+        fn the_weights_of_a_mean_sum_to_one(samples in any_samples()) {
+            for norm in [LossNorm::Sequence, LossNorm::Token] {
+                let sum: f32 = loss_weights(&samples, norm).iter().flatten().sum();
+                let expected = if samples.iter().any(TrainSample::counts) { 1.0 } else { 0.0 };
+                prop_assert!((sum - expected).abs() < 1e-5, "{:?}: {}", norm, sum);
+            }
+        }
+    }
+}

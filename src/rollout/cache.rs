@@ -1,0 +1,110 @@
+//! Keys and values of the tokens so far, in blocks of 16 positions that completions of one prompt share.
+
+use crate::ops::LANES;
+
+/// Index of a block in its [`Cache`].
+pub type BlockId = u32;
+
+/// Blocks allocated at a time.
+const SLAB: usize = 64;
+
+/// A pool of blocks; one holds 16 positions of every layer. Blocks are counted, and used again when nobody holds them.
+#[derive(Debug)]
+pub struct Cache {
+    /// Blocks lie in slabs, so that the system can back them by large pages.
+    slabs: Vec<Vec<f32>>,
+    holders: Vec<u32>,
+    free: Vec<BlockId>,
+    layer_len: usize,
+    layers: usize,
+}
+
+impl Cache {
+    /// An empty pool for `layers` layers, each with `layer_len` values a block.
+    pub fn new(layers: usize, layer_len: usize) -> Self {
+        Self { slabs: Vec::new(), holders: Vec::new(), free: Vec::new(), layer_len, layers }
+    }
+
+    /// A block for one holder. Its values are whatever they were.
+    pub fn take(&mut self) -> BlockId {
+        if let Some(id) = self.free.pop() {
+            self.holders[id as usize] = 1;
+            return id;
+        }
+        if self.holders.len().is_multiple_of(SLAB) {
+            self.slabs.push(vec![0f32; SLAB * self.layers * self.layer_len]);
+        }
+        self.holders.push(1);
+        (self.holders.len() - 1) as BlockId
+    }
+
+    /// One more holder of a block.
+    pub fn share(&mut self, id: BlockId) -> BlockId {
+        self.holders[id as usize] += 1;
+        id
+    }
+
+    /// One holder less; the last one frees the block.
+    pub fn release(&mut self, id: BlockId) {
+        self.holders[id as usize] -= 1;
+        if self.holders[id as usize] == 0 {
+            self.free.push(id);
+        }
+    }
+
+    /// A block of one's own with the values of `id`.
+    pub fn copy(&mut self, id: BlockId) -> BlockId {
+        let copy = self.take();
+        for layer in 0..self.layers {
+            let values = self.layer(id, layer).to_vec();
+            self.layer_mut(copy, layer).copy_from_slice(&values);
+        }
+        copy
+    }
+
+    /// A prompt's `blocks` for one more completion: whole blocks are shared, the unfinished last one is copied.
+    pub fn fork(&mut self, blocks: &[BlockId], tokens: usize) -> Vec<BlockId> {
+        let whole = tokens / LANES;
+        blocks.iter().enumerate().map(|(i, &id)| if i < whole { self.share(id) } else { self.copy(id) }).collect()
+    }
+
+    fn place(&self, id: BlockId, layer: usize) -> (usize, usize) {
+        (id as usize / SLAB, (id as usize % SLAB * self.layers + layer) * self.layer_len)
+    }
+
+    /// One layer of a block.
+    pub fn layer(&self, id: BlockId, layer: usize) -> &[f32] {
+        let (slab, start) = self.place(id, layer);
+        &self.slabs[slab][start..start + self.layer_len]
+    }
+
+    /// One layer of a block, to write.
+    pub fn layer_mut(&mut self, id: BlockId, layer: usize) -> &mut [f32] {
+        let (slab, start) = self.place(id, layer);
+        &mut self.slabs[slab][start..start + self.layer_len]
+    }
+
+    /// Blocks that somebody holds.
+    pub fn held(&self) -> usize {
+        self.holders.len() - self.free.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_blocks_are_shared_and_the_last_one_is_copied() {
+        let mut cache = Cache::new(1, 4);
+        let prompt = [cache.take(), cache.take()];
+        cache.layer_mut(prompt[1], 0).fill(3.0);
+        let fork = cache.fork(&prompt, LANES + 2);
+        assert_eq!(fork[0], prompt[0]);
+        assert_ne!(fork[1], prompt[1]);
+        assert_eq!(cache.layer(fork[1], 0), [3.0; 4]);
+        assert_eq!(cache.held(), 3);
+        fork.into_iter().chain(prompt).for_each(|id| cache.release(id));
+        assert_eq!(cache.held(), 0);
+    }
+}

@@ -1,0 +1,314 @@
+//! The batched sampler: continuous batching over a cache of shared blocks.
+//!
+//! Each thread keeps a batch of rows full: a finished row leaves, and the next completion due enters at once. A prompt
+//! is prefilled when its first completion enters, and its cache is shared by the others. Completions are handed on as
+//! they finish. What is sampled depends on (seed, step, prompt, sample, position) alone, so capacity and threads
+//! change the speed and nothing else.
+
+use std::sync::Mutex;
+
+use reckon_datasets::Counted;
+use tokenizers::Tokenizer;
+
+use crate::model::{Decoder, Weights};
+use crate::ops::attention::{self, Scratch};
+use crate::ops::{LANES, embedding, linear, rms_norm, swiglu};
+
+use super::cache::{BlockId, Cache};
+use super::{Completion, FinishReason, Prompt, Sampling};
+
+/// Samples completions from one version of the weights.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine<'a> {
+    /// The model's shape.
+    pub decoder: &'a Decoder,
+    /// Its values, the very ones the trainer updates.
+    pub weights: &'a Weights,
+    /// Turns sampled tokens into text.
+    pub tokenizer: &'a Tokenizer,
+    /// Version of the weights, noted on each completion.
+    pub policy_version: u64,
+    /// Threads to sample on.
+    pub threads: usize,
+    /// Rows sampled at a time, over all threads.
+    pub capacity: usize,
+}
+
+/// Names the streams of random numbers of one call.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleKey {
+    /// The run's seed.
+    pub seed: u64,
+    /// What the completions are for: the step of training, or a number that stands for an evaluation.
+    pub step: u64,
+}
+
+/// Completions not yet begun.
+struct Queue {
+    /// Samples already handed out, a prompt each.
+    begun: Vec<usize>,
+    group_size: usize,
+}
+
+impl Queue {
+    /// The next (prompt, sample): of the prompt at hand, else of one nobody has prefilled, else of any.
+    fn next(&mut self, at_hand: Option<usize>) -> Option<(usize, usize)> {
+        let group_size = self.group_size;
+        let left = |begun: &usize| *begun < group_size;
+        let prompt = at_hand
+            .filter(|&p| left(&self.begun[p]))
+            .or_else(|| self.begun.iter().position(|&begun| begun == 0 && group_size > 0))
+            .or_else(|| self.begun.iter().position(left))?;
+        self.begun[prompt] += 1;
+        Some((prompt, self.begun[prompt] - 1))
+    }
+}
+
+impl Engine<'_> {
+    /// Samples `group_size` completions of every prompt, and calls `finished(prompt, sample, completion)` with each
+    /// as soon as it ends, on the thread that sampled it.
+    pub fn generate(
+        &self,
+        prompts: &[Prompt],
+        group_size: usize,
+        sampling: &Sampling,
+        key: SampleKey,
+        finished: impl Fn(usize, usize, Completion) + Sync,
+    ) {
+        let queue = Mutex::new(Queue { begun: vec![0; prompts.len()], group_size });
+        let threads = self.threads.clamp(1, self.capacity.max(1)).min((prompts.len() * group_size).max(1));
+        let run = |thread: usize| {
+            let capacity = (self.capacity + threads - 1 - thread) / threads;
+            Worker::new(*self, prompts, sampling, key, capacity.max(1)).run(&queue, &finished);
+        };
+        std::thread::scope(|scope| {
+            for thread in 1..threads {
+                scope.spawn(move || run(thread));
+            }
+            run(0);
+        });
+    }
+}
+
+/// A completion being sampled.
+struct Row {
+    prompt: usize,
+    sample: usize,
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+    blocks: Vec<BlockId>,
+    /// Tokens in the cache, the prompt's included.
+    cached: usize,
+}
+
+/// A prompt's cache, and the logits after its last token.
+struct Prefilled {
+    prompt: usize,
+    blocks: Vec<BlockId>,
+    logits: Vec<f32>,
+}
+
+/// Buffers of a decoding step.
+#[derive(Default)]
+struct Buffers {
+    x: Vec<f32>,
+    normed: Vec<f32>,
+    qkv: Vec<f32>,
+    raw: Vec<f32>,
+    attended: Vec<f32>,
+    gate_up: Vec<f32>,
+    activated: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+/// One thread's share of the batch.
+struct Worker<'a> {
+    engine: Engine<'a>,
+    prompts: &'a [Prompt],
+    sampling: &'a Sampling,
+    key: SampleKey,
+    capacity: usize,
+    cache: Cache,
+    rows: Vec<Row>,
+    prefilled: Option<Prefilled>,
+    buffers: Buffers,
+    scratch: Scratch,
+}
+
+impl<'a> Worker<'a> {
+    fn new(engine: Engine<'a>, prompts: &'a [Prompt], sampling: &'a Sampling, key: SampleKey, capacity: usize) -> Self {
+        let cache =
+            Cache::new(engine.weights.layout.layers.len(), attention::cache_block_len(engine.decoder.heads));
+        let (rows, buffers, scratch) = (Vec::new(), Buffers::default(), Scratch::default());
+        Self { engine, prompts, sampling, key, capacity, cache, rows, prefilled: None, buffers, scratch }
+    }
+
+    fn run(mut self, queue: &Mutex<Queue>, finished: &(impl Fn(usize, usize, Completion) + Sync)) {
+        loop {
+            while self.rows.len() < self.capacity {
+                let at_hand = self.prefilled.as_ref().map(|p| p.prompt);
+                let next = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next(at_hand);
+                let Some((prompt, sample)) = next else { break };
+                self.enter(prompt, sample, finished);
+            }
+            if self.rows.is_empty() {
+                return;
+            }
+            self.decode();
+            self.sample(finished);
+        }
+    }
+
+    /// Begins a completion: shares the prompt's cache and samples the first token.
+    fn enter(&mut self, prompt: usize, sample: usize, finished: &impl Fn(usize, usize, Completion)) {
+        if self.prefilled.as_ref().is_none_or(|p| p.prompt != prompt) {
+            self.prefill(prompt);
+        }
+        let Some(prefilled) = &self.prefilled else { return };
+        let cached = self.prompts[prompt].tokens.len();
+        let blocks = self.cache.fork(&prefilled.blocks, cached);
+        let mut row = Row { prompt, sample, tokens: Vec::new(), logprobs: Vec::new(), blocks, cached };
+        let ended = self.extend(&mut row, &mut prefilled.logits.clone());
+        self.keep(row, ended, finished);
+    }
+
+    /// Runs the prompt through the model and fills its blocks.
+    fn prefill(&mut self, prompt: usize) {
+        if let Some(old) = self.prefilled.take() {
+            old.blocks.into_iter().for_each(|id| self.cache.release(id));
+        }
+        let Engine { decoder, weights, .. } = self.engine;
+        let tokens = &self.prompts[prompt].tokens;
+        let positions: Vec<u32> = (0..tokens.len() as u32).collect();
+        let packed =
+            crate::model::decoder::Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
+        let keep_all = Decoder { recompute: false, ..decoder.clone() };
+        let activations = keep_all.forward(weights, packed, &mut self.scratch);
+        let blocks: Vec<BlockId> = (0..tokens.len().div_ceil(LANES)).map(|_| self.cache.take()).collect();
+        for (layer, kept) in activations.layers.iter().enumerate() {
+            for (position, qkv) in kept.qkv.chunks_exact(decoder.heads.row()).enumerate() {
+                let block = self.cache.layer_mut(blocks[position / LANES], layer);
+                attention::put_in_cache(decoder.heads, qkv, position, block);
+            }
+        }
+        let head = &weights.values[weights.layout.head.clone()];
+        let mut logits = vec![0f32; head.len() / decoder.hidden];
+        let last = &activations.hidden[activations.hidden.len() - decoder.hidden..];
+        linear::forward(last, head, &mut logits, decoder.hidden, false);
+        self.prefilled = Some(Prefilled { prompt, blocks, logits });
+    }
+
+    /// One forward of every row's last token; leaves the logits in the buffers.
+    fn decode(&mut self) {
+        let Engine { decoder, weights, .. } = self.engine;
+        let (w, layout) = (&weights.values, &weights.layout);
+        let (heads, k, f, m) = (decoder.heads, decoder.hidden, decoder.intermediate, self.rows.len());
+        for row in &mut self.rows {
+            if row.cached.is_multiple_of(LANES) {
+                row.blocks.push(self.cache.take());
+            }
+        }
+        let tokens: Vec<u32> = self.rows.iter().filter_map(|row| row.tokens.last().copied()).collect();
+        let positions: Vec<u32> = self.rows.iter().map(|row| row.cached as u32).collect();
+        let b = &mut self.buffers;
+        for (buffer, width) in [
+            (&mut b.x, k),
+            (&mut b.normed, k),
+            (&mut b.qkv, heads.row()),
+            (&mut b.attended, heads.output()),
+            (&mut b.gate_up, 2 * f),
+            (&mut b.activated, f),
+            (&mut b.logits, layout.head.len() / k),
+        ] {
+            buffer.resize(m * width, 0.0);
+        }
+        embedding::forward(&tokens, &w[layout.embedding.clone()], k, &mut b.x);
+        for (index, layer) in layout.layers.iter().enumerate() {
+            rms_norm::forward(&b.x, &w[layer.attention_norm.clone()], decoder.eps, &mut b.normed);
+            decoder.project_qkv(w, layer, &b.normed, &mut b.qkv, &mut b.raw);
+            decoder.rope.rotate(&mut b.qkv, &positions, heads.query + heads.key_value, heads.row());
+            attend(heads, &self.rows, index, &mut self.cache, &b.qkv, &mut b.attended, &mut self.scratch);
+            linear::forward(&b.attended, &w[layer.output.clone()], &mut b.x, heads.output(), true);
+            rms_norm::forward(&b.x, &w[layer.mlp_norm.clone()], decoder.eps, &mut b.normed);
+            linear::forward(&b.normed, &w[layer.gate_up.clone()], &mut b.gate_up, k, false);
+            swiglu::forward(&b.gate_up, f, &mut b.activated);
+            linear::forward(&b.activated, &w[layer.down.clone()], &mut b.x, f, true);
+        }
+        rms_norm::forward(&b.x, &w[layout.norm.clone()], decoder.eps, &mut b.normed);
+        linear::forward(&b.normed, &w[layout.head.clone()], &mut b.logits, k, false);
+        self.rows.iter_mut().for_each(|row| row.cached += 1);
+    }
+
+    /// Samples the next token of every row; rows that end leave.
+    fn sample(&mut self, finished: &impl Fn(usize, usize, Completion)) {
+        let mut logits = std::mem::take(&mut self.buffers.logits);
+        let width = logits.len() / self.rows.len();
+        for (mut row, z) in std::mem::take(&mut self.rows).into_iter().zip(logits.chunks_exact_mut(width)) {
+            let ended = self.extend(&mut row, z);
+            self.keep(row, ended, finished);
+        }
+        self.buffers.logits = logits;
+    }
+
+    /// Samples one token of a row; says why the row ends, if it does.
+    fn extend(&self, row: &mut Row, logits: &mut [f32]) -> Option<FinishReason> {
+        let prompt = self.prompts[row.prompt].index;
+        let position = row.tokens.len() as u64;
+        let uniform = Counted::new(&[self.key.seed, self.key.step, prompt, row.sample as u64, position]).unit();
+        let (token, logprob) = self.sampling.draw(logits, uniform);
+        row.tokens.push(token);
+        row.logprobs.push(logprob);
+        match () {
+            () if self.sampling.stop_tokens.contains(&token) => Some(FinishReason::Stop),
+            () if self.ends_with_stop_string(&row.tokens) => Some(FinishReason::Stop),
+            () if row.tokens.len() >= self.sampling.max_new_tokens => Some(FinishReason::Length),
+            () => None,
+        }
+    }
+
+    /// Whether one of the stop strings has just been completed. Only as many tokens as it can span are looked at.
+    fn ends_with_stop_string(&self, tokens: &[u32]) -> bool {
+        let stops = &self.sampling.stop_strings;
+        let Some(longest) = stops.iter().map(String::len).max() else { return false };
+        let tail = &tokens[tokens.len().saturating_sub(longest + 1)..];
+        let text = self.engine.tokenizer.decode(tail, false).unwrap_or_default();
+        stops.iter().any(|stop| text.contains(stop.as_str()))
+    }
+
+    /// Puts a row back into the batch, or hands on its completion.
+    fn keep(&mut self, row: Row, ended: Option<FinishReason>, finished: &impl Fn(usize, usize, Completion)) {
+        let Some(finish) = ended else {
+            self.rows.push(row);
+            return;
+        };
+        row.blocks.iter().for_each(|&id| self.cache.release(id));
+        let ends_in_token = row.tokens.last().is_some_and(|t| self.sampling.stop_tokens.contains(t));
+        let text = &row.tokens[..row.tokens.len() - usize::from(ends_in_token)];
+        let completion = Completion {
+            text: self.engine.tokenizer.decode(text, false).unwrap_or_default(),
+            tokens: row.tokens,
+            logprobs: row.logprobs,
+            finish,
+            policy_version: self.engine.policy_version,
+        };
+        finished(row.prompt, row.sample, completion);
+    }
+}
+
+/// Puts every row's new key and value into its cache, then attends over it.
+fn attend(
+    heads: attention::Heads,
+    rows: &[Row],
+    layer: usize,
+    cache: &mut Cache,
+    qkv: &[f32],
+    attended: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let buffers = qkv.chunks_exact(heads.row()).zip(attended.chunks_exact_mut(heads.output()));
+    for (row, (qkv, out)) in rows.iter().zip(buffers) {
+        let block = cache.layer_mut(row.blocks[row.cached / LANES], layer);
+        attention::put_in_cache(heads, qkv, row.cached, block);
+        attention::decode(heads, qkv, row.cached + 1, |b| cache.layer(row.blocks[b], layer), out, scratch);
+    }
+}

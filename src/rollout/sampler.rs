@@ -1,0 +1,130 @@
+//! From a row of logits to a token and its log-probability. One uniform number decides.
+
+use crate::ops::exp;
+use crate::ops::linear_logprob::normalise;
+
+/// How completions are sampled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the most likely token.
+    pub temperature: f32,
+    /// Keep the smallest set of tokens that holds this much probability; 1 keeps all.
+    pub top_p: f32,
+    /// Keep this many of the most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep tokens at least this likely relative to the most likely one; 0 keeps all.
+    pub min_p: f32,
+    /// Longest completion, in tokens.
+    pub max_new_tokens: usize,
+    /// Tokens that end a completion.
+    pub stop_tokens: Vec<u32>,
+    /// Texts that end a completion; they stay part of it.
+    pub stop_strings: Vec<String>,
+}
+
+impl Sampling {
+    fn keeps_all(&self) -> bool {
+        self.top_p >= 1.0 && self.top_k == 0 && self.min_p <= 0.0
+    }
+
+    /// The temperature at which log-probabilities are taken: that of sampling, 1 when sampling is greedy.
+    pub fn logprob_temperature(&self) -> f32 {
+        if self.temperature > 0.0 { self.temperature } else { 1.0 }
+    }
+
+    /// Draws a token by `uniform` in `[0, 1)`; `logits` is overwritten.
+    ///
+    /// The log-probability is that of the whole distribution at the temperature, before top-p, top-k and min-p.
+    pub fn draw(&self, logits: &mut [f32], uniform: f64) -> (u32, f32) {
+        let stats = normalise(logits, self.logprob_temperature());
+        let token = match () {
+            () if self.temperature <= 0.0 => most_likely(logits),
+            () if self.keeps_all() => draw_any(logits, stats.lse, uniform),
+            () => self.draw_kept(logits, stats.lse, uniform),
+        };
+        (token as u32, logits[token] - stats.lse)
+    }
+
+    fn draw_kept(&self, z: &[f32], lse: f32, uniform: f64) -> usize {
+        let mut kept: Vec<(usize, f32)> = z.iter().map(|z| exp(z - lse)).enumerate().collect();
+        // Equal probabilities stay in the order of their ids, so that the draw is the same everywhere.
+        kept.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let count = if self.top_k == 0 { kept.len() } else { self.top_k.min(kept.len()) };
+        let floor = kept[0].1 * self.min_p;
+        let mut total = 0.0;
+        let mut end = 0;
+        while end < count && (end == 0 || (total < f64::from(self.top_p) && kept[end].1 >= floor)) {
+            total += f64::from(kept[end].1);
+            end += 1;
+        }
+        let mut left = uniform * total;
+        for &(token, p) in &kept[..end] {
+            left -= f64::from(p);
+            if left < 0.0 {
+                return token;
+            }
+        }
+        kept[end - 1].0
+    }
+}
+
+/// The first of the largest logits.
+fn most_likely(z: &[f32]) -> usize {
+    (1..z.len()).fold(0, |best, i| if z[i] > z[best] { i } else { best })
+}
+
+/// The first token at which the cumulative probability passes `uniform`.
+fn draw_any(z: &[f32], lse: f32, uniform: f64) -> usize {
+    let mut left = uniform;
+    for (token, &z) in z.iter().enumerate() {
+        left -= f64::from(exp(z - lse));
+        if left < 0.0 {
+            return token;
+        }
+    }
+    most_likely(z)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reckon_datasets::Counted;
+
+    fn sampling(temperature: f32, top_p: f32, top_k: usize, min_p: f32) -> Sampling {
+        let (stop_tokens, stop_strings) = (Vec::new(), Vec::new());
+        Sampling { temperature, top_p, top_k, min_p, max_new_tokens: 1, stop_tokens, stop_strings }
+    }
+
+    /// Share of 20,000 draws that each of three tokens of probability 0.6, 0.3, 0.1 gets.
+    fn shares(sampling: &Sampling) -> [f64; 3] {
+        let mut stream = Counted::new(&[5]);
+        let mut counts = [0.0; 3];
+        for _ in 0..20_000 {
+            let mut z = [0.6f32.ln() + 3.0, 0.3f32.ln() + 3.0, 0.1f32.ln() + 3.0];
+            let (token, logprob) = sampling.draw(&mut z, stream.unit());
+            counts[token as usize] += 1.0 / 20_000.0;
+            let temperature = f64::from(sampling.logprob_temperature());
+            let powers = [0.6f64, 0.3, 0.1].map(|p| p.powf(1.0 / temperature));
+            let expected = (powers[token as usize] / powers.iter().sum::<f64>()).ln();
+            assert!((f64::from(logprob) - expected).abs() < 1e-5, "log-probability {logprob}, not {expected}");
+        }
+        counts
+    }
+
+    #[test]
+    fn draws_follow_the_kept_part_of_the_distribution() {
+        let table = [
+            (sampling(1.0, 1.0, 0, 0.0), [0.6, 0.3, 0.1]),
+            (sampling(0.0, 1.0, 0, 0.0), [1.0, 0.0, 0.0]),
+            (sampling(1.0, 0.8, 0, 0.0), [0.667, 0.333, 0.0]),
+            (sampling(1.0, 1.0, 1, 0.0), [1.0, 0.0, 0.0]),
+            (sampling(1.0, 1.0, 0, 0.4), [0.667, 0.333, 0.0]),
+            (sampling(0.5, 1.0, 0, 0.0), [0.783, 0.196, 0.022]),
+        ];
+        for (sampling, expected) in table {
+            let shares = shares(&sampling);
+            let close = shares.iter().zip(expected).all(|(s, e): (&f64, f64)| (s - e).abs() < 0.015);
+            assert!(close, "{sampling:?}: {shares:?}, not {expected:?}");
+        }
+    }
+}
