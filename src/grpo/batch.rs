@@ -127,7 +127,8 @@ pub fn micro_batches(samples: &[TrainSample], norm: LossNorm, max_tokens: usize)
         match packed.last_mut() {
             Some(micro) if fits(micro) => micro.push(index, sample, &weights[index]),
             _ => {
-                let mut micro = MicroBatch { cu_seqlens: vec![0], ref_logprobs: Some(Vec::new()), ..Default::default() };
+                let mut micro =
+                    MicroBatch { cu_seqlens: vec![0], ref_logprobs: Some(Vec::new()), ..Default::default() };
                 micro.push(index, sample, &weights[index]);
                 packed.push(micro);
             }
@@ -278,8 +279,9 @@ mod tests {
     }
 
     fn any_samples() -> impl Strategy<Value = Vec<TrainSample>> {
-        let one = (0u32..50, 1usize..6, 0usize..9, any::<bool>())
-            .prop_map(|(first, prompt, completion, masked)| TrainSample { masked, ..sample(first, prompt, completion) });
+        let one = (0u32..50, 1usize..6, 0usize..9, any::<bool>()).prop_map(|(first, prompt, completion, masked)| {
+            TrainSample { masked, ..sample(first, prompt, completion) }
+        });
         prop::collection::vec(one, 0..20)
     }
 

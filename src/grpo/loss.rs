@@ -282,8 +282,7 @@ mod tests {
                 [-1.5, 0.0, 0.7].into_iter().flat_map(move |a| [-2.0, 0.0, 0.4].map(|gap| (ratio, a, gap)))
             }) {
                 let logprob = -2.0 + ratio.ln();
-                let token =
-                    Token { logprob, old_logprob: -2.0, ref_logprob: Some(logprob - ref_gap), advantage };
+                let token = Token { logprob, old_logprob: -2.0, ref_logprob: Some(logprob - ref_gap), advantage };
                 let at = |logprob| objective_by_the_book(&Token { logprob, ..token }, &config);
                 let slope = (at(logprob + step) - at(logprob - step)) / (2.0 * step);
                 let term = token.term(&config);

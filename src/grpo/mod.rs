@@ -19,4 +19,6 @@ mod preset;
 pub use advantage::{AdvantageKind, advantages, has_signal};
 pub use batch::{LossNorm, MicroBatch, TrainSample, loss_weights, micro_batches, mini_batches};
 pub use loss::{KlEstimator, LossConfig, LossStats, TokenLosses, token_losses};
-pub use preset::{GrpoConfig, GrpoOverrides, InvalidGrpo, LossWeighting, Preset, Truncated, TruncatedKind, soft_overlong};
+pub use preset::{
+    GrpoConfig, GrpoOverrides, InvalidGrpo, LossWeighting, Preset, Truncated, TruncatedKind, soft_overlong,
+};
