@@ -1,0 +1,302 @@
+//! One record of numbers a step, and the file that keeps them.
+//!
+//! A metric exists once: under its name here, in `metrics.jsonl` and in the documents. How a number is computed is the
+//! business of the module that computes it; the table says what it means.
+//!
+//! | name | meaning |
+//! |---|---|
+//! | `reward/mean` | mean reward of the step's rollouts, groups without signal included |
+//! | `reward/std` | standard deviation of those rewards |
+//! | `reward/<verifier>` | mean of the reward that this verifier gave, before weights |
+//! | `verdict/<outcome>` | rollouts with this outcome / all rollouts |
+//! | `completion/len_mean` | mean number of sampled tokens in a completion, the end token included |
+//! | `completion/len_max` | number of tokens of the longest completion |
+//! | `completion/truncated_frac` | completions that reached the token limit / all completions |
+//! | `completion/waits_mean` | mean number of "wait", "hmm" and the like in a completion: turns of self-correction |
+//! | `completion/attempts_mean` | mean number of answers a completion tries before it ends |
+//! | `group/zero_signal_frac` | groups whose rewards are all equal, so that every advantage is 0 / all sampled groups |
+//! | `group/resampled` | groups sampled in place of groups without signal |
+//! | `policy/entropy` | mean over trained tokens of −Σ_v p(v) ln p(v), in nats |
+//! | `policy/kl_ref` | mean over trained tokens of exp(d) − d − 1, d = ref_logprob − logprob: the estimate of KL(policy ‖ reference) |
+//! | `policy/clip_frac` | trained tokens whose ratio was clipped / trained tokens: `clip_low_frac` + `clip_high_frac` |
+//! | `policy/clip_low_frac` | tokens with ratio < 1 − clip_low and a negative advantage / trained tokens |
+//! | `policy/clip_high_frac` | tokens with ratio > 1 + clip_high and a positive advantage / trained tokens |
+//! | `policy/mismatch_kl` | mean over trained tokens of exp(d) − d − 1, d = old_logprob − rollout_logprob: trainer against sampler; 0 on a CPU |
+//! | `optim/grad_norm` | L2 norm of the whole gradient before clipping, mean over the updates of the step |
+//! | `optim/lr` | learning rate of the step's last update |
+//! | `optim/skipped` | updates left out because the gradient was not finite |
+//! | `loss/total` | the objective that was minimised, KL term included, mean over the updates of the step |
+//! | `time/sample_s` | seconds spent in sampling completions |
+//! | `time/verify_s` | seconds spent waiting for verifiers after the last completion |
+//! | `time/forward_backward_s` | seconds in forward and backward passes |
+//! | `time/update_s` | seconds in the optimizer |
+//! | `time/step_s` | seconds of the whole step |
+//! | `speed/sample_tokens_per_s` | sampled tokens / `time/sample_s` |
+//! | `speed/update_tokens_per_s` | tokens through forward and backward / `time/forward_backward_s` |
+//! | `eval/pass@1` | mean over held-out prompts of the fraction of their completions that are correct |
+//! | `eval/len_mean` | as `completion/len_mean`, on held-out prompts |
+//! | `eval/waits_mean` | as `completion/waits_mean`, on held-out prompts |
+//!
+//! Records of the same config, seed and device are equal, byte for byte, less the names under [`TIMING_PREFIXES`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use serde::de::{self, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::checkpoint;
+
+/// Metrics whose names begin so measure time, and differ from run to run.
+pub const TIMING_PREFIXES: [&str; 2] = ["time/", "speed/"];
+
+/// The numbers of one step, by name. As JSON: one flat object with `step` first and the names in alphabetical order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// The step that was measured, counted from 1; 0 is the state before training.
+    pub step: u64,
+    values: BTreeMap<String, f64>,
+}
+
+impl Record {
+    /// An empty record.
+    pub fn new(step: u64) -> Self {
+        Self { step, values: BTreeMap::new() }
+    }
+
+    /// Puts `value` under `name`, in place of an earlier one.
+    pub fn set(&mut self, name: impl Into<String>, value: f64) {
+        let name = name.into();
+        debug_assert_ne!(name, "step", "the step is a field of its own");
+        // −0.0 equals 0.0 but would be printed otherwise.
+        self.values.insert(name, value + 0.0);
+    }
+
+    /// The number under `name`.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.values.get(name).copied()
+    }
+
+    /// All names and numbers, in alphabetical order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.values.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// Takes over all numbers of `other`, whose step is not looked at.
+    pub fn merge(&mut self, other: Self) {
+        self.values.extend(other.values);
+    }
+
+    /// The record without the numbers that depend on the clock: what two equal runs agree on.
+    pub fn without_timings(&self) -> Self {
+        let mut record = self.clone();
+        record.values.retain(|name, _| !TIMING_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+        record
+    }
+}
+
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1 + self.values.len()))?;
+        map.serialize_entry("step", &self.step)?;
+        for (name, value) in &self.values {
+            map.serialize_entry(name, &value.is_finite().then_some(*value))?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RecordVisitor)
+    }
+}
+
+struct RecordVisitor;
+
+impl<'de> Visitor<'de> for RecordVisitor {
+    type Value = Record;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with a step and numbers")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+        let (mut step, mut values) = (None, BTreeMap::new());
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "step" {
+                step = Some(map.next_value()?);
+            } else {
+                // JSON has no word for what is not finite.
+                values.insert(name, map.next_value::<Option<f64>>()?.unwrap_or(f64::NAN));
+            }
+        }
+        Ok(Record { step: step.ok_or_else(|| de::Error::missing_field("step"))?, values })
+    }
+}
+
+/// `metrics.jsonl`: a record a line, in the order of the steps, readable while the run goes on.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    file: File,
+    /// Bytes of complete lines.
+    len: u64,
+}
+
+impl MetricsFile {
+    /// Opens the file to append to it, after dropping every record of a step after `resume_step` and a torn last line.
+    ///
+    /// The run will write those steps again. The lines that stay are kept as they are, byte for byte.
+    pub fn open(path: impl Into<PathBuf>, resume_step: u64) -> Result<Self> {
+        let path = path.into();
+        let mut kept = String::new();
+        if path.exists() {
+            let text = read_text(&path)?;
+            let lines = parse(&text, &path)?;
+            for (line, _) in lines.iter().filter(|(_, record)| record.step <= resume_step) {
+                kept.push_str(line);
+                kept.push('\n');
+            }
+            if kept != text {
+                checkpoint::write_file(&path, kept.as_bytes())?;
+            }
+        }
+        let file = File::options().append(true).create(true).open(&path);
+        let file = file.with_context(|| format!("cannot open {path:?} to append to it"))?;
+        Ok(Self { path, file, len: kept.len() as u64 })
+    }
+
+    /// Writes one line.
+    pub fn append(&mut self, record: &Record) -> Result<()> {
+        let mut line = serde_json::to_string(record)?;
+        line.push('\n');
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
+            // A half-written line would spoil the next one. If this fails too, the next open drops the torn line.
+            let _ = self.file.set_len(self.len);
+            return Err(
+                anyhow!(error).context(format!("cannot write the metrics of step {} to {:?}", record.step, self.path))
+            );
+        }
+        self.len += line.len() as u64;
+        Ok(())
+    }
+
+    /// Waits until all lines are on the disk: to be called before a checkpoint that counts on them.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().with_context(|| format!("cannot flush {:?}", self.path))
+    }
+}
+
+/// All records of the file; a torn last line, as a killed process leaves it, is passed over.
+pub fn read(path: &Path) -> Result<Vec<Record>> {
+    let text = read_text(path)?;
+    Ok(parse(&text, path)?.into_iter().map(|(_, record)| record).collect())
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {path:?}"))?;
+    // A line may be torn within a character.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The complete lines of `text` with their records. Only the last line may be torn.
+fn parse<'a>(text: &'a str, path: &Path) -> Result<Vec<(&'a str, Record)>> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut records = Vec::with_capacity(lines.len());
+    for (i, line) in lines.iter().enumerate() {
+        match serde_json::from_str(line) {
+            Ok(record) => records.push((*line, record)),
+            Err(_) if i + 1 == lines.len() => {}
+            Err(error) => {
+                let hint = "is not a record: repair or remove that line";
+                return Err(anyhow!(error).context(format!("{path:?} line {} {hint}", i + 1)));
+            }
+        }
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(step: u64, values: &[(&str, f64)]) -> Record {
+        let mut record = Record::new(step);
+        values.iter().for_each(|(name, value)| record.set(*name, *value));
+        record
+    }
+
+    fn file_with(text: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        fs::write(&path, text).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_record_is_a_flat_object_with_the_step_first() {
+        let text =
+            |value: f64| serde_json::to_string(&record(3, &[("reward/mean", value), ("optim/lr", 1e-6)])).unwrap();
+        assert_eq!(text(0.5), r#"{"step":3,"optim/lr":1e-6,"reward/mean":0.5}"#);
+        assert_eq!(text(f64::NAN), r#"{"step":3,"optim/lr":1e-6,"reward/mean":null}"#);
+        assert_eq!(text(f64::INFINITY), text(f64::NAN));
+        assert_eq!(text(-0.0), text(0.0));
+        assert_eq!(text(2.0), r#"{"step":3,"optim/lr":1e-6,"reward/mean":2.0}"#);
+    }
+
+    #[test]
+    fn a_record_survives_the_file() {
+        let (_folder, path) = file_with(b"");
+        let records =
+            [record(1, &[("reward/mean", 0.1), ("time/step_s", 3.0)]), record(2, &[("eval/pass@1", 1.0 / 3.0)])];
+        let mut file = MetricsFile::open(&path, 0).unwrap();
+        records.iter().for_each(|record| file.append(record).unwrap());
+        file.sync().unwrap();
+        assert_eq!(read(&path).unwrap(), records);
+    }
+
+    #[test]
+    fn resuming_drops_later_steps_and_a_torn_line_and_keeps_the_rest_untouched() {
+        let head = "{\"step\":0,\"eval/pass@1\":0.10}\n{\"step\":1,  \"a\":null}\n{\"step\":2,\"a\":1}\n";
+        let check = |tail: &[u8], resume: u64, lines: usize| {
+            let (_folder, path) = file_with(&[head.as_bytes(), tail].concat());
+            MetricsFile::open(&path, resume).unwrap().append(&record(9, &[("a", 2.0)])).unwrap();
+            let kept: String = head.lines().take(lines).map(|line| format!("{line}\n")).collect();
+            assert_eq!(fs::read_to_string(&path).unwrap(), kept + "{\"step\":9,\"a\":2.0}\n", "for {tail:?}");
+        };
+        check(b"", 2, 3);
+        check(b"", 0, 1);
+        check(b"{\"step\":3,\"a\":1}\n{\"step\":4,\"a\":1}\n", 2, 3);
+        check(b"{\"step\":3,\"a", 5, 3);
+        check(b"{\"ste", 1, 2);
+        check(b"{\"step\":3,\"\xe2\x88", 2, 3);
+        check(b"{\"step\":3,\"a\":1}", 2, 3);
+    }
+
+    #[test]
+    fn a_last_line_that_lacks_only_its_end_is_kept() {
+        let (_folder, path) = file_with(b"{\"step\":1}\n{\"step\":2}");
+        MetricsFile::open(&path, 2).unwrap().append(&record(3, &[])).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_broken_line_in_the_middle_is_an_error_that_names_it() {
+        let (_folder, path) = file_with(b"{\"step\":1}\n{\"st\n{\"step\":3}\n");
+        for error in [read(&path).unwrap_err(), MetricsFile::open(&path, 9).unwrap_err()] {
+            assert!(error.to_string().contains("line 2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn timings_are_left_out_of_what_equal_runs_agree_on() {
+        let full = record(1, &[("time/step_s", 1.0), ("speed/sample_tokens_per_s", 2.0), ("loss/total", 3.0)]);
+        assert_eq!(full.without_timings(), record(1, &[("loss/total", 3.0)]));
+    }
+}

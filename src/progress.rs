@@ -1,0 +1,132 @@
+//! Tells a person how far a long piece of work has come, on standard error.
+//!
+//! On a terminal: a bar that is redrawn in place. Anywhere else, such as a log file: plain lines, seldom enough to read.
+//! Nothing here is a result; results go to standard output and to [`crate::metrics`].
+
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+
+/// The least time between two plain lines, the first and the last apart.
+const PAUSE: Duration = Duration::from_secs(2);
+
+const TEMPLATE: &str = "{prefix} {bar:30} {pos}/{len} [{elapsed} < {eta}] {wide_msg}";
+
+/// The progress of a known number of steps. May be shared between threads.
+#[derive(Debug)]
+pub struct Progress {
+    label: String,
+    total: u64,
+    display: Display,
+}
+
+#[derive(Debug)]
+enum Display {
+    Bar(ProgressBar),
+    /// When the last line was printed.
+    Lines(Mutex<Option<Instant>>),
+}
+
+impl Progress {
+    /// Progress over `total` steps of what `label` names, such as "train".
+    pub fn steps(total: u64, label: impl Into<String>) -> Self {
+        let label = label.into();
+        let display =
+            if stderr().is_terminal() { Display::Bar(bar(total, &label)) } else { Display::Lines(Mutex::new(None)) };
+        Self { label, total, display }
+    }
+
+    /// Says that `done` steps are done, with what is worth knowing about them.
+    pub fn tick(&self, done: u64, message: &str) {
+        match &self.display {
+            Display::Bar(bar) => {
+                bar.set_message(message.to_owned());
+                bar.set_position(done);
+            }
+            Display::Lines(last) => {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = Instant::now();
+                if done >= self.total || is_due(*last, now) {
+                    *last = Some(now);
+                    print(&plain(&self.label, done, self.total, message));
+                }
+            }
+        }
+    }
+
+    /// Prints a line that stays, above the bar.
+    pub fn line(&self, text: &str) {
+        match &self.display {
+            Display::Bar(bar) => bar.suspend(|| print(text)),
+            Display::Lines(_) => print(text),
+        }
+    }
+
+    /// Ends the display; the bar makes room for `text`.
+    pub fn finish(self, text: &str) {
+        if let Display::Bar(bar) = &self.display {
+            bar.finish_and_clear();
+        }
+        print(text);
+    }
+}
+
+fn bar(total: u64, label: &str) -> ProgressBar {
+    // The template is fixed, and the test below shows that it is valid.
+    let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(total).with_style(style.progress_chars("=> ")).with_finish(ProgressFinish::Abandon);
+    bar.set_prefix(label.to_owned());
+    // The clock goes on during a long step.
+    bar.enable_steady_tick(Duration::from_secs(1));
+    bar
+}
+
+fn is_due(last: Option<Instant>, now: Instant) -> bool {
+    last.is_none_or(|last| now.duration_since(last) >= PAUSE)
+}
+
+fn plain(label: &str, done: u64, total: u64, message: &str) -> String {
+    format!("{label} {done}/{total} {message}").trim_end().to_owned()
+}
+
+/// Progress is a courtesy: a closed standard error must not end the work.
+fn print(text: &str) {
+    let _ = writeln!(stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_lines_come_first_and_then_at_most_every_two_seconds() {
+        let start = Instant::now();
+        assert!(is_due(None, start));
+        assert!(!is_due(Some(start), start + Duration::from_millis(1999)));
+        assert!(is_due(Some(start), start + PAUSE));
+    }
+
+    #[test]
+    fn a_plain_line_names_the_work_and_how_far_it_is() {
+        assert_eq!(plain("train", 3, 10, "reward 0.50"), "train 3/10 reward 0.50");
+        assert_eq!(plain("eval", 3, 10, ""), "eval 3/10");
+    }
+
+    #[test]
+    fn the_template_of_the_bar_is_valid() {
+        let bar = bar(10, "train");
+        bar.set_position(4);
+        assert_eq!((bar.position(), bar.length(), bar.prefix().as_str()), (4, Some(10), "train"));
+        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+    }
+
+    #[test]
+    fn work_that_is_not_shown_on_a_terminal_can_be_driven_to_its_end() {
+        let progress = Progress::steps(3, "test");
+        (0..=3).for_each(|done| progress.tick(done, "going on"));
+        progress.line("a note");
+        progress.finish("done");
+    }
+}
