@@ -1,7 +1,30 @@
-//! Reckon trains language models to reason.
-#![cfg_attr(not(test), warn(clippy::expect_used))]
+//! Reckon trains language models to reason: a rollout engine samples chain-of-thought completions, rule-based
+//! verifiers give them binary rewards, and a group-relative policy optimizer (GRPO) updates the weights.
+//!
+//! One step, in the order in which data flows:
+//!
+//! ```text
+//! Dataset -> Example -> Prompt -> Completion -> Verdict -> Rollout in a Group -> advantages
+//!         -> TrainSample -> MicroBatch -> loss -> gradients -> AdamW -> Policy, its version raised
+//! ```
+//!
+//! Read [`train::Trainer::step`] first; then the modules in this order.
 
+pub mod config;
+pub mod prompt;
+pub mod rollout;
+pub mod score;
+pub mod grpo;
+pub mod policy;
 pub mod model;
 pub mod ops;
+pub mod optim;
+pub mod train;
+pub mod sft;
+pub mod eval;
+pub mod checkpoint;
+pub mod metrics;
+pub mod progress;
+pub mod strict;
 pub mod parallel;
-pub mod rollout;
+pub mod commands;

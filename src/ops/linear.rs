@@ -1,8 +1,6 @@
-//! `y = x Wᵀ (+ b)`, with `W` stored `(N, K)` as Hugging Face stores it. The products are the `gemm` crate's.
+//! `y = x Wᵀ (+ b)`, with `W` stored `(N, K)` as Hugging Face stores it. The forward's products are ours, the backward's the `gemm` crate's.
 
-/// Rows below which the `gemm` crate picks a kernel that sums in another order; smaller batches are padded to it,
-/// so that a row's product is the same to the bit whatever rows stand beside it.
-const MIN_ROWS: usize = 8;
+use super::vector::vectorised;
 
 /// A row-major operand: its values, and the distance between neighbours down and across.
 #[derive(Clone, Copy)]
@@ -47,19 +45,102 @@ fn product(m: usize, n: usize, k: usize, dst: &mut [f32], add: bool, lhs: Operan
     }
 }
 
-/// `y (T, N) = [y +] x (T, K) Wᵀ`, `w (N, K)`. With `add`, what `y` holds is the start: a bias or the residual stream.
-pub fn forward(x: &[f32], w: &[f32], y: &mut [f32], k: usize, add: bool) {
-    let (t, n) = (x.len() / k, w.len() / k);
-    let transposed = Operand { values: w, row_stride: 1, column_stride: k };
-    if t >= MIN_ROWS {
-        return product(t, n, k, y, add, Operand { values: x, row_stride: k, column_stride: 1 }, transposed);
+/// Columns of a panel of [`PackedMatrix`]: two AVX-512 registers.
+const PANEL: usize = 32;
+
+/// A weight matrix `(N, K)` laid out for [`forward`]: panels of 32 outputs, each `(K, 32)`, the last filled with zeros.
+///
+/// The sampler packs all weights once a call, the trainer a matrix a micro-batch.
+#[derive(Debug, Clone, Default)]
+pub struct PackedMatrix {
+    panels: Vec<f32>,
+    n: usize,
+    k: usize,
+}
+
+impl PackedMatrix {
+    /// Packs `w (N, K)`.
+    pub fn new(w: &[f32], k: usize) -> Self {
+        let n = w.len() / k;
+        let mut panels = vec![0f32; n.div_ceil(PANEL) * PANEL * k];
+        for (rows, panel) in w.chunks(PANEL * k).zip(panels.chunks_exact_mut(PANEL * k)) {
+            for (column, row) in rows.chunks_exact(k).enumerate() {
+                for (i, &value) in row.iter().enumerate() {
+                    panel[i * PANEL + column] = value;
+                }
+            }
+        }
+        Self { panels, n, k }
     }
-    let mut padded_x = vec![0f32; MIN_ROWS * k];
-    padded_x[..t * k].copy_from_slice(x);
-    let mut padded_y = vec![0f32; MIN_ROWS * n];
-    padded_y[..t * n].copy_from_slice(&y[..t * n]);
-    product(MIN_ROWS, n, k, &mut padded_y, add, Operand { values: &padded_x, row_stride: k, column_stride: 1 }, transposed);
-    y[..t * n].copy_from_slice(&padded_y[..t * n]);
+
+    /// `y (T, N) = [y +] x (T, K) Wᵀ`. With `add`, what `y` holds is the start: a bias or the residual stream.
+    ///
+    /// Every output is one chain of multiply-adds over the inner dimension in order, added to `y` at the end: the same
+    /// bits for any number of rows, on every machine. The `gemm` crate is as fast on large products, but picks kernels
+    /// with other orders for small ones, and packs the weights again in every call.
+    pub fn forward(&self, x: &[f32], y: &mut [f32], add: bool) {
+        let (k, n) = (self.k, self.n);
+        let t = x.len() / k;
+        assert!(y.len() >= t * n, "linear: output holds {} of {} values", y.len(), t * n);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (p, panel) in self.panels.chunks_exact(PANEL * k).enumerate() {
+                    let columns = p * PANEL..(p * PANEL + PANEL).min(n);
+                    let mut row = 0;
+                    while row + 8 <= t {
+                        rows::<8>(&x[row * k..], panel, k, &mut y[row * n..], n, columns.clone(), add);
+                        row += 8;
+                    }
+                    if row + 4 <= t {
+                        rows::<4>(&x[row * k..], panel, k, &mut y[row * n..], n, columns.clone(), add);
+                        row += 4;
+                    }
+                    while row < t {
+                        rows::<1>(&x[row * k..], panel, k, &mut y[row * n..], n, columns.clone(), add);
+                        row += 1;
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// `R` rows of `x` times one panel.
+#[inline(always)]
+fn rows<const R: usize>(
+    x: &[f32],
+    panel: &[f32],
+    k: usize,
+    y: &mut [f32],
+    n: usize,
+    columns: std::ops::Range<usize>,
+    add: bool,
+) {
+    let (panel, _) = panel.as_chunks::<PANEL>();
+    let x: [&[f32]; R] = std::array::from_fn(|r| &x[r * k..][..k]);
+    let mut sums = [[0f32; PANEL]; R];
+    for (i, weights) in panel.iter().enumerate().take(k) {
+        for r in 0..R {
+            let value = x[r][i];
+            for c in 0..PANEL {
+                sums[r][c] = value.mul_add(weights[c], sums[r][c]);
+            }
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        let y = &mut y[r * n..][columns.clone()];
+        if add {
+            y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
+        } else {
+            y.copy_from_slice(&sums[..y.len()]);
+        }
+    }
+}
+
+/// `y (T, N) = [y +] x (T, K) Wᵀ`, `w (N, K)`: [`PackedMatrix::forward`] for one use.
+pub fn forward(x: &[f32], w: &[f32], y: &mut [f32], k: usize, add: bool) {
+    PackedMatrix::new(w, k).forward(x, y, add);
 }
 
 /// Writes the bias `b (N)` into every row of `y (T, N)`, ready for [`forward`] to add to.
@@ -83,7 +164,7 @@ pub fn backward_weight(dy: &[f32], x: &[f32], dw: &mut [f32], k: usize) {
 
 /// `db (N) += sum over rows of dy (T, N)`.
 pub fn backward_bias(dy: &[f32], db: &mut [f32]) {
-    super::vector::vectorised(
+    vectorised(
         #[inline(always)]
         || {
             for row in dy.chunks_exact(db.len()) {

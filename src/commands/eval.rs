@@ -1,0 +1,66 @@
+//! `reckon eval`: held-out accuracy of a model under a training config's data and rubric.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use reckon_rewards::Rubric;
+
+use super::{builtin, load_model, read_text};
+use crate::config::TrainConfig;
+use crate::eval::evaluate;
+use crate::policy::Policy;
+use crate::score::Scorer;
+use crate::strict;
+use crate::train::Trainer;
+
+/// Arguments of `reckon eval`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// TOML config of `reckon train`; the embedded one without it.
+    config: Option<PathBuf>,
+    /// Model folder, instead of the config's.
+    #[arg(long)]
+    model: Option<String>,
+    /// Override a key, such as `--set eval.problems=1000`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Take the likeliest token instead of sampling.
+    #[arg(long)]
+    greedy: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    let (text, source) = match &args.config {
+        Some(path) => (read_text(path)?, path.display().to_string()),
+        None => (builtin::CONFIG.to_owned(), "the embedded config".to_owned()),
+    };
+    let mut config: TrainConfig = strict::load(&text, &source, &args.sets)?;
+    if let Some(model) = args.model {
+        config.model.path = model;
+    }
+    let policy = Policy::new(load_model(&config.model.path)?, false, config.compute.threads());
+    let scorer = Scorer::new(Rubric::from_config(&config.rubric)?)?;
+    let trainer = Trainer::new(config, policy, scorer)?;
+    let mut sampling = trainer.sampling().clone();
+    if args.greedy {
+        sampling.temperature = 0.0;
+    }
+    let eval = &trainer.config.eval;
+    let prompts = trainer.prompts().held_out(eval.problems)?;
+    let found = evaluate(trainer.engine(), trainer.scorer(), prompts, eval.samples, &sampling)?;
+    if args.json {
+        let object = serde_json::json!({
+            "pass@1": found.accuracy, "margin": found.margin, "len_mean": found.len_mean,
+            "waits_mean": found.waits_mean, "attempts_max": found.attempts_max,
+            "problems": found.groups.len(), "samples": eval.samples,
+        });
+        println!("{object}");
+    } else {
+        println!("pass@1 {:.3} ± {:.3} (95%) on {} problems", found.accuracy, found.margin, found.groups.len());
+        println!("tokens {:.1}, waits {:.2}, most attempts {}", found.len_mean, found.waits_mean, found.attempts_max);
+    }
+    Ok(())
+}

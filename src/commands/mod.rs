@@ -1,0 +1,66 @@
+//! The command line: a file a subcommand, each thin: wire parts, call the library.
+#![allow(clippy::print_stdout)]
+
+mod bench;
+mod builtin;
+mod eval;
+mod run;
+mod sample;
+mod sft;
+mod train;
+mod verify;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::model::folder::ModelFolder;
+
+/// Trains language models to reason: sampler, verifiers and GRPO in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "reckon", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reinforcement learning; without a config, the embedded countdown run.
+    Train(train::Args),
+    /// Supervised steps: base models from random weights, cold starts.
+    Sft(sft::Args),
+    /// Held-out accuracy of a model.
+    Eval(eval::Args),
+    /// Completions of prompts from the command line or a file.
+    Sample(sample::Args),
+    /// Judge completions without a model.
+    Verify(verify::Args),
+    /// Speed of sampling and update on the common job.
+    Bench(bench::Args),
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Train(args) => train::run(args),
+            Command::Sft(args) => sft::run(args),
+            Command::Eval(args) => eval::run(args),
+            Command::Sample(args) => sample::run(args),
+            Command::Verify(args) => verify::run(args),
+            Command::Bench(args) => bench::run(args),
+        }
+    }
+}
+
+/// A file's text, or an error that names it.
+fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A model folder, or the one in the binary.
+fn load_model(path: &str) -> Result<ModelFolder> {
+    if path == builtin::MODEL { builtin::model() } else { ModelFolder::read(Path::new(path)) }
+}

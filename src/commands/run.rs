@@ -1,0 +1,84 @@
+//! A run on disk: its folder, its checkpoints, and their exact resume.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::checkpoint::{self, RunFolder};
+use crate::model::folder::{ModelFolder, SaveDtype};
+use crate::train::{Progress, Trainer};
+
+/// Saves everything a resumed run needs. A checkpoint is a model folder with two files more.
+pub(super) fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
+    let root = folder.checkpoints();
+    checkpoint::write(&root, &checkpoint::step_name(trainer.progress.step), |path| {
+        trainer.policy.folder().write(path, SaveDtype::F32)?;
+        write(&path.join("trainer.json"), &serde_json::to_vec_pretty(&State::of(trainer))?)?;
+        write(&path.join("trainer.safetensors"), &buffers(trainer)?)
+    })?;
+    let keep = trainer.config.save.keep_last;
+    checkpoint::prune(&root, keep, trainer.progress.best.map(|(_, step)| step))
+}
+
+/// Puts the newest checkpoint of a run into `trainer`; returns false where there is none yet.
+pub(super) fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool> {
+    let Some((_, path)) = checkpoint::latest(&folder.checkpoints())? else { return Ok(false) };
+    let read = |name: &str| {
+        let file = path.join(name);
+        std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
+    };
+    let state: State = serde_json::from_slice(&read("trainer.json")?).context("trainer.json")?;
+    trainer.policy.weights = ModelFolder::read(&path)?.weights;
+    trainer.policy.version = state.policy_version;
+    trainer.progress = state.progress;
+    trainer.optimizer.count = state.updates;
+    let bytes = read("trainer.safetensors")?;
+    let file = SafeTensors::deserialize(&bytes).context("trainer.safetensors")?;
+    fill(&file, "m", &mut trainer.optimizer.m)?;
+    fill(&file, "v", &mut trainer.optimizer.v)?;
+    if let Some(reference) = &mut trainer.reference {
+        fill(&file, "reference", &mut reference.values)?;
+    }
+    Ok(true)
+}
+
+/// What a checkpoint holds beside tensors.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct State {
+    progress: Progress,
+    policy_version: u64,
+    updates: u64,
+}
+
+impl State {
+    fn of(trainer: &Trainer) -> Self {
+        let (policy_version, updates) = (trainer.policy.version, trainer.optimizer.count);
+        Self { progress: trainer.progress.clone(), policy_version, updates }
+    }
+}
+
+/// Optimizer state, and the reference where there is one, each as one flat tensor.
+fn buffers(trainer: &Trainer) -> Result<Vec<u8>> {
+    let mut parts = vec![("m", &trainer.optimizer.m), ("v", &trainer.optimizer.v)];
+    parts.extend(trainer.reference.as_ref().map(|r| ("reference", &r.values)));
+    let data: Vec<(&str, Vec<u8>)> =
+        parts.iter().map(|(name, values)| (*name, values.iter().flat_map(|x| x.to_le_bytes()).collect())).collect();
+    let views = data
+        .iter()
+        .map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?)))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(safetensors::serialize(views, None)?)
+}
+
+fn fill(file: &SafeTensors, name: &str, out: &mut [f32]) -> Result<()> {
+    let tensor = file.tensor(name).with_context(|| format!("trainer.safetensors has no {name}"))?;
+    let (words, _) = tensor.data().as_chunks::<4>();
+    ensure!(words.len() == out.len(), "{name} has {} values, the model {}", words.len(), out.len());
+    out.iter_mut().zip(words).for_each(|(x, bytes)| *x = f32::from_le_bytes(*bytes));
+    Ok(())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,104 @@
+//! `reckon sample`: completions of prompts from the command line or a file, printed as they finish.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Result, ensure};
+use reckon_datasets::Example;
+
+use super::{builtin, load_model, read_text};
+use crate::model::Decoder;
+use crate::parallel::default_threads;
+use crate::prompt::encode;
+use crate::rollout::{Engine, Prompt, SampleKey, Sampling};
+
+/// Arguments of `reckon sample`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Prompts, taken as they are.
+    prompts: Vec<String>,
+    /// A file with a prompt a line.
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// Model folder; the embedded base model without it.
+    #[arg(long, default_value = builtin::MODEL)]
+    model: String,
+    /// Completions a prompt.
+    #[arg(long, default_value_t = 1)]
+    samples: usize,
+    /// Longest completion, in tokens.
+    #[arg(long, default_value_t = 256)]
+    max_new_tokens: usize,
+    /// Divides the logits; 0 takes the likeliest token.
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f32,
+    /// Keep the smallest set of tokens with this much probability.
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f32,
+    /// Keep this many tokens; 0 keeps all.
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Keep tokens this likely relative to the likeliest.
+    #[arg(long, default_value_t = 0.0)]
+    min_p: f32,
+    /// Text that ends a completion.
+    #[arg(long)]
+    stop: Vec<String>,
+    /// Names the random numbers.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    let mut texts = args.prompts.clone();
+    if let Some(file) = &args.file {
+        texts.extend(read_text(file)?.lines().map(str::to_owned));
+    }
+    ensure!(!texts.is_empty(), "no prompt: give one on the command line, or a file with --file");
+    let model = load_model(&args.model)?;
+    let room = model.config.max_position_embeddings.saturating_sub(args.max_new_tokens);
+    let mut prompts = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        let tokens = encode(&model.tokenizer, text)?;
+        ensure!(!tokens.is_empty(), "prompt {} is empty", index + 1);
+        ensure!(tokens.len() <= room, "prompt {} has {} tokens: {room} fit beside --max-new-tokens", index + 1, tokens.len());
+        let example = Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
+        prompts.push(Prompt { example: Arc::new(example), index: index as u64, tokens });
+    }
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_p: args.top_p,
+        top_k: args.top_k,
+        min_p: args.min_p,
+        max_new_tokens: args.max_new_tokens,
+        stop_tokens: model.config.eos_token_id.into_iter().collect(),
+        stop_strings: args.stop.clone(),
+    };
+    let decoder = Decoder::new(&model.config, false);
+    let engine = Engine {
+        decoder: &decoder,
+        weights: &model.weights,
+        tokenizer: &model.tokenizer,
+        policy_version: 0,
+        threads: default_threads(),
+        capacity: 64,
+    };
+    let out = Mutex::new(std::io::stdout());
+    engine.generate(&prompts, args.samples, &sampling, SampleKey { seed: args.seed, step: 0 }, |prompt, sample, c| {
+        let line = if args.json {
+            serde_json::json!({ "prompt": texts[prompt], "sample": sample, "completion": c.text, "finish": c.finish,
+                "logprob": c.logprobs.iter().map(|&l| f64::from(l)).sum::<f64>() })
+            .to_string()
+        } else {
+            format!("{}{}", texts[prompt], c.text)
+        };
+        let mut out = out.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // A reader that has gone away wants no more lines; sampling ends soon by itself.
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    });
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! `reckon train`: the run around [`Trainer::step`]: evaluation, metrics, checkpoints, signals, and the summary.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use reckon_rewards::Rubric;
+
+use super::{builtin, load_model, read_text, run};
+use crate::checkpoint::{RunFolder, write_file};
+use crate::config::TrainConfig;
+use crate::eval::{Evaluation, evaluate};
+use crate::metrics::{MetricsFile, Record};
+use crate::policy::Policy;
+use crate::progress::Progress;
+use crate::score::{Group, Scorer};
+use crate::strict;
+use crate::train::Trainer;
+
+/// Arguments of `reckon train`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// TOML config; the embedded countdown run without one.
+    config: Option<PathBuf>,
+    /// Override a key, such as `--set optim.lr=1e-4`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Folder of the run.
+    #[arg(long, default_value = "runs/countdown")]
+    out: PathBuf,
+    /// Continue the run in this folder, with its own config.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["config", "sets", "dry_run"])]
+    resume: Option<PathBuf>,
+    /// Print the resolved config and what follows from it; run nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    if let Some(path) = args.resume {
+        let folder = RunFolder::resume(path)?;
+        let text = read_text(&folder.config())?;
+        let config = strict::load(&text, &folder.config().display().to_string(), &[])?;
+        let mut trainer = build(config)?;
+        let resumed = run::restore(&mut trainer, &folder)?;
+        eprintln!("{} at step {}", if resumed { "resumed" } else { "no checkpoint yet: started" }, trainer.progress.step);
+        return train(&mut trainer, &folder);
+    }
+    let (text, source) = match &args.config {
+        Some(path) => (read_text(path)?, path.display().to_string()),
+        None => (builtin::CONFIG.to_owned(), "the embedded config".to_owned()),
+    };
+    let config: TrainConfig = strict::load(&text, &source, &args.sets)?;
+    let trainer = build(config)?;
+    if args.dry_run {
+        return dry_run(&trainer);
+    }
+    let folder = RunFolder::create(args.out)?;
+    write_file(&folder.config(), toml::to_string(&trainer.config)?.as_bytes())?;
+    train(&mut { trainer }, &folder)
+}
+
+fn build(config: TrainConfig) -> Result<Trainer> {
+    config.validate()?;
+    let threads = config.compute.threads();
+    let policy = Policy::new(load_model(&config.model.path)?, config.compute.recompute, threads);
+    let scorer = Scorer::new(Rubric::from_config(&config.rubric)?)?;
+    Trainer::new(config, policy, scorer)
+}
+
+/// The resolved config, and what follows from it.
+fn dry_run(trainer: &Trainer) -> Result<()> {
+    let config = &trainer.config;
+    println!("{}", toml::to_string(config)?);
+    let r = &config.rollout;
+    let rows = r.prompts_per_step * r.group_size;
+    println!("# {rows} completions a step, at most {} tokens", rows * r.max_new_tokens);
+    if let Some(before) = held_out(trainer)? {
+        let (p, g) = (before.accuracy, r.group_size as i32);
+        let silent = p.powi(g) + (1.0 - p).powi(g);
+        println!("# measured pass rate {p:.3} on held-out problems: a group has no signal with chance {silent:.3}");
+    }
+    Ok(())
+}
+
+fn held_out(trainer: &Trainer) -> Result<Option<Evaluation>> {
+    let eval = &trainer.config.eval;
+    if eval.problems == 0 {
+        return Ok(None);
+    }
+    let prompts = trainer.prompts().held_out(eval.problems)?;
+    evaluate(trainer.engine(), trainer.scorer(), prompts, eval.samples, trainer.sampling()).map(Some)
+}
+
+/// Sets a flag at the first SIGINT or SIGTERM: the step is finished, saved, and the run ends.
+fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = flag.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (Ok(mut interrupt), Ok(mut terminate)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return;
+            };
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            eprintln!("finishing the step, then saving");
+            seen.store(true, Ordering::Relaxed);
+        });
+    })?;
+    Ok(flag)
+}
+
+fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
+    let stop = stop_flag()?;
+    let mut metrics = MetricsFile::open(folder.metrics(), trainer.progress.step)?;
+    let steps = trainer.config.steps;
+    let before = before(trainer, folder, &mut metrics)?;
+    let bar = Progress::steps(steps, "train");
+    let mut after = None;
+    while trainer.progress.step < steps && !stop.load(Ordering::Relaxed) {
+        let (mut record, groups) = match trainer.step() {
+            Ok(done) => done,
+            Err(error) => {
+                run::save(trainer, folder)?;
+                return Err(error.context("the run stopped; its last state is saved"));
+            }
+        };
+        let step = trainer.progress.step;
+        if step.is_multiple_of(trainer.config.eval.every) || step == steps {
+            after = held_out(trainer)?;
+            if let Some(evaluation) = &after {
+                evaluation.record(&mut record);
+                if trainer.progress.best.is_none_or(|(best, _)| evaluation.accuracy > best) {
+                    trainer.progress.best = Some((evaluation.accuracy, step));
+                }
+                bar.line(&format!("step {step}: held-out {}", describe(evaluation)));
+            }
+        }
+        bar.tick(step, &message(&record));
+        let rollouts_every = trainer.config.save.rollouts_every;
+        if rollouts_every > 0 && (step - 1).is_multiple_of(rollouts_every) {
+            write_rollouts(folder, step, &groups)?;
+        }
+        metrics.append(&record)?;
+        if step.is_multiple_of(trainer.config.save.every) || step == steps || stop.load(Ordering::Relaxed) {
+            metrics.sync()?;
+            run::save(trainer, folder)?;
+        }
+    }
+    bar.finish(&format!("{} steps, in {}", trainer.progress.step, folder.path().display()));
+    if let (Some(before), Some(after)) = (before, after) {
+        print_summary(&before, &after);
+    }
+    Ok(())
+}
+
+/// The held-out evaluation before step 1, and the checkpoint of step 0. Both are made again on resume only if missing.
+fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) -> Result<Option<Evaluation>> {
+    if trainer.progress.step > 0 {
+        return Ok(None);
+    }
+    let before = held_out(trainer)?;
+    let mut record = Record::new(0);
+    if let Some(evaluation) = &before {
+        eprintln!("step 0: held-out {}", describe(evaluation));
+        evaluation.record(&mut record);
+    }
+    metrics.append(&record)?;
+    run::save(trainer, folder)?;
+    Ok(before)
+}
+
+fn describe(e: &Evaluation) -> String {
+    format!(
+        "accuracy {:.3} ± {:.3}, {:.0} tokens, {:.2} waits, at most {} attempts",
+        e.accuracy, e.margin, e.len_mean, e.waits_mean, e.attempts_max
+    )
+}
+
+fn message(record: &Record) -> String {
+    let get = |name: &str| record.get(name).unwrap_or(0.0);
+    format!(
+        "reward {:.3}  length {:.0}  {:.0} tok/s  sample {:.2}s verify {:.2}s forward-backward {:.2}s update {:.2}s",
+        get("reward/mean"),
+        get("completion/len_mean"),
+        get("speed/sample_tokens_per_s"),
+        get("time/sample_s"),
+        get("time/verify_s"),
+        get("time/forward_backward_s"),
+        get("time/update_s"),
+    )
+}
+
+/// A readable sample of a step: two completions of each of the first four prompts.
+fn write_rollouts(folder: &RunFolder, step: u64, groups: &[Group]) -> Result<()> {
+    let mut text = String::new();
+    for group in groups.iter().take(4) {
+        text += &format!("# {}\n{}\n", group.prompt.example.id, group.prompt.example.question);
+        for rollout in group.rollouts.iter().take(2) {
+            text += &format!("\nreward {} ({:?})\n{}\n", rollout.reward, rollout.completion.finish, rollout.completion.text);
+            for verdict in &rollout.score.parts {
+                text += &format!("  {:?}: {}\n", verdict.outcome, verdict.reason);
+            }
+        }
+        text += "\n";
+    }
+    let path = folder.rollouts().join(format!("step-{step:06}.txt"));
+    write_file(&path, text.as_bytes()).context("cannot write the sample of rollouts")
+}
+
+/// What changed, and one problem before and after, side by side.
+fn print_summary(before: &Evaluation, after: &Evaluation) {
+    println!("\n{:<28}{:>10}{:>10}", "held-out", "before", "after");
+    for (name, a, b) in [
+        ("accuracy", before.accuracy, after.accuracy),
+        ("tokens a completion", before.len_mean, after.len_mean),
+        ("waits a completion", before.waits_mean, after.waits_mean),
+        ("most attempts", before.attempts_max as f64, after.attempts_max as f64),
+    ] {
+        println!("{name:<28}{a:>10.3}{b:>10.3}");
+    }
+    let learnt = before.groups.iter().zip(&after.groups).find(|(b, a)| {
+        b.rollouts[0].score.total < 1.0 && a.rollouts[0].score.total >= 1.0
+    });
+    let Some((b, a)) = learnt else { return };
+    println!("\n{}", b.prompt.example.question);
+    let wrap = |text: &str| -> Vec<String> {
+        text.replace("wait", " wait\n").lines().flat_map(|l| {
+            l.chars().collect::<Vec<_>>().chunks(50).map(|c| c.iter().collect::<String>()).collect::<Vec<_>>()
+        }).collect()
+    };
+    let (left, right) = (wrap(&b.rollouts[0].completion.text), wrap(&a.rollouts[0].completion.text));
+    println!("{:<54}after", "before");
+    for i in 0..left.len().max(right.len()) {
+        let at = |lines: &[String]| lines.get(i).cloned().unwrap_or_default();
+        println!("{:<54}{}", at(&left), at(&right));
+    }
+}

@@ -1,0 +1,361 @@
+//! The typed configuration of a run. Defaults live here and nowhere else; they are the recommended run.
+//! Reading TOML, overrides and the errors of both are left to [`crate::strict`].
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use reckon_datasets::{CountdownConfig, TraceConfig};
+use reckon_rewards::RubricConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::grpo::GrpoOverrides;
+use crate::model::folder::SaveDtype;
+use crate::optim::{AdamWConfig, Schedule, ScheduleKind};
+use crate::parallel::default_threads;
+use crate::rollout::Sampling;
+
+/// `reckon train`: sample, score, update.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Names all random numbers of the run.
+    #[serde(default)]
+    pub seed: u64,
+    /// Steps of the run, at least 1.
+    pub steps: u64,
+    /// What is trained.
+    pub model: ModelSource,
+    /// What it is asked.
+    pub data: DataConfig,
+    /// How completions are sampled.
+    #[serde(default)]
+    pub rollout: RolloutConfig,
+    /// How they are judged.
+    pub rubric: RubricConfig,
+    /// The objective.
+    #[serde(default)]
+    pub grpo: GrpoOverrides,
+    /// How the weights move.
+    #[serde(default)]
+    pub optim: OptimConfig,
+    /// What is computed how.
+    #[serde(default)]
+    pub compute: ComputeConfig,
+    /// Held-out evaluation.
+    #[serde(default)]
+    pub eval: EvalConfig,
+    /// What is kept on disk.
+    #[serde(default)]
+    pub save: SaveConfig,
+    /// Experiments that are meant to fail.
+    #[serde(default)]
+    pub control: Control,
+}
+
+/// `reckon sft`: supervised steps on generated traces.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SftConfig {
+    /// Names all random numbers of the run.
+    #[serde(default)]
+    pub seed: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Packed tokens a step.
+    pub tokens_per_step: usize,
+    /// Where the weights start.
+    pub model: SftModel,
+    /// Problems to make traces of.
+    pub data: DataConfig,
+    /// The traces.
+    #[serde(default)]
+    pub traces: TraceConfig,
+    /// How the weights move.
+    #[serde(default)]
+    pub optim: OptimConfig,
+    /// What is computed how.
+    #[serde(default)]
+    pub compute: ComputeConfig,
+    /// Type of the saved weights.
+    #[serde(default)]
+    pub dtype: SaveDtype,
+}
+
+/// Where supervised training starts: `shape` and `tokenizer` files for random weights, or `path` for a model folder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SftModel {
+    /// A model folder to go on from.
+    pub path: Option<PathBuf>,
+    /// A `config.json` for random weights.
+    pub shape: Option<PathBuf>,
+    /// A `tokenizer.json`.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// The model to train.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSource {
+    /// A folder of `config.json`, `tokenizer.json` and `model.safetensors`, or `builtin:countdown`.
+    pub path: String,
+}
+
+/// Where examples come from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "dataset", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DataConfig {
+    /// Generated countdown problems.
+    Countdown {
+        /// The problems.
+        #[serde(default)]
+        problems: CountdownConfig,
+        /// How a question becomes a prompt; `{question}` stands for the question.
+        #[serde(default = "plain_template")]
+        template: String,
+    },
+    /// A JSON Lines file.
+    Jsonl {
+        /// Training rows.
+        path: PathBuf,
+        /// Held-out rows; without them evaluation is on the training rows.
+        held_out: Option<PathBuf>,
+        /// Column of the question.
+        #[serde(default = "question_column")]
+        question: String,
+        /// Column of the reference answer.
+        #[serde(default = "answer_column")]
+        answer: String,
+        /// How a question becomes a prompt; `{question}` stands for the question.
+        #[serde(default = "plain_template")]
+        template: String,
+    },
+}
+
+fn plain_template() -> String {
+    "{question} ".into()
+}
+
+fn question_column() -> String {
+    "question".into()
+}
+
+fn answer_column() -> String {
+    "answer".into()
+}
+
+impl DataConfig {
+    /// How a question becomes a prompt.
+    pub fn template(&self) -> &str {
+        match self {
+            Self::Countdown { template, .. } | Self::Jsonl { template, .. } => template,
+        }
+    }
+}
+
+/// How completions are sampled.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RolloutConfig {
+    /// Prompts a step.
+    pub prompts_per_step: usize,
+    /// Completions a prompt; at least 2, or no group has a signal.
+    pub group_size: usize,
+    /// Longest completion, in tokens.
+    pub max_new_tokens: usize,
+    /// Divides the logits.
+    pub temperature: f32,
+    /// Keep the smallest set of tokens with this much probability.
+    pub top_p: f32,
+    /// Keep this many tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep tokens this likely relative to the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Texts that end a completion.
+    pub stop: Vec<String>,
+    /// Rows sampled at a time, over all threads.
+    pub capacity: usize,
+}
+
+impl Default for RolloutConfig {
+    fn default() -> Self {
+        Self {
+            prompts_per_step: 16,
+            group_size: 16,
+            max_new_tokens: 256,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            stop: Vec::new(),
+            capacity: 128,
+        }
+    }
+}
+
+impl RolloutConfig {
+    /// The engine's view of it, with the model's end token.
+    pub fn sampling(&self, stop_tokens: Vec<u32>) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
+            max_new_tokens: self.max_new_tokens,
+            stop_tokens,
+            stop_strings: self.stop.clone(),
+        }
+    }
+}
+
+/// How the weights move.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimConfig {
+    /// Learning rate after warm-up.
+    pub lr: f64,
+    /// What it does then.
+    pub schedule: ScheduleKind,
+    /// Steps from 0 to `lr`.
+    pub warmup_steps: u64,
+    /// Share of `lr` left at the end of a linear or cosine schedule.
+    pub final_ratio: f64,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the square root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay, on matrices only.
+    pub weight_decay: f32,
+    /// Gradients are scaled down to this global norm; 0 leaves them.
+    pub max_grad_norm: f32,
+    /// A run stops after this many skipped updates in a row.
+    pub max_skipped: u64,
+}
+
+impl Default for OptimConfig {
+    fn default() -> Self {
+        Self {
+            lr: 3e-4,
+            schedule: ScheduleKind::Constant,
+            warmup_steps: 0,
+            final_ratio: 0.1,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            max_skipped: 3,
+        }
+    }
+}
+
+impl OptimConfig {
+    /// Settings of the optimizer.
+    pub fn adamw(&self) -> AdamWConfig {
+        let Self { beta1, beta2, eps, weight_decay, max_grad_norm, .. } = *self;
+        AdamWConfig { beta1, beta2, eps, weight_decay, max_grad_norm }
+    }
+
+    /// The learning rate over a run of `total_steps`.
+    pub fn schedule(&self, total_steps: u64) -> Schedule {
+        let Self { schedule: kind, lr, warmup_steps, final_ratio, .. } = *self;
+        Schedule { kind, lr, warmup_steps, total_steps, final_ratio }
+    }
+}
+
+/// What is computed how. Nothing here changes a result, `micro_batch_tokens` apart, which changes its rounding.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ComputeConfig {
+    /// Threads; 0 takes one a core.
+    pub threads: usize,
+    /// Most tokens of a micro-batch.
+    pub micro_batch_tokens: usize,
+    /// Compute layers again in the backward instead of keeping their activations.
+    pub recompute: bool,
+}
+
+impl Default for ComputeConfig {
+    fn default() -> Self {
+        Self { threads: 0, micro_batch_tokens: 2048, recompute: false }
+    }
+}
+
+impl ComputeConfig {
+    /// Threads to use on this machine.
+    pub fn threads(&self) -> usize {
+        if self.threads == 0 { default_threads() } else { self.threads }
+    }
+}
+
+/// Held-out evaluation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalConfig {
+    /// Held-out problems; 0 for none.
+    pub problems: usize,
+    /// Completions a problem.
+    pub samples: usize,
+    /// Steps between evaluations; there is always one before and one after.
+    pub every: u64,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self { problems: 200, samples: 1, every: 50 }
+    }
+}
+
+/// What is kept on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SaveConfig {
+    /// Steps between checkpoints.
+    pub every: u64,
+    /// Checkpoints kept, the best apart.
+    pub keep_last: usize,
+    /// Steps between readable samples of rollouts; 0 for none.
+    pub rollouts_every: u64,
+}
+
+impl Default for SaveConfig {
+    fn default() -> Self {
+        Self { every: 25, keep_last: 2, rollouts_every: 10 }
+    }
+}
+
+/// Experiments that are meant to fail, to show that the others do not succeed by accident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// Rewards are what the rubric says.
+    #[default]
+    None,
+    /// Rewards are coin flips.
+    CoinFlip,
+}
+
+impl TrainConfig {
+    /// Refuses a run that could not learn, naming the key.
+    pub fn validate(&self) -> Result<()> {
+        let r = &self.rollout;
+        ensure!(self.steps > 0, "steps = 0: a run needs at least 1 step");
+        ensure!(r.prompts_per_step > 0, "rollout.prompts_per_step = 0: a batch without prompts gives no update");
+        ensure!(
+            r.group_size > 1,
+            "rollout.group_size = {}: with fewer than 2 completions no group has a signal, so no update happens",
+            r.group_size
+        );
+        ensure!(r.max_new_tokens > 0, "rollout.max_new_tokens = 0: nothing would be sampled");
+        ensure!(r.temperature > 0.0, "rollout.temperature = {}: training samples need a positive one", r.temperature);
+        ensure!(r.top_p > 0.0 && r.top_p <= 1.0, "rollout.top_p = {}: it lies in (0, 1]", r.top_p);
+        ensure!((0.0..=1.0).contains(&r.min_p), "rollout.min_p = {}: it lies in [0, 1]", r.min_p);
+        ensure!(r.capacity > 0, "rollout.capacity = 0: it is the number of rows sampled at a time, at least 1");
+        ensure!(self.compute.micro_batch_tokens > 0, "compute.micro_batch_tokens = 0: it must be at least 1");
+        ensure!(self.save.every > 0 && self.eval.every > 0, "save.every and eval.every must be at least 1");
+        ensure!(self.optim.lr > 0.0, "optim.lr = {}: it must be positive, or nothing is learnt", self.optim.lr);
+        Ok(())
+    }
+}

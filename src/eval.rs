@@ -1,0 +1,104 @@
+//! Held-out accuracy, and the statistics of completions that training and evaluation share.
+
+use anyhow::Result;
+
+use crate::metrics::Record;
+use crate::rollout::{Engine, FinishReason, Prompt, SampleKey, Sampling};
+use crate::score::{Group, Rollout, Scorer};
+use reckon_datasets::TraceStats;
+
+/// The step number that stands for evaluation in the names of random numbers: the same draws every time.
+const EVAL_STEP: u64 = u64::MAX;
+
+/// What an evaluation found.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// All judged completions.
+    pub groups: Vec<Group>,
+    /// Share of completions that pass (pass@1).
+    pub accuracy: f64,
+    /// Half the width of its 95% interval (normal approximation).
+    pub margin: f64,
+    /// Mean tokens of a completion.
+    pub len_mean: f64,
+    /// Mean count of the word `wait`.
+    pub waits_mean: f64,
+    /// Most attempts at the problem in one completion.
+    pub attempts_max: usize,
+}
+
+/// Samples `samples` completions of each prompt and judges them.
+pub fn evaluate(
+    engine: Engine,
+    scorer: &Scorer,
+    prompts: Vec<Prompt>,
+    samples: usize,
+    sampling: &Sampling,
+) -> Result<Evaluation> {
+    // The same random numbers for every run and every step: what changes between evaluations is the policy.
+    let key = SampleKey { seed: 0, step: EVAL_STEP };
+    let (groups, _) = scorer.rollouts(engine, prompts, samples, sampling, key)?;
+    let passed = |r: &Rollout| f64::from(r.score.total) * f64::from(r.completion.finish == FinishReason::Stop);
+    let accuracy = mean(&groups, passed);
+    let n = groups.iter().map(|g| g.rollouts.len()).sum::<usize>().max(1) as f64;
+    Ok(Evaluation {
+        accuracy,
+        margin: 1.96 * (accuracy * (1.0 - accuracy) / n).sqrt(),
+        len_mean: mean(&groups, |r| r.completion.tokens.len() as f64),
+        waits_mean: mean(&groups, |r| waits(&r.completion.text) as f64),
+        attempts_max: groups.iter().flat_map(|g| g.rollouts.iter().filter_map(|r| attempts(g, r))).max().unwrap_or(0),
+        groups,
+    })
+}
+
+impl Evaluation {
+    /// As metrics.
+    pub fn record(&self, record: &mut Record) {
+        record.set("eval/pass@1", self.accuracy);
+        record.set("eval/len_mean", self.len_mean);
+        record.set("eval/waits_mean", self.waits_mean);
+        record.set("eval/attempts_max", self.attempts_max as f64);
+    }
+}
+
+/// How often the word `wait` stands in a text, in any case.
+pub fn waits(text: &str) -> usize {
+    text.to_lowercase().matches("wait").count()
+}
+
+/// Attempts in a completion, read by the parser of countdown traces; `None` for other examples.
+fn attempts(group: &Group, rollout: &Rollout) -> Option<usize> {
+    let info = &group.prompt.example.info;
+    let numbers: Vec<i64> = info.get("numbers")?.as_array()?.iter().filter_map(serde_json::Value::as_i64).collect();
+    let target = info.get("target")?.as_i64()?;
+    Some(TraceStats::of(&rollout.completion.text, &numbers, target).attempts)
+}
+
+fn mean(groups: &[Group], f: impl Fn(&Rollout) -> f64) -> f64 {
+    let values: Vec<f64> = groups.iter().flat_map(|g| &g.rollouts).map(f).collect();
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// The statistics of a step's rollouts.
+pub fn record_rollouts(record: &mut Record, groups: &[Group], verifiers: &[String]) {
+    let reward = mean(groups, |r| f64::from(r.reward));
+    record.set("reward/mean", reward);
+    record.set("reward/std", mean(groups, |r| (f64::from(r.reward) - reward).powi(2)).sqrt());
+    for (part, name) in verifiers.iter().enumerate() {
+        let of_part = |r: &Rollout| r.score.parts.get(part).map_or(0.0, |v| f64::from(v.reward));
+        record.set(format!("reward/{name}"), mean(groups, of_part));
+    }
+    record.set("completion/len_mean", mean(groups, |r| r.completion.tokens.len() as f64));
+    let longest = groups.iter().flat_map(|g| &g.rollouts).map(|r| r.completion.tokens.len()).max();
+    record.set("completion/len_max", longest.unwrap_or(0) as f64);
+    let cut = |r: &Rollout| f64::from(r.completion.finish == FinishReason::Length);
+    record.set("completion/truncated_frac", mean(groups, cut));
+    record.set("completion/waits_mean", mean(groups, |r| waits(&r.completion.text) as f64));
+    let attempts: Vec<f64> = groups
+        .iter()
+        .flat_map(|g| g.rollouts.iter().filter_map(|r| attempts(g, r).map(|n| n as f64)))
+        .collect();
+    if !attempts.is_empty() {
+        record.set("completion/attempts_mean", attempts.iter().sum::<f64>() / attempts.len() as f64);
+    }
+}

@@ -1,0 +1,146 @@
+//! Completions to groups of rollouts: the verifiers judge each completion while others are still being sampled.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use reckon_datasets::Counted;
+use reckon_rewards::{Rubric, Score};
+
+use crate::config::Control;
+use crate::rollout::{Completion, Engine, Prompt, SampleKey, Sampling};
+
+/// A completion with its verdicts.
+#[derive(Debug, Clone)]
+pub struct Rollout {
+    /// What was sampled.
+    pub completion: Completion,
+    /// What the rubric says.
+    pub score: Score,
+    /// What the policy is trained on: the rubric's total, unless a control or a rule on length replaces it.
+    pub reward: f32,
+}
+
+/// All rollouts of one prompt.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// What was asked.
+    pub prompt: Prompt,
+    /// In the order of their sample numbers.
+    pub rollouts: Vec<Rollout>,
+}
+
+impl Group {
+    /// The rewards in order.
+    pub fn rewards(&self) -> Vec<f32> {
+        self.rollouts.iter().map(|r| r.reward).collect()
+    }
+}
+
+/// Seconds of the two halves of a rollout. They overlap: verifying runs beside sampling.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RolloutTimes {
+    /// From the first prefill to the last token.
+    pub sample_s: f64,
+    /// From the last token to the last verdict: what verifying adds.
+    pub verify_s: f64,
+}
+
+/// Samples and judges. Completions go through a channel to verifiers on tokio's blocking pool as they finish.
+pub struct Scorer {
+    runtime: tokio::runtime::Runtime,
+    rubric: std::sync::Arc<Rubric>,
+}
+
+impl Scorer {
+    /// A scorer with its own pool of verifying threads.
+    pub fn new(rubric: Rubric) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(4)
+            .build()
+            .context("cannot start the verifiers' threads")?;
+        Ok(Self { runtime, rubric: std::sync::Arc::new(rubric) })
+    }
+
+    /// Names of the rubric's parts.
+    pub fn names(&self) -> Vec<String> {
+        self.rubric.names().iter().map(ToString::to_string).collect()
+    }
+
+    /// `group_size` judged completions of every prompt. A broken verifier is an error, never a reward.
+    pub fn rollouts(
+        &self,
+        engine: Engine,
+        prompts: Vec<Prompt>,
+        group_size: usize,
+        sampling: &Sampling,
+        key: SampleKey,
+    ) -> Result<(Vec<Group>, RolloutTimes)> {
+        let start = Instant::now();
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let examples: Vec<_> = prompts.iter().map(|p| p.example.clone()).collect();
+        let verifying = self.runtime.spawn(verify_all(self.rubric.clone(), examples, receiver));
+        engine.generate(&prompts, group_size, sampling, key, |prompt, sample, completion| {
+            // The receiver leaves early only after an error, which `verifying` returns below.
+            let _ = sender.send((prompt, sample, completion));
+        });
+        drop(sender);
+        let sampled = Instant::now();
+        let judged = self.runtime.block_on(verifying).context("a verifier panicked")??;
+        let times = RolloutTimes {
+            sample_s: (sampled - start).as_secs_f64(),
+            verify_s: sampled.elapsed().as_secs_f64(),
+        };
+        let mut judged = judged.into_values();
+        let groups = prompts
+            .into_iter()
+            .map(|prompt| Group { prompt, rollouts: judged.by_ref().take(group_size).collect() })
+            .collect();
+        Ok((groups, times))
+    }
+}
+
+type Finished = (usize, usize, Completion);
+
+/// Judges completions as they arrive, and returns them by prompt and sample.
+async fn verify_all(
+    rubric: std::sync::Arc<Rubric>,
+    examples: Vec<std::sync::Arc<reckon_datasets::Example>>,
+    mut receiver: tokio::sync::mpsc::UnboundedReceiver<Finished>,
+) -> Result<BTreeMap<(usize, usize), Rollout>> {
+    let mut batches = tokio::task::JoinSet::new();
+    let mut judged = BTreeMap::new();
+    let mut batch = Vec::new();
+    while receiver.recv_many(&mut batch, 64).await > 0 {
+        let (rubric, batch) = (rubric.clone(), std::mem::take(&mut batch));
+        let batch: Vec<_> = batch.into_iter().map(|(p, s, c)| ((p, s), examples[p].clone(), c)).collect();
+        batches.spawn_blocking(move || {
+            batch
+                .into_iter()
+                .map(|(place, example, completion)| {
+                    let score = rubric.score(&example, &completion.text)?;
+                    let reward = score.total;
+                    anyhow::Ok((place, Rollout { completion, score, reward }))
+                })
+                .collect::<Result<Vec<_>>>()
+        });
+    }
+    while let Some(batch) = batches.join_next().await {
+        judged.extend(batch.context("a verifier panicked")??);
+    }
+    Ok(judged)
+}
+
+/// Replaces rewards where the run is a control.
+pub fn apply_control(groups: &mut [Group], control: Control, key: SampleKey) {
+    if control == Control::None {
+        return;
+    }
+    for group in groups {
+        for (sample, rollout) in group.rollouts.iter_mut().enumerate() {
+            let coin = Counted::new(&[key.seed, key.step, group.prompt.index, sample as u64, 0xc014]).next_u64() & 1;
+            rollout.reward = coin as f32;
+        }
+    }
+}

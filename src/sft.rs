@@ -1,0 +1,88 @@
+//! Supervised steps: the next-token loss over packed prompts and completions. Makes base models and cold starts.
+
+use anyhow::{Result, bail};
+
+use crate::config::SftConfig;
+use crate::grpo::MicroBatch;
+use crate::optim::{AdamW, Schedule, Update};
+use crate::policy::Policy;
+
+/// A supervised run in memory.
+pub struct SftTrainer {
+    /// The model being trained.
+    pub policy: Policy,
+    optimizer: AdamW,
+    schedule: Schedule,
+    micro_batch_tokens: usize,
+    max_skipped: u64,
+    skipped: u64,
+    step: u64,
+}
+
+/// What a supervised step did.
+#[derive(Debug, Clone, Copy)]
+pub struct SftReport {
+    /// Mean negative log-likelihood of a token, in nats.
+    pub loss: f64,
+    /// Global norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Learning rate.
+    pub lr: f64,
+}
+
+impl SftTrainer {
+    /// A run of `config` on `policy`.
+    pub fn new(config: &SftConfig, policy: Policy) -> Self {
+        let optimizer = AdamW::new(config.optim.adamw(), policy.weights.values.len());
+        let schedule = config.optim.schedule(config.steps);
+        let micro_batch_tokens = config.compute.micro_batch_tokens;
+        Self { policy, optimizer, schedule, micro_batch_tokens, max_skipped: config.optim.max_skipped, skipped: 0, step: 0 }
+    }
+
+    /// One update toward `sequences`, each a prompt and its completion as tokens; every token after the first counts.
+    pub fn step(&mut self, sequences: &[Vec<u32>]) -> Result<SftReport> {
+        let total: usize = sequences.iter().map(|s| s.len().saturating_sub(1)).sum();
+        let micros = pack(sequences, self.micro_batch_tokens, total);
+        let (gradient, losses) = self.policy.gradients(&micros, 1.0, &|micro, stats| {
+            let loss: f64 = stats.logprobs.iter().zip(&micro.loss_weights).map(|(&l, &w)| -f64::from(l * w)).sum();
+            (micro.loss_weights.iter().map(|w| -w).collect(), loss)
+        });
+        let (loss, lr) = (losses.iter().sum::<f64>(), self.schedule.at(self.step));
+        self.step += 1;
+        match self.optimizer.update(&mut self.policy.weights, &gradient, lr) {
+            Update::Applied { grad_norm } => {
+                self.skipped = 0;
+                self.policy.version += 1;
+                Ok(SftReport { loss, grad_norm, lr })
+            }
+            Update::Skipped => {
+                self.skipped += 1;
+                if self.skipped >= self.max_skipped {
+                    bail!("the gradient was not finite in {} updates in a row (loss {loss}): lower optim.lr", self.skipped);
+                }
+                Ok(SftReport { loss, grad_norm: f64::NAN, lr })
+            }
+        }
+    }
+}
+
+/// Packs sequences, in order, into micro-batches of up to `max_tokens`; every target weighs `1 / total`.
+fn pack(sequences: &[Vec<u32>], max_tokens: usize, total: usize) -> Vec<MicroBatch> {
+    let mut micros: Vec<MicroBatch> = Vec::new();
+    let weight = 1.0 / total.max(1) as f32;
+    for sequence in sequences.iter().filter(|s| s.len() > 1) {
+        let n = sequence.len() - 1;
+        if micros.last().is_none_or(|m| m.tokens.len() + n > max_tokens) {
+            micros.push(MicroBatch { cu_seqlens: vec![0], ..MicroBatch::default() });
+        }
+        let Some(micro) = micros.last_mut() else { continue };
+        let start = micro.tokens.len() as u32;
+        micro.tokens.extend(&sequence[..n]);
+        micro.positions.extend(0..n as u32);
+        micro.rows.extend(start..start + n as u32);
+        micro.targets.extend(&sequence[1..]);
+        micro.loss_weights.extend(std::iter::repeat_n(weight, n));
+        micro.cu_seqlens.push(start + n as u32);
+    }
+    micros
+}

@@ -1,0 +1,76 @@
+use reckon::grpo::MicroBatch;
+use reckon::policy::{Policy, TokenStats};
+
+use super::models::{FAMILIES, micros, samples, tiny};
+
+/// Distance of the two points of a difference quotient from the middle.
+const STEP: f64 = 1e-3;
+
+/// A smooth loss of the log-probabilities: `sum of weight (l + 0.1 l²)`.
+fn loss(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
+    let rows = stats.logprobs.iter().zip(&micro.loss_weights);
+    let value = rows.clone().map(|(&l, &w)| f64::from(w) * (f64::from(l) + 0.1 * f64::from(l) * f64::from(l))).sum();
+    (rows.map(|(l, w)| w * (1.0 + 0.2 * l)).collect(), value)
+}
+
+fn total(policy: &Policy, micros: &[MicroBatch]) -> f64 {
+    policy.logprobs(micros, 0.9).iter().zip(micros).map(|(stats, micro)| loss(micro, stats).1).sum()
+}
+
+#[test]
+fn every_weight_gets_a_gradient_that_agrees_with_finite_differences() {
+    for (architecture, tied) in FAMILIES.iter().flat_map(|a| [(a, true), (a, false)]) {
+        let mut policy = tiny(architecture, tied);
+        let micros = micros(&samples(6), 64);
+        let (gradient, _) = policy.gradients(&micros, 0.9, &loss);
+        assert!(gradient.iter().all(|g| g.is_finite()));
+        for entry in policy.weights.layout.entries.clone() {
+            let g = &gradient[entry.range.clone()];
+            assert!(g.iter().any(|&g| g != 0.0), "{architecture}: {} has no gradient", entry.name);
+            // Along the gradient itself the difference quotient is its norm: one number that every value enters.
+            let norm = g.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+            // The keys' biases shift all scores of a row alike: their gradient is rounding.
+            if norm < 1e-5 {
+                assert!(entry.name.contains("k_proj.bias"), "{architecture}: {} has gradient {norm}", entry.name);
+                continue;
+            }
+            let step = STEP / norm;
+            let saved = policy.weights.values[entry.range.clone()].to_vec();
+            let mut at = |sign: f64| {
+                for (i, w) in policy.weights.values[entry.range.clone()].iter_mut().enumerate() {
+                    *w = (f64::from(saved[i]) + sign * step * f64::from(g[i])) as f32;
+                }
+                total(&policy, &micros)
+            };
+            let slope = (at(1.0) - at(-1.0)) / (2.0 * STEP);
+            policy.weights.values[entry.range.clone()].copy_from_slice(&saved);
+            assert!((slope - norm).abs() < 0.01 * norm + 2e-4, "{architecture}: {}: {slope}, not {norm}", entry.name);
+        }
+    }
+}
+
+#[test]
+fn splitting_into_micro_batches_and_recomputing_keep_the_gradient() {
+    let mut policy = tiny("Qwen2ForCausalLM", true);
+    let samples = samples(7);
+    let (whole, _) = policy.gradients(&micros(&samples, 10_000), 1.0, &loss);
+    let norm = whole.iter().map(|g| g * g).sum::<f32>().sqrt();
+    for max_tokens in [1, 60] {
+        for (threads, recompute) in [(1, false), (2, true)] {
+            policy.threads = threads;
+            policy.decoder.recompute = recompute;
+            let (cut, _) = policy.gradients(&micros(&samples, max_tokens), 1.0, &loss);
+            let difference = whole.iter().zip(&cut).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
+            assert!(difference < 1e-6 * norm, "{difference} of {norm} with {max_tokens} tokens a micro-batch");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    let mut policy = tiny("Qwen3ForCausalLM", false);
+    let micros = micros(&samples(9), 30);
+    let one = policy.gradients(&micros, 1.0, &loss);
+    policy.threads = 3;
+    assert_eq!(one, policy.gradients(&micros, 1.0, &loss));
+}

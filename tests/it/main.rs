@@ -1,0 +1,11 @@
+//! The one integration crate.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+/// Every weight gets the gradient that finite differences say.
+mod gradients;
+/// Models and batches that several tests use.
+mod models;
+/// Logits equal those of candle's own models.
+mod oracle;
+/// Sampling does not depend on how it is batched, and agrees with training to the bit.
+mod sampling;

@@ -1,0 +1,104 @@
+//! Tiny random models of the three families, and batches for them.
+
+use std::sync::{Arc, Mutex};
+
+use reckon::grpo::{LossNorm, MicroBatch, TrainSample, micro_batches};
+use reckon::model::folder::{ModelFolder, read_config, read_tokenizer};
+use reckon::model::{Layout, Weights};
+use reckon::policy::Policy;
+use reckon::rollout::{Completion, Engine, Prompt, SampleKey, Sampling};
+use reckon_datasets::{Counted, Example};
+use serde_json::json;
+
+pub const FAMILIES: [&str; 3] = ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
+pub const VOCAB: usize = 24;
+
+/// A model with grouped heads, a head size apart from width / heads, and weights far from their start.
+pub fn tiny(architecture: &str, tied: bool) -> Policy {
+    tiny_with(architecture, tied, 16)
+}
+
+/// The same with another head size.
+pub fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Policy {
+    let config = json!({
+        "architectures": [architecture], "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": head_dim,
+        "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+        "tie_word_embeddings": tied, "hidden_act": "silu", "sliding_window": null,
+    });
+    let config = read_config(config.to_string().as_bytes()).unwrap();
+    let vocab: serde_json::Map<_, _> = (0..VOCAB).map(|i| (((b'a' + i as u8) as char).to_string(), json!(i))).collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": { "type": "Split", "pattern": { "Regex": "." }, "behavior": "Isolated", "invert": false },
+        "post_processor": null, "decoder": { "type": "Fuse" },
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "a" },
+    });
+    let tokenizer = read_tokenizer(tokenizer.to_string().as_bytes(), &config).unwrap();
+    let mut weights = Weights::random(Layout::new(&config, config.family().unwrap()), 3);
+    let mut noise = Counted::new(&[4]);
+    weights.values.iter_mut().for_each(|w| *w = *w * 3.0 + 0.03 * noise.normal() as f32);
+    Policy::new(ModelFolder { config, tokenizer, weights }, false, 1)
+}
+
+/// Samples of unequal length with random tokens, advantages and weights.
+pub fn samples(count: usize) -> Vec<TrainSample> {
+    let mut random = Counted::new(&[8]);
+    (0..count)
+        .map(|i| {
+            let (prompt_len, new) = (2 + i % 3, 5 + 7 * i % 20);
+            TrainSample {
+                tokens: (0..prompt_len + new).map(|_| random.below(VOCAB) as u32).collect(),
+                prompt_len,
+                rollout_logprobs: vec![-2.0; new],
+                ref_logprobs: None,
+                advantage: random.normal() as f32,
+                masked: false,
+            }
+        })
+        .collect()
+}
+
+pub fn micros(samples: &[TrainSample], max_tokens: usize) -> Vec<MicroBatch> {
+    micro_batches(samples, LossNorm::Token, max_tokens)
+}
+
+pub fn prompts(count: u64) -> Vec<Prompt> {
+    let example =
+        Arc::new(Example { id: "t".into(), question: String::new(), answer: String::new(), info: Default::default() });
+    (0..count)
+        .map(|index| {
+            let tokens = (0..3 + 5 * index % 19).map(|i| ((index * 7 + i * 3) % VOCAB as u64) as u32).collect();
+            Prompt { example: example.clone(), index, tokens }
+        })
+        .collect()
+}
+
+pub fn sampling(max_new_tokens: usize) -> Sampling {
+    Sampling {
+        temperature: 0.8,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        max_new_tokens,
+        stop_tokens: vec![5],
+        stop_strings: vec!["gh".into()],
+    }
+}
+
+/// Completions in the order of prompt and sample.
+pub fn generate(policy: &Policy, prompts: &[Prompt], sampling: &Sampling, threads: usize, capacity: usize) -> Vec<Completion> {
+    let done = Mutex::new(Vec::new());
+    let engine = Engine {
+        decoder: &policy.decoder,
+        weights: &policy.weights,
+        tokenizer: &policy.tokenizer,
+        policy_version: 0,
+        threads,
+        capacity,
+    };
+    engine.generate(prompts, 4, sampling, SampleKey { seed: 1, step: 2 }, |p, s, c| done.lock().unwrap().push((p, s, c)));
+    let mut done = done.into_inner().unwrap();
+    done.sort_by_key(|(p, s, _)| (*p, *s));
+    done.into_iter().map(|(_, _, c)| c).collect()
+}

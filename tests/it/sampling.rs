@@ -1,0 +1,61 @@
+use reckon::grpo::TrainSample;
+
+use super::models::{FAMILIES, generate, micros, prompts, sampling, tiny};
+
+#[test]
+fn capacity_and_threads_do_not_change_what_is_sampled() {
+    let policy = tiny("Qwen2ForCausalLM", true);
+    let (prompts, sampling) = (prompts(9), sampling(40));
+    let expected = generate(&policy, &prompts, &sampling, 1, 64);
+    assert_eq!(expected.len(), 36);
+    for (threads, capacity) in [(1, 1), (1, 7), (2, 7), (2, 64), (3, 5)] {
+        let got = generate(&policy, &prompts, &sampling, threads, capacity);
+        for (a, b) in expected.iter().zip(&got) {
+            assert_eq!((&a.tokens, &a.text), (&b.tokens, &b.text), "{threads} threads, capacity {capacity}");
+            assert_eq!(a.logprobs, b.logprobs, "{threads} threads, capacity {capacity}");
+        }
+    }
+}
+
+#[test]
+fn the_trainer_computes_the_log_probabilities_of_the_sampler_to_the_bit() {
+    for architecture in FAMILIES {
+        let policy = tiny(architecture, false);
+        let (prompts, sampling) = (prompts(6), sampling(70));
+        let completions = generate(&policy, &prompts, &sampling, 1, 5);
+        let samples: Vec<TrainSample> = completions
+            .iter()
+            .enumerate()
+            .map(|(i, c)| TrainSample {
+                tokens: [prompts[i / 4].tokens.as_slice(), &c.tokens].concat(),
+                prompt_len: prompts[i / 4].tokens.len(),
+                rollout_logprobs: c.logprobs.clone(),
+                ref_logprobs: None,
+                advantage: 1.0,
+                masked: false,
+            })
+            .collect();
+        for max_tokens in [1, 100, 10_000] {
+            let micros = micros(&samples, max_tokens);
+            for (micro, stats) in micros.iter().zip(policy.logprobs(&micros, 0.8)) {
+                assert_eq!(micro.old_logprobs, stats.logprobs, "{architecture}, {max_tokens} tokens a micro-batch");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stop_token_and_a_stop_string_end_a_completion() {
+    let policy = tiny("LlamaForCausalLM", true);
+    let mut sampling = sampling(60);
+    sampling.stop_strings = vec!["g".into(), "hi".into()];
+    let completions = generate(&policy, &prompts(12), &sampling, 2, 16);
+    let ended_by_token = completions.iter().filter(|c| c.tokens.last() == Some(&5)).count();
+    let ended_by_text = completions.iter().filter(|c| c.text.ends_with('g') || c.text.ends_with("hi")).count();
+    assert!(ended_by_token > 0 && ended_by_text > 0, "{ended_by_token} by token, {ended_by_text} by text");
+    for c in &completions {
+        assert!(!c.text.contains('f'), "the stop token is not part of the text: {}", c.text);
+        assert!(c.tokens.iter().rev().skip(1).all(|&t| t != 5), "nothing follows the stop token");
+        assert_eq!(c.tokens.len(), c.logprobs.len());
+    }
+}
