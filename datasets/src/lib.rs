@@ -1,6 +1,8 @@
 //! Examples in, nothing else: what a dataset row is, how rows are read, and how they are generated.
 //! Knows no tensors, no tokenizer, and no rewards.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod chain;
 mod countdown;
 mod error;
 mod example;

@@ -31,7 +31,8 @@ fn mix(mut z: u64) -> u64 {
 impl Counted {
     /// The stream with these names. The order of the names matters.
     pub fn new(names: &[u64]) -> Self {
-        let key = names.iter().fold(GOLDEN, |key, &name| mix(key ^ mix(name.wrapping_add(GOLDEN))).wrapping_add(GOLDEN));
+        let key =
+            names.iter().fold(GOLDEN, |key, &name| mix(key ^ mix(name.wrapping_add(GOLDEN))).wrapping_add(GOLDEN));
         Self { key, counter: 0 }
     }
 
