@@ -1,6 +1,6 @@
 //! `y = x Wᵀ (+ b)`, with `W` stored `(N, K)` as Hugging Face stores it. The forward's products are ours, the backward's the `gemm` crate's.
 
-use super::vector::vectorised;
+use super::vector::{ARCH, vectorised};
 
 /// A row-major operand: its values, and the distance between neighbours down and across.
 #[derive(Clone, Copy)]
@@ -82,58 +82,82 @@ impl PackedMatrix {
         let (k, n) = (self.k, self.n);
         let t = x.len() / k;
         assert!(y.len() >= t * n, "linear: output holds {} of {} values", y.len(), t * n);
-        vectorised(
-            #[inline(always)]
-            || {
-                for (p, panel) in self.panels.chunks_exact(PANEL * k).enumerate() {
-                    let columns = p * PANEL..(p * PANEL + PANEL).min(n);
-                    let mut row = 0;
-                    while row + 8 <= t {
-                        rows::<8>(&x[row * k..], panel, k, &mut y[row * n..], n, columns.clone(), add);
-                        row += 8;
-                    }
-                    if row + 4 <= t {
-                        rows::<4>(&x[row * k..], panel, k, &mut y[row * n..], n, columns.clone(), add);
-                        row += 4;
-                    }
-                    while row < t {
-                        rows::<1>(&x[row * k..], panel, k, &mut y[row * n..], n, columns.clone(), add);
-                        row += 1;
-                    }
-                }
-            },
-        );
+        ARCH.dispatch(Product { matrix: self, x, y, t, add });
     }
 }
 
-/// `R` rows of `x` times one panel.
-#[inline(always)]
-fn rows<const R: usize>(
-    x: &[f32],
-    panel: &[f32],
-    k: usize,
-    y: &mut [f32],
-    n: usize,
-    columns: std::ops::Range<usize>,
+/// A whole product, compiled once for each instruction set.
+struct Product<'a> {
+    matrix: &'a PackedMatrix,
+    x: &'a [f32],
+    y: &'a mut [f32],
+    t: usize,
     add: bool,
-) {
-    let (panel, _) = panel.as_chunks::<PANEL>();
-    let x: [&[f32]; R] = std::array::from_fn(|r| &x[r * k..][..k]);
-    let mut sums = [[0f32; PANEL]; R];
-    for (i, weights) in panel.iter().enumerate().take(k) {
-        for r in 0..R {
-            let value = x[r][i];
-            for c in 0..PANEL {
-                sums[r][c] = value.mul_add(weights[c], sums[r][c]);
+}
+
+impl pulp::WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(mut self, simd: S) {
+        // Rows and registers a panel that fit the instruction set's registers: 32 of 16 lanes, 16 of 8, or scalars.
+        match S::F32_LANES {
+            16 => self.panels::<S, 8, 2>(simd),
+            8 => self.panels::<S, 3, 4>(simd),
+            4 => self.panels::<S, 2, 8>(simd),
+            _ => self.panels::<S, 1, 32>(simd),
+        }
+    }
+}
+
+impl Product<'_> {
+    #[inline(always)]
+    fn panels<S: pulp::Simd, const R: usize, const V: usize>(&mut self, simd: S) {
+        let (k, t) = (self.matrix.k, self.t);
+        for (p, panel) in self.matrix.panels.chunks_exact(PANEL * k).enumerate() {
+            let panel = S::as_simd_f32s(panel).0;
+            let mut row = 0;
+            while row + R <= t {
+                self.rows::<S, R, V>(simd, panel, p, row);
+                row += R;
+            }
+            while row < t {
+                self.rows::<S, 1, V>(simd, panel, p, row);
+                row += 1;
             }
         }
     }
-    for (r, sums) in sums.iter().enumerate() {
-        let y = &mut y[r * n..][columns.clone()];
-        if add {
-            y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
-        } else {
-            y.copy_from_slice(&sums[..y.len()]);
+
+    /// `R` rows of `x` times one panel of `V` registers.
+    #[inline(always)]
+    fn rows<S: pulp::Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        panel: &[S::f32s],
+        p: usize,
+        row: usize,
+    ) {
+        let (k, n) = (self.matrix.k, self.matrix.n);
+        let x: [&[f32]; R] = std::array::from_fn(|r| &self.x[(row + r) * k..][..k]);
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for (i, weights) in panel.as_chunks::<V>().0[..k].iter().enumerate() {
+            for r in 0..R {
+                let value = simd.splat_f32s(x[r][i]);
+                for v in 0..V {
+                    sums[r][v] = simd.mul_add_f32s(value, weights[v], sums[r][v]);
+                }
+            }
+        }
+        let columns = p * PANEL..(p * PANEL + PANEL).min(n);
+        for (r, sums) in sums.iter().enumerate() {
+            let mut row_sums = [0f32; PANEL];
+            S::as_mut_simd_f32s(&mut row_sums).0.copy_from_slice(sums);
+            let y = &mut self.y[(row + r) * n..][columns.clone()];
+            if self.add {
+                y.iter_mut().zip(&row_sums).for_each(|(y, sum)| *y += sum);
+            } else {
+                y.copy_from_slice(&row_sums[..y.len()]);
+            }
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 /// Partial sums kept when a row is summed, on every machine: one AVX-512 register of `f32`.
 pub const LANES: usize = 16;
 
-static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
+/// The best instruction set of this machine.
+pub(crate) static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
 /// Runs `body` compiled for the best instruction set of this machine. `body` must be `#[inline(always)]`.
 #[inline(always)]
