@@ -1,1 +1,53 @@
-//! Rule-based verifiers and the rubric that combines them. No tensors, no tokenizer.
+//! Rule-based verifiers and the rubric that combines them: text in, verdicts out. No tensors, no tokenizer, and no
+//! evaluation of model text by anything but the small parsers in this crate.
+//!
+//! Read it in this order: [`Verifier`] and [`Verdict`] are the contract; [`Rubric`] turns several verdicts into one
+//! reward; [`VerifierConfig`] is how a config file names them; [`Extractor`] finds the answer in a completion; and
+//! each verifier has a file of its own: [`Format`], [`Exact`], [`Numeric`], [`Choice`], [`Pattern`], [`Countdown`].
+//! `rewards/README.md` states every rule and config key in tables.
+//!
+//! A wrong or malformed completion is a [`Verdict`] with reward 0. An `Err` means that the verifier or the example is
+//! broken, so that no reward can be trusted; a run stops on it.
+//!
+//! ```
+//! use reckon_datasets::Example;
+//! use reckon_rewards::{Rubric, RubricConfig};
+//!
+//! let config: RubricConfig = toml::from_str(r#"
+//!     [[verifiers]]
+//!     kind = "numeric"
+//!     [[verifiers]]
+//!     kind = "format"
+//!     weight = 0.0        # logged, not trained on
+//! "#)?;
+//! let rubric = Rubric::from_config(&config)?;
+//! let example = Example { id: "row-1".into(), question: "6 * 7?".into(), answer: "42".into(), info: Default::default() };
+//! let score = rubric.score(&example, "six sevens <answer>42.0</answer>")?;
+//! assert_eq!(score.total, 1.0);            // the number is right,
+//! assert_eq!(score.parts[1].reward, 0.0);  // though there is no think block.
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod choice;
+mod config;
+mod countdown;
+mod exact;
+mod extract;
+mod format;
+mod numeric;
+mod pattern;
+mod rational;
+mod rubric;
+mod verdict;
+
+pub use choice::{Choice, ChoiceOptions};
+pub use config::{KINDS, RubricConfig, VerifierConfig, VerifierOptions};
+pub use countdown::{Countdown, CountdownOptions};
+pub use exact::{Exact, ExactOptions};
+pub use extract::{AnswerFrom, ExtractOptions, Extractor};
+pub use format::{Format, FormatOptions};
+pub use numeric::{Numeric, NumericOptions, Percent};
+pub use pattern::{MatchMode, Pattern, PatternOptions};
+pub use rational::Rational;
+pub use rubric::{MAX_COMPLETION_BYTES, Mode, Part, Rubric, Score};
+pub use verdict::{Outcome, Verdict, Verifier, VerifierError};

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use reckon_datasets::Example;
-use reckon_rewards::{KINDS, Kind};
+use reckon_rewards::VerifierConfig;
 use serde_json::{Value, json};
 
 use super::read_text;
-use crate::strict::nearest;
 
 /// Arguments of `reckon verify`.
 #[derive(Debug, clap::Args)]
@@ -21,9 +20,12 @@ pub(super) struct Args {
 enum Action {
     /// Score a JSON Lines file of `{"answer": reference, "completion": text, ...}`.
     Score {
-        /// Which verifier: format, exact, numeric, choice or countdown.
+        /// Which verifier: format, exact, numeric, choice, regex or countdown.
         #[arg(long)]
         kind: String,
+        /// The pattern, for `--kind regex`.
+        #[arg(long)]
+        pattern: Option<String>,
         /// The file.
         file: PathBuf,
         /// Print a verdict a line, in order.
@@ -33,15 +35,11 @@ enum Action {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let Action::Score { kind, file, json } = args.action;
-    let Some(verifier) = Kind::by_name(&kind) else {
-        match nearest(&kind, KINDS) {
-            Some("regex") if kind == "regex" => bail!("kind \"regex\" needs a pattern: use it in a config"),
-            Some(near) => bail!("unknown kind \"{kind}\": did you mean \"{near}\"? known are {}", KINDS.join(", ")),
-            None => bail!("unknown kind \"{kind}\": known are {}", KINDS.join(", ")),
-        }
-    };
-    let verifier = verifier.build(None)?;
+    let Action::Score { kind, pattern, file, json: as_json } = args.action;
+    let mut options = serde_json::Map::from_iter([("kind".to_owned(), json!(kind))]);
+    options.extend(pattern.map(|pattern| ("pattern".to_owned(), json!(pattern))));
+    let verifier: VerifierConfig = serde_json::from_value(Value::Object(options))?;
+    let verifier = verifier.build()?;
     let (mut rows, mut passed) = (0usize, 0usize);
     for (index, line) in read_text(&file)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = || format!("{}, line {}", file.display(), index + 1);
@@ -49,11 +47,11 @@ pub(super) fn run(args: Args) -> Result<()> {
         let verdict = verifier.verify(&example, &completion).with_context(place)?;
         rows += 1;
         passed += usize::from(verdict.reward >= 1.0);
-        if json {
+        if as_json {
             println!("{}", json!(verdict));
         }
     }
-    if !json {
+    if !as_json {
         println!("{passed} of {rows} pass");
     }
     Ok(())

@@ -1,0 +1,148 @@
+//! How a config file names verifiers. Each kind's options live beside the kind; here they are joined under `kind`,
+//! and unknown kinds and keys are refused by name.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    Choice, ChoiceOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format, FormatOptions, Mode, Numeric,
+    NumericOptions, Pattern, PatternOptions, Verifier, VerifierError,
+};
+
+/// Every `kind` of verifier.
+pub const KINDS: &[&str] = &["format", "exact", "numeric", "choice", "regex", "countdown"];
+
+/// The `[rubric]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RubricConfig {
+    /// How verdicts become a total.
+    #[serde(default)]
+    pub mode: Mode,
+    /// The parts, in order.
+    pub verifiers: Vec<VerifierConfig>,
+}
+
+/// One `[[rubric.verifiers]]` table: `kind`, the keys below, and the options of that kind beside them.
+///
+/// It is read through a map because serde's `flatten` cannot refuse unknown keys: the shared keys are taken out, and
+/// what is left must be options of the kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
+pub struct VerifierConfig {
+    /// What metrics call it; the kind when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its share of a sum (default 1); 0 = logged only.
+    pub weight: f32,
+    /// Whether a binary total needs it to pass (default true).
+    pub required: bool,
+    /// The kind and its options.
+    #[serde(flatten)]
+    pub options: VerifierOptions,
+}
+
+/// A kind of verifier with its options.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum VerifierOptions {
+    /// [`Format`].
+    Format(FormatOptions),
+    /// [`Exact`].
+    Exact(ExactOptions),
+    /// [`Numeric`].
+    Numeric(NumericOptions),
+    /// [`Choice`].
+    Choice(ChoiceOptions),
+    /// [`Pattern`].
+    Regex(PatternOptions),
+    /// [`Countdown`].
+    Countdown(CountdownOptions),
+}
+
+impl VerifierOptions {
+    /// The `kind` in a config.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Format(_) => "format",
+            Self::Exact(_) => "exact",
+            Self::Numeric(_) => "numeric",
+            Self::Choice(_) => "choice",
+            Self::Regex(_) => "regex",
+            Self::Countdown(_) => "countdown",
+        }
+    }
+}
+
+impl VerifierConfig {
+    /// Weight 1, required, named after its kind.
+    pub fn new(options: VerifierOptions) -> Self {
+        Self { name: None, weight: 1.0, required: true, options }
+    }
+
+    /// The verifier that this describes.
+    pub fn build(&self) -> Result<Box<dyn Verifier>, VerifierError> {
+        let name = self.name.as_deref().unwrap_or(self.options.kind());
+        Ok(match &self.options {
+            VerifierOptions::Format(options) => Box::new(Format::new(name, options)?),
+            VerifierOptions::Exact(options) => Box::new(Exact::new(name, options)?),
+            VerifierOptions::Numeric(options) => Box::new(Numeric::new(name, options)?),
+            VerifierOptions::Choice(options) => Box::new(Choice::new(name, options)?),
+            VerifierOptions::Regex(options) => Box::new(Pattern::new(name, options)?),
+            VerifierOptions::Countdown(options) => Box::new(Countdown::new(name, options)?),
+        })
+    }
+}
+
+impl TryFrom<Map<String, Value>> for VerifierConfig {
+    type Error = String;
+
+    fn try_from(mut map: Map<String, Value>) -> Result<Self, String> {
+        let kind = match map.get("kind") {
+            Some(Value::String(kind)) => kind.clone(),
+            Some(other) => return Err(format!("`kind = {other}` must be one of {}", kinds())),
+            None => return Err(format!("a verifier has no `kind`; give it one of {}", kinds())),
+        };
+        if !KINDS.contains(&kind.as_str()) {
+            return Err(unknown_kind(&kind));
+        }
+        let within = |error| format!("verifier of kind `{kind}`: {error}");
+        let name = take(&mut map, "name").map_err(within)?;
+        let weight = take(&mut map, "weight").map_err(within)?.unwrap_or(1.0);
+        let required = take(&mut map, "required").map_err(within)?.unwrap_or(true);
+        let options = serde_json::from_value(Value::Object(map)).map_err(|error| within(error.to_string()))?;
+        Ok(Self { name, weight, required, options })
+    }
+}
+
+fn take<T: serde::de::DeserializeOwned>(map: &mut Map<String, Value>, key: &str) -> Result<Option<T>, String> {
+    let value = map.remove(key);
+    value.map(serde_json::from_value).transpose().map_err(|error| format!("`{key}`: {error}"))
+}
+
+fn kinds() -> String {
+    KINDS.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn unknown_kind(kind: &str) -> String {
+    let nearest = KINDS.iter().map(|known| (distance(kind, known), known)).min();
+    let hint = match nearest {
+        Some((edits, known)) if edits <= 2 => format!("; did you mean `{known}`?"),
+        _ => String::new(),
+    };
+    format!("unknown verifier kind `{kind}`{hint} (the kinds are {})", kinds())
+}
+
+/// Levenshtein distance: one row of the table at a time.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
