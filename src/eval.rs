@@ -94,10 +94,8 @@ pub fn record_rollouts(record: &mut Record, groups: &[Group], verifiers: &[Strin
     let cut = |r: &Rollout| f64::from(r.completion.finish == FinishReason::Length);
     record.set("completion/truncated_frac", mean(groups, cut));
     record.set("completion/waits_mean", mean(groups, |r| waits(&r.completion.text) as f64));
-    let attempts: Vec<f64> = groups
-        .iter()
-        .flat_map(|g| g.rollouts.iter().filter_map(|r| attempts(g, r).map(|n| n as f64)))
-        .collect();
+    let attempts: Vec<f64> =
+        groups.iter().flat_map(|g| g.rollouts.iter().filter_map(|r| attempts(g, r).map(|n| n as f64))).collect();
     if !attempts.is_empty() {
         record.set("completion/attempts_mean", attempts.iter().sum::<f64>() / attempts.len() as f64);
     }

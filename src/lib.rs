@@ -10,21 +10,21 @@
 //!
 //! Read [`train::Trainer::step`] first; then the modules in this order.
 
+pub mod checkpoint;
+pub mod commands;
 pub mod config;
-pub mod prompt;
-pub mod rollout;
-pub mod score;
+pub mod eval;
 pub mod grpo;
-pub mod policy;
+pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod optim;
-pub mod train;
-pub mod sft;
-pub mod eval;
-pub mod checkpoint;
-pub mod metrics;
-pub mod progress;
-pub mod strict;
 pub mod parallel;
-pub mod commands;
+pub mod policy;
+pub mod progress;
+pub mod prompt;
+pub mod rollout;
+pub mod score;
+pub mod sft;
+pub mod strict;
+pub mod train;

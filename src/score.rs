@@ -88,10 +88,8 @@ impl Scorer {
         drop(sender);
         let sampled = Instant::now();
         let judged = self.runtime.block_on(verifying).context("a verifier panicked")??;
-        let times = RolloutTimes {
-            sample_s: (sampled - start).as_secs_f64(),
-            verify_s: sampled.elapsed().as_secs_f64(),
-        };
+        let times =
+            RolloutTimes { sample_s: (sampled - start).as_secs_f64(), verify_s: sampled.elapsed().as_secs_f64() };
         let mut judged = judged.into_values();
         let groups = prompts
             .into_iter()

@@ -36,7 +36,15 @@ impl SftTrainer {
         let optimizer = AdamW::new(config.optim.adamw(), policy.weights.values.len());
         let schedule = config.optim.schedule(config.steps);
         let micro_batch_tokens = config.compute.micro_batch_tokens;
-        Self { policy, optimizer, schedule, micro_batch_tokens, max_skipped: config.optim.max_skipped, skipped: 0, step: 0 }
+        Self {
+            policy,
+            optimizer,
+            schedule,
+            micro_batch_tokens,
+            max_skipped: config.optim.max_skipped,
+            skipped: 0,
+            step: 0,
+        }
     }
 
     /// One update toward `sequences`, each a prompt and its completion as tokens; every token after the first counts.
@@ -58,7 +66,10 @@ impl SftTrainer {
             Update::Skipped => {
                 self.skipped += 1;
                 if self.skipped >= self.max_skipped {
-                    bail!("the gradient was not finite in {} updates in a row (loss {loss}): lower optim.lr", self.skipped);
+                    bail!(
+                        "the gradient was not finite in {} updates in a row (loss {loss}): lower optim.lr",
+                        self.skipped
+                    );
                 }
                 Ok(SftReport { loss, grad_norm: f64::NAN, lr })
             }

@@ -220,7 +220,7 @@ impl Trainer {
             report.entropy += entropy;
         }
         report.tokens += micros.iter().map(|m| m.targets.len()).sum::<usize>();
-        report.first_stats.get_or_insert_with(|| stats.clone());
+        report.first_stats.get_or_insert(stats);
         report.stats.merge(&stats);
         let start = Instant::now();
         self.apply(&gradient, stats.loss, step, report)?;

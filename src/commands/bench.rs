@@ -106,10 +106,17 @@ pub(super) fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     println!("{} weights, {threads} threads", policy.weights.values.len());
-    println!("sampling {:>9.0} tokens/s   update {:>9.0} tokens/s   step {:.3} s", tokens / sample_s, tokens / update_s, sample_s + update_s);
+    println!(
+        "sampling {:>9.0} tokens/s   update {:>9.0} tokens/s   step {:.3} s",
+        tokens / sample_s,
+        tokens / update_s,
+        sample_s + update_s
+    );
     println!(
         "matrix products: sampling {:.0}, update {:.0}, best {:.0} GFLOP/s",
-        sample_flops / 1e9, update_flops / 1e9, best / 1e9
+        sample_flops / 1e9,
+        update_flops / 1e9,
+        best / 1e9
     );
     Ok(())
 }
@@ -158,16 +165,19 @@ fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut AdamW, step: u64) 
         .collect();
     let grpo = GrpoOverrides::default().resolve(args.new)?;
     let micros = micro_batches(&samples, grpo.loss_norm, args.micro_batch_tokens);
-    let (gradient, _) = policy.gradients(&micros, 1.0, &|micro, stats| {
-        (token_losses(&stats.logprobs, micro, &grpo.loss).gradient, ())
-    });
+    let (gradient, _) =
+        policy.gradients(&micros, 1.0, &|micro, stats| (token_losses(&stats.logprobs, micro, &grpo.loss).gradient, ()));
     optimizer.update(&mut policy.weights, &gradient, 1e-4);
     Ok(Timing { sample_s, update_s: start.elapsed().as_secs_f64() })
 }
 
 fn random_prompts(args: &Args, stream: &mut Counted) -> Vec<Prompt> {
-    let example =
-        Arc::new(Example { id: "bench".into(), question: String::new(), answer: String::new(), info: Default::default() });
+    let example = Arc::new(Example {
+        id: "bench".into(),
+        question: String::new(),
+        answer: String::new(),
+        info: Default::default(),
+    });
     (0..args.prompts as u64)
         .map(|index| {
             let tokens = (0..PROMPT_TOKENS).map(|_| stream.below(args.vocab) as u32).collect();

@@ -65,8 +65,14 @@ pub(super) fn run(args: Args) -> Result<()> {
     for (index, text) in texts.iter().enumerate() {
         let tokens = encode(&model.tokenizer, text)?;
         ensure!(!tokens.is_empty(), "prompt {} is empty", index + 1);
-        ensure!(tokens.len() <= room, "prompt {} has {} tokens: {room} fit beside --max-new-tokens", index + 1, tokens.len());
-        let example = Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
+        ensure!(
+            tokens.len() <= room,
+            "prompt {} has {} tokens: {room} fit beside --max-new-tokens",
+            index + 1,
+            tokens.len()
+        );
+        let example =
+            Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
         prompts.push(Prompt { example: Arc::new(example), index: index as u64, tokens });
     }
     let sampling = Sampling {

@@ -37,8 +37,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let folder = start(&config.model, config.seed)?;
     let eos = folder.config.eos_token_id;
     let tokenizer = folder.tokenizer.clone();
-    let mut trainer =
-        SftTrainer::new(&config, Policy::new(folder, config.compute.recompute, config.compute.threads()));
+    let mut trainer = SftTrainer::new(&config, Policy::new(folder, config.compute.recompute, config.compute.threads()));
     let countdown = Countdown::new(problems.clone(), config.seed, Split::Train)?;
     let traces = Traces::new(countdown, config.traces.clone(), config.seed)?;
     let bar = Progress::steps(config.steps, "sft");

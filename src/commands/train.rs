@@ -44,7 +44,11 @@ pub(super) fn run(args: Args) -> Result<()> {
         let config = strict::load(&text, &folder.config().display().to_string(), &[])?;
         let mut trainer = build(config)?;
         let resumed = run::restore(&mut trainer, &folder)?;
-        eprintln!("{} at step {}", if resumed { "resumed" } else { "no checkpoint yet: started" }, trainer.progress.step);
+        eprintln!(
+            "{} at step {}",
+            if resumed { "resumed" } else { "no checkpoint yet: started" },
+            trainer.progress.step
+        );
         return train(&mut trainer, &folder);
     }
     let (text, source) = match &args.config {
@@ -201,7 +205,10 @@ fn write_rollouts(folder: &RunFolder, step: u64, groups: &[Group]) -> Result<()>
     for group in groups.iter().take(4) {
         text += &format!("# {}\n{}\n", group.prompt.example.id, group.prompt.example.question);
         for rollout in group.rollouts.iter().take(2) {
-            text += &format!("\nreward {} ({:?})\n{}\n", rollout.reward, rollout.completion.finish, rollout.completion.text);
+            text += &format!(
+                "\nreward {} ({:?})\n{}\n",
+                rollout.reward, rollout.completion.finish, rollout.completion.text
+            );
             for verdict in &rollout.score.parts {
                 text += &format!("  {:?}: {}\n", verdict.outcome, verdict.reason);
             }
@@ -223,15 +230,20 @@ fn print_summary(before: &Evaluation, after: &Evaluation) {
     ] {
         println!("{name:<28}{a:>10.3}{b:>10.3}");
     }
-    let learnt = before.groups.iter().zip(&after.groups).find(|(b, a)| {
-        b.rollouts[0].score.total < 1.0 && a.rollouts[0].score.total >= 1.0
-    });
+    let learnt = before
+        .groups
+        .iter()
+        .zip(&after.groups)
+        .find(|(b, a)| b.rollouts[0].score.total < 1.0 && a.rollouts[0].score.total >= 1.0);
     let Some((b, a)) = learnt else { return };
     println!("\n{}", b.prompt.example.question);
     let wrap = |text: &str| -> Vec<String> {
-        text.replace("wait", " wait\n").lines().flat_map(|l| {
-            l.chars().collect::<Vec<_>>().chunks(50).map(|c| c.iter().collect::<String>()).collect::<Vec<_>>()
-        }).collect()
+        text.replace("wait", " wait\n")
+            .lines()
+            .flat_map(|l| {
+                l.chars().collect::<Vec<_>>().chunks(50).map(|c| c.iter().collect::<String>()).collect::<Vec<_>>()
+            })
+            .collect()
     };
     let (left, right) = (wrap(&b.rollouts[0].completion.text), wrap(&a.rollouts[0].completion.text));
     println!("{:<54}after", "before");

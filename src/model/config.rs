@@ -68,7 +68,9 @@ impl ModelConfig {
         let name = self.architectures.first().map_or("", String::as_str);
         match ARCHITECTURES.iter().find(|(known, _)| *known == name) {
             Some((_, family)) => Ok(*family),
-            None => bail!("architecture \"{name}\" is not known; known are {}", ARCHITECTURES.map(|(n, _)| n).join(", ")),
+            None => {
+                bail!("architecture \"{name}\" is not known; known are {}", ARCHITECTURES.map(|(n, _)| n).join(", "))
+            }
         }
     }
 
@@ -87,7 +89,7 @@ impl ModelConfig {
         let heads = self.heads();
         ensure!(heads.query > 0 && heads.key_value > 0, "a model needs at least one attention head");
         ensure!(
-            heads.query % heads.key_value == 0,
+            heads.query.is_multiple_of(heads.key_value),
             "num_key_value_heads = {} does not divide num_attention_heads = {}",
             heads.key_value,
             heads.query

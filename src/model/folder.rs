@@ -39,7 +39,10 @@ impl ModelFolder {
         let file = |name: &str| {
             let file = path.join(name);
             std::fs::read(&file).with_context(|| {
-                format!("cannot read {}: a model folder holds config.json, tokenizer.json and model.safetensors", file.display())
+                format!(
+                    "cannot read {}: a model folder holds config.json, tokenizer.json and model.safetensors",
+                    file.display()
+                )
             })
         };
         Self::parse(&file("config.json")?, &file("tokenizer.json")?, &file("model.safetensors")?)

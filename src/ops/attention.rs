@@ -328,14 +328,7 @@ fn backward_sequence<const D: usize>(heads: Heads, seq: &Sequence, dqkv: &mut [f
 
 /// In place: scores -> `p = exp(s - lse)`, and `do v` -> `ds = p (do v - do o) / sqrt(D)`; zero from `n` on.
 #[inline(always)]
-fn softmax_backward<const D: usize>(
-    p: &mut [f32],
-    ds: &mut [f32],
-    n: usize,
-    lse: f32,
-    o: &[f32; D],
-    d_o: &[f32; D],
-) {
+fn softmax_backward<const D: usize>(p: &mut [f32], ds: &mut [f32], n: usize, lse: f32, o: &[f32; D], d_o: &[f32; D]) {
     let scale = 1.0 / (D as f32).sqrt();
     let delta: f32 = super::vector::sum_by(D, |d| o[d] * d_o[d]);
     for i in 0..n {

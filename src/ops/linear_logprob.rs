@@ -3,8 +3,8 @@
 //!
 //! `z = h Wᵀ / temperature`, `logprob = z_target - logsumexp(z)`, `entropy = logsumexp(z) - sum softmax(z) z`.
 
-use super::vector::{exp, reduce, vectorised, LANES};
 use super::linear;
+use super::vector::{LANES, exp, reduce, vectorised};
 
 /// Logits held at a time, in values: 1 MiB.
 const CHUNK_VALUES: usize = 1 << 18;

@@ -79,7 +79,7 @@ pub fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 8.333_452e-3);
     p = p.mul_add(r, 4.166_579_6e-2);
     p = p.mul_add(r, 1.666_666_6e-1);
-    p = p.mul_add(r, 5.000_000_1e-1);
+    p = p.mul_add(r, 0.5);
     p = p.mul_add(r * r, r) + 1.0;
     let scale = f32::from_bits((((power as i32) + 127) << 23) as u32);
     if x < -87.3 { 0.0 } else { p * scale }

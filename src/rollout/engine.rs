@@ -137,8 +137,7 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn new(engine: Engine<'a>, prompts: &'a [Prompt], sampling: &'a Sampling, key: SampleKey, capacity: usize) -> Self {
-        let cache =
-            Cache::new(engine.weights.layout.layers.len(), attention::cache_block_len(engine.decoder.heads));
+        let cache = Cache::new(engine.weights.layout.layers.len(), attention::cache_block_len(engine.decoder.heads));
         let (rows, buffers, scratch) = (Vec::new(), Buffers::default(), Scratch::default());
         Self { engine, prompts, sampling, key, capacity, cache, rows, prefilled: None, buffers, scratch }
     }
@@ -180,8 +179,7 @@ impl<'a> Worker<'a> {
         let Engine { decoder, weights, .. } = self.engine;
         let tokens = &self.prompts[prompt].tokens;
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-        let packed =
-            crate::model::decoder::Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
+        let packed = crate::model::decoder::Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
         let keep_all = Decoder { recompute: false, ..decoder.clone() };
         let activations = keep_all.forward(weights, packed, &mut self.scratch);
         let blocks: Vec<BlockId> = (0..tokens.len().div_ceil(LANES)).map(|_| self.cache.take()).collect();

@@ -87,7 +87,13 @@ pub fn sampling(max_new_tokens: usize) -> Sampling {
 }
 
 /// Completions in the order of prompt and sample.
-pub fn generate(policy: &Policy, prompts: &[Prompt], sampling: &Sampling, threads: usize, capacity: usize) -> Vec<Completion> {
+pub fn generate(
+    policy: &Policy,
+    prompts: &[Prompt],
+    sampling: &Sampling,
+    threads: usize,
+    capacity: usize,
+) -> Vec<Completion> {
     let done = Mutex::new(Vec::new());
     let engine = Engine {
         decoder: &policy.decoder,
@@ -97,7 +103,8 @@ pub fn generate(policy: &Policy, prompts: &[Prompt], sampling: &Sampling, thread
         threads,
         capacity,
     };
-    engine.generate(prompts, 4, sampling, SampleKey { seed: 1, step: 2 }, |p, s, c| done.lock().unwrap().push((p, s, c)));
+    engine
+        .generate(prompts, 4, sampling, SampleKey { seed: 1, step: 2 }, |p, s, c| done.lock().unwrap().push((p, s, c)));
     let mut done = done.into_inner().unwrap();
     done.sort_by_key(|(p, s, _)| (*p, *s));
     done.into_iter().map(|(_, _, c)| c).collect()
