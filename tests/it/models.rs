@@ -10,16 +10,16 @@ use reckon::rollout::{Completion, Engine, Prompt, SampleKey, Sampling};
 use reckon_datasets::{Counted, Example};
 use serde_json::json;
 
-pub const FAMILIES: [&str; 3] = ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
-pub const VOCAB: usize = 24;
+pub(crate) const FAMILIES: [&str; 3] = ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
+pub(crate) const VOCAB: usize = 24;
 
 /// A model with grouped heads, a head size apart from width / heads, and weights far from their start.
-pub fn tiny(architecture: &str, tied: bool) -> Policy {
+pub(crate) fn tiny(architecture: &str, tied: bool) -> Policy {
     tiny_with(architecture, tied, 16)
 }
 
 /// The same with another head size.
-pub fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Policy {
+pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Policy {
     let config = json!({
         "architectures": [architecture], "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": head_dim,
@@ -42,7 +42,7 @@ pub fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Policy {
 }
 
 /// Samples of unequal length with random tokens, advantages and weights.
-pub fn samples(count: usize) -> Vec<TrainSample> {
+pub(crate) fn samples(count: usize) -> Vec<TrainSample> {
     let mut random = Counted::new(&[8]);
     (0..count)
         .map(|i| {
@@ -59,11 +59,11 @@ pub fn samples(count: usize) -> Vec<TrainSample> {
         .collect()
 }
 
-pub fn micros(samples: &[TrainSample], max_tokens: usize) -> Vec<MicroBatch> {
+pub(crate) fn micros(samples: &[TrainSample], max_tokens: usize) -> Vec<MicroBatch> {
     micro_batches(samples, LossNorm::Token, max_tokens)
 }
 
-pub fn prompts(count: u64) -> Vec<Prompt> {
+pub(crate) fn prompts(count: u64) -> Vec<Prompt> {
     let example =
         Arc::new(Example { id: "t".into(), question: String::new(), answer: String::new(), info: Default::default() });
     (0..count)
@@ -74,7 +74,7 @@ pub fn prompts(count: u64) -> Vec<Prompt> {
         .collect()
 }
 
-pub fn sampling(max_new_tokens: usize) -> Sampling {
+pub(crate) fn sampling(max_new_tokens: usize) -> Sampling {
     Sampling {
         temperature: 0.8,
         top_p: 1.0,
@@ -87,7 +87,7 @@ pub fn sampling(max_new_tokens: usize) -> Sampling {
 }
 
 /// Completions in the order of prompt and sample.
-pub fn generate(
+pub(crate) fn generate(
     policy: &Policy,
     prompts: &[Prompt],
     sampling: &Sampling,
