@@ -281,17 +281,4 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
     }
-
-    /// Not a test of anything but the clock: `cargo test --release -p reckon-datasets -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "measures time"]
-    fn time_of_a_trace() {
-        for numbers in [3, 4, 6] {
-            let problems = CountdownConfig { numbers, ..CountdownConfig::default() };
-            let traces = traces(problems, TraceConfig::default());
-            let start = std::time::Instant::now();
-            let letters: usize = (0..20_000).map(|i| traces.get(i).completion.len()).sum();
-            eprintln!("{numbers} numbers: {:?} a trace of {} letters", start.elapsed() / 20_000, letters / 20_000);
-        }
-    }
 }
