@@ -54,7 +54,12 @@ impl Policy {
 
     /// Log-probabilities of all micro-batches, without gradients.
     pub fn logprobs(&self, micros: &[MicroBatch], temperature: f32) -> Vec<TokenStats> {
-        let work = |scratch: &mut Scratch, i: usize| self.forward(&micros[i], temperature, scratch).2;
+        self.logprobs_of(&self.weights, micros, temperature)
+    }
+
+    /// The same for other weights of this shape: the reference's.
+    pub fn logprobs_of(&self, weights: &Weights, micros: &[MicroBatch], temperature: f32) -> Vec<TokenStats> {
+        let work = |scratch: &mut Scratch, i: usize| self.forward(weights, &micros[i], temperature, scratch).2;
         let mut all = Vec::with_capacity(micros.len());
         map_in_order(micros.len(), self.threads, Scratch::default, work, |stats| all.push(stats));
         all
@@ -83,7 +88,7 @@ impl Policy {
         head: &Head<S>,
         scratch: &mut Scratch,
     ) -> (Vec<f32>, S) {
-        let (activations, h, stats) = self.forward(micro, temperature, scratch);
+        let (activations, h, stats) = self.forward(&self.weights, micro, temperature, scratch);
         let (d_logprobs, state) = head(micro, &stats);
         let k = self.decoder.hidden;
         let w = &self.weights.values[self.weights.layout.head.clone()];
@@ -102,15 +107,16 @@ impl Policy {
     /// Hidden states of the rows that predict a target, and the targets' log-probabilities.
     fn forward(
         &self,
+        weights: &Weights,
         micro: &MicroBatch,
         temperature: f32,
         scratch: &mut Scratch,
     ) -> (Activations, Vec<f32>, TokenStats) {
         let k = self.decoder.hidden;
-        let activations = self.decoder.forward(&self.weights, packed(micro), scratch);
+        let activations = self.decoder.forward(weights, packed(micro), scratch);
         let h: Vec<f32> =
             micro.rows.iter().flat_map(|&row| &activations.hidden[row as usize * k..][..k]).copied().collect();
-        let w = &self.weights.values[self.weights.layout.head.clone()];
+        let w = &weights.values[weights.layout.head.clone()];
         let (logprobs, entropies) = linear_logprob::forward(&h, w, k, &micro.targets, temperature);
         (activations, h, TokenStats { logprobs, entropies })
     }

@@ -201,8 +201,7 @@ impl Trainer {
         let start = Instant::now();
         let temperature = self.sampling.logprob_temperature();
         if let Some(reference) = &self.reference {
-            let reference = Policy { weights: reference.clone(), ..self.policy.clone() };
-            let stats = reference.logprobs(&micros, temperature);
+            let stats = self.policy.logprobs_of(reference, &micros, temperature);
             for (micro, stats) in micros.iter_mut().zip(stats) {
                 micro.ref_logprobs = Some(stats.logprobs);
             }
