@@ -4,24 +4,47 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Things that are costly to make and are used again, such as buffers. Which one is taken must not matter.
+#[derive(Debug, Default)]
+pub struct Pool<T>(Mutex<Vec<T>>);
+
+impl<T: Default> Pool<T> {
+    /// One that was given back, or a new one.
+    pub fn take(&self) -> T {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop().unwrap_or_default()
+    }
+
+    /// For the next one to take.
+    pub fn give_back(&self, thing: T) {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(thing);
+    }
+}
+
+/// A copy of what uses a pool starts with an empty one.
+impl<T> Clone for Pool<T> {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+}
+
 /// Runs `work(i)` for `i < n` on up to `threads` threads and hands the results to `fold` in the order of `i`.
 ///
-/// Each thread has its own `state`, made by `make_state`: buffers that are used again.
-pub fn map_in_order<S, R: Send>(
+/// Each thread has its own state from `pool`.
+pub fn map_in_order<S: Default + Send, R: Send>(
     n: usize,
     threads: usize,
-    make_state: impl Fn() -> S + Sync,
+    pool: &Pool<S>,
     work: impl Fn(&mut S, usize) -> R + Sync,
     mut fold: impl FnMut(R) + Send,
 ) {
     let next = AtomicUsize::new(0);
     let waiting = Mutex::new((0usize, BTreeMap::new(), &mut fold));
     let run = || {
-        let mut state = make_state();
+        let mut state = pool.take();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= n {
-                return;
+                break pool.give_back(state);
             }
             let result = work(&mut state, index);
             let mut guard = waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -54,7 +77,7 @@ mod tests {
     fn results_arrive_in_order_whatever_the_number_of_threads() {
         for threads in [1, 2, 5] {
             let mut seen = Vec::new();
-            map_in_order(50, threads, || (), |(), i| i * i, |r| seen.push(r));
+            map_in_order(50, threads, &Pool::<()>::default(), |(), i| i * i, |r| seen.push(r));
             assert_eq!(seen, (0..50).map(|i| i * i).collect::<Vec<_>>());
         }
     }

@@ -3,12 +3,11 @@
 use tokenizers::Tokenizer;
 
 use crate::grpo::MicroBatch;
-use crate::model::decoder::{Activations, Packed};
+use crate::model::decoder::Packed;
 use crate::model::folder::ModelFolder;
-use crate::model::{Decoder, ModelConfig, Weights};
-use crate::ops::attention::Scratch;
+use crate::model::{Decoder, ModelConfig, PackedWeights, Weights, Workspace};
 use crate::ops::linear_logprob;
-use crate::parallel::map_in_order;
+use crate::parallel::{Pool, map_in_order};
 
 /// A model and how it is computed.
 #[derive(Debug, Clone)]
@@ -25,6 +24,16 @@ pub struct Policy {
     pub version: u64,
     /// Threads to compute on; changes no result.
     pub threads: usize,
+    buffers: Buffers,
+}
+
+/// Memory that outlives a call, so that the next one need not ask the system for it again.
+#[derive(Debug, Clone, Default)]
+struct Buffers {
+    /// One a thread.
+    workspaces: Pool<Workspace>,
+    /// Of a micro-batch, in the weights' layout.
+    gradients: Pool<Vec<f32>>,
 }
 
 /// Log-probability and entropy of each row of a micro-batch.
@@ -44,7 +53,7 @@ impl Policy {
     pub fn new(folder: ModelFolder, recompute: bool, threads: usize) -> Self {
         let decoder = Decoder::new(&folder.config, recompute);
         let ModelFolder { config, tokenizer, weights } = folder;
-        Self { config, tokenizer, decoder, weights, version: 0, threads }
+        Self { config, tokenizer, decoder, weights, version: 0, threads, buffers: Buffers::default() }
     }
 
     /// The model folder as it would be saved now.
@@ -59,9 +68,10 @@ impl Policy {
 
     /// The same for other weights of this shape: the reference's.
     pub fn logprobs_of(&self, weights: &Weights, micros: &[MicroBatch], temperature: f32) -> Vec<TokenStats> {
-        let work = |scratch: &mut Scratch, i: usize| self.forward(weights, &micros[i], temperature, scratch).2;
+        let packed = PackedWeights::new(weights);
+        let work = |ws: &mut Workspace, i: usize| self.forward(&packed, &micros[i], temperature, ws).1;
         let mut all = Vec::with_capacity(micros.len());
-        map_in_order(micros.len(), self.threads, Scratch::default, work, |stats| all.push(stats));
+        map_in_order(micros.len(), self.threads, &self.buffers.workspaces, work, |stats| all.push(stats));
         all
     }
 
@@ -70,11 +80,13 @@ impl Policy {
     /// A thread computes a micro-batch; gradients are added in the order of the micro-batches, so that the number of
     /// threads changes nothing.
     pub fn gradients<S: Send>(&self, micros: &[MicroBatch], temperature: f32, head: &Head<S>) -> (Vec<f32>, Vec<S>) {
+        let packed = PackedWeights::new(&self.weights);
         let mut total = vec![0f32; self.weights.values.len()];
         let mut kept = Vec::with_capacity(micros.len());
-        let work = |scratch: &mut Scratch, i: usize| self.gradient(&micros[i], temperature, head, scratch);
-        map_in_order(micros.len(), self.threads, Scratch::default, work, |(gradient, state)| {
+        let work = |ws: &mut Workspace, i: usize| self.gradient(&packed, &micros[i], temperature, head, ws);
+        map_in_order(micros.len(), self.threads, &self.buffers.workspaces, work, |(gradient, state)| {
             total.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g);
+            self.buffers.gradients.give_back(gradient);
             kept.push(state);
         });
         (total, kept)
@@ -83,45 +95,45 @@ impl Policy {
     /// Forward, loss and backward of one micro-batch on this thread.
     fn gradient<S>(
         &self,
+        packed: &PackedWeights,
         micro: &MicroBatch,
         temperature: f32,
         head: &Head<S>,
-        scratch: &mut Scratch,
+        ws: &mut Workspace,
     ) -> (Vec<f32>, S) {
-        let (activations, h, stats) = self.forward(&self.weights, micro, temperature, scratch);
+        let (h, stats) = self.forward(packed, micro, temperature, ws);
         let (d_logprobs, state) = head(micro, &stats);
-        let k = self.decoder.hidden;
-        let w = &self.weights.values[self.weights.layout.head.clone()];
-        let mut gradient = vec![0f32; self.weights.values.len()];
+        let (k, range) = (self.decoder.hidden, &packed.weights.layout.head);
+        let mut gradient = self.buffers.gradients.take();
+        gradient.clear();
+        gradient.resize(packed.weights.values.len(), 0.0);
         let mut dh = vec![0f32; h.len()];
-        let dw = &mut gradient[self.weights.layout.head.clone()];
-        linear_logprob::backward(&h, w, k, &micro.targets, temperature, &d_logprobs, &mut dh, dw);
-        let mut d_hidden = vec![0f32; activations.hidden.len()];
+        let (w, dw) = (packed.part(range), &mut gradient[range.clone()]);
+        linear_logprob::backward(&h, w, &packed.head, &micro.targets, temperature, &d_logprobs, &mut dh, dw);
+        let mut d_hidden = vec![0f32; ws.hidden.len()];
         for (&row, dh) in micro.rows.iter().zip(dh.chunks_exact(k)) {
             d_hidden[row as usize * k..][..k].copy_from_slice(dh);
         }
-        self.decoder.backward(&self.weights, packed(micro), activations, &d_hidden, &mut gradient, scratch);
+        self.decoder.backward(packed, input(micro), &d_hidden, &mut gradient, ws);
         (gradient, state)
     }
 
     /// Hidden states of the rows that predict a target, and the targets' log-probabilities.
     fn forward(
         &self,
-        weights: &Weights,
+        packed: &PackedWeights,
         micro: &MicroBatch,
         temperature: f32,
-        scratch: &mut Scratch,
-    ) -> (Activations, Vec<f32>, TokenStats) {
+        ws: &mut Workspace,
+    ) -> (Vec<f32>, TokenStats) {
         let k = self.decoder.hidden;
-        let activations = self.decoder.forward(weights, packed(micro), scratch);
-        let h: Vec<f32> =
-            micro.rows.iter().flat_map(|&row| &activations.hidden[row as usize * k..][..k]).copied().collect();
-        let w = &weights.values[weights.layout.head.clone()];
-        let (logprobs, entropies) = linear_logprob::forward(&h, w, k, &micro.targets, temperature);
-        (activations, h, TokenStats { logprobs, entropies })
+        self.decoder.forward(packed, input(micro), ws);
+        let h: Vec<f32> = micro.rows.iter().flat_map(|&row| &ws.hidden[row as usize * k..][..k]).copied().collect();
+        let (logprobs, entropies) = linear_logprob::forward(&h, &packed.head, k, &micro.targets, temperature);
+        (h, TokenStats { logprobs, entropies })
     }
 }
 
-fn packed(micro: &MicroBatch) -> Packed<'_> {
+fn input(micro: &MicroBatch) -> Packed<'_> {
     Packed { tokens: &micro.tokens, positions: &micro.positions, starts: &micro.cu_seqlens }
 }

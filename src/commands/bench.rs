@@ -14,7 +14,7 @@ use crate::config::OptimConfig;
 use crate::grpo::{GrpoOverrides, TrainSample, micro_batches, token_losses};
 use crate::model::folder::{ModelFolder, read_config, read_tokenizer};
 use crate::model::{Layout, Weights};
-use crate::ops::linear;
+use crate::ops::linear::PackedMatrix;
 use crate::optim::AdamW;
 use crate::parallel::default_threads;
 use crate::policy::Policy;
@@ -216,10 +216,11 @@ fn products(args: &Args) -> f64 {
 /// FLOP/s of one thread on a large product of the model's widths, best of five.
 fn best_product(d: usize, f: usize) -> f64 {
     let rows = 8192;
-    let (x, w, mut y) = (vec![0.5f32; rows * d], vec![0.25f32; 2 * f * d], vec![0f32; rows * 2 * f]);
+    let (x, mut y) = (vec![0.5f32; rows * d], vec![0f32; rows * 2 * f]);
+    let w = PackedMatrix::new(&vec![0.25f32; 2 * f * d], d);
     let seconds = (0..5).map(|_| {
         let start = Instant::now();
-        linear::forward(&x, &w, &mut y, d, false);
+        w.forward(&x, &mut y, false);
         start.elapsed().as_secs_f64()
     });
     2.0 * (rows * d * 2 * f) as f64 / seconds.fold(f64::INFINITY, f64::min)

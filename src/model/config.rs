@@ -94,7 +94,11 @@ impl ModelConfig {
             heads.key_value,
             heads.query
         );
-        ensure!(heads.supported(), "head size {} is not supported: use 8, 16, 32, 64, 80, 96 or 128", heads.size);
+        ensure!(
+            heads.size >= 2 && heads.size.is_multiple_of(2),
+            "head size {} is not even: rope turns pairs",
+            heads.size
+        );
         for (key, value) in [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),

@@ -2,12 +2,18 @@
 //!
 //! A layer: `x += Wo attention(rope(Wqkv norm(x)))`, then `x += Wdown swiglu(Wgate_up norm(x))`.
 
-use crate::ops::attention::{self, Heads};
+use std::mem::take;
+
+use crate::ops::attention::Heads;
+use crate::ops::attention::packed as attention;
+use crate::ops::linear;
 use crate::ops::rope::RopeTable;
-use crate::ops::{embedding, linear, rms_norm, swiglu};
+use crate::ops::{embedding, rms_norm, swiglu};
 
 use super::config::ModelConfig;
-use super::weights::{LayerLayout, Weights};
+use super::packed::PackedWeights;
+use super::weights::LayerLayout;
+use super::workspace::{Workspace, sized};
 
 /// A model's shape with its table of angles: everything about it that does not learn.
 #[derive(Debug, Clone)]
@@ -37,33 +43,6 @@ pub struct Packed<'a> {
     pub starts: &'a [u32],
 }
 
-/// What a layer keeps for its backward.
-#[derive(Debug, Default)]
-pub struct LayerActivations {
-    x: Vec<f32>,
-    normed: Vec<f32>,
-    /// Before the norm of heads; empty where there is none.
-    raw_qkv: Vec<f32>,
-    /// Queries, keys and values, rotated.
-    pub qkv: Vec<f32>,
-    attended: Vec<f32>,
-    lse: Vec<f32>,
-    middle: Vec<f32>,
-    middle_normed: Vec<f32>,
-    gate_up: Vec<f32>,
-    activated: Vec<f32>,
-}
-
-/// What a forward keeps for the backward: a layer's whole list, or its input alone when it is computed again.
-#[derive(Debug)]
-pub struct Activations {
-    /// One a layer.
-    pub layers: Vec<LayerActivations>,
-    last: Vec<f32>,
-    /// Hidden states after the last norm `(T, K)`.
-    pub hidden: Vec<f32>,
-}
-
 impl Decoder {
     /// The decoder of a validated config.
     pub fn new(config: &ModelConfig, recompute: bool) -> Self {
@@ -78,80 +57,67 @@ impl Decoder {
         }
     }
 
-    /// Hidden states of every token, and what the backward needs.
-    pub fn forward(&self, weights: &Weights, input: Packed, scratch: &mut attention::Scratch) -> Activations {
-        let w = &weights.values;
-        let mut x = vec![0f32; input.tokens.len() * self.hidden];
-        embedding::forward(input.tokens, &w[weights.layout.embedding.clone()], self.hidden, &mut x);
-        let mut layers = Vec::with_capacity(weights.layout.layers.len());
-        for layer in &weights.layout.layers {
-            let (mut kept, next) = self.layer_forward(w, layer, x, input, scratch);
-            if self.recompute {
-                kept = LayerActivations { x: kept.x, ..LayerActivations::default() };
-            }
-            layers.push(kept);
-            x = next;
+    /// Leaves the hidden states of every token, and what the backward needs, in the workspace.
+    pub fn forward(&self, packed: &PackedWeights, input: Packed, ws: &mut Workspace) {
+        let layout = &packed.weights.layout;
+        let (count, values) = (layout.layers.len(), input.tokens.len() * self.hidden);
+        ws.layers.resize_with(count, Default::default);
+        let first = ws.layers.first_mut().map_or(&mut ws.last, |layer| &mut layer.x);
+        embedding::forward(input.tokens, packed.part(&layout.embedding), self.hidden, sized(first, values));
+        for index in 0..count {
+            let mut next = take(if index + 1 < count { &mut ws.layers[index + 1].x } else { &mut ws.last });
+            ws.swap_active(index, self.recompute);
+            self.layer_forward(packed, index, input, ws);
+            next.clone_from(&ws.active.middle);
+            packed.layers[index].down.forward(&ws.active.activated, &mut next, true);
+            ws.swap_active(index, self.recompute);
+            *(if index + 1 < count { &mut ws.layers[index + 1].x } else { &mut ws.last }) = next;
         }
-        let mut hidden = vec![0f32; x.len()];
-        rms_norm::forward(&x, &w[weights.layout.norm.clone()], self.eps, &mut hidden);
-        Activations { layers, last: x, hidden }
+        rms_norm::forward(&ws.last, packed.part(&layout.norm), self.eps, sized(&mut ws.hidden, values));
     }
 
-    /// `x (T, K)` -> what the layer keeps, and its output `(T, K)`.
-    fn layer_forward(
-        &self,
-        w: &[f32],
-        layer: &LayerLayout,
-        x: Vec<f32>,
-        input: Packed,
-        scratch: &mut attention::Scratch,
-    ) -> (LayerActivations, Vec<f32>) {
+    /// From the active layer's `x (T, K)` to all else that its backward needs. Its last product is left to the caller.
+    fn layer_forward(&self, packed: &PackedWeights, index: usize, input: Packed, ws: &mut Workspace) {
         let (t, k, f) = (input.tokens.len(), self.hidden, self.intermediate);
-        let mut a = LayerActivations { x, ..LayerActivations::default() };
-        a.normed = vec![0f32; t * k];
-        rms_norm::forward(&a.x, &w[layer.attention_norm.clone()], self.eps, &mut a.normed);
-        a.qkv = vec![0f32; t * self.heads.row()];
-        self.project_qkv(w, layer, &a.normed, &mut a.qkv, &mut a.raw_qkv);
+        let (layer, matrices) = (&packed.weights.layout.layers[index], &packed.layers[index]);
+        let a = &mut ws.active;
+        rms_norm::forward(&a.x, packed.part(&layer.attention_norm), self.eps, sized(&mut a.normed, t * k));
+        self.project_qkv(packed, index, &a.normed, sized(&mut a.qkv, t * self.heads.row()), &mut a.raw_qkv);
         self.rope.rotate(&mut a.qkv, input.positions, self.heads.query + self.heads.key_value, self.heads.row());
-        a.attended = vec![0f32; t * self.heads.output()];
-        a.lse = vec![0f32; t * self.heads.query];
-        attention::forward(self.heads, &a.qkv, input.starts, &mut a.attended, &mut a.lse, scratch);
-        a.middle = a.x.clone();
-        linear::forward(&a.attended, &w[layer.output.clone()], &mut a.middle, self.heads.output(), true);
+        let (o, lse) = (sized(&mut a.attended, t * self.heads.output()), sized(&mut a.lse, t * self.heads.query));
+        attention::forward(self.heads, &a.qkv, input.starts, o, lse, &mut ws.scratch);
+        a.middle.clone_from(&a.x);
+        matrices.output.forward(&a.attended, &mut a.middle, true);
 
-        a.middle_normed = vec![0f32; t * k];
-        rms_norm::forward(&a.middle, &w[layer.mlp_norm.clone()], self.eps, &mut a.middle_normed);
-        a.gate_up = vec![0f32; t * 2 * f];
-        linear::forward(&a.middle_normed, &w[layer.gate_up.clone()], &mut a.gate_up, k, false);
-        a.activated = vec![0f32; t * f];
-        swiglu::forward(&a.gate_up, f, &mut a.activated);
-        let mut next = a.middle.clone();
-        linear::forward(&a.activated, &w[layer.down.clone()], &mut next, f, true);
-        (a, next)
+        rms_norm::forward(&a.middle, packed.part(&layer.mlp_norm), self.eps, sized(&mut a.middle_normed, t * k));
+        matrices.gate_up.forward(&a.middle_normed, sized(&mut a.gate_up, t * 2 * f), false);
+        swiglu::forward(&a.gate_up, f, sized(&mut a.activated, t * f));
     }
 
     /// Queries, keys and values of normed rows, with biases and head norms, not yet rotated. Also the sampler's.
     pub(crate) fn project_qkv(
         &self,
-        w: &[f32],
-        layer: &LayerLayout,
+        packed: &PackedWeights,
+        index: usize,
         normed: &[f32],
         qkv: &mut [f32],
         raw: &mut Vec<f32>,
     ) {
+        let layer = &packed.weights.layout.layers[index];
         let biased = !layer.qkv_bias.is_empty();
         if biased {
-            linear::fill_bias(&w[layer.qkv_bias.clone()], qkv);
+            linear::fill_bias(packed.part(&layer.qkv_bias), qkv);
         }
-        linear::forward(normed, &w[layer.qkv.clone()], qkv, self.hidden, biased);
-        if !layer.query_norm.is_empty() {
-            raw.clear();
-            raw.extend_from_slice(qkv);
-            let heads = [(&layer.query_norm, self.query_part()), (&layer.key_norm, self.key_part())];
-            for (raw, row) in raw.chunks_exact(self.heads.row()).zip(qkv.chunks_exact_mut(self.heads.row())) {
-                for (norm, part) in &heads {
-                    rms_norm::forward(&raw[part.clone()], &w[(*norm).clone()], self.eps, &mut row[part.clone()]);
-                }
+        packed.layers[index].qkv.forward(normed, qkv, biased);
+        if layer.query_norm.is_empty() {
+            return;
+        }
+        raw.clear();
+        raw.extend_from_slice(qkv);
+        let heads = [(&layer.query_norm, self.query_part()), (&layer.key_norm, self.key_part())];
+        for (raw, row) in raw.chunks_exact(self.heads.row()).zip(qkv.chunks_exact_mut(self.heads.row())) {
+            for (norm, part) in &heads {
+                rms_norm::forward(&raw[part.clone()], packed.part(norm), self.eps, &mut row[part.clone()]);
             }
         }
     }
@@ -164,95 +130,99 @@ impl Decoder {
         self.heads.output()..self.heads.output() + self.heads.key_value * self.heads.size
     }
 
-    /// From the gradient of the hidden states `(T, K)` to those of all weights, added to `gradients`.
+    /// From the gradient of the hidden states `(T, K)` to those of all weights, added to `gradients`. The workspace is
+    /// as [`Decoder::forward`] left it.
     pub fn backward(
         &self,
-        weights: &Weights,
+        packed: &PackedWeights,
         input: Packed,
-        mut activations: Activations,
         d_hidden: &[f32],
         gradients: &mut [f32],
-        scratch: &mut attention::Scratch,
+        ws: &mut Workspace,
     ) {
-        let (w, layout) = (&weights.values, &weights.layout);
-        let mut dx = vec![0f32; d_hidden.len()];
+        let layout = &packed.weights.layout;
+        ws.dx.clear();
+        ws.dx.resize(d_hidden.len(), 0.0);
         let d_norm = &mut gradients[layout.norm.clone()];
-        rms_norm::backward(&activations.last, &w[layout.norm.clone()], self.eps, d_hidden, &mut dx, d_norm);
-        for layer in layout.layers.iter().rev() {
-            let Some(mut kept) = activations.layers.pop() else { break };
+        rms_norm::backward(&ws.last, packed.part(&layout.norm), self.eps, d_hidden, &mut ws.dx, d_norm);
+        for index in (0..layout.layers.len()).rev() {
+            ws.swap_active(index, self.recompute);
             if self.recompute {
-                kept = self.layer_forward(w, layer, kept.x, input, scratch).0;
+                self.layer_forward(packed, index, input, ws);
             }
-            self.layer_backward(w, layer, &kept, input, &mut dx, gradients, scratch);
+            self.mlp_backward(packed, &layout.layers[index], gradients, ws);
+            self.attention_backward(packed, &layout.layers[index], input, gradients, ws);
+            ws.swap_active(index, self.recompute);
         }
-        embedding::backward(input.tokens, &dx, self.hidden, &mut gradients[layout.embedding.clone()]);
+        embedding::backward(input.tokens, &ws.dx, self.hidden, &mut gradients[layout.embedding.clone()]);
     }
 
-    /// Turns `dx`, the gradient of the layer's output, into that of its input.
-    #[allow(clippy::too_many_arguments)]
-    fn layer_backward(
-        &self,
-        w: &[f32],
-        layer: &LayerLayout,
-        a: &LayerActivations,
-        input: Packed,
-        dx: &mut [f32],
-        g: &mut [f32],
-        scratch: &mut attention::Scratch,
-    ) {
-        let (t, k, f) = (input.tokens.len(), self.hidden, self.intermediate);
-        let mut d_activated = vec![0f32; t * f];
-        linear::backward_input(dx, &w[layer.down.clone()], &mut d_activated, f);
+    /// Turns `dx`, the gradient of the active layer's output, into that of its middle.
+    fn mlp_backward(&self, packed: &PackedWeights, layer: &LayerLayout, g: &mut [f32], ws: &mut Workspace) {
+        let (k, f) = (self.hidden, self.intermediate);
+        let (a, d, dx) = (&ws.active, &mut ws.gradients, &mut ws.dx);
+        linear::backward_input(dx, packed.part(&layer.down), sized(&mut d.activated, a.activated.len()), f);
         linear::backward_weight(dx, &a.activated, &mut g[layer.down.clone()], f);
-        let mut d_gate_up = vec![0f32; t * 2 * f];
-        swiglu::backward(&a.gate_up, f, &d_activated, &mut d_gate_up);
-        let mut d_normed = vec![0f32; t * k];
-        linear::backward_input(&d_gate_up, &w[layer.gate_up.clone()], &mut d_normed, k);
-        linear::backward_weight(&d_gate_up, &a.middle_normed, &mut g[layer.gate_up.clone()], k);
-        let norm = layer.mlp_norm.clone();
-        rms_norm::backward(&a.middle, &w[norm.clone()], self.eps, &d_normed, dx, &mut g[norm]);
+        swiglu::backward(&a.gate_up, f, &d.activated, sized(&mut d.gate_up, a.gate_up.len()));
+        linear::backward_input(&d.gate_up, packed.part(&layer.gate_up), sized(&mut d.normed, a.x.len()), k);
+        linear::backward_weight(&d.gate_up, &a.middle_normed, &mut g[layer.gate_up.clone()], k);
+        let (norm, d_norm) = (packed.part(&layer.mlp_norm), &mut g[layer.mlp_norm.clone()]);
+        rms_norm::backward(&a.middle, norm, self.eps, &d.normed, dx, d_norm);
+    }
 
-        let outputs = self.heads.output();
-        let mut d_attended = vec![0f32; t * outputs];
-        linear::backward_input(dx, &w[layer.output.clone()], &mut d_attended, outputs);
+    /// Turns `dx`, the gradient of the active layer's middle, into that of its input.
+    fn attention_backward(
+        &self,
+        packed: &PackedWeights,
+        layer: &LayerLayout,
+        input: Packed,
+        g: &mut [f32],
+        ws: &mut Workspace,
+    ) {
+        let (k, outputs) = (self.hidden, self.heads.output());
+        let (a, d, dx) = (&ws.active, &mut ws.gradients, &mut ws.dx);
+        linear::backward_input(dx, packed.part(&layer.output), sized(&mut d.attended, a.attended.len()), outputs);
         linear::backward_weight(dx, &a.attended, &mut g[layer.output.clone()], outputs);
-        let mut d_qkv = vec![0f32; a.qkv.len()];
-        let starts = input.starts;
-        attention::backward(self.heads, &a.qkv, starts, &a.attended, &a.lse, &d_attended, &mut d_qkv, scratch);
-        let rotated = self.heads.query + self.heads.key_value;
-        self.rope.rotate_back(&mut d_qkv, input.positions, rotated, self.heads.row());
-        if !layer.query_norm.is_empty() {
-            d_qkv = self.head_norms_backward(w, layer, a, &d_qkv, g);
-        }
+        let kept = attention::Forward { qkv: &a.qkv, o: &a.attended, lse: &a.lse };
+        let d_qkv = sized(&mut d.qkv, a.qkv.len());
+        attention::backward(self.heads, kept, input.starts, &d.attended, d_qkv, &mut ws.scratch);
+        self.rope.rotate_back(d_qkv, input.positions, self.heads.query + self.heads.key_value, self.heads.row());
+        let d_qkv = match layer.query_norm.is_empty() {
+            true => &d.qkv,
+            false => {
+                self.head_norms_backward(packed, layer, &a.raw_qkv, &d.qkv, &mut d.raw_qkv, g);
+                &d.raw_qkv
+            }
+        };
         if !layer.qkv_bias.is_empty() {
-            linear::backward_bias(&d_qkv, &mut g[layer.qkv_bias.clone()]);
+            linear::backward_bias(d_qkv, &mut g[layer.qkv_bias.clone()]);
         }
-        linear::backward_input(&d_qkv, &w[layer.qkv.clone()], &mut d_normed, k);
-        linear::backward_weight(&d_qkv, &a.normed, &mut g[layer.qkv.clone()], k);
-        let norm = layer.attention_norm.clone();
-        rms_norm::backward(&a.x, &w[norm.clone()], self.eps, &d_normed, dx, &mut g[norm]);
+        linear::backward_input(d_qkv, packed.part(&layer.qkv), &mut d.normed, k);
+        linear::backward_weight(d_qkv, &a.normed, &mut g[layer.qkv.clone()], k);
+        let (norm, d_norm) = (packed.part(&layer.attention_norm), &mut g[layer.attention_norm.clone()]);
+        rms_norm::backward(&a.x, norm, self.eps, &d.normed, dx, d_norm);
     }
 
     /// Through Qwen3's norms of queries and keys; values pass unchanged.
     fn head_norms_backward(
         &self,
-        w: &[f32],
+        packed: &PackedWeights,
         layer: &LayerLayout,
-        a: &LayerActivations,
+        raw_qkv: &[f32],
         d_qkv: &[f32],
+        d_raw: &mut Vec<f32>,
         g: &mut [f32],
-    ) -> Vec<f32> {
+    ) {
         let row = self.heads.row();
-        let mut d_raw = d_qkv.to_vec();
+        d_raw.clear();
+        d_raw.extend_from_slice(d_qkv);
         for (norm, part) in [(&layer.query_norm, self.query_part()), (&layer.key_norm, self.key_part())] {
-            let norm = (*norm).clone();
-            let rows = a.raw_qkv.chunks_exact(row).zip(d_qkv.chunks_exact(row)).zip(d_raw.chunks_exact_mut(row));
+            let rows = raw_qkv.chunks_exact(row).zip(d_qkv.chunks_exact(row)).zip(d_raw.chunks_exact_mut(row));
             for ((raw, dy), dx) in rows {
-                dx[part.clone()].fill(0.0);
                 let (raw, dy, dx) = (&raw[part.clone()], &dy[part.clone()], &mut dx[part.clone()]);
-                rms_norm::backward(raw, &w[norm.clone()], self.eps, dy, dx, &mut g[norm.clone()]);
+                dx.fill(0.0);
+                rms_norm::backward(raw, packed.part(norm), self.eps, dy, dx, &mut g[norm.clone()]);
             }
         }
-        d_raw
     }
 }

@@ -1,12 +1,16 @@
 //! One decoder for the shapes of Llama, Qwen2 and Qwen3, with weights under their Hugging Face names.
-//! Forward and backward are written out: the memory of a step is what [`decoder::Activations`] lists, and weight
+//! Forward and backward are written out: the memory of a step is what [`workspace::Workspace`] lists, and weight
 //! gradients are added straight into one flat buffer.
 
 pub mod config;
 pub mod decoder;
 pub mod folder;
+pub mod packed;
 pub mod weights;
+pub mod workspace;
 
 pub use config::{Family, ModelConfig};
 pub use decoder::Decoder;
+pub use packed::PackedWeights;
 pub use weights::{Entry, Layout, Weights};
+pub use workspace::Workspace;

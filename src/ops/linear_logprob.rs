@@ -3,7 +3,7 @@
 //!
 //! `z = h Wᵀ / temperature`, `logprob = z_target - logsumexp(z)`, `entropy = logsumexp(z) - sum softmax(z) z`.
 
-use super::linear;
+use super::linear::{self, PackedMatrix};
 use super::vector::{LANES, exp, reduce, vectorised};
 
 /// Logits held at a time, in values: 1 MiB.
@@ -45,15 +45,15 @@ pub fn normalise(z: &mut [f32], temperature: f32) -> RowStats {
     )
 }
 
-/// `h (R, K)`, `w (V, K)`, `targets (R)` -> log-probability and entropy of each row.
-pub fn forward(h: &[f32], w: &[f32], k: usize, targets: &[u32], temperature: f32) -> (Vec<f32>, Vec<f32>) {
-    let v = w.len() / k;
+/// `h (R, K)`, `targets (R)`, weights `(V, K)` -> log-probability and entropy of each row.
+pub fn forward(h: &[f32], head: &PackedMatrix, k: usize, targets: &[u32], temperature: f32) -> (Vec<f32>, Vec<f32>) {
+    let v = head.outputs();
     let rows = (CHUNK_VALUES / v).max(1);
     let mut logits = vec![0f32; rows.min(targets.len()) * v];
     let (mut logprobs, mut entropies) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
     for (h, targets) in h.chunks(rows * k).zip(targets.chunks(rows)) {
         let logits = &mut logits[..targets.len() * v];
-        linear::forward(h, w, logits, k, false);
+        head.forward(h, logits, false);
         for (z, &target) in logits.chunks_exact_mut(v).zip(targets) {
             let stats = normalise(z, temperature);
             logprobs.push(z[target as usize] - stats.lse);
@@ -64,24 +64,26 @@ pub fn forward(h: &[f32], w: &[f32], k: usize, targets: &[u32], temperature: f32
 }
 
 /// `dlogprob (R)` -> `dh (R, K)` written, `dw (V, K)` added to: `dz = dlogprob (onehot - softmax(z)) / temperature`.
+/// `w` and `head` hold the same weights.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     h: &[f32],
     w: &[f32],
-    k: usize,
+    head: &PackedMatrix,
     targets: &[u32],
     temperature: f32,
     dlogprob: &[f32],
     dh: &mut [f32],
     dw: &mut [f32],
 ) {
-    let v = w.len() / k;
+    let v = head.outputs();
+    let k = w.len() / v;
     let rows = (CHUNK_VALUES / v).max(1);
     let mut logits = vec![0f32; rows.min(targets.len()) * v];
     let chunks = h.chunks(rows * k).zip(dh.chunks_mut(rows * k));
     for ((h, dh), (targets, g)) in chunks.zip(targets.chunks(rows).zip(dlogprob.chunks(rows))) {
         let logits = &mut logits[..targets.len() * v];
-        linear::forward(h, w, logits, k, false);
+        head.forward(h, logits, false);
         for ((z, &target), &g) in logits.chunks_exact_mut(v).zip(targets).zip(g) {
             let stats = normalise(z, temperature);
             let g = g / temperature;

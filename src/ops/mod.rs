@@ -15,6 +15,7 @@ pub mod attention;
 pub mod embedding;
 pub mod linear;
 pub mod linear_logprob;
+mod product;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;

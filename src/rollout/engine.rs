@@ -10,9 +10,10 @@ use std::sync::Mutex;
 use reckon_datasets::Counted;
 use tokenizers::Tokenizer;
 
-use crate::model::{Decoder, Weights};
-use crate::ops::attention::{self, Scratch};
-use crate::ops::{LANES, embedding, linear, rms_norm, swiglu};
+use crate::model::decoder::Packed;
+use crate::model::{Decoder, PackedWeights, Weights, Workspace};
+use crate::ops::attention::{Heads, Scratch, cached};
+use crate::ops::{LANES, embedding, rms_norm, swiglu};
 
 use super::cache::{BlockId, Cache};
 use super::{Completion, FinishReason, Prompt, Sampling};
@@ -76,10 +77,11 @@ impl Engine<'_> {
         finished: impl Fn(usize, usize, Completion) + Sync,
     ) {
         let queue = Mutex::new(Queue { begun: vec![0; prompts.len()], group_size });
+        let packed = PackedWeights::new(self.weights);
         let threads = self.threads.clamp(1, self.capacity.max(1)).min((prompts.len() * group_size).max(1));
         let run = |thread: usize| {
             let capacity = (self.capacity + threads - 1 - thread) / threads;
-            Worker::new(*self, prompts, sampling, key, capacity.max(1)).run(&queue, &finished);
+            Worker::new(*self, &packed, prompts, sampling, key, capacity.max(1)).run(&queue, &finished);
         };
         std::thread::scope(|scope| {
             for thread in 1..threads {
@@ -124,6 +126,7 @@ struct Buffers {
 /// One thread's share of the batch.
 struct Worker<'a> {
     engine: Engine<'a>,
+    packed: &'a PackedWeights<'a>,
     prompts: &'a [Prompt],
     sampling: &'a Sampling,
     key: SampleKey,
@@ -133,13 +136,33 @@ struct Worker<'a> {
     prefilled: Option<Prefilled>,
     buffers: Buffers,
     scratch: Scratch,
+    /// For prefilling.
+    workspace: Workspace,
 }
 
 impl<'a> Worker<'a> {
-    fn new(engine: Engine<'a>, prompts: &'a [Prompt], sampling: &'a Sampling, key: SampleKey, capacity: usize) -> Self {
-        let cache = Cache::new(engine.weights.layout.layers.len(), attention::cache_block_len(engine.decoder.heads));
-        let (rows, buffers, scratch) = (Vec::new(), Buffers::default(), Scratch::default());
-        Self { engine, prompts, sampling, key, capacity, cache, rows, prefilled: None, buffers, scratch }
+    fn new(
+        engine: Engine<'a>,
+        packed: &'a PackedWeights<'a>,
+        prompts: &'a [Prompt],
+        sampling: &'a Sampling,
+        key: SampleKey,
+        capacity: usize,
+    ) -> Self {
+        Self {
+            engine,
+            packed,
+            prompts,
+            sampling,
+            key,
+            capacity,
+            cache: Cache::new(packed.layers.len(), cached::block_len(engine.decoder.heads)),
+            rows: Vec::new(),
+            prefilled: None,
+            buffers: Buffers::default(),
+            scratch: Scratch::default(),
+            workspace: Workspace::default(),
+        }
     }
 
     fn run(mut self, queue: &Mutex<Queue>, finished: &(impl Fn(usize, usize, Completion) + Sync)) {
@@ -176,30 +199,29 @@ impl<'a> Worker<'a> {
         if let Some(old) = self.prefilled.take() {
             old.blocks.into_iter().for_each(|id| self.cache.release(id));
         }
-        let Engine { decoder, weights, .. } = self.engine;
+        let decoder = self.engine.decoder;
         let tokens = &self.prompts[prompt].tokens;
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-        let packed = crate::model::decoder::Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
+        let input = Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
         let keep_all = Decoder { recompute: false, ..decoder.clone() };
-        let activations = keep_all.forward(weights, packed, &mut self.scratch);
+        keep_all.forward(self.packed, input, &mut self.workspace);
         let blocks: Vec<BlockId> = (0..tokens.len().div_ceil(LANES)).map(|_| self.cache.take()).collect();
-        for (layer, kept) in activations.layers.iter().enumerate() {
-            for (position, qkv) in kept.qkv.chunks_exact(decoder.heads.row()).enumerate() {
+        for (layer, qkv) in self.workspace.qkv().enumerate() {
+            for (position, qkv) in qkv.chunks_exact(decoder.heads.row()).enumerate() {
                 let block = self.cache.layer_mut(blocks[position / LANES], layer);
-                attention::put_in_cache(decoder.heads, qkv, position, block);
+                cached::put(decoder.heads, qkv, position, block);
             }
         }
-        let head = &weights.values[weights.layout.head.clone()];
-        let mut logits = vec![0f32; head.len() / decoder.hidden];
-        let last = &activations.hidden[activations.hidden.len() - decoder.hidden..];
-        linear::forward(last, head, &mut logits, decoder.hidden, false);
+        let mut logits = vec![0f32; self.packed.head.outputs()];
+        let hidden = &self.workspace.hidden;
+        self.packed.head.forward(&hidden[hidden.len() - decoder.hidden..], &mut logits, false);
         self.prefilled = Some(Prefilled { prompt, blocks, logits });
     }
 
     /// One forward of every row's last token; leaves the logits in the buffers.
     fn decode(&mut self) {
-        let Engine { decoder, weights, .. } = self.engine;
-        let (w, layout) = (&weights.values, &weights.layout);
+        let (decoder, packed) = (self.engine.decoder, self.packed);
+        let layout = &packed.weights.layout;
         let (heads, k, f, m) = (decoder.heads, decoder.hidden, decoder.intermediate, self.rows.len());
         for row in &mut self.rows {
             if row.cached.is_multiple_of(LANES) {
@@ -216,24 +238,24 @@ impl<'a> Worker<'a> {
             (&mut b.attended, heads.output()),
             (&mut b.gate_up, 2 * f),
             (&mut b.activated, f),
-            (&mut b.logits, layout.head.len() / k),
+            (&mut b.logits, packed.head.outputs()),
         ] {
             buffer.resize(m * width, 0.0);
         }
-        embedding::forward(&tokens, &w[layout.embedding.clone()], k, &mut b.x);
-        for (index, layer) in layout.layers.iter().enumerate() {
-            rms_norm::forward(&b.x, &w[layer.attention_norm.clone()], decoder.eps, &mut b.normed);
-            decoder.project_qkv(w, layer, &b.normed, &mut b.qkv, &mut b.raw);
+        embedding::forward(&tokens, packed.part(&layout.embedding), k, &mut b.x);
+        for (index, (layer, matrices)) in layout.layers.iter().zip(&packed.layers).enumerate() {
+            rms_norm::forward(&b.x, packed.part(&layer.attention_norm), decoder.eps, &mut b.normed);
+            decoder.project_qkv(packed, index, &b.normed, &mut b.qkv, &mut b.raw);
             decoder.rope.rotate(&mut b.qkv, &positions, heads.query + heads.key_value, heads.row());
             attend(heads, &self.rows, index, &mut self.cache, &b.qkv, &mut b.attended, &mut self.scratch);
-            linear::forward(&b.attended, &w[layer.output.clone()], &mut b.x, heads.output(), true);
-            rms_norm::forward(&b.x, &w[layer.mlp_norm.clone()], decoder.eps, &mut b.normed);
-            linear::forward(&b.normed, &w[layer.gate_up.clone()], &mut b.gate_up, k, false);
+            matrices.output.forward(&b.attended, &mut b.x, true);
+            rms_norm::forward(&b.x, packed.part(&layer.mlp_norm), decoder.eps, &mut b.normed);
+            matrices.gate_up.forward(&b.normed, &mut b.gate_up, false);
             swiglu::forward(&b.gate_up, f, &mut b.activated);
-            linear::forward(&b.activated, &w[layer.down.clone()], &mut b.x, f, true);
+            matrices.down.forward(&b.activated, &mut b.x, true);
         }
-        rms_norm::forward(&b.x, &w[layout.norm.clone()], decoder.eps, &mut b.normed);
-        linear::forward(&b.normed, &w[layout.head.clone()], &mut b.logits, k, false);
+        rms_norm::forward(&b.x, packed.part(&layout.norm), decoder.eps, &mut b.normed);
+        packed.head.forward(&b.normed, &mut b.logits, false);
         self.rows.iter_mut().for_each(|row| row.cached += 1);
     }
 
@@ -295,7 +317,7 @@ impl<'a> Worker<'a> {
 
 /// Puts every row's new key and value into its cache, then attends over it.
 fn attend(
-    heads: attention::Heads,
+    heads: Heads,
     rows: &[Row],
     layer: usize,
     cache: &mut Cache,
@@ -306,7 +328,7 @@ fn attend(
     let buffers = qkv.chunks_exact(heads.row()).zip(attended.chunks_exact_mut(heads.output()));
     for (row, (qkv, out)) in rows.iter().zip(buffers) {
         let block = cache.layer_mut(row.blocks[row.cached / LANES], layer);
-        attention::put_in_cache(heads, qkv, row.cached, block);
-        attention::decode(heads, qkv, row.cached + 1, |b| cache.layer(row.blocks[b], layer), out, scratch);
+        cached::put(heads, qkv, row.cached, block);
+        cached::decode(heads, qkv, row.cached + 1, |b| cache.layer(row.blocks[b], layer), out, scratch);
     }
 }

@@ -1,0 +1,98 @@
+//! Causal attention with grouped heads: over packed sequences of unequal length in [`packed`], and over a cache when
+//! decoding in [`cached`].
+//!
+//! `s_ij = q_i k_j / sqrt(D)` for `j <= i`, `p = softmax(s)`, `o_i = sum_j p_ij v_j`. The backward recomputes `p` from
+//! the log-sum-exp, a few queries at a time: nothing of size `T x T` is kept (Dao et al. 2022, arXiv:2205.14135).
+//!
+//! Training and decoding give the same bits, because both form each score by multiply-adds over `d` in order, take
+//! the sum of a row's exponentials in the same lanes, and add `p_ij v_j` over `j` in order.
+
+pub mod cached;
+pub mod packed;
+
+use super::vector::{LANES, exp, reduce};
+
+/// The sizes of an attention layer. A row of `qkv` holds the queries, then the keys, then the values.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// Query heads.
+    pub query: usize,
+    /// Key and value heads; divides `query`.
+    pub key_value: usize,
+    /// Values a head (`D`), even.
+    pub size: usize,
+}
+
+impl Heads {
+    /// Values in a row of `qkv`.
+    pub fn row(&self) -> usize {
+        (self.query + 2 * self.key_value) * self.size
+    }
+
+    /// Values in a row of the output.
+    pub fn output(&self) -> usize {
+        self.query * self.size
+    }
+
+    /// Query heads that share a key.
+    fn group(&self) -> usize {
+        self.query / self.key_value
+    }
+
+    /// Where in a row of `qkv` a key head begins.
+    fn key(&self, head: usize) -> usize {
+        (self.query + head) * self.size
+    }
+
+    /// Where in a row of `qkv` a value head begins.
+    fn value(&self, head: usize) -> usize {
+        (self.query + self.key_value + head) * self.size
+    }
+
+    /// `1 / sqrt(D)`.
+    fn scale(&self) -> f32 {
+        1.0 / (self.size as f32).sqrt()
+    }
+}
+
+/// Buffers that one thread uses again for every sequence.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    scores: Vec<f32>,
+    d_scores: Vec<f32>,
+    sums: Vec<f32>,
+    output: Vec<f32>,
+}
+
+/// The first `n` values of a buffer that grows when it has to.
+fn grown(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    if buffer.len() < n {
+        buffer.resize(n, 0.0);
+    }
+    &mut buffer[..n]
+}
+
+/// Turns a row's first `n` scores into unnormalised probabilities in place, zeroes the rest; returns largest and sum.
+#[inline(always)]
+fn exponentiate(scores: &mut [f32], n: usize, scale: f32) -> (f32, f32) {
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    scores[n..].fill(f32::NEG_INFINITY);
+    let (chunks, _) = scores.as_chunks_mut::<LANES>();
+    for chunk in chunks.iter_mut() {
+        for l in 0..LANES {
+            chunk[l] *= scale;
+            largest[l] = if chunk[l] > largest[l] { chunk[l] } else { largest[l] };
+        }
+    }
+    let largest = largest.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+    let mut sums = [0f32; LANES];
+    for chunk in chunks {
+        for l in 0..LANES {
+            chunk[l] = exp(chunk[l] - largest);
+            sums[l] += chunk[l];
+        }
+    }
+    (largest, reduce(sums))
+}
