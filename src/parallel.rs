@@ -1,8 +1,13 @@
 //! Work on several threads with a result that does not depend on how many there are.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks what is whole at every moment, so that a panic of another thread while it held the lock does no harm.
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Things that are costly to make and are used again, such as buffers. Which one is taken must not matter.
 #[derive(Debug, Default)]
@@ -11,12 +16,12 @@ pub struct Pool<T>(Mutex<Vec<T>>);
 impl<T: Default> Pool<T> {
     /// One that was given back, or a new one.
     pub fn take(&self) -> T {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop().unwrap_or_default()
+        lock(&self.0).pop().unwrap_or_default()
     }
 
     /// For the next one to take.
     pub fn give_back(&self, thing: T) {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(thing);
+        lock(&self.0).push(thing);
     }
 }
 
@@ -47,7 +52,7 @@ pub fn map_in_order<S: Default + Send, R: Send>(
                 break pool.give_back(state);
             }
             let result = work(&mut state, index);
-            let mut guard = waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut guard = lock(&waiting);
             let (due, done, fold) = &mut *guard;
             done.insert(index, result);
             while let Some(result) = done.remove(due) {

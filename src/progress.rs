@@ -4,10 +4,12 @@
 //! Nothing here is a result; results go to standard output and to [`crate::metrics`].
 
 use std::io::{IsTerminal, Write, stderr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+
+use crate::parallel::lock;
 
 /// The least time between two plain lines, the first and the last apart.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -46,7 +48,7 @@ impl Progress {
                 bar.set_position(done);
             }
             Display::Lines(last) => {
-                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut last = lock(last);
                 let now = Instant::now();
                 if done >= self.total || is_due(*last, now) {
                     *last = Some(now);

@@ -16,7 +16,7 @@ use crate::model::folder::{ModelFolder, read_config, read_tokenizer};
 use crate::model::{Layout, Weights};
 use crate::ops::linear::PackedMatrix;
 use crate::optim::AdamW;
-use crate::parallel::default_threads;
+use crate::parallel::{default_threads, lock};
 use crate::policy::Policy;
 use crate::rollout::{Completion, Engine, Prompt, SampleKey, Sampling};
 
@@ -145,7 +145,7 @@ fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut AdamW, step: u64) 
         capacity: args.capacity,
     };
     engine.generate(&prompts, args.group, &sampling, SampleKey { seed: 0, step }, |p, s, c| {
-        done.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((p, s, c));
+        lock(&done).push((p, s, c));
     });
     let sample_s = start.elapsed().as_secs_f64();
 

@@ -9,7 +9,7 @@ use reckon_datasets::Example;
 
 use super::{builtin, load_model, read_text};
 use crate::model::Decoder;
-use crate::parallel::default_threads;
+use crate::parallel::{default_threads, lock};
 use crate::prompt::encode;
 use crate::rollout::{Engine, Prompt, SampleKey, Sampling};
 
@@ -102,7 +102,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         } else {
             format!("{}{}", texts[prompt], c.text)
         };
-        let mut out = out.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut out = lock(&out);
         // A reader that has gone away wants no more lines; sampling ends soon by itself.
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     });

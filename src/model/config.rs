@@ -96,7 +96,7 @@ impl ModelConfig {
         );
         ensure!(
             heads.size >= 2 && heads.size.is_multiple_of(2),
-            "head size {} is not even: rope turns pairs",
+            "head size {} cannot be used: rope turns pairs, so an even number from 2 on is needed",
             heads.size
         );
         for (key, value) in [

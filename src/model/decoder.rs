@@ -62,16 +62,15 @@ impl Decoder {
         let layout = &packed.weights.layout;
         let (count, values) = (layout.layers.len(), input.tokens.len() * self.hidden);
         ws.layers.resize_with(count, Default::default);
-        let first = ws.layers.first_mut().map_or(&mut ws.last, |layer| &mut layer.x);
-        embedding::forward(input.tokens, packed.part(&layout.embedding), self.hidden, sized(first, values));
+        embedding::forward(input.tokens, packed.part(&layout.embedding), self.hidden, sized(ws.stream(0), values));
         for index in 0..count {
-            let mut next = take(if index + 1 < count { &mut ws.layers[index + 1].x } else { &mut ws.last });
+            let mut next = take(ws.stream(index + 1));
             ws.swap_active(index, self.recompute);
             self.layer_forward(packed, index, input, ws);
             next.clone_from(&ws.active.middle);
             packed.layers[index].down.forward(&ws.active.activated, &mut next, true);
             ws.swap_active(index, self.recompute);
-            *(if index + 1 < count { &mut ws.layers[index + 1].x } else { &mut ws.last }) = next;
+            *ws.stream(index + 1) = next;
         }
         rms_norm::forward(&ws.last, packed.part(&layout.norm), self.eps, sized(&mut ws.hidden, values));
     }

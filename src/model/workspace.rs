@@ -51,6 +51,11 @@ pub struct Workspace {
 }
 
 impl Workspace {
+    /// The residual stream before layer `index`: its input, and after the last layer the output of all.
+    pub(super) fn stream(&mut self, index: usize) -> &mut Vec<f32> {
+        self.layers.get_mut(index).map_or(&mut self.last, |layer| &mut layer.x)
+    }
+
     /// Rotated queries, keys and values `(T, row)` of each layer, after a forward that kept them.
     pub fn qkv(&self) -> impl Iterator<Item = &[f32]> {
         self.layers.iter().map(|layer| layer.qkv.as_slice())

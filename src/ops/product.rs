@@ -41,6 +41,17 @@ pub(crate) const PANEL: usize = 32;
 
 /// The product, by the best instruction set of this machine.
 pub(crate) fn product(shape: Shape, left: Left, right: Right, out: Out) {
+    let Shape { m, n, k } = shape;
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k > 0 {
+        let last_left = (m - 1) * left.row + (k - 1) * left.inner;
+        let last_right = (k - 1) * right.row + n - 1;
+        assert!(left.values.len() > last_left, "product: A holds {} values, not {last_left}", left.values.len());
+        assert!(right.values.len() > last_right, "product: B holds {} values, not {last_right}", right.values.len());
+    }
+    assert!(out.values.len() >= (m - 1) * out.row + n, "product: C holds {} values", out.values.len());
     ARCH.dispatch(Dispatch { shape, left, right, out });
 }
 
@@ -56,30 +67,14 @@ impl pulp::WithSimd for Dispatch<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        product_with(simd, self.shape, self.left, self.right, self.out);
-    }
-}
-
-/// The product, within code that is compiled for an instruction set already.
-#[inline(always)]
-pub(crate) fn product_with<S: pulp::Simd>(simd: S, shape: Shape, left: Left, right: Right, out: Out) {
-    let Shape { m, n, k } = shape;
-    if m == 0 || n == 0 {
-        return;
-    }
-    if k > 0 {
-        let last_left = (m - 1) * left.row + (k - 1) * left.inner;
-        let last_right = (k - 1) * right.row + n - 1;
-        assert!(left.values.len() > last_left, "product: A holds {} values, not {last_left}", left.values.len());
-        assert!(right.values.len() > last_right, "product: B holds {} values, not {last_right}", right.values.len());
-    }
-    assert!(out.values.len() >= (m - 1) * out.row + n, "product: C holds {} values", out.values.len());
-    // Rows and registers that fit the instruction set: accumulators, a panel's row, and one value of A.
-    match S::F32_LANES {
-        16 => panels::<S, 8, 2, 1>(simd, shape, left, right, out),
-        8 => panels::<S, 3, 4, 2>(simd, shape, left, right, out),
-        4 => panels::<S, 2, 8, 4>(simd, shape, left, right, out),
-        _ => panels::<S, 1, 32, 16>(simd, shape, left, right, out),
+        let Self { shape, left, right, out } = self;
+        // Rows and registers that fit the instruction set: accumulators, a panel's row, and one value of A.
+        match S::F32_LANES {
+            16 => panels::<S, 8, 2, 1>(simd, shape, left, right, out),
+            8 => panels::<S, 3, 4, 2>(simd, shape, left, right, out),
+            4 => panels::<S, 2, 8, 4>(simd, shape, left, right, out),
+            _ => panels::<S, 1, 32, 16>(simd, shape, left, right, out),
+        }
     }
 }
 
@@ -139,11 +134,12 @@ fn tile<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     let width = if WHOLE { V * S::F32_LANES } else { s.n - column };
     #[allow(unsafe_code)]
-    // SAFETY: `product_with` asserts that the last element of each operand lies in its slice; rows up to `row + R`,
-    // columns up to `column + width` and all `k` lie before it. A load of a whole panel is within `n` columns.
+    // SAFETY: `product` asserts that the last element of each operand lies in its slice; rows up to `row + R`,
+    // columns up to `column + width` and all `k` lie before it. A load of a whole panel is within `n` columns. With
+    // `k = 0` nothing is asserted and nothing read: the pointers are therefore made by wrapping additions.
     unsafe {
-        let a: [*const f32; R] = std::array::from_fn(|r| left.values.as_ptr().add((row + r) * left.row));
-        let mut b = right.values.as_ptr().add(column);
+        let a: [*const f32; R] = std::array::from_fn(|r| left.values.as_ptr().wrapping_add((row + r) * left.row));
+        let mut b = right.values.as_ptr().wrapping_add(column);
         let mut at = 0;
         for i in 0..s.k {
             let panel: [S::f32s; V] = if WHOLE {

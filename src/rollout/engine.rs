@@ -14,6 +14,7 @@ use crate::model::decoder::Packed;
 use crate::model::{Decoder, PackedWeights, Weights, Workspace};
 use crate::ops::attention::{Heads, Scratch, cached};
 use crate::ops::{LANES, embedding, rms_norm, swiglu};
+use crate::parallel::lock;
 
 use super::cache::{BlockId, Cache};
 use super::{Completion, FinishReason, Prompt, Sampling};
@@ -77,11 +78,13 @@ impl Engine<'_> {
         finished: impl Fn(usize, usize, Completion) + Sync,
     ) {
         let queue = Mutex::new(Queue { begun: vec![0; prompts.len()], group_size });
+        let decoder = Decoder { recompute: false, ..self.decoder.clone() };
         let packed = PackedWeights::new(self.weights);
+        let job = Job { engine: *self, decoder: &decoder, packed: &packed, prompts, sampling, key };
         let threads = self.threads.clamp(1, self.capacity.max(1)).min((prompts.len() * group_size).max(1));
         let run = |thread: usize| {
             let capacity = (self.capacity + threads - 1 - thread) / threads;
-            Worker::new(*self, &packed, prompts, sampling, key, capacity.max(1)).run(&queue, &finished);
+            Worker::new(job, capacity.max(1)).run(&queue, &finished);
         };
         std::thread::scope(|scope| {
             for thread in 1..threads {
@@ -123,13 +126,21 @@ struct Buffers {
     logits: Vec<f32>,
 }
 
-/// One thread's share of the batch.
-struct Worker<'a> {
+/// What all threads of one call share.
+#[derive(Clone, Copy)]
+struct Job<'a> {
     engine: Engine<'a>,
+    /// The engine's, keeping the keys and values of every layer when it prefills.
+    decoder: &'a Decoder,
     packed: &'a PackedWeights<'a>,
     prompts: &'a [Prompt],
     sampling: &'a Sampling,
     key: SampleKey,
+}
+
+/// One thread's share of the batch.
+struct Worker<'a> {
+    job: Job<'a>,
     capacity: usize,
     cache: Cache,
     rows: Vec<Row>,
@@ -141,22 +152,11 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(
-        engine: Engine<'a>,
-        packed: &'a PackedWeights<'a>,
-        prompts: &'a [Prompt],
-        sampling: &'a Sampling,
-        key: SampleKey,
-        capacity: usize,
-    ) -> Self {
+    fn new(job: Job<'a>, capacity: usize) -> Self {
         Self {
-            engine,
-            packed,
-            prompts,
-            sampling,
-            key,
+            job,
             capacity,
-            cache: Cache::new(packed.layers.len(), cached::block_len(engine.decoder.heads)),
+            cache: Cache::new(job.packed.layers.len(), cached::block_len(job.decoder.heads)),
             rows: Vec::new(),
             prefilled: None,
             buffers: Buffers::default(),
@@ -169,7 +169,7 @@ impl<'a> Worker<'a> {
         loop {
             while self.rows.len() < self.capacity {
                 let at_hand = self.prefilled.as_ref().map(|p| p.prompt);
-                let next = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next(at_hand);
+                let next = lock(queue).next(at_hand);
                 let Some((prompt, sample)) = next else { break };
                 self.enter(prompt, sample, finished);
             }
@@ -187,7 +187,7 @@ impl<'a> Worker<'a> {
             self.prefill(prompt);
         }
         let Some(prefilled) = &self.prefilled else { return };
-        let cached = self.prompts[prompt].tokens.len();
+        let cached = self.job.prompts[prompt].tokens.len();
         let blocks = self.cache.fork(&prefilled.blocks, cached);
         let mut row = Row { prompt, sample, tokens: Vec::new(), logprobs: Vec::new(), blocks, cached };
         let ended = self.extend(&mut row, &mut prefilled.logits.clone());
@@ -199,12 +199,11 @@ impl<'a> Worker<'a> {
         if let Some(old) = self.prefilled.take() {
             old.blocks.into_iter().for_each(|id| self.cache.release(id));
         }
-        let decoder = self.engine.decoder;
-        let tokens = &self.prompts[prompt].tokens;
+        let Job { decoder, packed, prompts, .. } = self.job;
+        let tokens = &prompts[prompt].tokens;
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
         let input = Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
-        let keep_all = Decoder { recompute: false, ..decoder.clone() };
-        keep_all.forward(self.packed, input, &mut self.workspace);
+        decoder.forward(packed, input, &mut self.workspace);
         let blocks: Vec<BlockId> = (0..tokens.len().div_ceil(LANES)).map(|_| self.cache.take()).collect();
         for (layer, qkv) in self.workspace.qkv().enumerate() {
             for (position, qkv) in qkv.chunks_exact(decoder.heads.row()).enumerate() {
@@ -212,15 +211,15 @@ impl<'a> Worker<'a> {
                 cached::put(decoder.heads, qkv, position, block);
             }
         }
-        let mut logits = vec![0f32; self.packed.head.outputs()];
+        let mut logits = vec![0f32; packed.head.outputs()];
         let hidden = &self.workspace.hidden;
-        self.packed.head.forward(&hidden[hidden.len() - decoder.hidden..], &mut logits, false);
+        packed.head.forward(&hidden[hidden.len() - decoder.hidden..], &mut logits, false);
         self.prefilled = Some(Prefilled { prompt, blocks, logits });
     }
 
     /// One forward of every row's last token; leaves the logits in the buffers.
     fn decode(&mut self) {
-        let (decoder, packed) = (self.engine.decoder, self.packed);
+        let Job { decoder, packed, .. } = self.job;
         let layout = &packed.weights.layout;
         let (heads, k, f, m) = (decoder.heads, decoder.hidden, decoder.intermediate, self.rows.len());
         for row in &mut self.rows {
@@ -272,26 +271,26 @@ impl<'a> Worker<'a> {
 
     /// Samples one token of a row; says why the row ends, if it does.
     fn extend(&self, row: &mut Row, logits: &mut [f32]) -> Option<FinishReason> {
-        let prompt = self.prompts[row.prompt].index;
+        let prompt = self.job.prompts[row.prompt].index;
         let position = row.tokens.len() as u64;
-        let uniform = Counted::new(&[self.key.seed, self.key.step, prompt, row.sample as u64, position]).unit();
-        let (token, logprob) = self.sampling.draw(logits, uniform);
+        let uniform = Counted::new(&[self.job.key.seed, self.job.key.step, prompt, row.sample as u64, position]).unit();
+        let (token, logprob) = self.job.sampling.draw(logits, uniform);
         row.tokens.push(token);
         row.logprobs.push(logprob);
         match () {
-            () if self.sampling.stop_tokens.contains(&token) => Some(FinishReason::Stop),
+            () if self.job.sampling.stop_tokens.contains(&token) => Some(FinishReason::Stop),
             () if self.ends_with_stop_string(&row.tokens) => Some(FinishReason::Stop),
-            () if row.tokens.len() >= self.sampling.max_new_tokens => Some(FinishReason::Length),
+            () if row.tokens.len() >= self.job.sampling.max_new_tokens => Some(FinishReason::Length),
             () => None,
         }
     }
 
     /// Whether one of the stop strings has just been completed. Only as many tokens as it can span are looked at.
     fn ends_with_stop_string(&self, tokens: &[u32]) -> bool {
-        let stops = &self.sampling.stop_strings;
+        let stops = &self.job.sampling.stop_strings;
         let Some(longest) = stops.iter().map(String::len).max() else { return false };
         let tail = &tokens[tokens.len().saturating_sub(longest + 1)..];
-        let text = self.engine.tokenizer.decode(tail, false).unwrap_or_default();
+        let text = self.job.engine.tokenizer.decode(tail, false).unwrap_or_default();
         stops.iter().any(|stop| text.contains(stop.as_str()))
     }
 
@@ -302,14 +301,14 @@ impl<'a> Worker<'a> {
             return;
         };
         row.blocks.iter().for_each(|&id| self.cache.release(id));
-        let ends_in_token = row.tokens.last().is_some_and(|t| self.sampling.stop_tokens.contains(t));
+        let ends_in_token = row.tokens.last().is_some_and(|t| self.job.sampling.stop_tokens.contains(t));
         let text = &row.tokens[..row.tokens.len() - usize::from(ends_in_token)];
         let completion = Completion {
-            text: self.engine.tokenizer.decode(text, false).unwrap_or_default(),
+            text: self.job.engine.tokenizer.decode(text, false).unwrap_or_default(),
             tokens: row.tokens,
             logprobs: row.logprobs,
             finish,
-            policy_version: self.engine.policy_version,
+            policy_version: self.job.engine.policy_version,
         };
         finished(row.prompt, row.sample, completion);
     }
@@ -329,6 +328,6 @@ fn attend(
     for (row, (qkv, out)) in rows.iter().zip(buffers) {
         let block = cache.layer_mut(row.blocks[row.cached / LANES], layer);
         cached::put(heads, qkv, row.cached, block);
-        cached::decode(heads, qkv, row.cached + 1, |b| cache.layer(row.blocks[b], layer), out, scratch);
+        cached::decode(heads, qkv, row.cached + 1, &|b| cache.layer(row.blocks[b], layer), out, scratch);
     }
 }

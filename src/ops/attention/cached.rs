@@ -3,8 +3,6 @@
 //! A layer's block holds the keys, transposed `(key_value, D, LANES)` so that a register holds one coordinate of all
 //! its positions, then the values `(LANES, key_value, P)` with heads padded to `P`, a multiple of [`LANES`].
 
-use std::marker::PhantomData;
-
 use super::super::vector::{ARCH, LANES, prefetch, vectorised};
 use super::{Heads, Scratch, exponentiate, grown};
 
@@ -32,20 +30,16 @@ pub fn put(heads: Heads, qkv: &[f32], position: usize, block: &mut [f32]) {
     }
 }
 
+/// One layer of a row's blocks, by their place in the sequence.
+type Blocks<'a, 'b> = &'b dyn Fn(usize) -> &'a [f32];
+
 /// One row's attention over its cached blocks, which hold positions `0..n` with the row's own last -> `o (query * D)`.
-pub fn decode<'a>(
-    heads: Heads,
-    qkv: &[f32],
-    n: usize,
-    block: impl Fn(usize) -> &'a [f32],
-    o: &mut [f32],
-    scratch: &mut Scratch,
-) {
+pub fn decode<'a>(heads: Heads, qkv: &[f32], n: usize, block: Blocks<'a, '_>, o: &mut [f32], scratch: &mut Scratch) {
     let width = n.next_multiple_of(LANES);
     let scores = grown(&mut scratch.scores, heads.query * width);
     let sums = grown(&mut scratch.sums, heads.query);
     let output = grown(&mut scratch.output, heads.key_value * padded(heads));
-    ARCH.dispatch(Scores { heads, qkv, block: &block, scores, width, blocks: PhantomData });
+    ARCH.dispatch(Scores { heads, qkv, block, scores, width });
     vectorised(
         #[inline(always)]
         || {
@@ -55,7 +49,7 @@ pub fn decode<'a>(
         },
     );
     for member in 0..heads.group() {
-        ARCH.dispatch(Outputs { heads, n, member, block: &block, scores, width, output, blocks: PhantomData });
+        ARCH.dispatch(Outputs { heads, n, member, block, scores, width, output });
         for (kv, output) in output.chunks_exact(padded(heads)).enumerate() {
             let head = kv * heads.group() + member;
             let scale = 1.0 / sums[head];
@@ -68,16 +62,15 @@ pub fn decode<'a>(
 const SIDE_BY_SIDE: usize = 4;
 
 /// `scores (query, width) = q k` for every cached position.
-struct Scores<'a, 'b, B> {
+struct Scores<'a, 'b> {
     heads: Heads,
     qkv: &'b [f32],
-    block: &'b B,
+    block: Blocks<'a, 'b>,
     scores: &'b mut [f32],
     width: usize,
-    blocks: PhantomData<&'a [f32]>,
 }
 
-impl<'a, B: Fn(usize) -> &'a [f32]> pulp::WithSimd for Scores<'a, '_, B> {
+impl pulp::WithSimd for Scores<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -93,7 +86,7 @@ impl<'a, B: Fn(usize) -> &'a [f32]> pulp::WithSimd for Scores<'a, '_, B> {
     }
 }
 
-impl<'a, B: Fn(usize) -> &'a [f32]> Scores<'a, '_, B> {
+impl Scores<'_, '_> {
     /// `N` blocks from `first` on; returns `N`.
     #[inline(always)]
     fn by_lanes<S: pulp::Simd, const N: usize>(&mut self, simd: S, first: usize) -> usize {
@@ -136,19 +129,18 @@ impl<'a, B: Fn(usize) -> &'a [f32]> Scores<'a, '_, B> {
 }
 
 /// `output (key_value, P) = sum_j p_j v_j` over the cached positions in order, for one query head a key head.
-struct Outputs<'a, 'b, B> {
+struct Outputs<'a, 'b> {
     heads: Heads,
     n: usize,
     /// Which query head of each group.
     member: usize,
-    block: &'b B,
+    block: Blocks<'a, 'b>,
     scores: &'b [f32],
     width: usize,
     output: &'b mut [f32],
-    blocks: PhantomData<&'a [f32]>,
 }
 
-impl<'a, B: Fn(usize) -> &'a [f32]> pulp::WithSimd for Outputs<'a, '_, B> {
+impl pulp::WithSimd for Outputs<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -166,7 +158,7 @@ impl<'a, B: Fn(usize) -> &'a [f32]> pulp::WithSimd for Outputs<'a, '_, B> {
     }
 }
 
-impl<'a, B: Fn(usize) -> &'a [f32]> Outputs<'a, '_, B> {
+impl Outputs<'_, '_> {
     /// All chunks of [`LANES`] values of a block's rows, as many side by side as there are.
     #[inline(always)]
     fn chunks<S: pulp::Simd, const V: usize>(&mut self, simd: S, b: usize, values: &[f32]) {
