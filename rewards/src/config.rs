@@ -9,9 +9,6 @@ use crate::{
     NumericOptions, Pattern, PatternOptions, Verifier, VerifierError,
 };
 
-/// Every `kind` of verifier.
-pub const KINDS: &[&str] = &["format", "exact", "numeric", "choice", "regex", "countdown"];
-
 /// The `[rubric]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,36 +39,47 @@ pub struct VerifierConfig {
     pub options: VerifierOptions,
 }
 
-/// A kind of verifier with its options.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum VerifierOptions {
-    /// [`Format`].
-    Format(FormatOptions),
-    /// [`Exact`].
-    Exact(ExactOptions),
-    /// [`Numeric`].
-    Numeric(NumericOptions),
-    /// [`Choice`].
-    Choice(ChoiceOptions),
-    /// [`Pattern`].
-    Regex(PatternOptions),
-    /// [`Countdown`].
-    Countdown(CountdownOptions),
+/// Writes [`VerifierOptions`], [`KINDS`] and all that must name every kind, from one line a kind.
+macro_rules! kinds {
+    ($($kind:literal => $variant:ident($options:ty) builds $verifier:ident,)*) => {
+        /// A kind of verifier with its options.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind")]
+        pub enum VerifierOptions {
+            $(
+                #[doc = concat!("[`", stringify!($verifier), "`].")]
+                #[serde(rename = $kind)]
+                $variant($options),
+            )*
+        }
+
+        /// Every `kind` of verifier.
+        pub const KINDS: &[&str] = &[$($kind),*];
+
+        impl VerifierOptions {
+            /// The `kind` in a config.
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $kind,)*
+                }
+            }
+
+            fn build(&self, name: &str) -> Result<Box<dyn Verifier>, VerifierError> {
+                Ok(match self {
+                    $(Self::$variant(options) => Box::new($verifier::new(name, options)?),)*
+                })
+            }
+        }
+    };
 }
 
-impl VerifierOptions {
-    /// The `kind` in a config.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Format(_) => "format",
-            Self::Exact(_) => "exact",
-            Self::Numeric(_) => "numeric",
-            Self::Choice(_) => "choice",
-            Self::Regex(_) => "regex",
-            Self::Countdown(_) => "countdown",
-        }
-    }
+kinds! {
+    "format" => Format(FormatOptions) builds Format,
+    "exact" => Exact(ExactOptions) builds Exact,
+    "numeric" => Numeric(NumericOptions) builds Numeric,
+    "choice" => Choice(ChoiceOptions) builds Choice,
+    "regex" => Regex(PatternOptions) builds Pattern,
+    "countdown" => Countdown(CountdownOptions) builds Countdown,
 }
 
 impl VerifierConfig {
@@ -82,15 +90,7 @@ impl VerifierConfig {
 
     /// The verifier that this describes.
     pub fn build(&self) -> Result<Box<dyn Verifier>, VerifierError> {
-        let name = self.name.as_deref().unwrap_or(self.options.kind());
-        Ok(match &self.options {
-            VerifierOptions::Format(options) => Box::new(Format::new(name, options)?),
-            VerifierOptions::Exact(options) => Box::new(Exact::new(name, options)?),
-            VerifierOptions::Numeric(options) => Box::new(Numeric::new(name, options)?),
-            VerifierOptions::Choice(options) => Box::new(Choice::new(name, options)?),
-            VerifierOptions::Regex(options) => Box::new(Pattern::new(name, options)?),
-            VerifierOptions::Countdown(options) => Box::new(Countdown::new(name, options)?),
-        })
+        self.options.build(self.name.as_deref().unwrap_or(self.options.kind()))
     }
 }
 
