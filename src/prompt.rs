@@ -93,7 +93,7 @@ impl PromptSource {
         let text = self.template.replace("{question}", &example.question);
         let tokens = encode(&self.tokenizer, &text)?;
         ensure!(!tokens.is_empty(), "example {} gives an empty prompt", example.id);
-        Ok(Prompt { example: Arc::new(example), index, tokens })
+        Ok(Prompt::new(Arc::new(example), index, tokens))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Completions to groups of rollouts: the verifiers judge each completion while others are still being sampled.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use reckon_datasets::Counted;
+use reckon_datasets::{Counted, Example};
 use reckon_rewards::{Rubric, Score};
 
 use crate::config::Control;
@@ -49,7 +50,7 @@ pub struct RolloutTimes {
 /// Samples and judges. Completions go through a channel to verifiers on tokio's blocking pool as they finish.
 pub struct Scorer {
     runtime: tokio::runtime::Runtime,
-    rubric: std::sync::Arc<Rubric>,
+    rubric: Arc<Rubric>,
 }
 
 impl Scorer {
@@ -60,7 +61,7 @@ impl Scorer {
             .max_blocking_threads(4)
             .build()
             .context("cannot start the verifiers' threads")?;
-        Ok(Self { runtime, rubric: std::sync::Arc::new(rubric) })
+        Ok(Self { runtime, rubric: Arc::new(rubric) })
     }
 
     /// Names of the rubric's parts.
@@ -79,8 +80,9 @@ impl Scorer {
     ) -> Result<(Vec<Group>, RolloutTimes)> {
         let start = Instant::now();
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-        let examples: Vec<_> = prompts.iter().map(|p| p.example.clone()).collect();
-        let verifying = self.runtime.spawn(verify_all(self.rubric.clone(), examples, receiver));
+        let asked: Vec<_> =
+            prompts.iter().map(|p| Asked { example: p.example.clone(), prefill: p.prefill.clone() }).collect();
+        let verifying = self.runtime.spawn(verify_all(self.rubric.clone(), asked, receiver));
         engine.generate(&prompts, group_size, sampling, key, |prompt, sample, completion| {
             // The receiver leaves early only after an error, which `verifying` returns below.
             let _ = sender.send((prompt, sample, completion));
@@ -101,10 +103,17 @@ impl Scorer {
 
 type Finished = (usize, usize, Completion);
 
+/// What a verifier needs of a prompt.
+#[derive(Clone)]
+struct Asked {
+    example: Arc<Example>,
+    prefill: Arc<str>,
+}
+
 /// Judges completions as they arrive, and returns them by prompt and sample.
 async fn verify_all(
-    rubric: std::sync::Arc<Rubric>,
-    examples: Vec<std::sync::Arc<reckon_datasets::Example>>,
+    rubric: Arc<Rubric>,
+    asked: Vec<Asked>,
     mut receiver: tokio::sync::mpsc::UnboundedReceiver<Finished>,
 ) -> Result<BTreeMap<(usize, usize), Rollout>> {
     let mut batches = tokio::task::JoinSet::new();
@@ -112,12 +121,13 @@ async fn verify_all(
     let mut batch = Vec::new();
     while receiver.recv_many(&mut batch, 64).await > 0 {
         let (rubric, batch) = (rubric.clone(), std::mem::take(&mut batch));
-        let batch: Vec<_> = batch.into_iter().map(|(p, s, c)| ((p, s), examples[p].clone(), c)).collect();
+        let batch: Vec<_> = batch.into_iter().map(|(p, s, c)| ((p, s), asked[p].clone(), c)).collect();
         batches.spawn_blocking(move || {
             batch
                 .into_iter()
-                .map(|(place, example, completion)| {
-                    let score = rubric.score(&example, &completion.text)?;
+                .map(|(place, asked, completion)| {
+                    let text = [&asked.prefill, completion.text.as_str()].concat();
+                    let score = rubric.score(&asked.example, &text)?;
                     let reward = score.total;
                     anyhow::Ok((place, Rollout { completion, score, reward }))
                 })

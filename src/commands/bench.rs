@@ -181,7 +181,7 @@ fn random_prompts(args: &Args, stream: &mut Counted) -> Vec<Prompt> {
     (0..args.prompts as u64)
         .map(|index| {
             let tokens = (0..PROMPT_TOKENS).map(|_| stream.below(args.vocab) as u32).collect();
-            Prompt { example: example.clone(), index, tokens }
+            Prompt::new(example.clone(), index, tokens)
         })
         .collect()
 }

@@ -73,7 +73,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         );
         let example =
             Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
-        prompts.push(Prompt { example: Arc::new(example), index: index as u64, tokens });
+        prompts.push(Prompt::new(Arc::new(example), index as u64, tokens));
     }
     let sampling = Sampling {
         temperature: args.temperature,

@@ -22,6 +22,17 @@ pub struct Prompt {
     pub index: u64,
     /// The tokens, never empty.
     pub tokens: Vec<u32>,
+    /// Which source of the run's data it comes from, which names its rubric.
+    pub source: usize,
+    /// The start of the completion that stands in `tokens` already: verifiers read it before what was sampled.
+    pub prefill: Arc<str>,
+}
+
+impl Prompt {
+    /// A prompt of the first source, without a prefilled start.
+    pub fn new(example: Arc<Example>, index: u64, tokens: Vec<u32>) -> Self {
+        Self { example, index, tokens, source: 0, prefill: Arc::from("") }
+    }
 }
 
 /// Why sampling a completion ended.

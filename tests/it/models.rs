@@ -69,7 +69,7 @@ pub(crate) fn prompts(count: u64) -> Vec<Prompt> {
     (0..count)
         .map(|index| {
             let tokens = (0..3 + 5 * index % 19).map(|i| ((index * 7 + i * 3) % VOCAB as u64) as u32).collect();
-            Prompt { example: example.clone(), index, tokens }
+            Prompt::new(example.clone(), index, tokens)
         })
         .collect()
 }
