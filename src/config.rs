@@ -9,7 +9,7 @@ use reckon_rewards::RubricConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::grpo::GrpoOverrides;
-use crate::model::folder::SaveDtype;
+use crate::model::SaveDtype;
 use crate::optim::{AdamWConfig, Schedule, ScheduleKind};
 use crate::parallel::default_threads;
 use crate::rollout::Sampling;

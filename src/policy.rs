@@ -1,11 +1,14 @@
 //! The model being trained, with its weights and their version: log-probabilities of given tokens, with gradients.
 
+use std::path::Path;
+
+use anyhow::Result;
 use tokenizers::Tokenizer;
 
 use crate::grpo::MicroBatch;
 use crate::model::decoder::Packed;
-use crate::model::folder::ModelFolder;
-use crate::model::{Decoder, ModelConfig, PackedWeights, Weights, Workspace};
+use crate::model::folder;
+use crate::model::{Companions, Decoder, ModelConfig, ModelFolder, PackedWeights, SaveDtype, Weights, Workspace};
 use crate::ops::linear_logprob;
 use crate::parallel::{Pool, map_in_order};
 
@@ -16,6 +19,8 @@ pub struct Policy {
     pub config: ModelConfig,
     /// Text to tokens and back.
     pub tokenizer: Tokenizer,
+    /// The files beside them, kept for saving.
+    pub companions: Companions,
     /// The computation.
     pub decoder: Decoder,
     /// What learns.
@@ -52,13 +57,13 @@ impl Policy {
     /// The policy that a model folder holds.
     pub fn new(folder: ModelFolder, recompute: bool, threads: usize) -> Self {
         let decoder = Decoder::new(&folder.config, recompute);
-        let ModelFolder { config, tokenizer, weights } = folder;
-        Self { config, tokenizer, decoder, weights, version: 0, threads, buffers: Buffers::default() }
+        let ModelFolder { config, tokenizer, companions, weights } = folder;
+        Self { config, tokenizer, companions, decoder, weights, version: 0, threads, buffers: Buffers::default() }
     }
 
-    /// The model folder as it would be saved now.
-    pub fn folder(&self) -> ModelFolder {
-        ModelFolder { config: self.config.clone(), tokenizer: self.tokenizer.clone(), weights: self.weights.clone() }
+    /// Writes the model folder as it is now into `folder`, which exists.
+    pub fn save(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
+        folder::write(folder, &self.config, &self.tokenizer, &self.companions, &self.weights, dtype)
     }
 
     /// Log-probabilities of all micro-batches, without gradients.

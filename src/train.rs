@@ -73,7 +73,7 @@ impl Trainer {
         let prompts = PromptSource::open(&config.data, policy.tokenizer.clone(), config.seed)?;
         prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
         let optimizer = AdamW::new(config.optim.adamw(), policy.weights.values.len());
-        let sampling = config.rollout.sampling(policy.config.eos_token_id.into_iter().collect());
+        let sampling = config.rollout.sampling(policy.config.eos_token_id.clone());
         ensure!(
             !sampling.stop_tokens.is_empty() || !sampling.stop_strings.is_empty(),
             "nothing ends a completion: set eos_token_id in the model's config.json or rollout.stop"

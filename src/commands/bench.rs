@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::config::OptimConfig;
 use crate::grpo::{GrpoOverrides, TrainSample, micro_batches, token_losses};
-use crate::model::folder::{ModelFolder, read_config, read_tokenizer};
-use crate::model::{Layout, Weights};
+use crate::model::folder::{read_config, read_tokenizer};
+use crate::model::{Companions, Layout, ModelFolder, Weights};
 use crate::ops::linear::PackedMatrix;
 use crate::optim::AdamW;
 use crate::parallel::{default_threads, lock};
@@ -204,7 +204,7 @@ fn random_model(args: &Args) -> Result<ModelFolder> {
     });
     let tokenizer = read_tokenizer(tokenizer.to_string().as_bytes(), &config)?;
     let weights = Weights::random(Layout::new(&config, config.family()?), 1);
-    Ok(ModelFolder { config, tokenizer, weights })
+    Ok(ModelFolder { config, tokenizer, companions: Companions::default(), weights })
 }
 
 /// Multiply-adds in matrix products that a token costs, forward.

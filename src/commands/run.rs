@@ -6,14 +6,14 @@ use anyhow::{Context, Result, ensure};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::checkpoint::{self, RunFolder};
-use crate::model::folder::{ModelFolder, SaveDtype};
+use crate::model::{ModelFolder, SaveDtype};
 use crate::train::{Progress, Trainer};
 
 /// Saves everything a resumed run needs. A checkpoint is a model folder with two files more.
 pub(super) fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
     let root = folder.checkpoints();
     checkpoint::write(&root, &checkpoint::step_name(trainer.progress.step), |path| {
-        trainer.policy.folder().write(path, SaveDtype::F32)?;
+        trainer.policy.save(path, SaveDtype::F32)?;
         write(&path.join("trainer.json"), &serde_json::to_vec_pretty(&State::of(trainer))?)?;
         write(&path.join("trainer.safetensors"), &buffers(trainer)?)
     })?;

@@ -81,7 +81,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         top_k: args.top_k,
         min_p: args.min_p,
         max_new_tokens: args.max_new_tokens,
-        stop_tokens: model.config.eos_token_id.into_iter().collect(),
+        stop_tokens: model.config.eos_token_id.clone(),
         stop_strings: args.stop.clone(),
     };
     let decoder = Decoder::new(&model.config, false);

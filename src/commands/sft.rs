@@ -8,8 +8,8 @@ use reckon_datasets::{Countdown, Split, Traces};
 use super::{load_model, read_text};
 use crate::checkpoint;
 use crate::config::{DataConfig, SftConfig, SftModel};
-use crate::model::folder::{ModelFolder, read_config, read_tokenizer};
-use crate::model::{Layout, Weights};
+use crate::model::folder::{read_config, read_tokenizer};
+use crate::model::{Companions, Layout, ModelFolder, Weights};
 use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::prompt::encode;
@@ -35,7 +35,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         bail!("data.dataset = \"jsonl\": supervised training makes its own traces, from dataset = \"countdown\"");
     };
     let folder = start(&config.model, config.seed)?;
-    let eos = folder.config.eos_token_id;
+    let eos = folder.config.eos_token_id.first().copied();
     let tokenizer = folder.tokenizer.clone();
     let mut trainer = SftTrainer::new(&config, Policy::new(folder, config.compute.recompute, config.compute.threads()));
     let countdown = Countdown::new(problems.clone(), config.seed, Split::Train)?;
@@ -61,7 +61,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         _ => bail!("--out {} is not a folder that can be written", args.out.display()),
     };
     let root = if root.as_os_str().is_empty() { std::path::Path::new(".") } else { root };
-    checkpoint::write(root, &name, |path| trainer.policy.folder().write(path, config.dtype))?;
+    checkpoint::write(root, &name, |path| trainer.policy.save(path, config.dtype))?;
     bar.finish(&format!("{} traces seen; model in {}", next, args.out.display()));
     Ok(())
 }
@@ -74,7 +74,7 @@ fn start(model: &SftModel, seed: u64) -> Result<ModelFolder> {
             let config = read_config(read_text(shape)?.as_bytes())?;
             let tokenizer = read_tokenizer(read_text(tokenizer)?.as_bytes(), &config)?;
             let weights = Weights::random(Layout::new(&config, config.family()?), seed);
-            Ok(ModelFolder { config, tokenizer, weights })
+            Ok(ModelFolder { config, tokenizer, companions: Companions::default(), weights })
         }
         _ => bail!("[model] needs either path, or shape and tokenizer together"),
     }

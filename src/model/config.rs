@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::ops::attention::Heads;
 
@@ -44,22 +45,45 @@ pub struct ModelConfig {
     pub max_position_embeddings: usize,
     /// Added under the root of the norms.
     pub rms_norm_eps: f32,
-    /// Base of the rotary angles.
-    #[serde(default = "default_theta")]
-    pub rope_theta: f64,
+    /// Base of the rotary angles, where `rope_parameters` does not hold it; 10,000 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_theta: Option<f64>,
     /// Whether the embedding is also the output matrix.
     #[serde(default)]
     pub tie_word_embeddings: bool,
-    /// Token that ends a completion.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eos_token_id: Option<u32>,
+    /// Tokens that end a completion, unless `generation_config.json` names others.
+    #[serde(default, with = "token_ids", skip_serializing_if = "Vec::is_empty")]
+    pub eos_token_id: Vec<u32>,
     /// Everything else in the file, kept when the model is saved.
     #[serde(flatten)]
-    pub other: serde_json::Map<String, serde_json::Value>,
+    pub other: Map<String, Value>,
 }
 
-fn default_theta() -> f64 {
-    10_000.0
+/// Token ids as the files spell them: none, one, or a list.
+pub(super) mod token_ids {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Spelling {
+        One(u32),
+        Many(Vec<u32>),
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u32>, D::Error> {
+        Ok(match Option::<Spelling>::deserialize(from)? {
+            Some(Spelling::Many(ids)) => ids,
+            Some(Spelling::One(id)) => vec![id],
+            None => Vec::new(),
+        })
+    }
+
+    pub(crate) fn serialize<S: Serializer>(ids: &[u32], to: S) -> Result<S::Ok, S::Error> {
+        match ids {
+            [id] => Spelling::One(*id).serialize(to),
+            _ => ids.serialize(to),
+        }
+    }
 }
 
 impl ModelConfig {
@@ -108,11 +132,119 @@ impl ModelConfig {
         ] {
             ensure!(value > 0, "{key} = 0: it must be at least 1");
         }
-        for key in ["rope_scaling", "sliding_window"] {
-            let set = self.other.get(key).is_some_and(|v| !v.is_null());
-            let unused = key == "sliding_window" && self.other.get("use_sliding_window") == Some(&false.into());
-            ensure!(!set || unused, "config.json sets {key}, which is not supported yet: set it to null");
+        self.rope_frequencies()?;
+        self.refuse_variants()
+    }
+
+    /// The same shape as it is written beside weights of type `dtype`.
+    pub(super) fn stored_as(&self, dtype: super::shards::SaveDtype) -> Self {
+        let mut config = self.clone();
+        // The older name, which every reader knows, unless the file had the newer one alone.
+        let key = if self.other.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+        config.other.insert(key.to_owned(), dtype.torch_name().into());
+        config
+    }
+
+    /// Radians a position for each pair of a head's values.
+    pub fn rope_frequencies(&self) -> Result<Vec<f64>> {
+        super::rope::frequencies(self.rope_theta, &self.other, self.heads().size)
+    }
+
+    /// Refuses what a file of a known architecture may ask for and the decoder does not compute.
+    fn refuse_variants(&self) -> Result<()> {
+        let set = |key: &str| self.other.get(key).filter(|value| !value.is_null());
+        let activation = set("hidden_act").and_then(Value::as_str).unwrap_or("silu");
+        ensure!(activation == "silu", "hidden_act = \"{activation}\" is not supported: silu is");
+        for key in ["attention_bias", "mlp_bias"] {
+            ensure!(set(key) != Some(&true.into()), "{key} = true is not supported: only Qwen2's own biases are");
         }
+        ensure!(
+            set("quantization_config").is_none(),
+            "quantization_config is set: quantized weights cannot be trained, use the folder they were made from"
+        );
+        let kinds = set("layer_types").and_then(Value::as_array).into_iter().flatten();
+        let other = kinds.filter_map(Value::as_str).find(|kind| *kind != "full_attention");
+        ensure!(
+            other.is_none(),
+            "layer_types names {}, which is not supported: full_attention is",
+            other.unwrap_or("")
+        );
+        ensure!(
+            !self.slides(),
+            "sliding_window = {} is in use, which is not supported: set it to null if prompts and completions fit into it",
+            set("sliding_window").unwrap_or(&Value::Null)
+        );
         Ok(())
+    }
+
+    /// Whether some layer sees only a window of the past. Qwen's files name a window that `use_sliding_window` leaves
+    /// unused, or that begins above the last layer.
+    fn slides(&self) -> bool {
+        let number = |key: &str| self.other.get(key).and_then(Value::as_u64);
+        let asked = self.other.get("use_sliding_window").and_then(Value::as_bool);
+        let unused = asked == Some(false)
+            || (asked.is_none() && self.family().is_ok_and(|family| family != Family::Llama))
+            || number("max_window_layers").is_some_and(|from| from >= self.num_hidden_layers as u64);
+        number("sliding_window").is_some() && !unused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(architecture: &str, extra: Value) -> Result<ModelConfig> {
+        let mut config = json!({
+            "architectures": [architecture], "vocab_size": 9, "hidden_size": 8, "intermediate_size": 8,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 16, "rms_norm_eps": 1e-6,
+        });
+        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let config: ModelConfig = serde_json::from_value(config)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    #[test]
+    fn what_the_decoder_does_not_compute_is_refused_by_name() {
+        for (architecture, extra, word) in [
+            ("MistralForCausalLM", json!({}), "known are LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"),
+            ("LlamaForCausalLM", json!({ "sliding_window": 4096 }), "sliding_window = 4096"),
+            ("Qwen2ForCausalLM", json!({ "sliding_window": 32, "use_sliding_window": true }), "sliding_window = 32"),
+            (
+                "Qwen3ForCausalLM",
+                json!({ "layer_types": ["full_attention", "sliding_attention"] }),
+                "sliding_attention",
+            ),
+            ("Qwen3ForCausalLM", json!({ "attention_bias": true }), "attention_bias"),
+            ("LlamaForCausalLM", json!({ "hidden_act": "gelu" }), "gelu"),
+            ("LlamaForCausalLM", json!({ "quantization_config": { "bits": 4 } }), "quantization_config"),
+            ("LlamaForCausalLM", json!({ "num_key_value_heads": 3 }), "num_key_value_heads = 3"),
+            ("LlamaForCausalLM", json!({ "rope_scaling": { "type": "dynamic" } }), "dynamic"),
+        ] {
+            let message = format!("{:#}", read(architecture, extra).unwrap_err());
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn windows_that_no_layer_uses_are_accepted() {
+        for extra in [
+            json!({ "sliding_window": 131072, "use_sliding_window": false, "max_window_layers": 1 }),
+            json!({ "sliding_window": 131072, "use_sliding_window": true, "max_window_layers": 2 }),
+            json!({ "sliding_window": null, "layer_types": ["full_attention", "full_attention"] }),
+        ] {
+            read("Qwen2ForCausalLM", extra).unwrap();
+        }
+    }
+
+    #[test]
+    fn end_tokens_may_be_none_one_or_several() {
+        for (spelling, ids) in [(json!(null), vec![]), (json!(7), vec![7]), (json!([7, 8]), vec![7, 8])] {
+            let config = read("LlamaForCausalLM", json!({ "eos_token_id": spelling })).unwrap();
+            assert_eq!(config.eos_token_id, ids);
+            let written = serde_json::to_value(&config).unwrap();
+            assert_eq!(written.get("eos_token_id").unwrap_or(&Value::Null), &spelling);
+        }
     }
 }

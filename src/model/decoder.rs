@@ -47,12 +47,13 @@ impl Decoder {
     /// The decoder of a validated config.
     pub fn new(config: &ModelConfig, recompute: bool) -> Self {
         let heads = config.heads();
+        let frequencies = config.rope_frequencies().expect("a validated config has rotary angles that are known");
         Self {
             heads,
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
             eps: config.rms_norm_eps,
-            rope: RopeTable::new(config.max_position_embeddings, heads.size, config.rope_theta),
+            rope: RopeTable::new(config.max_position_embeddings, &frequencies),
             recompute,
         }
     }

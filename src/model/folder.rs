@@ -1,25 +1,67 @@
-//! A model as a folder of `config.json`, `tokenizer.json` and `model.safetensors`, read and written.
+//! A model as a Hugging Face folder, read and written: shape, weights, tokenizer, and the small files beside them, which
+//! are carried along byte for byte so that what is saved loads wherever the original did.
 
-use std::collections::HashMap;
+use std::fs;
+use std::io::{Read, Seek};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use super::config::ModelConfig;
+use super::config::{ModelConfig, token_ids};
+use super::shards::{self, Reader, SaveDtype, Shards, Source};
 use super::weights::{Layout, Weights};
 
-/// The type of number a model is written in. Computation is in fp32 on a CPU whatever the file holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SaveDtype {
-    /// Four bytes, exact.
-    #[default]
-    F32,
-    /// Two bytes, rounded to 8 bits of mantissa.
-    Bf16,
+/// Files that a folder may hold beside its weights; whichever are there are copied when the model is saved.
+const COMPANIONS: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+
+/// Everything of a model folder that is not `config.json` or a weight.
+#[derive(Debug, Clone, Default)]
+pub struct Companions {
+    /// Name and content of each file.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Which file held which tensors; empty for a model that was not read from files.
+    pub shards: Shards,
+    /// The type most of the weights were stored in.
+    pub dtype: SaveDtype,
+}
+
+impl Companions {
+    fn read(folder: &Path) -> Result<Self> {
+        let mut files = Vec::new();
+        for name in COMPANIONS.iter().filter(|name| folder.join(name).exists()) {
+            let content = fs::read(folder.join(name)).with_context(|| format!("cannot read {name}"))?;
+            files.push(((*name).to_owned(), content));
+        }
+        Ok(Self { files, ..Self::default() })
+    }
+
+    /// A file's content, where there is such a file.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files.iter().find(|(known, _)| known == name).map(|(_, content)| content.as_slice())
+    }
+
+    /// The end tokens that `generation_config.json` names.
+    fn end_tokens(&self) -> Result<Vec<u32>> {
+        #[derive(Deserialize)]
+        struct Generation {
+            #[serde(default, with = "token_ids")]
+            eos_token_id: Vec<u32>,
+        }
+        let Some(bytes) = self.file("generation_config.json") else { return Ok(Vec::new()) };
+        Ok(serde_json::from_slice::<Generation>(bytes).context("generation_config.json")?.eos_token_id)
+    }
 }
 
 /// A model as it lies in a folder.
@@ -29,45 +71,96 @@ pub struct ModelFolder {
     pub config: ModelConfig,
     /// Text to tokens and back.
     pub tokenizer: Tokenizer,
+    /// The files beside them.
+    pub companions: Companions,
     /// Values.
     pub weights: Weights,
 }
 
 impl ModelFolder {
     /// Reads a folder.
-    pub fn read(path: &Path) -> Result<Self> {
-        let file = |name: &str| {
-            let file = path.join(name);
-            std::fs::read(&file).with_context(|| {
-                format!(
-                    "cannot read {}: a model folder holds config.json, tokenizer.json and model.safetensors",
-                    file.display()
-                )
-            })
+    pub fn read(folder: &Path) -> Result<Self> {
+        let read = || {
+            let config = fs::read(folder.join("config.json")).context(
+                "cannot read config.json: a model folder holds it beside tokenizer.json and safetensors files",
+            )?;
+            Self::assemble(&config, Companions::read(folder)?, Reader::open(folder)?)
         };
-        Self::parse(&file("config.json")?, &file("tokenizer.json")?, &file("model.safetensors")?)
-            .with_context(|| format!("model folder {}", path.display()))
+        read().with_context(|| format!("model folder {}", folder.display()))
     }
 
-    /// The same from the files' contents.
+    /// The same from the contents of `config.json`, `tokenizer.json` and `model.safetensors`.
     pub fn parse(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
-        let config = read_config(config)?;
-        let tokenizer = read_tokenizer(tokenizer, &config)?;
-        let weights = read_weights(weights, Layout::new(&config, config.family()?))?;
-        Ok(Self { config, tokenizer, weights })
+        let files = vec![("tokenizer.json".to_owned(), tokenizer.to_vec())];
+        Self::assemble(config, Companions { files, ..Companions::default() }, Reader::from_bytes(weights)?)
     }
 
-    /// Writes the folder's three files; the folder exists.
-    pub fn write(&self, path: &Path, dtype: SaveDtype) -> Result<()> {
-        let write = |name: &str, bytes: &[u8]| {
-            let file = path.join(name);
-            std::fs::write(&file, bytes).with_context(|| format!("cannot write {}", file.display()))
-        };
-        write("config.json", &serde_json::to_vec_pretty(&self.config)?)?;
-        let tokenizer = self.tokenizer.to_string(true).map_err(|e| anyhow::anyhow!("tokenizer: {e}"))?;
-        write("tokenizer.json", tokenizer.as_bytes())?;
-        write("model.safetensors", &weights_bytes(&self.weights, dtype)?)
+    fn assemble<R: Read + Seek>(config: &[u8], mut companions: Companions, mut reader: Reader<R>) -> Result<Self> {
+        let mut config = read_config(config)?;
+        let tokenizer = companions.file("tokenizer.json").context("there is no tokenizer.json in it")?;
+        let tokenizer = read_tokenizer(tokenizer, &config)?;
+        let end_tokens = companions.end_tokens()?;
+        if !end_tokens.is_empty() {
+            config.eos_token_id = end_tokens;
+        }
+        let stray = config.eos_token_id.iter().find(|id| **id as usize >= config.vocab_size);
+        ensure!(stray.is_none(), "eos_token_id {stray:?} is beyond vocab_size = {}", config.vocab_size);
+        let layout = Layout::new(&config, config.family()?);
+        reader.check(&layout.entries, |name| is_ignored(name, &config))?;
+        companions.shards = reader.shards();
+        companions.dtype = reader.dtype(&layout.entries[0].name)?;
+        let mut values = vec![0f32; layout.len()];
+        for entry in &layout.entries {
+            reader.read_to(&entry.name, &mut values[entry.range.clone()])?;
+        }
+        Ok(Self { config, tokenizer, companions, weights: Weights { layout, values } })
     }
+}
+
+/// Tensors that some files hold and no computation needs: a tied output matrix, and tables of rotary angles.
+fn is_ignored(name: &str, config: &ModelConfig) -> bool {
+    name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
+}
+
+/// Writes a model folder into `folder`, which exists, and reads it back: every weight is compared, and the shape and
+/// the tokenizer must parse to what they were.
+pub fn write(
+    folder: &Path,
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+    companions: &Companions,
+    weights: &dyn Source,
+    dtype: SaveDtype,
+) -> Result<()> {
+    let write = |name: &str, bytes: &[u8]| {
+        fs::write(folder.join(name), bytes).with_context(|| format!("cannot write {}", folder.join(name).display()))
+    };
+    let config = config.stored_as(dtype);
+    write("config.json", &serde_json::to_vec_pretty(&config)?)?;
+    if companions.file("tokenizer.json").is_none() {
+        write("tokenizer.json", tokenizer.to_string(true).map_err(|e| anyhow!("tokenizer: {e}"))?.as_bytes())?;
+    }
+    companions.files.iter().try_for_each(|(name, content)| write(name, content))?;
+    shards::write(folder, weights, &companions.shards, dtype)?;
+    probe(folder, &config, tokenizer, weights, dtype)
+        .with_context(|| format!("the model saved in {} does not read back", folder.display()))
+}
+
+fn probe(
+    folder: &Path,
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+    weights: &dyn Source,
+    dtype: SaveDtype,
+) -> Result<()> {
+    shards::verify(folder, weights, dtype)?;
+    let read = read_config(&fs::read(folder.join("config.json"))?)?;
+    ensure!(&read == config, "config.json reads differently");
+    let read = read_tokenizer(&fs::read(folder.join("tokenizer.json"))?, config)?;
+    let text = "1 + 1 = 2, wait";
+    let ids = |t: &Tokenizer| t.encode(text, false).map(|e| e.get_ids().to_vec()).map_err(|e| anyhow!("{e}"));
+    ensure!(ids(&read)? == ids(tokenizer)?, "tokenizer.json reads \"{text}\" differently");
+    Ok(())
 }
 
 /// Parses and validates `config.json`.
@@ -79,7 +172,7 @@ pub fn read_config(bytes: &[u8]) -> Result<ModelConfig> {
 
 /// Parses `tokenizer.json` and checks that its ids have rows in the embedding.
 pub fn read_tokenizer(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| anyhow::anyhow!("tokenizer.json: {e}"))?;
+    let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| anyhow!("tokenizer.json: {e}"))?;
     let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
     ensure!(
         (largest as usize) < config.vocab_size,
@@ -87,70 +180,4 @@ pub fn read_tokenizer(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer> {
         config.vocab_size
     );
     Ok(tokenizer)
-}
-
-fn read_weights(bytes: &[u8], layout: Layout) -> Result<Weights> {
-    let file = SafeTensors::deserialize(bytes).context("model.safetensors is damaged or cut short")?;
-    let mut values = vec![0f32; layout.len()];
-    for entry in &layout.entries {
-        let Ok(tensor) = file.tensor(&entry.name) else { bail!("model.safetensors has no tensor {}", entry.name) };
-        ensure!(
-            tensor.shape() == entry.shape,
-            "tensor {} has shape {:?}, but config.json asks for {:?}",
-            entry.name,
-            tensor.shape(),
-            entry.shape
-        );
-        decode(&tensor, &mut values[entry.range.clone()]).with_context(|| format!("tensor {}", entry.name))?;
-    }
-    let known: std::collections::HashSet<&str> = layout.entries.iter().map(|e| e.name.as_str()).collect();
-    if let Some(extra) = file.names().into_iter().find(|name| !known.contains(name)) {
-        bail!("model.safetensors has a tensor {extra} that config.json has no place for");
-    }
-    Ok(Weights { layout, values })
-}
-
-fn decode(tensor: &TensorView, out: &mut [f32]) -> Result<()> {
-    let data = tensor.data();
-    match tensor.dtype() {
-        Dtype::F32 => {
-            let (words, _) = data.as_chunks::<4>();
-            out.iter_mut().zip(words).for_each(|(x, bytes)| *x = f32::from_le_bytes(*bytes));
-        }
-        Dtype::BF16 => {
-            let (words, _) = data.as_chunks::<2>();
-            let widen = |bytes: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
-            out.iter_mut().zip(words).for_each(|(x, bytes)| *x = widen(bytes));
-        }
-        Dtype::F16 => {
-            let (words, _) = data.as_chunks::<2>();
-            out.iter_mut().zip(words).for_each(|(x, bytes)| *x = half::f16::from_le_bytes(*bytes).to_f32());
-        }
-        other => bail!("type {other:?} is not supported: F32, BF16 and F16 are"),
-    }
-    Ok(())
-}
-
-/// The bytes of `model.safetensors`.
-pub fn weights_bytes(weights: &Weights, dtype: SaveDtype) -> Result<Vec<u8>> {
-    let encode = |values: &[f32]| -> Vec<u8> {
-        match dtype {
-            SaveDtype::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            SaveDtype::Bf16 => values.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
-        }
-    };
-    let kind = match dtype {
-        SaveDtype::F32 => Dtype::F32,
-        SaveDtype::Bf16 => Dtype::BF16,
-    };
-    let data: Vec<Vec<u8>> = weights.layout.entries.iter().map(|e| encode(&weights.values[e.range.clone()])).collect();
-    let views = weights
-        .layout
-        .entries
-        .iter()
-        .zip(&data)
-        .map(|(entry, data)| Ok((entry.name.clone(), TensorView::new(kind, entry.shape.clone(), data)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    Ok(safetensors::serialize(views, Some(metadata))?)
 }

@@ -6,11 +6,15 @@ pub mod config;
 pub mod decoder;
 pub mod folder;
 pub mod packed;
+mod rope;
+pub mod shards;
 pub mod weights;
 pub mod workspace;
 
 pub use config::{Family, ModelConfig};
 pub use decoder::Decoder;
+pub use folder::{Companions, ModelFolder};
 pub use packed::PackedWeights;
+pub use shards::SaveDtype;
 pub use weights::{Entry, Layout, Weights};
 pub use workspace::Workspace;

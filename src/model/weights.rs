@@ -8,6 +8,7 @@ use std::ops::Range;
 use reckon_datasets::Counted;
 
 use super::config::{Family, ModelConfig};
+use super::shards::Source;
 
 /// One named tensor of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +148,16 @@ pub struct Weights {
     pub layout: Layout,
     /// All values, `layout.len()` of them.
     pub values: Vec<f32>,
+}
+
+impl Source for Weights {
+    fn entries(&self) -> &[Entry] {
+        &self.layout.entries
+    }
+
+    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) {
+        out.copy_from_slice(&self.values[entry.range.clone()][range]);
+    }
 }
 
 impl Weights {

@@ -1,25 +1,25 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864), in the half-split layout of Hugging Face:
 //! `(a, b) -> (a cos - b sin, b cos + a sin)` with `a` the first and `b` the second half of a head.
 
+use std::sync::Arc;
+
 use super::vector::vectorised;
 
-/// `cos` and `sin` of `position / theta^(2i / D)`, computed in f64 once for all positions of a run.
+/// `cos` and `sin` of `position * frequency`, computed in f64 once for all positions of a run. Copies share the table.
 #[derive(Debug, Clone)]
 pub struct RopeTable {
     half: usize,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    cos: Arc<[f32]>,
+    sin: Arc<[f32]>,
 }
 
 impl RopeTable {
-    /// For `positions` positions and heads of `head_dim` values.
-    pub fn new(positions: usize, head_dim: usize, theta: f64) -> Self {
-        let half = head_dim / 2;
-        let angle = |position: usize, i: usize| position as f64 / theta.powf(2.0 * i as f64 / head_dim as f64);
+    /// For `positions` positions and heads of twice as many values as there are `frequencies` (radians a position).
+    pub fn new(positions: usize, frequencies: &[f64]) -> Self {
         let table = |f: fn(f64) -> f64| {
-            (0..positions).flat_map(|p| (0..half).map(move |i| f(angle(p, i)) as f32)).collect::<Vec<f32>>()
+            (0..positions).flat_map(|p| frequencies.iter().map(move |w| f(p as f64 * w) as f32)).collect()
         };
-        Self { half, cos: table(f64::cos), sin: table(f64::sin) }
+        Self { half: frequencies.len(), cos: table(f64::cos), sin: table(f64::sin) }
     }
 
     /// How many positions the table holds.

@@ -1,6 +1,8 @@
 //! The one integration crate.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+/// Model folders read back, and damaged ones are refused.
+mod folders;
 /// Every weight gets the gradient that finite differences say.
 mod gradients;
 /// Models and batches that several tests use.

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use reckon::grpo::{LossNorm, MicroBatch, TrainSample, micro_batches};
-use reckon::model::folder::{ModelFolder, read_config, read_tokenizer};
-use reckon::model::{Layout, Weights};
+use reckon::model::folder::{read_config, read_tokenizer};
+use reckon::model::{Companions, Layout, ModelFolder, Weights};
 use reckon::policy::Policy;
 use reckon::rollout::{Completion, Engine, Prompt, SampleKey, Sampling};
 use reckon_datasets::{Counted, Example};
@@ -38,7 +38,7 @@ pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Poli
     let mut weights = Weights::random(Layout::new(&config, config.family().unwrap()), 3);
     let mut noise = Counted::new(&[4]);
     weights.values.iter_mut().for_each(|w| *w = *w * 3.0 + 0.03 * noise.normal() as f32);
-    Policy::new(ModelFolder { config, tokenizer, weights }, false, 1)
+    Policy::new(ModelFolder { config, tokenizer, companions: Companions::default(), weights }, false, 1)
 }
 
 /// Samples of unequal length with random tokens, advantages and weights.

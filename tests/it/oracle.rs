@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, qwen2, qwen3};
-use reckon::model::folder::{SaveDtype, weights_bytes};
+use reckon::model::SaveDtype;
 use reckon::policy::Policy;
 use serde_json::{Value, json};
 
@@ -11,7 +11,9 @@ use super::models::{FAMILIES, VOCAB, tiny_with};
 
 /// Logits of the last of `tokens` by candle.
 fn theirs(architecture: &str, policy: &Policy, tokens: &[u32]) -> Vec<f32> {
-    let bytes = weights_bytes(&policy.weights, SaveDtype::F32).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    policy.save(folder.path(), SaveDtype::F32).unwrap();
+    let bytes = std::fs::read(folder.path().join("model.safetensors")).unwrap();
     let builder = VarBuilder::from_buffered_safetensors(bytes, DType::F32, &Device::Cpu).unwrap();
     let input = Tensor::new(tokens, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
     let mut config: Value = serde_json::to_value(&policy.config).unwrap();

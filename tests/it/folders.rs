@@ -1,0 +1,118 @@
+//! Model folders: what is written reads back, and what is wrong with one is said in one line.
+
+use std::fs;
+use std::path::Path;
+
+use reckon::model::{ModelFolder, SaveDtype};
+use reckon::policy::Policy;
+use serde_json::{Value, json};
+
+use super::models::{FAMILIES, VOCAB, tiny};
+
+/// A policy whose weights go to two files.
+fn sharded(architecture: &str) -> Policy {
+    let mut policy = tiny(architecture, false);
+    let names: Vec<String> = policy.weights.layout.entries.iter().map(|e| e.name.clone()).collect();
+    let (first, second) = names.split_at(names.len() / 2);
+    let file = |i: usize| format!("model-0000{i}-of-00002.safetensors");
+    policy.companions.shards = vec![(file(1), first.to_vec()), (file(2), second.to_vec())];
+    policy.companions.files = vec![("generation_config.json".into(), br#"{"eos_token_id": [3, 4]}"#.to_vec())];
+    policy
+}
+
+#[test]
+fn a_saved_folder_reads_back_with_its_shards_and_its_end_tokens() {
+    for architecture in FAMILIES {
+        let policy = sharded(architecture);
+        let folder = tempfile::tempdir().unwrap();
+        policy.save(folder.path(), SaveDtype::F32).unwrap();
+        let read = ModelFolder::read(folder.path()).unwrap();
+        assert_eq!(read.weights.values, policy.weights.values);
+        assert_eq!(read.config.eos_token_id, [3, 4]);
+        assert_eq!(read.companions.shards, policy.companions.shards);
+        assert!(folder.path().join("generation_config.json").exists());
+    }
+}
+
+#[test]
+fn halved_precision_is_rounded_to_nearest_and_named_in_the_config() {
+    let policy = tiny("Qwen2ForCausalLM", true);
+    for (dtype, bits, name) in [(SaveDtype::Bf16, 8, "bfloat16"), (SaveDtype::F16, 11, "float16")] {
+        let folder = tempfile::tempdir().unwrap();
+        policy.save(folder.path(), dtype).unwrap();
+        let read = ModelFolder::read(folder.path()).unwrap();
+        assert_eq!(read.companions.dtype, dtype);
+        assert_eq!(read.config.other["torch_dtype"], name);
+        for (a, b) in read.weights.values.iter().zip(&policy.weights.values) {
+            let half_a_unit = b.abs() / f32::powi(2.0, bits) + 1e-7;
+            assert!((a - b).abs() <= half_a_unit, "{b} became {a} as {name}");
+        }
+    }
+}
+
+fn edit_json(folder: &Path, name: &str, edit: impl FnOnce(&mut Value)) {
+    let mut value: Value = serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap();
+    edit(&mut value);
+    fs::write(folder.join(name), value.to_string()).unwrap();
+}
+
+/// Cuts the last bytes off a file.
+fn shorten(folder: &Path, name: &str) {
+    let bytes = fs::read(folder.join(name)).unwrap();
+    fs::write(folder.join(name), &bytes[..bytes.len() - 7]).unwrap();
+}
+
+const SECOND: &str = "model-00002-of-00002.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+#[test]
+fn a_damaged_folder_is_refused_in_a_line_that_names_the_fault() {
+    type Damage = fn(&Path);
+    let table: [(Damage, &[&str]); 12] = [
+        (|f| shorten(f, SECOND), &[SECOND, "cut short"]),
+        (|f| fs::write(f.join(SECOND), [255u8; 40]).unwrap(), &[SECOND, "damaged"]),
+        (|f| fs::remove_file(f.join(SECOND)).unwrap(), &["cannot open", SECOND]),
+        (|f| fs::remove_file(f.join(INDEX)).unwrap(), &["neither model.safetensors nor"]),
+        (
+            |f| {
+                edit_json(f, INDEX, |v| {
+                    v["weight_map"]["model.norm.weight"] = json!("model-00001-of-00002.safetensors")
+                })
+            },
+            &["model.norm.weight is in model-00001-of-00002.safetensors, which does not hold it"],
+        ),
+        (
+            |f| edit_json(f, INDEX, |v| drop(v["weight_map"].as_object_mut().unwrap().remove("model.norm.weight"))),
+            &[SECOND, "holds model.norm.weight", "does not list"],
+        ),
+        (|f| edit_json(f, INDEX, |v| v["weight_map"]["x"] = json!("../x")), &["../x", "not a file beside it"]),
+        (
+            |f| edit_json(f, "config.json", |v| v["num_hidden_layers"] = json!(3)),
+            &["none of the 2 shards has a tensor model.layers.2.input_layernorm.weight"],
+        ),
+        (
+            |f| edit_json(f, "config.json", |v| v["num_hidden_layers"] = json!(1)),
+            &["has a tensor model.layers.1.input_layernorm.weight that config.json has no place for"],
+        ),
+        (
+            |f| edit_json(f, "config.json", |v| v["intermediate_size"] = json!(40)),
+            &["model.layers.0.mlp.gate_proj.weight", "[48, 32]", "[40, 32]"],
+        ),
+        (
+            |f| edit_json(f, "config.json", |v| v["vocab_size"] = json!(VOCAB - 1)),
+            &["token id 23", "vocab_size = 23", "different models"],
+        ),
+        (
+            |f| fs::write(f.join("generation_config.json"), r#"{"eos_token_id": 99}"#).unwrap(),
+            &["eos_token_id", "99", "vocab_size = 24"],
+        ),
+    ];
+    for (damage, words) in table {
+        let folder = tempfile::tempdir().unwrap();
+        sharded("LlamaForCausalLM").save(folder.path(), SaveDtype::F32).unwrap();
+        damage(folder.path());
+        let message = format!("{:#}", ModelFolder::read(folder.path()).unwrap_err());
+        assert!(words.iter().all(|word| message.contains(word)), "{words:?} are not all in: {message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+}
