@@ -6,6 +6,7 @@ use crate::metrics::Record;
 use crate::rollout::{Engine, FinishReason, Prompt, SampleKey, Sampling};
 use crate::score::{Group, Rollout, Scorer};
 use reckon_datasets::TraceStats;
+use reckon_rewards::Outcome;
 
 /// The step number that stands for evaluation in the names of random numbers: the same draws every time.
 const EVAL_STEP: u64 = u64::MAX;
@@ -87,6 +88,10 @@ pub fn record_rollouts(record: &mut Record, groups: &[Group], verifiers: &[Strin
     for (part, name) in verifiers.iter().enumerate() {
         let of_part = |r: &Rollout| r.score.parts.get(part).map_or(0.0, |v| f64::from(v.reward));
         record.set(format!("reward/{name}"), mean(groups, of_part));
+        for (outcome, of) in Outcome::COUNTED {
+            let has = |r: &Rollout| f64::from(r.score.parts.get(part).is_some_and(|v| v.outcome == outcome));
+            record.set(format!("verdict/{name}/{of}"), mean(groups, has));
+        }
     }
     record.set("completion/len_mean", mean(groups, |r| r.completion.tokens.len() as f64));
     let longest = groups.iter().flat_map(|g| &g.rollouts).map(|r| r.completion.tokens.len()).max();

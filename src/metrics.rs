@@ -8,7 +8,7 @@
 //! | `reward/mean` | mean reward of the step's rollouts, groups without signal included |
 //! | `reward/std` | standard deviation of those rewards |
 //! | `reward/<verifier>` | mean of the reward that this verifier gave, before weights |
-//! | `verdict/<outcome>` | rollouts with this outcome / all rollouts |
+//! | `verdict/<verifier>/<outcome>` | rollouts to which this verifier gave this outcome (`pass`, `fail`, `unparsed`, `truncated`, `timeout`, `crash`, `skipped`) / all rollouts |
 //! | `completion/len_mean` | mean number of sampled tokens in a completion, the end token included |
 //! | `completion/len_max` | number of tokens of the longest completion |
 //! | `completion/truncated_frac` | completions that reached the token limit / all completions |

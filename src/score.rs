@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use reckon_datasets::{Counted, Example};
-use reckon_rewards::{Rubric, Score};
+use reckon_rewards::{Rubric, Scope, Score, Submission};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::config::Control;
-use crate::rollout::{Completion, Engine, Prompt, SampleKey, Sampling};
+use crate::rollout::{Completion, Engine, FinishReason, Prompt, SampleKey, Sampling};
 
 /// A completion with its verdicts.
 #[derive(Debug, Clone)]
@@ -79,10 +80,10 @@ impl Scorer {
         key: SampleKey,
     ) -> Result<(Vec<Group>, RolloutTimes)> {
         let start = Instant::now();
-        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, receiver) = unbounded_channel();
         let asked: Vec<_> =
             prompts.iter().map(|p| Asked { example: p.example.clone(), prefill: p.prefill.clone() }).collect();
-        let verifying = self.runtime.spawn(verify_all(self.rubric.clone(), asked, receiver));
+        let verifying = self.runtime.spawn(verify_all(self.rubric.clone(), asked, group_size, receiver));
         engine.generate(&prompts, group_size, sampling, key, |prompt, sample, completion| {
             // The receiver leaves early only after an error, which `verifying` returns below.
             let _ = sender.send((prompt, sample, completion));
@@ -104,40 +105,67 @@ impl Scorer {
 type Finished = (usize, usize, Completion);
 
 /// What a verifier needs of a prompt.
-#[derive(Clone)]
 struct Asked {
     example: Arc<Example>,
     prefill: Arc<str>,
 }
 
-/// Judges completions as they arrive, and returns them by prompt and sample.
+/// Judges completions as they arrive, or whole groups where the rubric asks for them, and returns them by prompt and
+/// sample.
 async fn verify_all(
     rubric: Arc<Rubric>,
     asked: Vec<Asked>,
-    mut receiver: tokio::sync::mpsc::UnboundedReceiver<Finished>,
+    group_size: usize,
+    mut receiver: UnboundedReceiver<Finished>,
 ) -> Result<BTreeMap<(usize, usize), Rollout>> {
+    let asked = Arc::new(asked);
     let mut batches = tokio::task::JoinSet::new();
-    let mut judged = BTreeMap::new();
-    let mut batch = Vec::new();
-    while receiver.recv_many(&mut batch, 64).await > 0 {
-        let (rubric, batch) = (rubric.clone(), std::mem::take(&mut batch));
-        let batch: Vec<_> = batch.into_iter().map(|(p, s, c)| ((p, s), asked[p].clone(), c)).collect();
-        batches.spawn_blocking(move || {
-            batch
-                .into_iter()
-                .map(|(place, asked, completion)| {
-                    let text = [&asked.prefill, completion.text.as_str()].concat();
-                    let score = rubric.score(&asked.example, &text)?;
-                    let reward = score.total;
-                    anyhow::Ok((place, Rollout { completion, score, reward }))
-                })
-                .collect::<Result<Vec<_>>>()
-        });
+    let mut judge = |batch: Vec<Finished>| {
+        let (rubric, asked) = (rubric.clone(), asked.clone());
+        batches.spawn_blocking(move || verify_batch(&rubric, &asked, batch));
+    };
+    let mut arrived = Vec::new();
+    let mut groups = vec![Vec::new(); asked.len()];
+    while receiver.recv_many(&mut arrived, 64).await > 0 {
+        if rubric.scope() == Scope::Completion {
+            judge(std::mem::take(&mut arrived));
+            continue;
+        }
+        for finished in arrived.drain(..) {
+            let group = &mut groups[finished.0];
+            group.push(finished);
+            if group.len() == group_size {
+                group.sort_by_key(|(_, sample, _)| *sample);
+                judge(std::mem::take(group));
+            }
+        }
     }
+    let mut judged = BTreeMap::new();
     while let Some(batch) = batches.join_next().await {
         judged.extend(batch.context("a verifier panicked")??);
     }
     Ok(judged)
+}
+
+fn verify_batch(rubric: &Rubric, asked: &[Asked], batch: Vec<Finished>) -> Result<Vec<((usize, usize), Rollout)>> {
+    let texts: Vec<_> =
+        batch.iter().map(|(prompt, _, c)| [&asked[*prompt].prefill, c.text.as_str()].concat()).collect();
+    let submissions: Vec<_> = batch
+        .iter()
+        .zip(&texts)
+        .map(|((prompt, _, completion), text)| Submission {
+            example: &asked[*prompt].example,
+            completion: text,
+            tokens: &completion.tokens,
+            truncated: completion.finish == FinishReason::Length,
+        })
+        .collect();
+    let scores = rubric.score_batch(&submissions)?;
+    let judged = batch.into_iter().zip(scores).map(|((prompt, sample, completion), score)| {
+        let reward = score.total;
+        ((prompt, sample), Rollout { completion, score, reward })
+    });
+    Ok(judged.collect())
 }
 
 /// Replaces rewards where the run is a control.

@@ -109,9 +109,11 @@ impl Trainer {
         let wanted = self.config.rollout.prompts_per_step;
         let key = SampleKey { seed: self.config.seed, step };
         let (mut kept, mut all, mut times) = (Vec::new(), Vec::new(), RolloutTimes::default());
+        // The run's own count moves at the end: a step that a verifier stopped is sampled again on resume.
+        let mut used = self.progress.prompts_used;
         for _ in 0..=self.grpo.resample_max {
-            let prompts = self.prompts.train(self.progress.prompts_used, wanted)?;
-            self.progress.prompts_used += wanted as u64;
+            let prompts = self.prompts.train(used, wanted)?;
+            used += wanted as u64;
             let group_size = self.config.rollout.group_size;
             let (mut groups, more) = self.scorer.rollouts(self.engine(), prompts, group_size, &self.sampling, key)?;
             self.judge_length(&mut groups);
@@ -124,6 +126,7 @@ impl Trainer {
                 break;
             }
         }
+        self.progress.prompts_used = used;
         kept.truncate(wanted);
         Ok((kept, times, all))
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Choice, ChoiceOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format, FormatOptions, Mode, Numeric,
-    NumericOptions, Pattern, PatternOptions, Verifier, VerifierError,
+    NumericOptions, Pattern, PatternOptions, Registry, RustOptions, Verifier, VerifierError,
 };
 
 /// The `[rubric]` table.
@@ -39,7 +39,8 @@ pub struct VerifierConfig {
     pub options: VerifierOptions,
 }
 
-/// Writes [`VerifierOptions`], [`KINDS`] and all that must name every kind, from one line a kind.
+/// Writes [`VerifierOptions`], [`KINDS`] and all that must name every kind, from one line a kind. Kind `rust` is apart:
+/// what builds it is not in this crate.
 macro_rules! kinds {
     ($($kind:literal => $variant:ident($options:ty) builds $verifier:ident,)*) => {
         /// A kind of verifier with its options.
@@ -51,22 +52,27 @@ macro_rules! kinds {
                 #[serde(rename = $kind)]
                 $variant($options),
             )*
+            /// A verifier of a [`Registry`].
+            #[serde(rename = "rust")]
+            Rust(RustOptions),
         }
 
         /// Every `kind` of verifier.
-        pub const KINDS: &[&str] = &[$($kind),*];
+        pub const KINDS: &[&str] = &[$($kind,)* "rust"];
 
         impl VerifierOptions {
             /// The `kind` in a config.
             pub fn kind(&self) -> &'static str {
                 match self {
                     $(Self::$variant(_) => $kind,)*
+                    Self::Rust(_) => "rust",
                 }
             }
 
-            fn build(&self, name: &str) -> Result<Box<dyn Verifier>, VerifierError> {
+            fn build(&self, name: &str, registry: &Registry) -> Result<Box<dyn Verifier>, VerifierError> {
                 Ok(match self {
                     $(Self::$variant(options) => Box::new($verifier::new(name, options)?),)*
+                    Self::Rust(options) => registry.build(name, options)?,
                 })
             }
         }
@@ -88,9 +94,14 @@ impl VerifierConfig {
         Self { name: None, weight: 1.0, required: true, options }
     }
 
-    /// The verifier that this describes.
+    /// The verifier that this describes, of those in this crate.
     pub fn build(&self) -> Result<Box<dyn Verifier>, VerifierError> {
-        self.options.build(self.name.as_deref().unwrap_or(self.options.kind()))
+        self.build_with(&Registry::default())
+    }
+
+    /// The verifier that this describes, of those in this crate and in `registry`.
+    pub fn build_with(&self, registry: &Registry) -> Result<Box<dyn Verifier>, VerifierError> {
+        self.options.build(self.name.as_deref().unwrap_or(self.options.kind()), registry)
     }
 }
 

@@ -2,7 +2,7 @@
 //! evaluation of model text by anything but the small parsers in this crate.
 //!
 //! Read it in this order: [`Verifier`] and [`Verdict`] are the contract; [`Rubric`] turns several verdicts into one
-//! reward; [`VerifierConfig`] is how a config file names them; [`Extractor`] finds the answer in a completion; and
+//! reward; [`VerifierConfig`] is how a config file names them, and [`Registry`] how a program brings its own; [`Extractor`] finds the answer in a completion; and
 //! each verifier has a file of its own: [`Format`], [`Exact`], [`Numeric`], [`Choice`], [`Pattern`], [`Countdown`].
 //! `rewards/README.md` states every rule and config key in tables.
 //!
@@ -37,6 +37,7 @@ mod format;
 mod numeric;
 mod pattern;
 mod rational;
+mod registry;
 mod rubric;
 mod verdict;
 
@@ -49,5 +50,6 @@ pub use format::{Format, FormatOptions};
 pub use numeric::{Numeric, NumericOptions, Percent};
 pub use pattern::{MatchMode, Pattern, PatternOptions};
 pub use rational::Rational;
+pub use registry::{Registry, RustOptions};
 pub use rubric::{MAX_COMPLETION_BYTES, Mode, Part, Rubric, Score};
-pub use verdict::{Outcome, Verdict, Verifier, VerifierError};
+pub use verdict::{Outcome, Scope, Submission, Verdict, Verifier, VerifierError};

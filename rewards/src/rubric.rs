@@ -3,7 +3,7 @@
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 
-use crate::{Outcome, RubricConfig, Verdict, Verifier, VerifierError};
+use crate::{Outcome, Registry, RubricConfig, Scope, Submission, Verdict, Verifier, VerifierError};
 
 /// Longer completions are not read at all: every part says [`Outcome::Truncated`].
 pub const MAX_COMPLETION_BYTES: usize = 256 * 1024;
@@ -12,10 +12,10 @@ pub const MAX_COMPLETION_BYTES: usize = 256 * 1024;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// 1 if every required part of positive weight passes, else 0.
+    /// 1 if every required part of positive weight that applies passes, and at least one does; else 0.
     #[default]
     Binary,
-    /// `sum_k weight_k * reward_k`.
+    /// `sum_k weight_k * reward_k` over the parts that apply.
     Sum,
 }
 
@@ -66,10 +66,15 @@ impl Rubric {
         Ok(rubric)
     }
 
-    /// The rubric that a config describes.
+    /// The rubric that a config describes, of the verifiers in this crate.
     pub fn from_config(config: &RubricConfig) -> Result<Self, VerifierError> {
-        let parts = config.verifiers.iter().map(|verifier| {
-            Ok(Part { verifier: verifier.build()?, weight: verifier.weight, required: verifier.required })
+        Self::from_config_with(config, &Registry::default())
+    }
+
+    /// The rubric that a config describes, of the verifiers in this crate and in `registry`.
+    pub fn from_config_with(config: &RubricConfig, registry: &Registry) -> Result<Self, VerifierError> {
+        let parts = config.verifiers.iter().map(|part| {
+            Ok(Part { verifier: part.build_with(registry)?, weight: part.weight, required: part.required })
         });
         Self::new(config.mode, parts.collect::<Result<_, VerifierError>>()?)
     }
@@ -79,16 +84,36 @@ impl Rubric {
         self.parts.iter().map(|part| part.verifier.name()).collect()
     }
 
+    /// How much of a group the parts must see at once.
+    pub fn scope(&self) -> Scope {
+        match self.parts.iter().any(|part| part.verifier.scope() == Scope::Group) {
+            true => Scope::Group,
+            false => Scope::Completion,
+        }
+    }
+
     /// Judges one completion by every part.
     pub fn score(&self, example: &Example, completion: &str) -> Result<Score, VerifierError> {
-        let parts: Vec<_> =
-            self.parts.iter().map(|part| judge(part, example, completion)).collect::<Result<_, VerifierError>>()?;
-        let mut judged = self.parts.iter().zip(&parts);
-        let total = match self.mode {
-            Mode::Binary => f32::from(judged.all(|(part, verdict)| !self.counts(part) || verdict.passed())),
+        Ok(self.score_batch(&[Submission::new(example, completion)])?.remove(0))
+    }
+
+    /// Judges several completions by every part: one score each, in order. A rubric of [`Scope::Group`] expects all
+    /// completions of one prompt.
+    pub fn score_batch(&self, batch: &[Submission]) -> Result<Vec<Score>, VerifierError> {
+        let mut verdicts = vec![Vec::with_capacity(self.parts.len()); batch.len()];
+        for part in &self.parts {
+            verdicts.iter_mut().zip(judge(part, batch)?).for_each(|(parts, verdict)| parts.push(verdict));
+        }
+        Ok(verdicts.into_iter().map(|parts| Score { total: self.total(&parts), parts }).collect())
+    }
+
+    fn total(&self, verdicts: &[Verdict]) -> f32 {
+        let applies = |verdict: &Verdict| verdict.outcome != Outcome::Skipped;
+        let mut judged = self.parts.iter().zip(verdicts).filter(|(part, v)| self.counts(part) && applies(v)).peekable();
+        match self.mode {
+            Mode::Binary => f32::from(judged.peek().is_some() && judged.all(|(_, verdict)| verdict.passed())),
             Mode::Sum => judged.map(|(part, verdict)| part.weight * verdict.reward).sum(),
-        };
-        Ok(Score { total, parts })
+        }
     }
 
     fn counts(&self, part: &Part) -> bool {
@@ -99,18 +124,26 @@ impl Rubric {
     }
 }
 
-/// One verdict, held to the contract: machinery that failed and rewards that are no numbers are errors.
-fn judge(part: &Part, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
-    if completion.len() > MAX_COMPLETION_BYTES {
-        return Ok(Verdict::zero(Outcome::Truncated, "the completion is longer than 256 KiB"));
+/// A verdict for each submission, held to the contract: machinery that failed, verdicts that are missing, and rewards
+/// that are no numbers are errors.
+fn judge(part: &Part, batch: &[Submission]) -> Result<Vec<Verdict>, VerifierError> {
+    let name = part.verifier.name();
+    let (read, long): (Vec<_>, Vec<_>) =
+        (0..batch.len()).partition(|&i| batch[i].completion.len() <= MAX_COMPLETION_BYTES);
+    let given: Vec<Submission> = read.iter().map(|&i| batch[i]).collect();
+    let verdicts = if given.is_empty() { Vec::new() } else { part.verifier.verify_batch(&given)? };
+    if let Some(first) = given.first().filter(|_| verdicts.len() != given.len()) {
+        let problem = format!("{} verdicts for a batch of {}", verdicts.len(), given.len());
+        return Err(VerifierError::infra(name, first.example, problem));
     }
-    let verdict = part.verifier.verify(example, completion)?;
-    if verdict.outcome == Outcome::Infra || !verdict.reward.is_finite() {
-        return Err(VerifierError::Infra {
-            verifier: part.verifier.name().into(),
-            id: example.id.clone(),
-            problem: format!("reward {}, outcome {:?}, {}", verdict.reward, verdict.outcome, verdict.reason),
-        });
+    for (submission, verdict) in given.iter().zip(&verdicts) {
+        if verdict.outcome == Outcome::Infra || !verdict.reward.is_finite() {
+            let problem = format!("reward {}, outcome {:?}, {}", verdict.reward, verdict.outcome, verdict.reason);
+            return Err(VerifierError::infra(name, submission.example, problem));
+        }
     }
-    Ok(verdict)
+    let unread = long.into_iter().map(|i| (i, Verdict::zero(Outcome::Truncated, "longer than 256 KiB")));
+    let mut placed: Vec<_> = read.into_iter().zip(verdicts).chain(unread).collect();
+    placed.sort_by_key(|(place, _)| *place);
+    Ok(placed.into_iter().map(|(_, verdict)| verdict).collect())
 }

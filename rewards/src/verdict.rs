@@ -14,12 +14,58 @@ pub trait Verifier: Send + Sync {
     /// Judges one completion. `Err` only when the verifier itself or the example is broken, as by a reference answer
     /// that cannot be parsed; never because of what the model wrote.
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError>;
+
+    /// How much of a group it must see at once.
+    fn scope(&self) -> Scope {
+        Scope::Completion
+    }
+
+    /// Judges several completions: one verdict each, in order. What a batch holds is up to the caller, unless
+    /// [`Verifier::scope`] asks for whole groups: then it is one group.
+    ///
+    /// To be overridden by verifiers that judge by comparison, that need more of a [`Submission`] than its text, or
+    /// that do better on many at once.
+    fn verify_batch(&self, batch: &[Submission]) -> Result<Vec<Verdict>, VerifierError> {
+        batch.iter().map(|submission| self.verify(submission.example, submission.completion)).collect()
+    }
+}
+
+/// What a verifier must see at once to judge.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// One completion: the verdict does not depend on the others of its batch.
+    #[default]
+    Completion,
+    /// All completions of a prompt, as a rule that compares their lengths does.
+    Group,
+}
+
+/// A completion handed in for judgement.
+#[derive(Debug, Clone, Copy)]
+pub struct Submission<'a> {
+    /// What was asked.
+    pub example: &'a Example,
+    /// What is judged: the start that the prompt prefilled, then the sampled text without the end token.
+    pub completion: &'a str,
+    /// Ids of the sampled tokens, the end token included; empty where only the text is known.
+    pub tokens: &'a [u32],
+    /// Whether the limit of tokens cut it.
+    pub truncated: bool,
+}
+
+impl<'a> Submission<'a> {
+    /// A whole completion of which only the text is known.
+    pub fn new(example: &'a Example, completion: &'a str) -> Self {
+        Self { example, completion, tokens: &[], truncated: false }
+    }
 }
 
 /// What a verifier says of one completion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// 0 for a wrong or malformed completion, 1 for a right one; finite, and between the two for partial credit.
+    /// 0 for a wrong or malformed completion, 1 for a right one; finite. Verifiers of one's own may go beyond, as for
+    /// partial credit or a penalty.
     pub reward: f32,
     /// How it came about; counted per step.
     pub outcome: Outcome,
@@ -51,8 +97,8 @@ impl Verdict {
     }
 }
 
-/// How a verdict came about. All but `Infra` are the model's doing and keep their reward: an outcome that is masked
-/// out instead would let the policy dodge a penalty.
+/// How a verdict came about. All but `Skipped` and `Infra` are the model's doing and keep their reward: an outcome that
+/// is masked out instead would let the policy dodge a penalty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -68,8 +114,23 @@ pub enum Outcome {
     Timeout,
     /// The completion made the verifier's worker crash.
     Crash,
+    /// The verifier does not apply to the example, and says so: the reward is left out of the total.
+    Skipped,
     /// The verifier's machinery failed. Never a reward: [`crate::Rubric::score`] turns it into an error.
     Infra,
+}
+
+impl Outcome {
+    /// Every outcome that a verdict in a [`crate::Score`] can have, with its name in metrics and files.
+    pub const COUNTED: [(Self, &'static str); 7] = [
+        (Self::Pass, "pass"),
+        (Self::Fail, "fail"),
+        (Self::Unparsed, "unparsed"),
+        (Self::Truncated, "truncated"),
+        (Self::Timeout, "timeout"),
+        (Self::Crash, "crash"),
+        (Self::Skipped, "skipped"),
+    ];
 }
 
 /// A verifier or an example is broken; the completion is not to blame.
@@ -115,5 +176,10 @@ impl VerifierError {
     /// A configuration that makes no sense.
     pub fn config(verifier: &str, problem: impl Into<String>) -> Self {
         Self::Config { verifier: verifier.into(), problem: problem.into() }
+    }
+
+    /// Machinery that failed while `verifier` judged `example`.
+    pub fn infra(verifier: &str, example: &Example, problem: impl Into<String>) -> Self {
+        Self::Infra { verifier: verifier.into(), id: example.id.clone(), problem: problem.into() }
     }
 }

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use reckon_datasets::Example;
-use reckon_rewards::{KINDS, MAX_COMPLETION_BYTES, Outcome, Rubric, RubricConfig};
+use reckon_rewards::{
+    KINDS, MAX_COMPLETION_BYTES, Mode, Outcome, Part, Registry, Rubric, RubricConfig, Scope, Submission, Verdict,
+    Verifier, VerifierError,
+};
 
 fn example() -> Example {
     Example { id: "1".into(), question: "?".into(), answer: "4".into(), info: Default::default() }
@@ -48,7 +51,8 @@ fn a_completion_beyond_the_limit_is_truncated() {
 fn a_config_that_makes_no_sense_is_refused_by_name() {
     for (config, expected) in [
         ("kind = 'countdwon'", "did you mean `countdown`?"),
-        ("kind = 'llm_judge'", "`format`, `exact`, `numeric`, `choice`, `regex`, `countdown`"),
+        ("kind = 'llm_judge'", "`format`, `exact`, `numeric`, `choice`, `regex`, `countdown`, `rust`"),
+        ("kind = 'rust'\nverifier = 'mine'", "no verifier `mine` is linked into this program (linked: none)"),
         ("weight = 1", "has no `kind`"),
         ("kind = 'exact'\nignorecase = true", "unknown field `ignorecase`, expected one of `trim`, `ignore_case`"),
         ("kind = 'exact'\nextract = {form = 'tag'}", "unknown field `form`"),
@@ -78,10 +82,93 @@ fn a_config_that_makes_no_sense_is_refused_by_name() {
 #[test]
 fn a_config_survives_being_written_and_read() {
     for kind in KINDS {
-        let extra = if *kind == "regex" { "pattern = 'x'" } else { "" };
+        let extra = match *kind {
+            "regex" => "pattern = 'x'",
+            "rust" => "verifier = 'x'\noptions = {depth = 3}",
+            _ => "",
+        };
         let text = format!("mode = 'sum'\n[[verifiers]]\nkind = '{kind}'\nname = 'n'\nweight = 0.5\n{extra}");
         let config: RubricConfig = toml::from_str(&text).unwrap();
         assert_eq!(toml::from_str::<RubricConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
         assert_eq!(serde_json::from_str::<RubricConfig>(&serde_json::to_string(&config).unwrap()).unwrap(), config);
     }
+}
+
+/// Passes the shortest completions of a batch; says of `skip` that it does not apply.
+struct Shortest;
+
+impl Verifier for Shortest {
+    fn name(&self) -> &str {
+        "shortest"
+    }
+
+    fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
+        Ok(self.verify_batch(&[Submission::new(example, completion)])?.remove(0))
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Group
+    }
+
+    fn verify_batch(&self, batch: &[Submission]) -> Result<Vec<Verdict>, VerifierError> {
+        let shortest = batch.iter().map(|s| s.completion.len()).min();
+        let judge = |s: &Submission| match s.completion {
+            "skip" => Verdict::zero(Outcome::Skipped, "told to"),
+            text if Some(text.len()) == shortest => Verdict::pass(text, "shortest"),
+            text => Verdict::fail(text, "longer"),
+        };
+        let drop = batch.iter().any(|s| s.completion == "drop");
+        Ok(batch.iter().skip(usize::from(drop)).map(judge).collect())
+    }
+}
+
+fn shortest(mode: Mode) -> Rubric {
+    Rubric::new(mode, vec![Part { verifier: Box::new(Shortest), weight: 0.5, required: true }]).unwrap()
+}
+
+fn scores(rubric: &Rubric, completions: &[&str]) -> Result<Vec<f32>, VerifierError> {
+    let example = example();
+    let batch: Vec<_> = completions.iter().map(|text| Submission::new(&example, text)).collect();
+    Ok(rubric.score_batch(&batch)?.iter().map(|score| score.total).collect())
+}
+
+#[test]
+fn a_verifier_of_scope_group_sees_the_whole_batch() {
+    let long = "x".repeat(MAX_COMPLETION_BYTES + 1);
+    let rubric = shortest(Mode::Binary);
+    assert_eq!(rubric.scope(), Scope::Group);
+    assert_eq!(scores(&rubric, &["abc", &long, "a", "ab", "b"]).unwrap(), [0.0, 0.0, 1.0, 0.0, 1.0]);
+    assert!(scores(&rubric, &[]).unwrap().is_empty());
+}
+
+#[test]
+fn a_part_that_does_not_apply_is_left_out_of_the_total() {
+    assert_eq!(scores(&shortest(Mode::Sum), &["a", "skip"]).unwrap(), [0.5, 0.0]);
+    // A binary reward is not earned by a rubric of which nothing applies.
+    assert_eq!(scores(&shortest(Mode::Binary), &["a", "skip"]).unwrap(), [1.0, 0.0]);
+    let exact = toml::from_str::<RubricConfig>("[[verifiers]]\nkind = 'exact'\nextract = {from = 'whole'}").unwrap();
+    let exact = Part { verifier: exact.verifiers[0].build().unwrap(), weight: 1.0, required: true };
+    let both = vec![Part { verifier: Box::new(Shortest), weight: 1.0, required: true }, exact];
+    let example = Example { answer: "skip".into(), ..example() };
+    assert_eq!(Rubric::new(Mode::Binary, both).unwrap().score(&example, "skip").unwrap().total, 1.0);
+}
+
+#[test]
+fn a_verdict_that_is_missing_is_an_error_and_never_a_reward() {
+    let error = scores(&shortest(Mode::Binary), &["a", "drop"]).unwrap_err().to_string();
+    assert!(error.contains("1 verdicts for a batch of 2"), "{error}");
+}
+
+#[test]
+fn a_linked_verifier_is_built_from_the_options_in_the_config() {
+    let registry = Registry::default().with("shortest", |name, options| match options.get("depth") {
+        Some(depth) => Err(VerifierError::config(name, format!("depth {depth}"))),
+        None => Ok(Box::new(Shortest)),
+    });
+    let build = |extra: &str| {
+        let text = format!("[[verifiers]]\nkind = 'rust'\nname = 'n'\nverifier = 'shortest'\n{extra}");
+        Rubric::from_config_with(&toml::from_str(&text).unwrap(), &registry)
+    };
+    assert_eq!(build("").unwrap().names(), ["shortest"]);
+    assert_eq!(build("options = {depth = 3}").err().unwrap().to_string(), "verifier `n` is misconfigured: depth 3");
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use reckon_rewards::Rubric;
+use reckon_rewards::{Registry, Rubric};
 
 use super::{builtin, load_model, read_text};
 use crate::config::TrainConfig;
@@ -32,7 +32,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: Args) -> Result<()> {
+pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let (text, source) = match &args.config {
         Some(path) => (read_text(path)?, path.display().to_string()),
         None => (builtin::CONFIG.to_owned(), "the embedded config".to_owned()),
@@ -42,7 +42,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         config.model.path = model;
     }
     let policy = Policy::new(load_model(&config.model.path)?, false, config.compute.threads());
-    let scorer = Scorer::new(Rubric::from_config(&config.rubric)?)?;
+    let scorer = Scorer::new(Rubric::from_config_with(&config.rubric, registry)?)?;
     let trainer = Trainer::new(config, policy, scorer)?;
     let mut sampling = trainer.sampling().clone();
     if args.greedy {

@@ -11,9 +11,11 @@ mod train;
 mod verify;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use reckon_rewards::Registry;
 
 use crate::model::folder::ModelFolder;
 
@@ -41,15 +43,29 @@ enum Command {
     Bench(bench::Args),
 }
 
+/// A whole program: parses the command line, runs the subcommand with the verifiers of `registry` beside the built-in
+/// ones, and prints the chain of causes of an error. The code is 0 for success and 1 for failure; wrong usage ends the
+/// process with 2 at once.
+pub fn main(registry: &Registry) -> ExitCode {
+    match Cli::parse().run(registry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.chain().skip(1).for_each(|cause| eprintln!("  because: {cause}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 impl Cli {
-    /// Runs the subcommand.
-    pub fn run(self) -> Result<()> {
+    /// Runs the subcommand, with the verifiers of `registry` beside the built-in ones.
+    pub fn run(self, registry: &Registry) -> Result<()> {
         match self.command {
-            Command::Train(args) => train::run(args),
+            Command::Train(args) => train::run(args, registry),
             Command::Sft(args) => sft::run(args),
-            Command::Eval(args) => eval::run(args),
+            Command::Eval(args) => eval::run(args, registry),
             Command::Sample(args) => sample::run(args),
-            Command::Verify(args) => verify::run(args),
+            Command::Verify(args) => verify::run(args, registry),
             Command::Bench(args) => bench::run(args),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use reckon_rewards::Rubric;
+use reckon_rewards::{Registry, Rubric};
 
 use super::{builtin, load_model, read_text, run};
 use crate::checkpoint::{RunFolder, write_file};
@@ -37,12 +37,12 @@ pub(super) struct Args {
     dry_run: bool,
 }
 
-pub(super) fn run(args: Args) -> Result<()> {
+pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     if let Some(path) = args.resume {
         let folder = RunFolder::resume(path)?;
         let text = read_text(&folder.config())?;
         let config = strict::load(&text, &folder.config().display().to_string(), &[])?;
-        let mut trainer = build(config)?;
+        let mut trainer = build(config, registry)?;
         let resumed = run::restore(&mut trainer, &folder)?;
         eprintln!(
             "{} at step {}",
@@ -56,7 +56,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         None => (builtin::CONFIG.to_owned(), "the embedded config".to_owned()),
     };
     let config: TrainConfig = strict::load(&text, &source, &args.sets)?;
-    let trainer = build(config)?;
+    let trainer = build(config, registry)?;
     if args.dry_run {
         return dry_run(&trainer);
     }
@@ -65,11 +65,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     train(&mut { trainer }, &folder)
 }
 
-fn build(config: TrainConfig) -> Result<Trainer> {
+fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
     config.validate()?;
     let threads = config.compute.threads();
     let policy = Policy::new(load_model(&config.model.path)?, config.compute.recompute, threads);
-    let scorer = Scorer::new(Rubric::from_config(&config.rubric)?)?;
+    let scorer = Scorer::new(Rubric::from_config_with(&config.rubric, registry)?)?;
     Trainer::new(config, policy, scorer)
 }
 
@@ -126,16 +126,12 @@ fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
     let bar = Progress::steps(steps, "train");
     let mut after = None;
     while trainer.progress.step < steps && !stop.load(Ordering::Relaxed) {
-        let (mut record, groups) = match trainer.step() {
-            Ok(done) => done,
-            Err(error) => {
-                run::save(trainer, folder)?;
-                return Err(error.context("the run stopped; its last state is saved"));
-            }
-        };
+        let done = trainer.step();
+        let (mut record, groups) = saved_on_error(trainer, folder, done)?;
         let step = trainer.progress.step;
         if step.is_multiple_of(trainer.config.eval.every) || step == steps {
-            after = held_out(trainer)?;
+            let found = held_out(trainer);
+            after = saved_on_error(trainer, folder, found)?;
             if let Some(evaluation) = &after {
                 evaluation.record(&mut record);
                 if trainer.progress.best.is_none_or(|(best, _)| evaluation.accuracy > best) {
@@ -160,6 +156,14 @@ fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
         print_summary(&before, &after);
     }
     Ok(())
+}
+
+/// A broken verifier, among others, stops the run; what was learnt stays.
+fn saved_on_error<T>(trainer: &Trainer, folder: &RunFolder, result: Result<T>) -> Result<T> {
+    result.or_else(|error| {
+        run::save(trainer, folder)?;
+        Err(error.context("the run stopped; its last state is saved"))
+    })
 }
 
 /// The held-out evaluation before step 1, and the checkpoint of step 0. Both are made again on resume only if missing.

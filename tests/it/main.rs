@@ -11,3 +11,5 @@ mod models;
 mod oracle;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
+/// A broken verifier stops a run with a checkpoint.
+mod stopping;

@@ -1,0 +1,64 @@
+//! `reckon verify`: verdicts without a model, a file an action.
+
+mod score;
+
+use anyhow::{Context, Result, bail};
+use reckon_datasets::Example;
+use reckon_rewards::{Registry, Verifier, VerifierConfig};
+use serde_json::{Map, Value, json};
+
+/// Arguments of `reckon verify`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Score a JSON Lines file of `{"answer": reference, "completion": text, ...}`.
+    Score(score::Args),
+}
+
+pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
+    match args.action {
+        Action::Score(args) => score::run(args, registry),
+    }
+}
+
+/// A verifier named on the command line.
+#[derive(Debug, clap::Args)]
+struct VerifierArgs {
+    /// Which verifier, as in a config: `numeric`, `countdown`, `python` and so on.
+    #[arg(long)]
+    kind: String,
+    /// An option of that kind, such as `--set entry=mine.py:verify`; the value is JSON, or text where it is not.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+impl VerifierArgs {
+    fn build(&self, registry: &Registry) -> Result<Box<dyn Verifier>> {
+        let mut table = Map::from_iter([("kind".to_owned(), json!(self.kind))]);
+        for set in &self.sets {
+            let (key, text) = set.split_once('=').with_context(|| format!("`--set {set}` is not KEY=VALUE"))?;
+            table.insert(key.to_owned(), serde_json::from_str(text).unwrap_or_else(|_| json!(text)));
+        }
+        let config: VerifierConfig = serde_json::from_value(Value::Object(table))?;
+        Ok(config.build_with(registry)?)
+    }
+}
+
+/// An example and a completion; other columns go to `info`, where countdown finds its numbers and target.
+fn row(mut row: Map<String, Value>, line: usize) -> Result<(Example, String)> {
+    let mut text = |name: &str| match row.remove(name) {
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        Some(other) => bail!("column \"{name}\" holds {other}, not a text or a number"),
+        None => Ok(None),
+    };
+    let completion = text("completion")?.context("no column \"completion\"")?;
+    let answer = text("answer")?.unwrap_or_default();
+    let question = text("question")?.unwrap_or_default();
+    Ok((Example { id: format!("line {line}"), question, answer, info: row }, completion))
+}
