@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    Choice, ChoiceOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format, FormatOptions, Mode, Numeric,
-    NumericOptions, Pattern, PatternOptions, Registry, RustOptions, Verifier, VerifierError,
+    Choice, ChoiceOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format, FormatOptions, Instructions,
+    InstructionsOptions, JsonSchema, JsonSchemaOptions, Language, LanguageOptions, Length, LengthOptions, Logic,
+    LogicOptions, Mode, Numeric, NumericOptions, Pattern, PatternOptions, Registry, Repetition, RepetitionOptions,
+    RustOptions, Verifier, VerifierError,
 };
 
 /// The `[rubric]` table.
@@ -30,7 +32,7 @@ pub struct VerifierConfig {
     /// What metrics call it; the kind when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its share of a sum (default 1); 0 = logged only.
+    /// Its share of a sum (default 1, and 0 for shaping terms); 0 = logged only.
     pub weight: f32,
     /// Whether a binary total needs it to pass (default true).
     pub required: bool,
@@ -86,12 +88,28 @@ kinds! {
     "choice" => Choice(ChoiceOptions) builds Choice,
     "regex" => Regex(PatternOptions) builds Pattern,
     "countdown" => Countdown(CountdownOptions) builds Countdown,
+    "logic" => Logic(LogicOptions) builds Logic,
+    "json_schema" => JsonSchema(JsonSchemaOptions) builds JsonSchema,
+    "instructions" => Instructions(InstructionsOptions) builds Instructions,
+    "language" => Language(LanguageOptions) builds Language,
+    "repetition" => Repetition(RepetitionOptions) builds Repetition,
+    "length" => Length(LengthOptions) builds Length,
+}
+
+impl VerifierOptions {
+    /// Shaping terms say how a completion is written, not whether it is right: they are logged unless asked for.
+    fn default_weight(&self) -> f32 {
+        match self {
+            Self::Language(_) | Self::Repetition(_) | Self::Length(_) => 0.0,
+            _ => 1.0,
+        }
+    }
 }
 
 impl VerifierConfig {
-    /// Weight 1, required, named after its kind.
+    /// Default weight, required, named after its kind.
     pub fn new(options: VerifierOptions) -> Self {
-        Self { name: None, weight: 1.0, required: true, options }
+        Self { name: None, weight: options.default_weight(), required: true, options }
     }
 
     /// The verifier that this describes, of those in this crate.
@@ -119,10 +137,11 @@ impl TryFrom<Map<String, Value>> for VerifierConfig {
         }
         let within = |error| format!("verifier of kind `{kind}`: {error}");
         let name = take(&mut map, "name").map_err(within)?;
-        let weight = take(&mut map, "weight").map_err(within)?.unwrap_or(1.0);
+        let weight = take(&mut map, "weight").map_err(within)?;
         let required = take(&mut map, "required").map_err(within)?.unwrap_or(true);
-        let options = serde_json::from_value(Value::Object(map)).map_err(|error| within(error.to_string()))?;
-        Ok(Self { name, weight, required, options })
+        let options: VerifierOptions =
+            serde_json::from_value(Value::Object(map)).map_err(|error| within(error.to_string()))?;
+        Ok(Self { name, weight: weight.unwrap_or_else(|| options.default_weight()), required, options })
     }
 }
 

@@ -13,6 +13,8 @@ pub enum AnswerFrom {
     Tag,
     /// The last line that is not blank, after the last closed think block.
     LastLine,
+    /// Everything after the last closed think block.
+    AfterThoughts,
     /// The whole completion, thoughts included.
     Whole,
 }
@@ -66,6 +68,7 @@ impl Extractor {
     pub fn answer<'a>(&self, completion: &'a str) -> Result<&'a str, &'static str> {
         match self.from {
             AnswerFrom::Whole => Ok(completion),
+            AnswerFrom::AfterThoughts => self.after_thoughts(completion).map(str::trim),
             AnswerFrom::LastLine => {
                 let line = self.after_thoughts(completion)?.trim_end().lines().next_back();
                 line.map(str::trim).filter(|line| !line.is_empty()).ok_or("there is no line after the thoughts")

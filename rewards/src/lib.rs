@@ -2,8 +2,10 @@
 //! evaluation of model text by anything but the small parsers in this crate.
 //!
 //! Read it in this order: [`Verifier`] and [`Verdict`] are the contract; [`Rubric`] turns several verdicts into one
-//! reward; [`VerifierConfig`] is how a config file names them, and [`Registry`] how a program brings its own; [`Extractor`] finds the answer in a completion; and
-//! each verifier has a file of its own: [`Format`], [`Exact`], [`Numeric`], [`Choice`], [`Pattern`], [`Countdown`].
+//! reward; [`VerifierConfig`] is how a config file names them, and [`Registry`] how a program brings its own;
+//! [`Extractor`] finds the answer in a completion; and each verifier has a file of its own: [`Format`], [`Exact`],
+//! [`Numeric`], [`Choice`], [`Pattern`], [`Countdown`], [`Logic`], [`JsonSchema`], [`Instructions`], and the shaping
+//! terms [`Language`], [`Repetition`] and [`Length`].
 //! `rewards/README.md` states every rule and config key in tables.
 //!
 //! A wrong or malformed completion is a [`Verdict`] with reward 0. An `Err` means that the verifier or the example is
@@ -34,12 +36,20 @@ mod countdown;
 mod exact;
 mod extract;
 mod format;
+mod instructions;
+mod json;
+mod json_schema;
+mod language;
+mod length;
+mod logic;
 mod numeric;
 mod pattern;
 mod rational;
 mod registry;
+mod repetition;
 mod rubric;
 mod verdict;
+mod words;
 
 pub use choice::{Choice, ChoiceOptions};
 pub use config::{KINDS, RubricConfig, VerifierConfig, VerifierOptions};
@@ -47,9 +57,15 @@ pub use countdown::{Countdown, CountdownOptions};
 pub use exact::{Exact, ExactOptions};
 pub use extract::{AnswerFrom, ExtractOptions, Extractor};
 pub use format::{Format, FormatOptions};
+pub use instructions::{Credit, Instructions, InstructionsOptions, Strictness};
+pub use json_schema::{JsonSchema, JsonSchemaOptions};
+pub use language::{Language, LanguageOptions};
+pub use length::{Length, LengthOptions, LengthUnit};
+pub use logic::{Logic, LogicOptions};
 pub use numeric::{Numeric, NumericOptions, Percent};
 pub use pattern::{MatchMode, Pattern, PatternOptions};
 pub use rational::Rational;
 pub use registry::{Registry, RustOptions};
+pub use repetition::{Repetition, RepetitionOptions};
 pub use rubric::{MAX_COMPLETION_BYTES, Mode, Part, Rubric, Score};
 pub use verdict::{Outcome, Scope, Submission, Verdict, Verifier, VerifierError};

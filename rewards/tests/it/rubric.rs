@@ -1,5 +1,4 @@
 //! Configs become rubrics, or errors that say what to change; verdicts become totals.
-#![allow(clippy::unwrap_used)]
 
 use reckon_datasets::Example;
 use reckon_rewards::{
@@ -51,7 +50,7 @@ fn a_completion_beyond_the_limit_is_truncated() {
 fn a_config_that_makes_no_sense_is_refused_by_name() {
     for (config, expected) in [
         ("kind = 'countdwon'", "did you mean `countdown`?"),
-        ("kind = 'llm_judge'", "`format`, `exact`, `numeric`, `choice`, `regex`, `countdown`, `rust`"),
+        ("kind = 'llm_judge'", "`format`, `exact`, `numeric`, `choice`, `regex`, `countdown`, `logic`"),
         ("kind = 'rust'\nverifier = 'mine'", "no verifier `mine` is linked into this program (linked: none)"),
         ("weight = 1", "has no `kind`"),
         ("kind = 'exact'\nignorecase = true", "unknown field `ignorecase`, expected one of `trim`, `ignore_case`"),
@@ -85,6 +84,7 @@ fn a_config_survives_being_written_and_read() {
         let extra = match *kind {
             "regex" => "pattern = 'x'",
             "rust" => "verifier = 'x'\noptions = {depth = 3}",
+            "length" => "rule = 'cosine'\nmax = 9\nof = {kind = 'exact'}",
             _ => "",
         };
         let text = format!("mode = 'sum'\n[[verifiers]]\nkind = '{kind}'\nname = 'n'\nweight = 0.5\n{extra}");

@@ -1,29 +1,16 @@
 //! What each verifier says, as tables: config, reference, then completions with their outcomes.
-#![allow(clippy::unwrap_used)]
 
+use crate::common::verifier;
 use reckon_datasets::Example;
-use reckon_rewards::{Outcome, Verifier, VerifierConfig};
+use reckon_rewards::Outcome;
 use serde_json::json;
 
-fn verifier(config: &str) -> Box<dyn Verifier> {
-    toml::from_str::<VerifierConfig>(config).unwrap().build().unwrap()
-}
-
 fn example(answer: &str) -> Example {
-    let info = json!({"numbers": [3, 4, 7, 2], "target": 47});
-    let info = info.as_object().unwrap().clone();
-    Example { id: "row-9".into(), question: "?".into(), answer: answer.into(), info }
+    crate::common::example(answer, json!({"numbers": [3, 4, 7, 2], "target": 47}))
 }
 
-/// Rows are answers, wrapped in an answer block unless they bring a tag of their own.
 fn check(config: &str, reference: &str, rows: &[(&str, Outcome)]) {
-    let (verifier, example) = (verifier(config), example(reference));
-    for (answer, outcome) in rows {
-        let wrapped = if answer.contains('<') { (*answer).into() } else { format!("<answer>{answer}</answer>") };
-        let verdict = verifier.verify(&example, &wrapped).unwrap();
-        assert_eq!(verdict.outcome, *outcome, "{config}: {answer:?}: {verdict:?}");
-        assert_eq!(verdict.reward, f32::from(verdict.passed()), "{answer:?}");
-    }
+    crate::common::check(config, &example(reference), rows);
 }
 
 use Outcome::{Fail, Pass, Unparsed};

@@ -1,5 +1,4 @@
 //! Every verifier gives a verdict on any text, and full reward to the reference.
-#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use reckon_datasets::Example;
@@ -15,6 +14,9 @@ const CONFIGS: &[(&str, &str)] = &[
     (r#"{"kind": "regex", "pattern": "\\d+"}"#, ""),
     (r#"{"kind": "countdown"}"#, ""),
     (r#"{"kind": "countdown", "unary_minus": true, "equals_target": true, "extract": {"from": "whole"}}"#, ""),
+    (r#"{"kind": "logic", "extract": {"from": "whole"}}"#, "B: 3, km: 7"),
+    (r#"{"kind": "json_schema", "schema": {"minimum": 4}, "extract": {"from": "after_thoughts"}}"#, ""),
+    (r#"{"kind": "instructions", "strictness": "loose"}"#, ""),
 ];
 
 fn build(config: &str) -> Box<dyn Verifier> {
@@ -22,7 +24,17 @@ fn build(config: &str) -> Box<dyn Verifier> {
 }
 
 fn example(answer: &str, numbers: &[i64], target: i64) -> Example {
-    let info = json!({"numbers": numbers, "target": target}).as_object().unwrap().clone();
+    let followed = json!([{"num_sentences": 2, "relation": "at least"}, {"capital_frequency": 1,
+        "capital_relation": "at least"}, {"num_highlights": 1}, {"language": "en"}, {}]);
+    let ids = json!([
+        "length_constraints:number_sentences",
+        "change_case:capital_word_frequency",
+        "detectable_format:number_highlighted_sections",
+        "language:response_language",
+        "combination:two_responses"
+    ]);
+    let info = json!({"numbers": numbers, "target": target, "instruction_id_list": ids, "kwargs": followed});
+    let info = info.as_object().unwrap().clone();
     Example { id: "1".into(), question: "?".into(), answer: answer.into(), info }
 }
 

@@ -1,0 +1,19 @@
+//! The one integration crate of the verifiers.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+/// What the tables of verdicts share.
+mod common;
+/// IFEval's instructions, each followed and broken.
+mod instructions;
+/// Answers against schemas.
+mod json_schema;
+/// Assignments of values to names.
+mod logic;
+/// Configs become rubrics, verdicts totals.
+mod rubric;
+/// Terms that say how a completion is written.
+mod shaping;
+/// Any text gets a verdict.
+mod total;
+/// What the plain verifiers say, as tables.
+mod verdicts;
