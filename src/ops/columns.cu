@@ -1,0 +1,54 @@
+// Sums over rows: gradients of norms' weights and of biases. Two passes, so that all of the card takes part and the
+// order of summation is the same whatever the card: each block sums a stretch of rows, then the stretches are added.
+#include "device.cuh"
+
+// partial (stretches, k): block (c, s) sums columns 64 c .. of the rows of stretch s. Where `factors` is given the
+// terms are dy x factor, the gradient of a norm's weight; else dy, the gradient of a bias. Rows are laid out as in
+// rms_norm.cu.
+extern "C" __global__ void __launch_bounds__(256)
+    column_partials(const bf16* __restrict__ dy, const bf16* __restrict__ x, const float* __restrict__ factors,
+                    float* __restrict__ partial, uint32_t rows, uint32_t k, uint32_t heads, uint32_t stride,
+                    uint32_t stretch) {
+    SHARED(float, sums, 8 * 64);
+    const uint32_t column = blockIdx.x * 64 + lane_id() * 2;
+    const uint32_t end = min(rows, (blockIdx.y + 1) * stretch);
+    float low = 0, high = 0;
+    for (uint32_t row = blockIdx.y * stretch + warp_id(); row < end && column < k; row += 8) {
+        const size_t at = static_cast<size_t>(row / heads) * stride + row % heads * k + column;
+        float first = to_float(dy[at]), second = to_float(dy[at + 1]);
+        if (factors) {
+            first *= to_float(x[at]) * factors[row];
+            second *= to_float(x[at + 1]) * factors[row];
+        }
+        low += first;
+        high += second;
+    }
+    sums[warp_id() * 64 + lane_id() * 2] = low;
+    sums[warp_id() * 64 + lane_id() * 2 + 1] = high;
+    __syncthreads();
+    const uint32_t out = blockIdx.x * 64 + threadIdx.x;
+    if (threadIdx.x >= 64 || out >= k) return;
+    float total = 0;
+    for (int w = 0; w < 8; w++) total += sums[w * 64 + threadIdx.x];
+    partial[static_cast<size_t>(blockIdx.y) * k + out] = total;
+}
+EXPORT(column_partials)
+
+// sum (k) += the stretches of partial, in order.
+extern "C" __global__ void __launch_bounds__(256)
+    column_total(const float* __restrict__ partial, float* __restrict__ sum, uint32_t k, uint32_t stretches) {
+    const uint32_t column = blockIdx.x * 256 + threadIdx.x;
+    if (column >= k) return;
+    float total = 0;
+    for (uint32_t s = 0; s < stretches; s++) total += partial[static_cast<size_t>(s) * k + column];
+    sum[column] += total;
+}
+EXPORT(column_total)
+
+// Writes b (n) into every row of y: a bias, ready for a product to add to.
+extern "C" __global__ void __launch_bounds__(256)
+    fill_rows(const bf16* __restrict__ b, bf16* __restrict__ y, uint32_t n, uint64_t values) {
+    const uint64_t i = (static_cast<uint64_t>(blockIdx.x) * 256 + threadIdx.x) * 8;
+    if (i < values) *reinterpret_cast<Eight*>(y + i) = *reinterpret_cast<const Eight*>(b + i % n);
+}
+EXPORT(fill_rows)
