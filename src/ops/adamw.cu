@@ -24,30 +24,39 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 EXPORT(adamw_update)
 
+// A number in [0, 1) that depends on a value's place and on the update alone.
+__device__ inline float uniform(uint64_t place, uint32_t count) {
+    uint64_t x = (place + 1) * 0x9e3779b97f4a7c15u ^ static_cast<uint64_t>(count) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 31) * 0x94d049bb133111ebu;
+    return static_cast<float>((x ^ x >> 29) >> 40) * 0x1p-24f;
+}
+
 // The same with moments of eight bits, after Dettmers et al. 2021, arXiv:2110.02861: a block of 256 values shares its
-// largest magnitude, and a code is its share of it, on a curve that keeps small values apart: the square root for m
-// (signed), the fourth root for v. A positive v never becomes code 0, which would make its weight jump.
+// largest magnitude, and a code is the logarithm of a value's share of it: `2^((c - 127) / 8)` for m, with a sign,
+// `2^((c - 255) / 10)` for v; code 0 is zero. Codes are rounded up or down at random, so that what decays by less than
+// a code in an update decays all the same. A positive v never becomes 0, which would make its weight jump.
 extern "C" __global__ void __launch_bounds__(256)
     adamw_update_8bit(float* __restrict__ w, bf16* __restrict__ copy, const float* __restrict__ g,
                       int8_t* __restrict__ m, uint8_t* __restrict__ v, float* __restrict__ m_largest,
-                      float* __restrict__ v_largest, uint64_t n, Update u) {
+                      float* __restrict__ v_largest, uint64_t n, Update u, uint32_t count) {
     SHARED(float, scratch, 8);
     const uint64_t i = static_cast<uint64_t>(blockIdx.x) * 256 + threadIdx.x;
     float first = 0, second = 0;
     if (i < n) {
-        const float gradient = g[i] * u.scale, root = m[i] / 127.0f, share = v[i] / 255.0f;
-        first = u.beta1 * (root * fabsf(root) * m_largest[blockIdx.x]) + (1.0f - u.beta1) * gradient;
-        second = u.beta2 * (share * share * (share * share) * v_largest[blockIdx.x]) +
-                 (1.0f - u.beta2) * gradient * gradient;
+        const int code = m[i], magnitude = code < 0 ? -code : code;
+        const float old_m = magnitude ? copysignf(exp2f((magnitude - 127) / 8.0f), static_cast<float>(code)) : 0.0f;
+        const float old_v = v[i] ? exp2f((v[i] - 255) / 10.0f) : 0.0f, gradient = g[i] * u.scale;
+        first = u.beta1 * (old_m * m_largest[blockIdx.x]) + (1.0f - u.beta1) * gradient;
+        second = u.beta2 * (old_v * v_largest[blockIdx.x]) + (1.0f - u.beta2) * gradient * gradient;
         w[i] = moved(u, w[i], first, second);
         copy[i] = to_bf16(w[i]);
     }
     const float m_top = block_max(fabsf(first), scratch), v_top = block_max(second, scratch);
     if (i < n) {
-        const float root = m_top > 0 ? sqrtf(fabsf(first) / m_top) : 0;
-        const float share = v_top > 0 ? sqrtf(sqrtf(second / v_top)) : 0;
-        m[i] = static_cast<int8_t>(copysignf(roundf(127.0f * root), first));
-        v[i] = static_cast<uint8_t>(second > 0 ? fmaxf(1.0f, roundf(255.0f * share)) : 0.0f);
+        const float m_code = 127.0f + 8.0f * log2f(fabsf(first) / m_top) + uniform(i, 2 * count);
+        const float v_code = 255.0f + 10.0f * log2f(second / v_top) + uniform(i, 2 * count + 1);
+        m[i] = static_cast<int8_t>(first != 0 ? copysignf(fminf(fmaxf(floorf(m_code), 0.0f), 127.0f), first) : 0.0f);
+        v[i] = static_cast<uint8_t>(second > 0 ? fminf(fmaxf(floorf(v_code), 1.0f), 255.0f) : 0.0f);
     }
     if (threadIdx.x == 0) {
         m_largest[blockIdx.x] = m_top;

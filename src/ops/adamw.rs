@@ -21,11 +21,17 @@ pub struct Step {
     pub count: u64,
 }
 
+impl Step {
+    /// What corrects the bias of the two moments: `1 / (1 - beta^count)`.
+    pub fn corrections(&self) -> [f32; 2] {
+        let power = self.count.min(i32::MAX as u64) as i32;
+        [self.beta1, self.beta2].map(|beta| (1.0 / (1.0 - f64::from(beta).powi(power))) as f32)
+    }
+}
+
 /// `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g²`, `w -= lr (m̂ / (sqrt(v̂) + eps) + decay w)`.
 pub fn update(step: Step, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
-    let power = step.count.min(i32::MAX as u64) as i32;
-    let correct1 = (1.0 / (1.0 - f64::from(step.beta1).powi(power))) as f32;
-    let correct2 = (1.0 / (1.0 - f64::from(step.beta2).powi(power))) as f32;
+    let [correct1, correct2] = step.corrections();
     vectorised(
         #[inline(always)]
         || {

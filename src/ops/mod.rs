@@ -12,6 +12,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod device;
 pub mod embedding;
 pub mod linear;
 pub mod linear_logprob;

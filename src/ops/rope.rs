@@ -22,6 +22,11 @@ impl RopeTable {
         Self { half: frequencies.len(), cos: table(f64::cos), sin: table(f64::sin) }
     }
 
+    /// Cosines and sines `(positions, D / 2)`, for a device.
+    pub fn tables(&self) -> (&[f32], &[f32]) {
+        (&self.cos, &self.sin)
+    }
+
     /// How many positions the table holds.
     pub fn positions(&self) -> usize {
         self.cos.len() / self.half.max(1)

@@ -5,6 +5,10 @@
 mod folders;
 /// Every weight gets the gradient that finite differences say.
 mod gradients;
+/// A device whose kernels run on this machine's processor.
+mod host_device;
+/// Each kernel agrees with its CPU twin.
+mod kernels;
 /// Models and batches that several tests use.
 mod models;
 /// Logits equal those of candle's own models.

@@ -50,7 +50,7 @@ impl Heads {
     }
 
     /// `1 / sqrt(D)`.
-    fn scale(&self) -> f32 {
+    pub(super) fn scale(&self) -> f32 {
         1.0 / (self.size as f32).sqrt()
     }
 }

@@ -1,0 +1,103 @@
+//! `linear_logprob` on a device: the formulas of `ops/linear_logprob.rs`, in chunks of rows so that logits and their
+//! gradient never take more than [`CHUNK_BYTES`], whatever the vocabulary.
+
+use anyhow::Result;
+use half::bf16;
+
+use super::kernels::{Logits, logprobs, logprobs_backward};
+use super::products::{backward_input, backward_weight, forward_wide};
+use super::{Buffer, Class, Device, View};
+
+/// Most memory that a chunk takes: its logits in fp32 and their gradient in bf16.
+const CHUNK_BYTES: usize = 256 << 20;
+/// Most rows of a chunk: more make no product faster.
+const CHUNK_ROWS: usize = 1024;
+
+/// Output matrix and temperature.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    /// `(V, K)`.
+    pub w: View<'a, bf16>,
+    /// Values in a row.
+    pub k: usize,
+    /// Divides the logits.
+    pub temperature: f32,
+}
+
+impl Head<'_> {
+    fn columns(&self) -> usize {
+        self.w.len() / self.k
+    }
+
+    /// Rows of a chunk.
+    fn rows(&self) -> usize {
+        (CHUNK_BYTES / (self.columns() * (size_of::<f32>() + size_of::<bf16>()))).clamp(1, CHUNK_ROWS)
+    }
+
+    /// Ranges of the rows of the chunks of `count` rows.
+    fn chunks(&self, count: usize) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        let rows = self.rows();
+        (0..count).step_by(rows).map(move |start| start..(start + rows).min(count))
+    }
+}
+
+/// What chunks use again.
+#[derive(Debug)]
+pub struct Scratch {
+    logits: Buffer<f32>,
+    d_logits: Buffer<bf16>,
+    logprobs: Buffer<f32>,
+    entropies: Buffer<f32>,
+    lses: Buffer<f32>,
+}
+
+impl Scratch {
+    /// Nothing yet; grows to what is asked.
+    pub fn new(device: &Device) -> Result<Self> {
+        let class = Class::Activations;
+        let small = || device.buffer(class, 0);
+        let (logits, d_logits) = (device.buffer(class, 0)?, device.buffer(class, 0)?);
+        Ok(Self { logits, d_logits, logprobs: small()?, entropies: small()?, lses: small()? })
+    }
+}
+
+/// `h (R, K)`, `targets (R)` -> log-probability and entropy of each row. Leaves the log-sum-exps for [`backward`].
+pub fn forward(head: Head, h: View<bf16>, targets: View<u32>, scratch: &mut Scratch) -> Result<(Vec<f32>, Vec<f32>)> {
+    let (count, v) = (targets.len(), head.columns());
+    let lses = scratch.lses.sized(count)?;
+    let (out, entropies) = (scratch.logprobs.sized(count)?, scratch.entropies.sized(count)?);
+    let logits = scratch.logits.sized(head.rows().min(count) * v)?;
+    for rows in head.chunks(count) {
+        let values = logits.part(0..rows.len() * v);
+        forward_wide(h.part(rows.start * head.k..rows.end * head.k), head.w, values, head.k)?;
+        let logits = Logits { values, targets: targets.part(rows.clone()), temperature: head.temperature };
+        logprobs(logits, out.part(rows.clone()), entropies.part(rows.clone()), lses.part(rows))?;
+    }
+    Ok((out.read()?, entropies.read()?))
+}
+
+/// `d_logprobs (R)` -> `dh (R, K)` written, `dw (V, K)` added to; after [`forward`] of the same rows.
+pub fn backward(
+    head: Head,
+    h: View<bf16>,
+    targets: View<u32>,
+    d_logprobs: View<f32>,
+    dh: View<bf16>,
+    dw: View<f32>,
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let (count, v) = (targets.len(), head.columns());
+    let lses = scratch.lses.sized(count)?;
+    let chunk = head.rows().min(count) * v;
+    let (logits, d_logits) = (scratch.logits.sized(chunk)?, scratch.d_logits.sized(chunk)?);
+    for rows in head.chunks(count) {
+        let (values, dz) = (logits.part(0..rows.len() * v), d_logits.part(0..rows.len() * v));
+        let places = rows.start * head.k..rows.end * head.k;
+        forward_wide(h.part(places.clone()), head.w, values, head.k)?;
+        let logits = Logits { values, targets: targets.part(rows.clone()), temperature: head.temperature };
+        logprobs_backward(logits, lses.part(rows.clone()), d_logprobs.part(rows), dz)?;
+        backward_input(dz, head.w, dh.part(places.clone()), head.k)?;
+        backward_weight(dz, h.part(places), dw, head.k)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! The device that stands in for a CUDA card: the kernels' own source, compiled by the machine's C++ compiler over
+//! `src/ops/host_cuda.h`, with new memory poisoned and matrix products in plain loops. What needs it skips with a
+//! message where there is no C++ compiler.
+#![allow(unsafe_code)] // calls into a library, and memory behind plain addresses
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_char, c_void};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use anyhow::{Context, Result, bail, ensure};
+use half::bf16;
+use libloading::Library;
+use reckon::ops::device::{Backend, Device, Launch, Operand, Product};
+
+type HostLaunch = unsafe extern "C" fn(*const c_char, *const u32, u32, usize, u32, *mut *mut c_void) -> *const c_char;
+
+struct HostDevice {
+    library: &'static Library,
+    /// In which order threads run between two barriers; see `host_cuda.h`.
+    order: u32,
+    memory: Mutex<BTreeMap<u64, Vec<u64>>>,
+    /// Bytes that may be held at a time.
+    limit: usize,
+}
+
+/// Orders that every kernel is tried in: forward, backward, shuffled.
+pub(crate) const ORDERS: [u32; 3] = [0, 1, 7];
+
+/// A device whose threads run in `order`, or `None`, with a message, where there is no C++ compiler.
+pub(crate) fn device(order: u32) -> Option<Device> {
+    device_of(order, usize::MAX)
+}
+
+/// The same with `limit` bytes of memory.
+pub(crate) fn device_of(order: u32, limit: usize) -> Option<Device> {
+    static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| {
+        let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+        if Command::new(&compiler).arg("--version").output().is_err() {
+            eprintln!("skipped: there is no C++ compiler \"{compiler}\" to run CUDA kernels on this machine with");
+            return None;
+        }
+        Some(compile(&compiler).unwrap())
+    });
+    let library = library.as_ref()?;
+    Some(Device::new(Arc::new(HostDevice { library, order, memory: Mutex::default(), limit })))
+}
+
+/// Every `.cu` file below `folder`.
+fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => found.extend(sources(&path)?),
+            false if path.extension().is_some_and(|e| e == "cu") => found.push(path),
+            false => {}
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn compile(compiler: &str) -> Result<Library> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let stem = folder.join(format!("kernels-{}", std::process::id()));
+    let (source, library) = (stem.with_extension("cpp"), stem.with_extension("so"));
+    let files = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops"))?;
+    let text: String = files.iter().map(|file| format!("#include {file:?}\n")).collect();
+    std::fs::write(&source, text)?;
+    // Switching fibers by longjmp is what glibc's fortified one takes for an overrun stack.
+    let flags =
+        ["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-Wall", "-Werror", "-Wno-unknown-pragmas"];
+    let done = Command::new(compiler).args(flags).arg(&source).arg("-o").arg(&library).output()?;
+    ensure!(done.status.success(), "{compiler}: {}", String::from_utf8_lossy(&done.stderr));
+    // SAFETY: built above; it runs nothing when loaded but the table of kernels.
+    let loaded = unsafe { Library::new(&library) }.context("the library of kernels does not load")?;
+    std::fs::remove_file(&source)?;
+    std::fs::remove_file(&library)?;
+    Ok(loaded)
+}
+
+impl Backend for HostDevice {
+    fn alloc(&self, bytes: usize) -> Result<Option<u64>> {
+        let mut memory = self.memory.lock().unwrap();
+        let held: usize = memory.values().map(|m| m.len() * 8).sum();
+        if held + bytes > self.limit {
+            return Ok(None);
+        }
+        // All bits set: NaN to every kernel that reads what nothing wrote.
+        let block = vec![u64::MAX; bytes.div_ceil(16) * 2];
+        let address = block.as_ptr() as u64;
+        memory.insert(address, block);
+        Ok(Some(address))
+    }
+
+    unsafe fn free(&self, address: u64, _bytes: usize) {
+        self.memory.lock().unwrap().remove(&address);
+    }
+
+    unsafe fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
+        Ok(())
+    }
+
+    unsafe fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    unsafe fn zero(&self, address: u64, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { std::ptr::write_bytes(address as *mut u8, 0, bytes) };
+        Ok(())
+    }
+
+    unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+        Ok(())
+    }
+
+    unsafe fn launch(&self, launch: &Launch) -> Result<()> {
+        let name = std::ffi::CString::new(launch.kernel)?;
+        let mut pointers = launch.pointers();
+        // SAFETY: the caller's; the signature is that of `host_cuda.h`.
+        let error = unsafe {
+            let run = self.library.get::<HostLaunch>(b"host_launch")?;
+            let shared = launch.shared as usize;
+            run(name.as_ptr(), launch.grid.as_ptr(), launch.threads, shared, self.order, pointers.as_mut_ptr())
+        };
+        if !error.is_null() {
+            // SAFETY: a literal of the library.
+            bail!("{}: {}", launch.kernel, unsafe { CStr::from_ptr(error) }.to_string_lossy());
+        }
+        Ok(())
+    }
+
+    unsafe fn product(&self, p: &Product) -> Result<()> {
+        let side = |o: Operand, rows: usize, columns: usize| {
+            let value = move |i: usize| f32::from(unsafe { *(o.address as *const bf16).add(i) });
+            move |r: usize, c: usize| if o.transposed { value(c * rows + r) } else { value(r * columns + c) }
+        };
+        let (left, right) = (side(p.left, p.m, p.k), side(p.right, p.k, p.n));
+        for (r, c) in (0..p.m).flat_map(|r| (0..p.n).map(move |c| (r, c))) {
+            let sum: f32 = (0..p.k).map(|i| left(r, i) * right(i, c)).sum();
+            let at = r * p.n + c;
+            // SAFETY: the caller's.
+            unsafe {
+                if p.wide {
+                    let out = (p.out as *mut f32).add(at);
+                    *out = sum + if p.add { *out } else { 0.0 };
+                } else {
+                    let out = (p.out as *mut bf16).add(at);
+                    *out = bf16::from_f32(sum + if p.add { f32::from(*out) } else { 0.0 });
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,313 @@
+//! Each CUDA kernel, run on this machine's processor, against its CPU twin in fp32: sizes that fill no block, a single
+//! token, outputs poisoned first, threads in several orders that must give the same bits.
+
+use bytemuck::Pod;
+use half::bf16;
+use reckon::ops::adamw::{self, Step};
+use reckon::ops::attention::{Heads, Scratch, packed};
+use reckon::ops::device::attention as device_attention;
+use reckon::ops::device::kernels::{self as k, Rows};
+use reckon::ops::device::linear_logprob as device_logprob;
+use reckon::ops::device::{Class, Device, View};
+use reckon::ops::linear::PackedMatrix;
+use reckon::ops::rope::RopeTable;
+use reckon::ops::{embedding, linear, linear_logprob, rms_norm, swiglu};
+use reckon_datasets::Counted;
+
+use super::host_device::{ORDERS, device, device_of};
+
+/// Relative error that rounding to bf16 explains.
+const BF16: f64 = 1e-2;
+/// The same for values that stay in fp32.
+const FP32: f64 = 1e-5;
+
+/// Random values that bf16 holds exactly.
+fn random(name: u64, n: usize) -> Vec<f32> {
+    let mut stream = Counted::new(&[0xc0da, name]);
+    (0..n).map(|_| bf16::from_f32(stream.normal() as f32).to_f32()).collect()
+}
+
+fn to_bf16(values: &[f32]) -> Vec<bf16> {
+    values.iter().map(|&v| bf16::from_f32(v)).collect()
+}
+
+fn to_f32(values: &[bf16]) -> Vec<f32> {
+    values.iter().map(|v| v.to_f32()).collect()
+}
+
+/// `|got - expected| / |expected|`; a value that is not a number fails.
+fn assert_close(what: &str, got: &[f32], expected: &[f32], limit: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let distance: f64 = got.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
+    let size: f64 = expected.iter().map(|&b| square(b)).sum();
+    let error = (distance / size.max(1e-30)).sqrt();
+    assert!(error <= limit, "{what}: relative error {error:.2e}, at most {limit:.0e}");
+}
+
+/// Runs `kernel` with threads in every order; its outputs must not depend on it, and agree with `expected`.
+fn check(what: &str, expected: &[(&[f32], f64)], kernel: impl Fn(&Device) -> Vec<Vec<f32>>) {
+    let mut first: Option<Vec<Vec<u32>>> = None;
+    for order in ORDERS {
+        let Some(device) = device(order) else { return };
+        let outputs = kernel(&device);
+        assert_eq!(outputs.len(), expected.len(), "{what}");
+        for (i, (got, (expected, limit))) in outputs.iter().zip(expected).enumerate() {
+            assert_close(&format!("{what}, output {i}, order {order}"), got, expected, *limit);
+        }
+        let bits = outputs.iter().map(|o| o.iter().map(|v| v.to_bits()).collect()).collect();
+        match &first {
+            None => first = Some(bits),
+            Some(first) => assert_eq!(first, &bits, "{what}: the order of threads shows in the result: a race"),
+        }
+    }
+}
+
+fn up<T: Pod>(device: &Device, values: &[T]) -> reckon::ops::device::Buffer<T> {
+    device.upload(Class::Activations, values).unwrap()
+}
+
+fn empty<T: Pod>(device: &Device, n: usize) -> reckon::ops::device::Buffer<T> {
+    device.buffer(Class::Activations, n).unwrap()
+}
+
+fn down(view: View<bf16>) -> Vec<f32> {
+    to_f32(&view.read().unwrap())
+}
+
+#[test]
+fn rms_norm_agrees_with_its_twin() {
+    for (t, size) in [(1, 8), (3, 40), (300, 264), (9, 1024)] {
+        let (x, w, dy) = (random(1, t * size), random(2, size), random(3, t * size));
+        let (before, dw_before) = (random(4, t * size), random(5, size));
+        let mut y = vec![0f32; t * size];
+        rms_norm::forward(&x, &w, 1e-6, &mut y);
+        let (mut dx, mut dw) = (before.clone(), dw_before.clone());
+        rms_norm::backward(&x, &w, 1e-6, &dy, &mut dx, &mut dw);
+        let expected: [(&[f32], f64); 3] = [(&y, BF16), (&dx, BF16), (&dw, FP32)];
+        check(&format!("rms_norm {t} x {size}"), &expected, |d| {
+            let (x, w, dy) = (up(d, &to_bf16(&x)), up(d, &to_bf16(&w)), up(d, &to_bf16(&dy)));
+            let (dx, dw, y) = (up(d, &to_bf16(&before)), up(d, &dw_before), empty(d, t * size));
+            let (factors, partial) = (empty(d, t), empty(d, k::partial_len(size, t)));
+            let rows = Rows::dense(size);
+            k::rms_norm(rows, x.all(), w.all(), y.all(), factors.all(), 1e-6).unwrap();
+            let kept = k::NormKept { x: x.all(), w: w.all(), factors: factors.all() };
+            k::rms_norm_backward(rows, kept, dy.all(), dx.all(), true, dw.all(), partial.all()).unwrap();
+            vec![down(y.all()), down(dx.all()), dw.all().read().unwrap()]
+        });
+    }
+}
+
+#[test]
+fn rms_norm_of_heads_leaves_the_rest_of_the_row_alone() {
+    let (t, size, heads, row) = (5, 32, 3, 160);
+    let (x, w, dy) = (random(1, t * row), random(2, size), random(3, t * row));
+    let (mut y, mut dx, mut dw) = (x.clone(), dy.clone(), vec![0f32; size]);
+    for token in 0..t {
+        let part = token * row..token * row + heads * size;
+        rms_norm::forward(&x[part.clone()], &w, 1e-6, &mut y[part.clone()]);
+        dx[part.clone()].fill(0.0);
+        rms_norm::backward(&x[part.clone()], &w, 1e-6, &dy[part.clone()], &mut dx[part], &mut dw);
+    }
+    let expected: [(&[f32], f64); 3] = [(&y, BF16), (&dx, BF16), (&dw, FP32)];
+    check("rms_norm of heads", &expected, |d| {
+        let (x, w, y) = (up(d, &to_bf16(&x)), up(d, &to_bf16(&w)), up(d, &to_bf16(&x)));
+        let (dx, dw) = (up(d, &to_bf16(&dy)), d.zeros(Class::Gradients, size).unwrap());
+        let (factors, partial) = (empty(d, t * heads), empty(d, k::partial_len(size, t * heads)));
+        let rows = Rows { k: size, heads, stride: row };
+        k::rms_norm(rows, x.all(), w.all(), y.all(), factors.all(), 1e-6).unwrap();
+        let kept = k::NormKept { x: x.all(), w: w.all(), factors: factors.all() };
+        k::rms_norm_backward(rows, kept, dx.all(), dx.all(), false, dw.all(), partial.all()).unwrap();
+        vec![down(y.all()), down(dx.all()), dw.all().read().unwrap()]
+    });
+}
+
+#[test]
+fn biases_swiglu_and_rope_agree_with_their_twins() {
+    for (t, f) in [(1, 8), (7, 48), (300, 72)] {
+        let (gate_up, dy, sum) = (random(1, t * 2 * f), random(2, t * f), random(3, f));
+        let (mut y, mut dgate_up, mut db) = (vec![0f32; t * f], vec![0f32; t * 2 * f], sum.clone());
+        swiglu::forward(&gate_up, f, &mut y);
+        swiglu::backward(&gate_up, f, &dy, &mut dgate_up);
+        linear::backward_bias(&dy, &mut db);
+        let mut filled = vec![0f32; t * f];
+        linear::fill_bias(&sum, &mut filled);
+        let expected: [(&[f32], f64); 4] = [(&y, BF16), (&dgate_up, BF16), (&db, FP32), (&filled, 0.0)];
+        check(&format!("swiglu {t} x {f}"), &expected, |d| {
+            let (gate_up, dy, bias) = (up(d, &to_bf16(&gate_up)), up(d, &to_bf16(&dy)), up(d, &to_bf16(&sum)));
+            let (y, dgate_up, filled) = (empty(d, t * f), empty(d, t * 2 * f), empty(d, t * f));
+            let (db, partial) = (up(d, &sum), empty(d, k::partial_len(f, t)));
+            k::swiglu(gate_up.all(), f, y.all()).unwrap();
+            k::swiglu_backward(gate_up.all(), f, dy.all(), dgate_up.all()).unwrap();
+            k::bias_backward(dy.all(), db.all(), partial.all()).unwrap();
+            k::fill_bias(bias.all(), filled.all()).unwrap();
+            vec![down(y.all()), down(dgate_up.all()), db.all().read().unwrap(), down(filled.all())]
+        });
+    }
+    let (size, heads, row, positions) = (32usize, 3, 160, [0u32, 5, 63, 1]);
+    let frequencies: Vec<f64> = (0..size / 2).map(|i| 0.3f64.powi(i as i32)).collect();
+    let (table, x) = (RopeTable::new(64, &frequencies), random(4, positions.len() * row));
+    for sign in [1.0, -1.0] {
+        let mut turned = x.clone();
+        match sign > 0.0 {
+            true => table.rotate(&mut turned, &positions, heads, row),
+            false => table.rotate_back(&mut turned, &positions, heads, row),
+        }
+        check("rope", &[(&turned, BF16)], |d| {
+            let (cos, sin) = (up(d, table.tables().0), up(d, table.tables().1));
+            let (x, positions) = (up(d, &to_bf16(&x)), up(d, &positions));
+            let angles = k::Angles { half: size / 2, cos: cos.all(), sin: sin.all() };
+            k::rotate(angles, x.all(), positions.all(), heads, row, sign).unwrap();
+            vec![down(x.all())]
+        });
+    }
+}
+
+#[test]
+fn rows_are_taken_put_and_summed_by_token() {
+    let (v, size) = (11, 24);
+    let tokens: Vec<u32> = (0..37).map(|i| i * i % v as u32).collect();
+    let (w, dy, before) = (random(1, v * size), random(2, tokens.len() * size), random(3, v * size));
+    let (mut y, mut dw) = (vec![0f32; tokens.len() * size], before.clone());
+    embedding::forward(&tokens, &w, size, &mut y);
+    embedding::backward(&tokens, &dy, size, &mut dw);
+    let ids = [4u32, 0, 9];
+    let mut put = w.clone();
+    ids.iter().zip(dy.chunks(size)).for_each(|(&id, row)| put[id as usize * size..][..size].copy_from_slice(row));
+    check("embedding", &[(&y, 0.0), (&dw, FP32), (&put, 0.0)], |d| {
+        let (w, dy, dw, y) = (up(d, &to_bf16(&w)), up(d, &to_bf16(&dy)), up(d, &before), empty(d, y.len()));
+        k::take_rows(up(d, &tokens).all(), w.all(), y.all(), size).unwrap();
+        k::embedding_backward(&k::Occurrences::of(&tokens), dy.all(), size, dw.all()).unwrap();
+        k::put_rows(up(d, &ids).all(), dy.part(0..3 * size), w.all(), size).unwrap();
+        vec![down(y.all()), dw.all().read().unwrap(), down(w.all())]
+    });
+}
+
+#[test]
+fn log_probabilities_agree_with_their_twin() {
+    for (r, v) in [(1, 24), (5, 1000), (3, 513)] {
+        let (size, temperature) = (16, 0.7);
+        let (h, w, d_logprobs) = (random(1, r * size), random(2, v * size), random(3, r));
+        let targets: Vec<u32> = (0..r).map(|i| ((i * 7 + 3) % v) as u32).collect();
+        let head = PackedMatrix::new(&w, size);
+        let (logprobs, entropies) = linear_logprob::forward(&h, &head, size, &targets, temperature);
+        let (mut dh, mut dw) = (vec![0f32; r * size], vec![0f32; v * size]);
+        linear_logprob::backward(&h, &w, &head, &targets, temperature, &d_logprobs, &mut dh, &mut dw);
+        let expected: [(&[f32], f64); 4] = [(&logprobs, FP32), (&entropies, 1e-4), (&dh, BF16), (&dw, BF16)];
+        check(&format!("linear_logprob {r} x {v}"), &expected, |d| {
+            let (h, w, targets) = (up(d, &to_bf16(&h)), up(d, &to_bf16(&w)), up(d, &targets));
+            let head = device_logprob::Head { w: w.all(), k: size, temperature };
+            let mut scratch = device_logprob::Scratch::new(d).unwrap();
+            let (dh, dw) = (empty(d, r * size), d.zeros(Class::Gradients, v * size).unwrap());
+            let (logprobs, entropies) = device_logprob::forward(head, h.all(), targets.all(), &mut scratch).unwrap();
+            let g = up(d, &d_logprobs);
+            device_logprob::backward(head, h.all(), targets.all(), g.all(), dh.all(), dw.all(), &mut scratch).unwrap();
+            vec![logprobs, entropies, down(dh.all()), dw.all().read().unwrap()]
+        });
+    }
+}
+
+/// Sequences that fill no tile, one token, one more than a tile; grouped heads; all head sizes.
+#[test]
+fn attention_agrees_with_its_twin() {
+    let one_token: &[u32] = &[0, 1];
+    for (size, query, key_value, starts) in
+        [(32, 4, 2, &[0u32, 1, 66, 70][..]), (64, 3, 1, &[0, 130, 135]), (128, 2, 2, &[0, 65]), (64, 1, 1, one_token)]
+    {
+        let heads = Heads { query, key_value, size };
+        let t = *starts.last().unwrap() as usize;
+        let (qkv, d_o) = (random(1, t * heads.row()), random(2, t * heads.output()));
+        let (mut o, mut lse, mut d_qkv) = (vec![0f32; d_o.len()], vec![0f32; t * query], vec![0f32; qkv.len()]);
+        let mut scratch = Scratch::default();
+        packed::forward(heads, &qkv, starts, &mut o, &mut lse, &mut scratch);
+        let kept = packed::Forward { qkv: &qkv, o: &o, lse: &lse };
+        packed::backward(heads, kept, starts, &d_o, &mut d_qkv, &mut scratch);
+        let expected: [(&[f32], f64); 3] = [(&o, BF16), (&lse, 1e-3), (&d_qkv, 2e-2)];
+        check(&format!("attention of {heads:?} over {starts:?}"), &expected, |d| {
+            let (qkv, d_o, o) = (up(d, &to_bf16(&qkv)), up(d, &to_bf16(&d_o)), empty(d, o.len()));
+            let (lse, delta, d_qkv) = (empty(d, t * query), empty(d, t * query), empty(d, qkv.all().len()));
+            let tiles = device_attention::upload_tiles(d, starts).unwrap();
+            device_attention::forward(heads, qkv.all(), tiles.all(), o.all(), lse.all()).unwrap();
+            let kept = device_attention::Kept { qkv: qkv.all(), o: o.all(), lse: lse.all() };
+            device_attention::backward(heads, kept, tiles.all(), d_o.all(), delta.all(), d_qkv.all()).unwrap();
+            vec![down(o.all()), lse.all().read().unwrap(), down(d_qkv.all())]
+        });
+    }
+}
+
+fn step(count: u64) -> Step {
+    Step { lr: 1e-2, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, scale: 0.5, count }
+}
+
+#[test]
+fn adamw_agrees_with_its_twin_and_rounds_the_copy() {
+    let n = 700;
+    let (mut w, mut m, mut v) = (random(1, n), vec![0f32; n], vec![0f32; n]);
+    let start = w.clone();
+    let gradient = |count: u64| random(10 + count, n);
+    (1..=3).for_each(|count| adamw::update(step(count), &mut w, &gradient(count), &mut m, &mut v));
+    let copy = to_f32(&to_bf16(&w));
+    let norm = [adamw::squared_norm(&gradient(3)) as f32];
+    let expected: [(&[f32], f64); 5] = [(&w, FP32), (&copy, 1e-3), (&m, FP32), (&v, FP32), (&norm, 1e-7)];
+    check("adamw", &expected, |d| {
+        let (w, copy) = (up(d, &start), empty::<bf16>(d, n));
+        let (m, v) = (d.zeros(Class::Optimizer, n).unwrap(), d.zeros(Class::Optimizer, n).unwrap());
+        for count in 1..=3 {
+            let moments = k::Moments::Full { m: m.all(), v: v.all() };
+            k::adamw(step(count), w.all(), copy.all(), up(d, &gradient(count)).all(), moments).unwrap();
+        }
+        let read = |view: View<f32>| view.read().unwrap();
+        let norm = k::squared_norm(d, up(d, &gradient(3)).all()).unwrap() as f32;
+        vec![read(w.all()), down(copy.all()), read(m.all()), read(v.all()), vec![norm]]
+    });
+}
+
+/// How far updates with moments of eight bits take the weights.
+fn eight_bit(d: &Device, start: &[f32], updates: u64, gradient: &dyn Fn(u64) -> Vec<f32>) -> Vec<f32> {
+    let n = start.len();
+    let (w, copy, blocks) = (up(d, start), empty::<bf16>(d, n), n.div_ceil(k::MOMENT_BLOCK));
+    let (m, v) = (d.zeros(Class::Optimizer, n).unwrap(), d.zeros(Class::Optimizer, n).unwrap());
+    let largest = || d.zeros(Class::Optimizer, blocks).unwrap();
+    let (m_largest, v_largest) = (largest(), largest());
+    for count in 1..=updates {
+        let (m, v) = (m.all(), v.all());
+        let moments = k::Moments::EightBit { m, v, m_largest: m_largest.all(), v_largest: v_largest.all() };
+        k::adamw(step(count), w.all(), copy.all(), up(d, &gradient(count)).all(), moments).unwrap();
+    }
+    w.all().read().unwrap().iter().zip(start).map(|(w, s)| w - s).collect()
+}
+
+/// The same by the CPU's full optimizer.
+fn full(start: &[f32], updates: u64, gradient: &dyn Fn(u64) -> Vec<f32>) -> Vec<f32> {
+    let n = start.len();
+    let (mut w, mut m, mut v) = (start.to_vec(), vec![0f32; n], vec![0f32; n]);
+    (1..=updates).for_each(|count| adamw::update(step(count), &mut w, &gradient(count), &mut m, &mut v));
+    w.iter().zip(start).map(|(w, s)| w - s).collect()
+}
+
+/// Eight bits hold a moment to a few percent, so the weights' way is the full optimizer's to as much: with gradients of
+/// very different size side by side, and with ones that shrink by less than a code an update.
+#[test]
+fn adamw_with_moments_of_eight_bits_stays_near_the_full_one() {
+    let start = random(1, 700);
+    let uneven = |count: u64| -> Vec<f32> {
+        random(10 + count, 700).iter().enumerate().map(|(i, g)| g * 10f32.powi(-(i as i32 % 4))).collect()
+    };
+    let shrinking =
+        |count: u64| -> Vec<f32> { random(9, 700).iter().map(|g| g * 0.99f32.powi(count as i32)).collect() };
+    check("uneven gradients", &[(&full(&start, 10, &uneven), 0.05)], |d| vec![eight_bit(d, &start, 10, &uneven)]);
+    let expected = full(&start, 300, &shrinking);
+    check("shrinking gradients", &[(&expected, 0.05)], |d| vec![eight_bit(d, &start, 300, &shrinking)]);
+}
+
+#[test]
+fn running_out_of_memory_names_what_grew_and_what_to_set() {
+    let Some(device) = device_of(0, 8 << 20) else { return };
+    let weights = device.zeros::<f32>(Class::Weights, 1 << 20).unwrap();
+    let error = device.zeros::<bf16>(Class::Activations, 3 << 20).unwrap_err().to_string();
+    assert!(error.contains("activations asked for 6 MiB more"), "{error}");
+    assert!(error.contains("weights 4 MiB") && error.contains("compute.micro_batch_tokens"), "{error}");
+    drop(weights);
+    assert_eq!(device.held(Class::Weights), 0);
+    assert!(device.zeros::<bf16>(Class::Activations, 3 << 20).is_ok());
+}
