@@ -2,7 +2,7 @@
 //!
 //! Every value of `C` is one chain of multiply-adds over `K` in order, then added to `C`: its bits depend on neither
 //! `M`, `N`, the strides nor the machine. Libraries change the order with the size, and pack both operands in every
-//! call; here the caller chooses layouts in which nothing needs packing. Threads are the caller's.
+//! call; here the caller chooses layouts in which the forward needs no packing. Threads are the caller's.
 
 use super::vector::ARCH;
 
@@ -67,37 +67,106 @@ impl pulp::WithSimd for Dispatch<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let Self { shape, left, right, out } = self;
         // Rows and registers that fit the instruction set: accumulators, a panel's row, and one value of A.
         match S::F32_LANES {
-            16 => panels::<S, 8, 2, 1>(simd, shape, left, right, out),
-            8 => panels::<S, 3, 4, 2>(simd, shape, left, right, out),
-            4 => panels::<S, 2, 8, 4>(simd, shape, left, right, out),
-            _ => panels::<S, 1, 32, 16>(simd, shape, left, right, out),
+            16 => self.blocked::<S, 8, 2, 1>(simd),
+            8 => self.blocked::<S, 3, 4, 2>(simd),
+            4 => self.blocked::<S, 2, 8, 4>(simd),
+            _ => self.blocked::<S, 1, 32, 16>(simd),
         }
     }
 }
 
-/// Panels of `V` registers, then one of half as many (`H`) if that many columns are left, then one that is not whole.
+/// `A` as tiles read it: row `r` of the strip that begins at row `first` lies at `first * strip + r * row`, and its
+/// elements `step` apart.
+#[derive(Clone, Copy)]
+struct Strips<'a> {
+    values: &'a [f32],
+    strip: usize,
+    row: usize,
+    step: usize,
+}
+
+/// One panel of `B`: rows `step` apart.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    values: &'a [f32],
+    step: usize,
+    width: usize,
+}
+
+impl Dispatch<'_> {
+    /// Puts into order what will be read often, then computes panel by panel: of `V` registers, then one of half as
+    /// many (`H`) if that many columns are left, then one that is not whole.
+    #[inline(always)]
+    fn blocked<S: pulp::Simd, const R: usize, const V: usize, const H: usize>(self, simd: S) {
+        let Self { shape: s, left, right, mut out } = self;
+        let strips = Strips { values: left.values, strip: left.row, row: left.row, step: left.inner };
+        // Elements far apart share few sets of the first cache, and every panel reads them again.
+        if left.inner != 1 && s.n > 2 * PANEL {
+            let packed = pack_strips::<R>(s, left);
+            let strips = Strips { values: &packed, strip: s.k, row: 1, step: R };
+            panels::<S, R, V, H>(simd, s, strips, right, &mut out);
+        } else {
+            panels::<S, R, V, H>(simd, s, strips, right, &mut out);
+        }
+    }
+}
+
+/// Strips of `R` rows, `(K, R)` each; rows beyond the last are zero.
+#[inline(always)]
+fn pack_strips<const R: usize>(s: Shape, left: Left) -> Vec<f32> {
+    let mut packed = vec![0f32; s.m.next_multiple_of(R) * s.k];
+    for (strip, first) in packed.chunks_exact_mut((s.k * R).max(1)).zip((0..s.m).step_by(R)) {
+        let rows = R.min(s.m - first);
+        for (k, column) in strip.chunks_exact_mut(R).enumerate() {
+            let values = &left.values[first * left.row + k * left.inner..];
+            if left.row == 1 && rows == R {
+                column.copy_from_slice(&values[..R]);
+            } else {
+                column[..rows].iter_mut().zip(values.iter().step_by(left.row)).for_each(|(to, from)| *to = *from);
+            }
+        }
+    }
+    packed
+}
+
+/// From this many strips on a panel is copied before it is read: once instead of once a strip from far apart.
+const STRIPS_WORTH_A_COPY: usize = 6;
+
 #[inline(always)]
 fn panels<S: pulp::Simd, const R: usize, const V: usize, const H: usize>(
     simd: S,
     s: Shape,
-    left: Left,
+    left: Strips,
     right: Right,
-    mut out: Out,
+    out: &mut Out,
 ) {
-    let mut column = 0;
-    while column + PANEL <= s.n {
-        rows::<S, R, V, true>(simd, s, left, right, &mut out, column);
-        column += PANEL;
-    }
-    if column + PANEL / 2 <= s.n {
-        rows::<S, R, H, true>(simd, s, left, right, &mut out, column);
-        column += PANEL / 2;
-    }
-    if column < s.n {
-        rows::<S, R, H, false>(simd, s, left, right, &mut out, column);
+    let mut copy = Vec::new();
+    let copies = right.row != PANEL && s.m >= STRIPS_WORTH_A_COPY * R;
+    for column in (0..s.n).step_by(PANEL) {
+        let width = PANEL.min(s.n - column);
+        let mut panel = Panel { values: &right.values[column.min(right.values.len())..], step: right.row, width };
+        if copies && width == PANEL {
+            copy.clear();
+            for k in 0..s.k {
+                copy.extend_from_slice(&panel.values[k * right.row..][..PANEL]);
+            }
+            panel = Panel { values: &copy, step: PANEL, width };
+        }
+        match width {
+            PANEL => rows::<S, R, V, true>(simd, s, left, panel, out, column),
+            _ if width >= PANEL / 2 => {
+                let half = Panel { width: PANEL / 2, ..panel };
+                rows::<S, R, H, true>(simd, s, left, half, out, column);
+                if width > PANEL / 2 {
+                    let values = &panel.values[(PANEL / 2).min(panel.values.len())..];
+                    let rest = Panel { values, width: width - PANEL / 2, ..panel };
+                    rows::<S, R, H, false>(simd, s, left, rest, out, column + PANEL / 2);
+                }
+            }
+            _ => rows::<S, R, H, false>(simd, s, left, panel, out, column),
+        }
     }
 }
 
@@ -105,64 +174,109 @@ fn panels<S: pulp::Simd, const R: usize, const V: usize, const H: usize>(
 fn rows<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
     simd: S,
     s: Shape,
-    left: Left,
-    right: Right,
+    left: Strips,
+    panel: Panel,
     out: &mut Out,
     column: usize,
 ) {
-    let mut row = 0;
-    while row + R <= s.m {
-        tile::<S, R, V, WHOLE>(simd, s, left, right, out, (row, column));
-        row += R;
-    }
-    while row < s.m {
-        tile::<S, 1, V, WHOLE>(simd, s, left, right, out, (row, column));
-        row += 1;
-    }
-}
-
-/// `R` rows of one panel. All `R * V` sums stay in registers.
-#[inline(always)]
-fn tile<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
-    simd: S,
-    s: Shape,
-    left: Left,
-    right: Right,
-    out: &mut Out,
-    (row, column): (usize, usize),
-) {
-    let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    let width = if WHOLE { V * S::F32_LANES } else { s.n - column };
-    #[allow(unsafe_code)]
-    // SAFETY: `product` asserts that the last element of each operand lies in its slice; rows up to `row + R`,
-    // columns up to `column + width` and all `k` lie before it. A load of a whole panel is within `n` columns. With
-    // `k = 0` nothing is asserted and nothing read: the pointers are therefore made by wrapping additions.
-    unsafe {
-        let a: [*const f32; R] = std::array::from_fn(|r| left.values.as_ptr().wrapping_add((row + r) * left.row));
-        let mut b = right.values.as_ptr().wrapping_add(column);
-        let mut at = 0;
-        for i in 0..s.k {
-            let panel: [S::f32s; V] = if WHOLE {
-                std::array::from_fn(|v| b.cast::<S::f32s>().add(v).read_unaligned())
-            } else {
-                let values = std::slice::from_raw_parts(b, width);
-                std::array::from_fn(|v| simd.partial_load_f32s(&values[(v * S::F32_LANES).min(width)..]))
-            };
-            for r in 0..R {
-                let value = simd.splat_f32s(*a[r].add(at));
-                for v in 0..V {
-                    sums[r][v] = simd.mul_add_f32s(value, panel[v], sums[r][v]);
-                }
+    for first in (0..s.m).step_by(R) {
+        if first + R <= s.m {
+            // Distances that the compiler knows cost no registers.
+            match (left.step, panel.step) {
+                (1, PANEL) => tile::<S, R, V, WHOLE>(
+                    simd,
+                    s.k,
+                    Strips { step: 1, ..left },
+                    Panel { step: PANEL, ..panel },
+                    (first, 0),
+                    column,
+                    out,
+                ),
+                (step, PANEL) if step == R => tile::<S, R, V, WHOLE>(
+                    simd,
+                    s.k,
+                    Strips { step: R, row: 1, ..left },
+                    Panel { step: PANEL, ..panel },
+                    (first, 0),
+                    column,
+                    out,
+                ),
+                _ => tile::<S, R, V, WHOLE>(simd, s.k, left, panel, (first, 0), column, out),
             }
-            if i + 1 < s.k {
-                at += left.inner;
-                b = b.add(right.row);
+        } else {
+            // A closure would be compiled without the instruction set.
+            for r in 0..s.m - first {
+                tile::<S, 1, V, WHOLE>(simd, s.k, left, panel, (first, r), column, out);
             }
         }
     }
-    for (r, sums) in sums.into_iter().enumerate() {
-        let c = &mut out.values[(row + r) * out.row + column..][..width];
+}
+
+/// Steps over `K` that are written out.
+const UNROLL: usize = 4;
+
+/// `R` rows of one panel, from row `r` of the strip at `first` on. All `R * V` sums stay in registers.
+#[inline(always)]
+fn tile<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
+    simd: S,
+    k: usize,
+    left: Strips,
+    panel: Panel,
+    (first, r): (usize, usize),
+    column: usize,
+    out: &mut Out,
+) {
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    let mut a = left.values.as_ptr().wrapping_add(first * left.strip + r * left.row);
+    let mut b = panel.values.as_ptr();
+    let mut steps = k;
+    while steps >= UNROLL {
+        for i in 0..UNROLL {
+            let (a, b) = (a.wrapping_add(i * left.step), b.wrapping_add(i * panel.step));
+            multiply_add::<S, R, V, WHOLE>(simd, &mut sums, a, left.row, b, panel.width);
+        }
+        a = a.wrapping_add(UNROLL * left.step);
+        b = b.wrapping_add(UNROLL * panel.step);
+        steps -= UNROLL;
+    }
+    for _ in 0..steps {
+        multiply_add::<S, R, V, WHOLE>(simd, &mut sums, a, left.row, b, panel.width);
+        a = a.wrapping_add(left.step);
+        b = b.wrapping_add(panel.step);
+    }
+    for (i, sums) in sums.into_iter().enumerate() {
+        let c = &mut out.values[(first + r + i) * out.row + column..][..panel.width];
         store::<S, V, WHOLE>(simd, sums, c, out.add);
+    }
+}
+
+/// One step over `K`: a value of each row times a row of the panel.
+#[inline(always)]
+fn multiply_add<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
+    simd: S,
+    sums: &mut [[S::f32s; V]; R],
+    a: *const f32,
+    a_row: usize,
+    b: *const f32,
+    width: usize,
+) {
+    #[allow(unsafe_code)]
+    // SAFETY: `product` asserts that the last element of each operand lies in its slice, and copies hold all that they
+    // were made for; the rows of a tile and `width` columns at every `k` lie before those ends. A whole panel is `V`
+    // registers wide.
+    unsafe {
+        let row: [S::f32s; V] = if WHOLE {
+            std::array::from_fn(|v| b.cast::<S::f32s>().add(v).read_unaligned())
+        } else {
+            let values = std::slice::from_raw_parts(b, width);
+            std::array::from_fn(|v| simd.partial_load_f32s(&values[(v * S::F32_LANES).min(width)..]))
+        };
+        for r in 0..R {
+            let value = simd.splat_f32s(*a.add(r * a_row));
+            for v in 0..V {
+                sums[r][v] = simd.mul_add_f32s(value, row[v], sums[r][v]);
+            }
+        }
     }
 }
 

@@ -72,7 +72,8 @@ pub fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let clamped = if x > 88.0 { 88.0 } else { x };
     let clamped = if clamped < -87.3 { -87.3 } else { clamped };
-    let power = clamped.mul_add(LOG2_E, ROUND) - ROUND;
+    let rounded = clamped.mul_add(LOG2_E, ROUND);
+    let power = rounded - ROUND;
     let r = power.mul_add(-LN2_LOW, power.mul_add(-LN2_HIGH, clamped));
     let mut p = 1.987_569_1e-4f32;
     p = p.mul_add(r, 1.398_199_9e-3);
@@ -81,7 +82,8 @@ pub fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 1.666_666_6e-1);
     p = p.mul_add(r, 0.5);
     p = p.mul_add(r * r, r) + 1.0;
-    let scale = f32::from_bits((((power as i32) + 127) << 23) as u32);
+    // The integer stands in the low bits of `rounded`. A cast of `power` would saturate, which is not vectorised.
+    let scale = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
     if x < -87.3 { 0.0 } else { p * scale }
 }
 

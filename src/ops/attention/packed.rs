@@ -1,7 +1,7 @@
 //! Attention over packed sequences, forward and backward, a tile of queries of one head at a time.
 
 use super::super::product::{Left, Out, PANEL, Right, Shape, product};
-use super::super::vector::{exp, sum_by, vectorised};
+use super::super::vector::{LANES, exp, sum_by, vectorised};
 use super::{Heads, Scratch, exponentiate, grown};
 
 /// Queries of a tile. More would compute more of what the causal mask throws away.
@@ -19,14 +19,18 @@ pub fn forward(heads: Heads, qkv: &[f32], starts: &[u32], o: &mut [f32], lse: &m
 }
 
 /// Copies one head's rows, which begin `stride` apart, into `out (D, width)`; columns beyond the last row are zero.
+/// A few rows at a time, so that they are read from the first cache.
 fn transpose(rows: &[f32], stride: usize, size: usize, width: usize, out: &mut [f32]) {
     let t = rows.len().div_ceil(stride);
-    for (d, out) in out.chunks_exact_mut(width).take(size).enumerate() {
-        for (j, value) in out[..t].iter_mut().enumerate() {
-            *value = rows[j * stride + d];
+    for first in (0..t).step_by(LANES) {
+        let count = LANES.min(t - first);
+        for (d, out) in out.chunks_exact_mut(width).take(size).enumerate() {
+            for (j, value) in out[first..first + count].iter_mut().enumerate() {
+                *value = rows[(first + j) * stride + d];
+            }
         }
-        out[t..].fill(0.0);
     }
+    out.chunks_exact_mut(width).take(size).for_each(|out| out[t..].fill(0.0));
 }
 
 /// A tile of queries of one head: which rows, and how many keys its last one sees.
