@@ -279,7 +279,7 @@ pub struct ComputeConfig {
 
 impl Default for ComputeConfig {
     fn default() -> Self {
-        Self { threads: 0, micro_batch_tokens: 2048, recompute: false }
+        Self { threads: 0, micro_batch_tokens: 512, recompute: false }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::model::folder;
 use crate::model::{Companions, Decoder, ModelConfig, ModelFolder, PackedWeights, SaveDtype, Weights, Workspace};
 use crate::ops::linear_logprob;
 use crate::parallel::{Pool, map_in_order};
+use crate::rollout::{Engine, Memory};
 
 /// A model and how it is computed.
 #[derive(Debug, Clone)]
@@ -37,8 +38,10 @@ pub struct Policy {
 struct Buffers {
     /// One a thread.
     workspaces: Pool<Workspace>,
-    /// Of a micro-batch, in the weights' layout.
+    /// Of a shard, in the weights' layout.
     gradients: Pool<Vec<f32>>,
+    /// The sampler's.
+    rollout: Pool<Memory>,
 }
 
 /// Log-probability and entropy of each row of a micro-batch.
@@ -66,6 +69,19 @@ impl Policy {
         folder::write(folder, &self.config, &self.tokenizer, &self.companions, &self.weights, dtype)
     }
 
+    /// The sampler over the weights as they are now, `capacity` rows at a time.
+    pub fn engine(&self, capacity: usize) -> Engine<'_> {
+        Engine {
+            decoder: &self.decoder,
+            weights: &self.weights,
+            tokenizer: &self.tokenizer,
+            policy_version: self.version,
+            threads: self.threads,
+            capacity,
+            memory: &self.buffers.rollout,
+        }
+    }
+
     /// Log-probabilities of all micro-batches, without gradients.
     pub fn logprobs(&self, micros: &[MicroBatch], temperature: f32) -> Vec<TokenStats> {
         self.logprobs_of(&self.weights, micros, temperature)
@@ -82,36 +98,42 @@ impl Policy {
 
     /// Sum of the gradients of all micro-batches, and what `head` kept of each, in order.
     ///
-    /// A thread computes a micro-batch; gradients are added in the order of the micro-batches, so that the number of
-    /// threads changes nothing.
+    /// A thread computes a shard; gradients are added in the order of the shards, so that the number of threads changes
+    /// nothing.
     pub fn gradients<S: Send>(&self, micros: &[MicroBatch], temperature: f32, head: &Head<S>) -> (Vec<f32>, Vec<S>) {
         let packed = PackedWeights::new(&self.weights);
         let mut total = vec![0f32; self.weights.values.len()];
         let mut kept = Vec::with_capacity(micros.len());
-        let work = |ws: &mut Workspace, i: usize| self.gradient(&packed, &micros[i], temperature, head, ws);
-        map_in_order(micros.len(), self.threads, &self.buffers.workspaces, work, |(gradient, state)| {
+        let shards = shards(micros);
+        let work = |ws: &mut Workspace, i: usize| {
+            let mut gradient = self.buffers.gradients.take();
+            gradient.clear();
+            gradient.resize(packed.weights.values.len(), 0.0);
+            let add = |micro| self.add_gradient(&packed, micro, temperature, head, ws, &mut gradient);
+            let states: Vec<S> = shards[i].iter().map(add).collect();
+            (gradient, states)
+        };
+        map_in_order(shards.len(), self.threads, &self.buffers.workspaces, work, |(gradient, states)| {
             total.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g);
             self.buffers.gradients.give_back(gradient);
-            kept.push(state);
+            kept.extend(states);
         });
         (total, kept)
     }
 
     /// Forward, loss and backward of one micro-batch on this thread.
-    fn gradient<S>(
+    fn add_gradient<S>(
         &self,
         packed: &PackedWeights,
         micro: &MicroBatch,
         temperature: f32,
         head: &Head<S>,
         ws: &mut Workspace,
-    ) -> (Vec<f32>, S) {
+        gradient: &mut [f32],
+    ) -> S {
         let (h, stats) = self.forward(packed, micro, temperature, ws);
         let (d_logprobs, state) = head(micro, &stats);
         let (k, range) = (self.decoder.hidden, &packed.weights.layout.head);
-        let mut gradient = self.buffers.gradients.take();
-        gradient.clear();
-        gradient.resize(packed.weights.values.len(), 0.0);
         let mut dh = vec![0f32; h.len()];
         let (w, dw) = (packed.part(range), &mut gradient[range.clone()]);
         linear_logprob::backward(&h, w, &packed.head, &micro.targets, temperature, &d_logprobs, &mut dh, dw);
@@ -119,8 +141,8 @@ impl Policy {
         for (&row, dh) in micro.rows.iter().zip(dh.chunks_exact(k)) {
             d_hidden[row as usize * k..][..k].copy_from_slice(dh);
         }
-        self.decoder.backward(packed, input(micro), &d_hidden, &mut gradient, ws);
-        (gradient, state)
+        self.decoder.backward(packed, input(micro), &d_hidden, gradient, ws);
+        state
     }
 
     /// Hidden states of the rows that predict a target, and the targets' log-probabilities.
@@ -137,6 +159,23 @@ impl Policy {
         let (logprobs, entropies) = linear_logprob::forward(&h, &packed.head, k, &micro.targets, temperature);
         (h, TokenStats { logprobs, entropies })
     }
+}
+
+/// Tokens of a shard: the micro-batches that share a gradient buffer. Small micro-batches stay in the second cache; to
+/// zero and add a buffer the size of the model for each would cost what that gains.
+const SHARD_TOKENS: usize = 2048;
+
+/// Cuts micro-batches, in order, into shards. The cut does not depend on the number of threads.
+fn shards(micros: &[MicroBatch]) -> Vec<&[MicroBatch]> {
+    let mut tokens = 0;
+    micros
+        .chunk_by(|_, next| {
+            tokens += next.tokens.len();
+            let same = tokens < SHARD_TOKENS;
+            tokens = if same { tokens } else { 0 };
+            same
+        })
+        .collect()
 }
 
 fn input(micro: &MicroBatch) -> Packed<'_> {

@@ -133,14 +133,7 @@ impl Trainer {
 
     /// The sampler over the weights as they are now.
     pub fn engine(&self) -> Engine<'_> {
-        Engine {
-            decoder: &self.policy.decoder,
-            weights: &self.policy.weights,
-            tokenizer: &self.policy.tokenizer,
-            policy_version: self.policy.version,
-            threads: self.policy.threads,
-            capacity: self.config.rollout.capacity,
-        }
+        self.policy.engine(self.config.rollout.capacity)
     }
 
     /// The scorer, for evaluations beside the run.

@@ -18,7 +18,7 @@ use crate::ops::linear::PackedMatrix;
 use crate::optim::AdamW;
 use crate::parallel::{default_threads, lock};
 use crate::policy::Policy;
-use crate::rollout::{Completion, Engine, Prompt, SampleKey, Sampling};
+use crate::rollout::{Completion, Prompt, SampleKey, Sampling};
 
 const PROMPT_TOKENS: usize = 16;
 
@@ -59,7 +59,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 128)]
     capacity: usize,
     /// Most tokens of a micro-batch.
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 512)]
     micro_batch_tokens: usize,
     /// Print one JSON object.
     #[arg(long)]
@@ -136,14 +136,7 @@ fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut AdamW, step: u64) 
     };
     let start = Instant::now();
     let done: Mutex<Vec<(usize, usize, Completion)>> = Mutex::new(Vec::new());
-    let engine = Engine {
-        decoder: &policy.decoder,
-        weights: &policy.weights,
-        tokenizer: &policy.tokenizer,
-        policy_version: policy.version,
-        threads: policy.threads,
-        capacity: args.capacity,
-    };
+    let engine = policy.engine(args.capacity);
     engine.generate(&prompts, args.group, &sampling, SampleKey { seed: 0, step }, |p, s, c| {
         lock(&done).push((p, s, c));
     });

@@ -8,10 +8,10 @@ use anyhow::{Result, ensure};
 use reckon_datasets::Example;
 
 use super::{builtin, load_model, read_text};
-use crate::model::Decoder;
 use crate::parallel::{default_threads, lock};
+use crate::policy::Policy;
 use crate::prompt::encode;
-use crate::rollout::{Engine, Prompt, SampleKey, Sampling};
+use crate::rollout::{Prompt, SampleKey, Sampling};
 
 /// Arguments of `reckon sample`.
 #[derive(Debug, clap::Args)]
@@ -84,15 +84,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         stop_tokens: model.config.eos_token_id.clone(),
         stop_strings: args.stop.clone(),
     };
-    let decoder = Decoder::new(&model.config, false);
-    let engine = Engine {
-        decoder: &decoder,
-        weights: &model.weights,
-        tokenizer: &model.tokenizer,
-        policy_version: 0,
-        threads: default_threads(),
-        capacity: 64,
-    };
+    let policy = Policy::new(model, false, default_threads());
+    let engine = policy.engine(64);
     let out = Mutex::new(std::io::stdout());
     engine.generate(&prompts, args.samples, &sampling, SampleKey { seed: args.seed, step: 0 }, |prompt, sample, c| {
         let line = if args.json {

@@ -22,4 +22,5 @@ pub mod rope;
 pub mod swiglu;
 mod vector;
 
+pub(crate) use vector::vectorised;
 pub use vector::{LANES, exp};

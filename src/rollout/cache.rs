@@ -9,7 +9,7 @@ pub type BlockId = u32;
 const SLAB: usize = 64;
 
 /// A pool of blocks; one holds 16 positions of every layer. Blocks are counted, and used again when nobody holds them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Cache {
     /// Blocks lie in slabs, so that the system can back them by large pages.
     slabs: Vec<Vec<f32>>,
@@ -22,7 +22,14 @@ pub struct Cache {
 impl Cache {
     /// An empty pool for `layers` layers, each with `layer_len` values a block.
     pub fn new(layers: usize, layer_len: usize) -> Self {
-        Self { slabs: Vec::new(), holders: Vec::new(), free: Vec::new(), layer_len, layers }
+        Self { layer_len, layers, ..Self::default() }
+    }
+
+    /// Makes it a pool for such layers; one that is not yet is emptied.
+    pub fn shape(&mut self, layers: usize, layer_len: usize) {
+        if (self.layers, self.layer_len) != (layers, layer_len) {
+            *self = Self::new(layers, layer_len);
+        }
     }
 
     /// A block for one holder. Its values are whatever they were.

@@ -14,7 +14,7 @@ use crate::model::decoder::Packed;
 use crate::model::{Decoder, PackedWeights, Weights, Workspace};
 use crate::ops::attention::{Heads, Scratch, cached};
 use crate::ops::{LANES, embedding, rms_norm, swiglu};
-use crate::parallel::lock;
+use crate::parallel::{Pool, lock};
 
 use super::cache::{BlockId, Cache};
 use super::{Completion, FinishReason, Prompt, Sampling};
@@ -34,6 +34,8 @@ pub struct Engine<'a> {
     pub threads: usize,
     /// Rows sampled at a time, over all threads.
     pub capacity: usize,
+    /// What earlier calls left for later ones, one a thread.
+    pub memory: &'a Pool<Memory>,
 }
 
 /// Names the streams of random numbers of one call.
@@ -84,7 +86,9 @@ impl Engine<'_> {
         let threads = self.threads.clamp(1, self.capacity.max(1)).min((prompts.len() * group_size).max(1));
         let run = |thread: usize| {
             let capacity = (self.capacity + threads - 1 - thread) / threads;
-            Worker::new(job, capacity.max(1)).run(&queue, &finished);
+            let mut worker = Worker::new(job, capacity.max(1), self.memory.take());
+            worker.run(&queue, &finished);
+            self.memory.give_back(worker.memory);
         };
         std::thread::scope(|scope| {
             for thread in 1..threads {
@@ -138,34 +142,38 @@ struct Job<'a> {
     key: SampleKey,
 }
 
-/// One thread's share of the batch.
-struct Worker<'a> {
-    job: Job<'a>,
-    capacity: usize,
+/// What a thread samples in. Used again, because to get a cache anew from the system costs a tenth of the sampling.
+#[derive(Default)]
+pub struct Memory {
     cache: Cache,
-    rows: Vec<Row>,
-    prefilled: Option<Prefilled>,
     buffers: Buffers,
     scratch: Scratch,
     /// For prefilling.
     workspace: Workspace,
 }
 
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").field("cache", &self.cache).finish_non_exhaustive()
+    }
+}
+
+/// One thread's share of the batch.
+struct Worker<'a> {
+    job: Job<'a>,
+    capacity: usize,
+    rows: Vec<Row>,
+    prefilled: Option<Prefilled>,
+    memory: Memory,
+}
+
 impl<'a> Worker<'a> {
-    fn new(job: Job<'a>, capacity: usize) -> Self {
-        Self {
-            job,
-            capacity,
-            cache: Cache::new(job.packed.layers.len(), cached::block_len(job.decoder.heads)),
-            rows: Vec::new(),
-            prefilled: None,
-            buffers: Buffers::default(),
-            scratch: Scratch::default(),
-            workspace: Workspace::default(),
-        }
+    fn new(job: Job<'a>, capacity: usize, mut memory: Memory) -> Self {
+        memory.cache.shape(job.packed.layers.len(), cached::block_len(job.decoder.heads));
+        Self { job, capacity, rows: Vec::new(), prefilled: None, memory }
     }
 
-    fn run(mut self, queue: &Mutex<Queue>, finished: &(impl Fn(usize, usize, Completion) + Sync)) {
+    fn run(&mut self, queue: &Mutex<Queue>, finished: &(impl Fn(usize, usize, Completion) + Sync)) {
         loop {
             while self.rows.len() < self.capacity {
                 let at_hand = self.prefilled.as_ref().map(|p| p.prompt);
@@ -174,7 +182,7 @@ impl<'a> Worker<'a> {
                 self.enter(prompt, sample, finished);
             }
             if self.rows.is_empty() {
-                return;
+                return self.forget_prefilled();
             }
             self.decode();
             self.sample(finished);
@@ -188,7 +196,7 @@ impl<'a> Worker<'a> {
         }
         let Some(prefilled) = &self.prefilled else { return };
         let cached = self.job.prompts[prompt].tokens.len();
-        let blocks = self.cache.fork(&prefilled.blocks, cached);
+        let blocks = self.memory.cache.fork(&prefilled.blocks, cached);
         let mut row = Row { prompt, sample, tokens: Vec::new(), logprobs: Vec::new(), blocks, cached };
         let ended = self.extend(&mut row, &mut prefilled.logits.clone());
         self.keep(row, ended, finished);
@@ -196,25 +204,29 @@ impl<'a> Worker<'a> {
 
     /// Runs the prompt through the model and fills its blocks.
     fn prefill(&mut self, prompt: usize) {
-        if let Some(old) = self.prefilled.take() {
-            old.blocks.into_iter().for_each(|id| self.cache.release(id));
-        }
+        self.forget_prefilled();
         let Job { decoder, packed, prompts, .. } = self.job;
         let tokens = &prompts[prompt].tokens;
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
         let input = Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
-        decoder.forward(packed, input, &mut self.workspace);
-        let blocks: Vec<BlockId> = (0..tokens.len().div_ceil(LANES)).map(|_| self.cache.take()).collect();
-        for (layer, qkv) in self.workspace.qkv().enumerate() {
+        decoder.forward(packed, input, &mut self.memory.workspace);
+        let blocks: Vec<BlockId> = (0..tokens.len().div_ceil(LANES)).map(|_| self.memory.cache.take()).collect();
+        for (layer, qkv) in self.memory.workspace.qkv().enumerate() {
             for (position, qkv) in qkv.chunks_exact(decoder.heads.row()).enumerate() {
-                let block = self.cache.layer_mut(blocks[position / LANES], layer);
+                let block = self.memory.cache.layer_mut(blocks[position / LANES], layer);
                 cached::put(decoder.heads, qkv, position, block);
             }
         }
         let mut logits = vec![0f32; packed.head.outputs()];
-        let hidden = &self.workspace.hidden;
+        let hidden = &self.memory.workspace.hidden;
         packed.head.forward(&hidden[hidden.len() - decoder.hidden..], &mut logits, false);
         self.prefilled = Some(Prefilled { prompt, blocks, logits });
+    }
+
+    fn forget_prefilled(&mut self) {
+        if let Some(old) = self.prefilled.take() {
+            old.blocks.into_iter().for_each(|id| self.memory.cache.release(id));
+        }
     }
 
     /// One forward of every row's last token; leaves the logits in the buffers.
@@ -224,12 +236,12 @@ impl<'a> Worker<'a> {
         let (heads, k, f, m) = (decoder.heads, decoder.hidden, decoder.intermediate, self.rows.len());
         for row in &mut self.rows {
             if row.cached.is_multiple_of(LANES) {
-                row.blocks.push(self.cache.take());
+                row.blocks.push(self.memory.cache.take());
             }
         }
         let tokens: Vec<u32> = self.rows.iter().filter_map(|row| row.tokens.last().copied()).collect();
         let positions: Vec<u32> = self.rows.iter().map(|row| row.cached as u32).collect();
-        let b = &mut self.buffers;
+        let b = &mut self.memory.buffers;
         for (buffer, width) in [
             (&mut b.x, k),
             (&mut b.normed, k),
@@ -246,7 +258,7 @@ impl<'a> Worker<'a> {
             rms_norm::forward(&b.x, packed.part(&layer.attention_norm), decoder.eps, &mut b.normed);
             decoder.project_qkv(packed, index, &b.normed, &mut b.qkv, &mut b.raw);
             decoder.rope.rotate(&mut b.qkv, &positions, heads.query + heads.key_value, heads.row());
-            attend(heads, &self.rows, index, &mut self.cache, &b.qkv, &mut b.attended, &mut self.scratch);
+            attend(heads, &self.rows, index, &mut self.memory.cache, &b.qkv, &mut b.attended, &mut self.memory.scratch);
             matrices.output.forward(&b.attended, &mut b.x, true);
             rms_norm::forward(&b.x, packed.part(&layer.mlp_norm), decoder.eps, &mut b.normed);
             matrices.gate_up.forward(&b.normed, &mut b.gate_up, false);
@@ -260,13 +272,13 @@ impl<'a> Worker<'a> {
 
     /// Samples the next token of every row; rows that end leave.
     fn sample(&mut self, finished: &impl Fn(usize, usize, Completion)) {
-        let mut logits = std::mem::take(&mut self.buffers.logits);
+        let mut logits = std::mem::take(&mut self.memory.buffers.logits);
         let width = logits.len() / self.rows.len();
         for (mut row, z) in std::mem::take(&mut self.rows).into_iter().zip(logits.chunks_exact_mut(width)) {
             let ended = self.extend(&mut row, z);
             self.keep(row, ended, finished);
         }
-        self.buffers.logits = logits;
+        self.memory.buffers.logits = logits;
     }
 
     /// Samples one token of a row; says why the row ends, if it does.
@@ -300,7 +312,7 @@ impl<'a> Worker<'a> {
             self.rows.push(row);
             return;
         };
-        row.blocks.iter().for_each(|&id| self.cache.release(id));
+        row.blocks.iter().for_each(|&id| self.memory.cache.release(id));
         let ends_in_token = row.tokens.last().is_some_and(|t| self.job.sampling.stop_tokens.contains(t));
         let text = &row.tokens[..row.tokens.len() - usize::from(ends_in_token)];
         let completion = Completion {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 
-pub use engine::{Engine, SampleKey};
+pub use engine::{Engine, Memory, SampleKey};
 pub use sampler::Sampling;
 
 /// An example as the model sees it.

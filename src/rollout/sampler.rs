@@ -1,6 +1,6 @@
 //! From a row of logits to a token and its log-probability. One uniform number decides.
 
-use crate::ops::exp;
+use crate::ops::{exp, vectorised};
 use crate::ops::linear_logprob::normalise;
 
 /// How completions are sampled.
@@ -75,14 +75,17 @@ fn most_likely(z: &[f32]) -> usize {
 
 /// The first token at which the cumulative probability passes `uniform`.
 fn draw_any(z: &[f32], lse: f32, uniform: f64) -> usize {
-    let mut left = uniform;
-    for (token, &z) in z.iter().enumerate() {
-        left -= f64::from(exp(z - lse));
-        if left < 0.0 {
-            return token;
-        }
-    }
-    most_likely(z)
+    let token = vectorised(
+        #[inline(always)]
+        || {
+            let mut left = uniform;
+            z.iter().position(|&z| {
+                left -= f64::from(exp(z - lse));
+                left < 0.0
+            })
+        },
+    );
+    token.unwrap_or_else(|| most_likely(z))
 }
 
 #[cfg(test)]

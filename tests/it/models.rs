@@ -95,14 +95,7 @@ pub(crate) fn generate(
     capacity: usize,
 ) -> Vec<Completion> {
     let done = Mutex::new(Vec::new());
-    let engine = Engine {
-        decoder: &policy.decoder,
-        weights: &policy.weights,
-        tokenizer: &policy.tokenizer,
-        policy_version: 0,
-        threads,
-        capacity,
-    };
+    let engine = Engine { threads, ..policy.engine(capacity) };
     engine
         .generate(prompts, 4, sampling, SampleKey { seed: 1, step: 2 }, |p, s, c| done.lock().unwrap().push((p, s, c)));
     let mut done = done.into_inner().unwrap();
