@@ -65,6 +65,11 @@ impl RunFolder {
         self.path.join("metrics.jsonl")
     }
 
+    /// The held-out evaluation before the first step.
+    pub fn before(&self) -> PathBuf {
+        self.path.join("before.json")
+    }
+
     /// The folder of the recorded rollouts.
     pub fn rollouts(&self) -> PathBuf {
         self.path.join("rollouts")

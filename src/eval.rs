@@ -1,6 +1,7 @@
 //! Held-out accuracy, and the statistics of completions that training and evaluation share.
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use crate::metrics::Record;
 use crate::rollout::{Engine, FinishReason, Prompt, SampleKey, Sampling};
@@ -11,11 +12,22 @@ use reckon_rewards::Outcome;
 /// The step number that stands for evaluation in the names of random numbers: the same draws every time.
 const EVAL_STEP: u64 = u64::MAX;
 
+/// A held-out question with a completion of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Judged {
+    /// What was asked.
+    pub question: String,
+    /// What came of it.
+    pub completion: String,
+    /// Whether it passes.
+    pub passed: bool,
+}
+
 /// What an evaluation found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// All judged completions.
-    pub groups: Vec<Group>,
+    /// All judged completions, a prompt's side by side.
+    pub judged: Vec<Judged>,
     /// Share of completions that pass (pass@1).
     pub accuracy: f64,
     /// Half the width of its 95% interval (normal approximation).
@@ -41,6 +53,7 @@ pub fn evaluate(
     let (groups, _) = scorer.rollouts(engine, prompts, samples, sampling, key)?;
     let passed = |r: &Rollout| f64::from(r.score.total) * f64::from(r.completion.finish == FinishReason::Stop);
     let accuracy = mean(&groups, passed);
+    let judged = groups.iter().flat_map(|group| group.rollouts.iter().map(move |r| (group, r)));
     let n = groups.iter().map(|g| g.rollouts.len()).sum::<usize>().max(1) as f64;
     Ok(Evaluation {
         accuracy,
@@ -48,7 +61,13 @@ pub fn evaluate(
         len_mean: mean(&groups, |r| r.completion.tokens.len() as f64),
         waits_mean: mean(&groups, |r| waits(&r.completion.text) as f64),
         attempts_max: groups.iter().flat_map(|g| g.rollouts.iter().filter_map(|r| attempts(g, r))).max().unwrap_or(0),
-        groups,
+        judged: judged
+            .map(|(group, r)| Judged {
+                question: group.prompt.example.question.clone(),
+                completion: r.completion.text.clone(),
+                passed: passed(r) >= 1.0,
+            })
+            .collect(),
     })
 }
 

@@ -172,6 +172,11 @@ impl MetricsFile {
         Ok(Self { path, file, len: kept.len() as u64 })
     }
 
+    /// Whether no record stands in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Writes one line.
     pub fn append(&mut self, record: &Record) -> Result<()> {
         let mut line = serde_json::to_string(record)?;

@@ -50,16 +50,17 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     }
     let eval = &trainer.config.eval;
     let prompts = trainer.prompts().held_out(eval.problems)?;
+    let problems = prompts.len();
     let found = evaluate(trainer.engine(), trainer.scorer(), prompts, eval.samples, &sampling)?;
     if args.json {
         let object = serde_json::json!({
             "pass@1": found.accuracy, "margin": found.margin, "len_mean": found.len_mean,
             "waits_mean": found.waits_mean, "attempts_max": found.attempts_max,
-            "problems": found.groups.len(), "samples": eval.samples,
+            "problems": problems, "samples": eval.samples,
         });
         println!("{object}");
     } else {
-        println!("pass@1 {:.3} ± {:.3} (95%) on {} problems", found.accuracy, found.margin, found.groups.len());
+        println!("pass@1 {:.3} ± {:.3} (95%) on {problems} problems", found.accuracy, found.margin);
         println!("tokens {:.1}, waits {:.2}, most attempts {}", found.len_mean, found.waits_mean, found.attempts_max);
     }
     Ok(())

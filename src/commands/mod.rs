@@ -7,6 +7,7 @@ mod eval;
 mod run;
 mod sample;
 mod sft;
+mod summary;
 mod train;
 mod verify;
 

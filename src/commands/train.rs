@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use reckon_rewards::{Registry, Rubric};
 
-use super::{builtin, load_model, read_text, run};
+use super::{builtin, load_model, read_text, run, summary};
 use crate::checkpoint::{RunFolder, write_file};
 use crate::config::TrainConfig;
 use crate::eval::{Evaluation, evaluate};
@@ -152,8 +152,11 @@ fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
         }
     }
     bar.finish(&format!("{} steps, in {}", trainer.progress.step, folder.path().display()));
-    if let (Some(before), Some(after)) = (before, after) {
-        print_summary(&before, &after);
+    if trainer.progress.step == steps
+        && let Some(before) = before
+        && let Some(after) = after.map_or_else(|| held_out(trainer), |after| Ok(Some(after)))?
+    {
+        summary::print(&before, &after);
     }
     Ok(())
 }
@@ -166,8 +169,11 @@ fn saved_on_error<T>(trainer: &Trainer, folder: &RunFolder, result: Result<T>) -
     })
 }
 
-/// The held-out evaluation before step 1, and the checkpoint of step 0. Both are made again on resume only if missing.
+/// The held-out evaluation before step 1, and the checkpoint of step 0. A resumed run reads the evaluation again.
 fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) -> Result<Option<Evaluation>> {
+    if folder.before().exists() && trainer.progress.step > 0 {
+        return serde_json::from_str(&read_text(&folder.before())?).context("before.json");
+    }
     if trainer.progress.step > 0 {
         return Ok(None);
     }
@@ -176,8 +182,11 @@ fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) 
     if let Some(evaluation) = &before {
         eprintln!("step 0: held-out {}", describe(evaluation));
         evaluation.record(&mut record);
+        write_file(&folder.before(), &serde_json::to_vec(evaluation)?)?;
     }
-    metrics.append(&record)?;
+    if metrics.is_empty() {
+        metrics.append(&record)?;
+    }
     run::save(trainer, folder)?;
     Ok(before)
 }
@@ -221,38 +230,4 @@ fn write_rollouts(folder: &RunFolder, step: u64, groups: &[Group]) -> Result<()>
     }
     let path = folder.rollouts().join(format!("step-{step:06}.txt"));
     write_file(&path, text.as_bytes()).context("cannot write the sample of rollouts")
-}
-
-/// What changed, and one problem before and after, side by side.
-fn print_summary(before: &Evaluation, after: &Evaluation) {
-    println!("\n{:<28}{:>10}{:>10}", "held-out", "before", "after");
-    for (name, a, b) in [
-        ("accuracy", before.accuracy, after.accuracy),
-        ("tokens a completion", before.len_mean, after.len_mean),
-        ("waits a completion", before.waits_mean, after.waits_mean),
-        ("most attempts", before.attempts_max as f64, after.attempts_max as f64),
-    ] {
-        println!("{name:<28}{a:>10.3}{b:>10.3}");
-    }
-    let learnt = before
-        .groups
-        .iter()
-        .zip(&after.groups)
-        .find(|(b, a)| b.rollouts[0].score.total < 1.0 && a.rollouts[0].score.total >= 1.0);
-    let Some((b, a)) = learnt else { return };
-    println!("\n{}", b.prompt.example.question);
-    let wrap = |text: &str| -> Vec<String> {
-        text.replace("wait", " wait\n")
-            .lines()
-            .flat_map(|l| {
-                l.chars().collect::<Vec<_>>().chunks(50).map(|c| c.iter().collect::<String>()).collect::<Vec<_>>()
-            })
-            .collect()
-    };
-    let (left, right) = (wrap(&b.rollouts[0].completion.text), wrap(&a.rollouts[0].completion.text));
-    println!("{:<54}after", "before");
-    for i in 0..left.len().max(right.len()) {
-        let at = |lines: &[String]| lines.get(i).cloned().unwrap_or_default();
-        println!("{:<54}{}", at(&left), at(&right));
-    }
 }

@@ -1,7 +1,7 @@
 //! From a row of logits to a token and its log-probability. One uniform number decides.
 
-use crate::ops::{exp, vectorised};
 use crate::ops::linear_logprob::normalise;
+use crate::ops::{exp, vectorised};
 
 /// How completions are sampled.
 #[derive(Debug, Clone, PartialEq)]

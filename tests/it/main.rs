@@ -1,6 +1,8 @@
 //! The one integration crate.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+/// Every command works, and complains clearly.
+mod commands;
 /// Model folders read back, and damaged ones are refused.
 mod folders;
 /// Every weight gets the gradient that finite differences say.
@@ -9,10 +11,14 @@ mod gradients;
 mod host_device;
 /// Each kernel agrees with its CPU twin.
 mod kernels;
+/// A killed run resumes exactly.
+mod killing;
 /// Models and batches that several tests use.
 mod models;
 /// Logits equal those of candle's own models.
 mod oracle;
+/// The program, run as a user would.
+mod program;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
 /// A broken verifier stops a run with a checkpoint.

@@ -1,0 +1,51 @@
+//! What a run changed, for a person at a terminal: the held-out figures before and after, and one problem's completion
+//! before and after, side by side.
+
+use crate::eval::Evaluation;
+
+/// Columns of one completion.
+const WIDTH: usize = 54;
+
+/// Prints the summary on standard output.
+pub(super) fn print(before: &Evaluation, after: &Evaluation) {
+    println!("\n{:<28}{:>10}{:>10}", "held-out", "before", "after");
+    for (name, before, after) in [
+        ("accuracy", before.accuracy, after.accuracy),
+        ("tokens a completion", before.len_mean, after.len_mean),
+        ("waits a completion", before.waits_mean, after.waits_mean),
+        ("most attempts", before.attempts_max as f64, after.attempts_max as f64),
+    ] {
+        println!("{name:<28}{before:>10.3}{after:>10.3}");
+    }
+    let pairs = before.judged.iter().zip(&after.judged);
+    let learnt = pairs.filter(|(before, after)| !before.passed && after.passed);
+    // The problem that took the most tries shows best what was learnt.
+    let Some((before, after)) = learnt.max_by_key(|(_, after)| after.completion.matches("wait").count()) else {
+        return;
+    };
+    println!("\n{}\n{:<WIDTH$}after", before.question, "before");
+    let (left, right) = (wrap(&before.completion), wrap(&after.completion));
+    for line in 0..left.len().max(right.len()) {
+        let of = |lines: &[String]| lines.get(line).cloned().unwrap_or_default();
+        println!("{:<WIDTH$}{}", of(&left), of(&right));
+    }
+}
+
+/// An attempt a line, and a line for each tag that follows; longer lines are cut to fit their column.
+fn wrap(completion: &str) -> Vec<String> {
+    let lines = completion.replace("wait", " wait\n").replace("</think>", "</think>\n");
+    let cut = |line: &str| line.chars().collect::<Vec<_>>().chunks(WIDTH - 2).map(|c| c.iter().collect()).collect();
+    lines.lines().flat_map(|line| -> Vec<String> { cut(line) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_completion_is_cut_at_its_turns_and_never_wider_than_its_column() {
+        let lines = wrap("<think>7-4=3,3*7=21wait7*4=28,28+7=35ok</think><answer>(7*4)+7</answer>");
+        assert_eq!(lines, ["<think>7-4=3,3*7=21 wait", "7*4=28,28+7=35ok</think>", "<answer>(7*4)+7</answer>"]);
+        assert_eq!(wrap(&"x".repeat(2 * WIDTH)).iter().map(String::len).max(), Some(WIDTH - 2));
+    }
+}

@@ -1,0 +1,161 @@
+//! Every command does its work on real input, and says in one line what is wrong with bad input.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::program::{errors, fails, reckon, records, small_run, succeeds, text};
+
+#[test]
+fn a_dry_run_prints_the_resolved_config_and_what_follows_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 3, "");
+    let printed = succeeds(&["train", text(&config), "--set", "optim.lr=1e-4", "--dry-run"]);
+    for expected in ["lr = 0.0001", "group_size = 4", "16 completions a step, at most 768 tokens", "no signal"] {
+        assert!(printed.contains(expected), "{expected} in {printed}");
+    }
+    assert!(std::fs::read_dir(folder.path()).unwrap().count() == 1, "nothing is written");
+}
+
+#[test]
+fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 3, "");
+    let config = text(&config);
+    let bad_row = folder.path().join("rows.jsonl");
+    std::fs::write(&bad_row, "{\"answer\": \"1\", \"completion\": \"1\"}\n{\"answer\": 1,}\n").unwrap();
+    for (arguments, expected) in [
+        (vec!["train", "nowhere.toml"], "nowhere.toml"),
+        (vec!["train", config, "--set", "optim.lrr=1"], "did you mean `lr`"),
+        (vec!["train", config, "--set", "rollout.group_size=1"], "no group has a signal"),
+        (vec!["train", config, "--set", "rollout.prompts_per_step=0"], "gives no update"),
+        (vec!["train", config, "--set", "rollout.max_new_tokens=511"], "of 1000 prompts are longer than 1 tokens"),
+        (vec!["train", config, "--set", "model.path=nowhere"], "nowhere"),
+        (vec!["train", "--resume", "nowhere"], "there is no run in \"nowhere\""),
+        (vec!["sample"], "no prompt"),
+        (vec!["verify", "score", "--kind", "countdwon", text(&bad_row)], "did you mean `countdown`"),
+        (vec!["verify", "score", "--kind", "exact", text(&bad_row)], "rows.jsonl, line 2"),
+    ] {
+        let complaint = fails(&arguments);
+        assert!(complaint.contains(expected), "{arguments:?}: {complaint}");
+        assert_eq!(complaint.trim().lines().count(), 1, "{complaint}");
+    }
+    assert_eq!(reckon(&["trian"]).output().unwrap().status.code(), Some(2), "a usage error");
+}
+
+#[test]
+fn a_whole_run_leaves_config_metrics_rollouts_and_checkpoints_and_prints_what_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 4, "");
+    let run = folder.path().join("run");
+    let printed = succeeds(&["train", text(&config), "--out", text(&run)]);
+    assert!(printed.contains("accuracy") && printed.contains("before"), "{printed}");
+    let records = records(&run);
+    assert_eq!(records.iter().map(|r| r.step).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert!(records[1..].iter().all(|r| r.get("policy/mismatch_kl") == Some(0.0)));
+    assert!(records[2].get("eval/pass@1").is_some() && records[3].get("eval/pass@1").is_none());
+    assert!(run.join("rollouts").read_dir().unwrap().count() >= 2);
+
+    // The resolved config is a config: the same run comes of it.
+    let again = folder.path().join("again");
+    succeeds(&["train", text(&run.join("config.toml")), "--out", text(&again)]);
+    assert_eq!(crate::program::records(&again), records);
+    // A run that is over has a summary to print again.
+    assert!(succeeds(&["train", "--resume", text(&run)]).contains("before"));
+    // Its checkpoint is a model.
+    let model = run.join("checkpoints/step-000004");
+    let found: Value =
+        serde_json::from_str(&succeeds(&["eval", text(&config), "--model", text(&model), "--json"])).unwrap();
+    assert_eq!(found["pass@1"].as_f64(), records[4].get("eval/pass@1"));
+}
+
+#[test]
+fn threads_and_capacity_change_no_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 3, "");
+    let run = |name: &str, capacity: &str, threads: &str| {
+        let out = folder.path().join(name);
+        let sets = [format!("rollout.capacity={capacity}"), format!("compute.threads={threads}")];
+        succeeds(&["train", text(&config), "--out", text(&out), "--set", &sets[0], "--set", &sets[1]]);
+        records(&out)
+    };
+    let expected = run("a", "64", "2");
+    assert_eq!(run("b", "7", "2"), expected);
+    assert_eq!(run("c", "64", "1"), expected);
+}
+
+#[test]
+fn presets_and_the_kl_term_run_and_leave_their_traces() {
+    let folder = tempfile::tempdir().unwrap();
+    for (grpo, metric) in [
+        ("{preset = 'dapo', resample_max = 2}", "group/resampled"),
+        ("{preset = 'grpo', kl_coef = 0.05, updates_per_step = 2, ref_refresh_every = 2}", "policy/kl_ref"),
+        ("{preset = 'dr_grpo', truncated = 'mask'}", "policy/entropy"),
+    ] {
+        let config = small_run(folder.path(), 3, &format!("grpo = {grpo}"));
+        let run = folder.path().join(metric.replace('/', "-"));
+        succeeds(&["train", text(&config), "--out", text(&run)]);
+        let last = records(&run).pop().unwrap();
+        assert!(last.get(metric).is_some_and(|value| value > 0.0), "{grpo}: {metric} is {:?}", last.get(metric));
+    }
+}
+
+#[test]
+fn sft_makes_a_model_from_random_weights_that_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/countdown");
+    let config = folder.path().join("base.toml");
+    let text_of = std::fs::read_to_string(format!("{root}/base.toml")).unwrap();
+    std::fs::write(&config, text_of.replace("examples/countdown", root)).unwrap();
+    let model = folder.path().join("model");
+    let sets = ["--set", "steps=3", "--set", "tokens_per_step=300"];
+    succeeds(&[&["sft", text(&config), "--out", text(&model)], &sets[..]].concat());
+    let arguments = [
+        "sample",
+        "18,1,13:31 ",
+        "7,7:14 ",
+        "--model",
+        text(&model),
+        "--samples",
+        "3",
+        "--max-new-tokens",
+        "5",
+        "--json",
+    ];
+    let printed = succeeds(&arguments);
+    assert_eq!(printed.lines().count(), 6);
+    let first: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+    assert!(first["logprob"].as_f64().unwrap() < 0.0);
+    let sorted = |text: String| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(succeeds(&arguments)), sorted(printed), "the same seed gives the same completions");
+}
+
+#[test]
+fn bench_reports_both_halves_of_a_step() {
+    let small = ["--d", "32", "--layers", "1", "--ffn", "48", "--prompts", "2", "--group", "2", "--new", "8"];
+    let printed = succeeds(&[&["bench", "--steps", "1", "--json"], &small[..]].concat());
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    for key in ["sample_tokens_per_s", "update_tokens_per_s", "matmul_best_gflops"] {
+        assert!(report[key].as_f64().unwrap() > 0.0, "{key} in {printed}");
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_while_saving_leaves_the_old_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 2, "");
+    let run = folder.path().join("run");
+    succeeds(&["train", text(&config), "--out", text(&run), "--set", "save.keep_last=9"]);
+    std::fs::remove_dir_all(run.join("checkpoints/step-000002")).unwrap();
+    // Files may not grow beyond 64 blocks of half a kilobyte or one kilobyte: a write of weights fails in the middle.
+    let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" train --resume \"$1\"";
+    let output = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_reckon"), text(&run)]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors(&output).contains("earlier files are intact"), "{}", errors(&output));
+    let left: Vec<_> = run.join("checkpoints").read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.len() == 2 && left.iter().all(|name| name != "step-000002"), "{left:?}");
+}
