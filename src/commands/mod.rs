@@ -51,8 +51,7 @@ pub fn main(registry: &Registry) -> ExitCode {
     match Cli::parse().run(registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
-            error.chain().skip(1).for_each(|cause| eprintln!("  because: {cause}"));
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
