@@ -4,7 +4,7 @@
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExtractOptions, Extractor, Outcome, Verdict, Verifier, VerifierError};
+use crate::{ExtractOptions, Extractor, Outcome, Reference, Verdict, Verifier, VerifierError};
 
 /// Words that may lead up to the letter, each after those that it begins.
 const LEADS: [&str; 8] = [
@@ -122,6 +122,14 @@ impl Verifier for Choice {
             Some(letter) if letter == reference => Verdict::pass(letter, "equal"),
             Some(letter) => Verdict::fail(letter, "another choice"),
         })
+    }
+
+    fn reference(&self, example: &Example) -> Option<Reference> {
+        Reference::unique(&example.answer)
+    }
+
+    fn lay_out(&self, draft: &str) -> String {
+        self.extractor.lay_out(draft)
     }
 }
 

@@ -11,7 +11,7 @@ use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ExtractOptions, Extractor, Outcome, Rational, Verdict, Verifier, VerifierError};
+use crate::{ExtractOptions, Extractor, Outcome, Rational, Reference, Verdict, Verifier, VerifierError};
 
 /// Numbers of one problem: as many as there are bits to tick them off.
 const MAX_NUMBERS: usize = 64;
@@ -127,6 +127,16 @@ impl Verifier for Countdown {
             (Outcome::Fail, reason) => Verdict::fail(answer, reason),
             (outcome, reason) => Verdict::zero(outcome, reason),
         })
+    }
+
+    fn reference(&self, example: &Example) -> Option<Reference> {
+        // The rule does not read `answer`; a dataset may put a bare target there, which is no solution.
+        let solves = example.answer.trim_start_matches(['-', '−']).contains(['+', '-', '−', '*', '×', '/', '÷']);
+        Reference::unique(&example.answer).filter(|_| solves)
+    }
+
+    fn lay_out(&self, draft: &str) -> String {
+        self.extractor.lay_out(draft)
     }
 }
 

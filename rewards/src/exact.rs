@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExtractOptions, Extractor, Verdict, Verifier, VerifierError};
+use crate::{ExtractOptions, Extractor, Reference, Verdict, Verifier, VerifierError};
 
 /// Options of kind `exact`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +80,14 @@ impl Verifier for Exact {
             Ok(answer) if self.normal(answer) == reference => Verdict::pass(answer, "equal"),
             Ok(answer) => Verdict::fail(answer, "not the reference"),
         })
+    }
+
+    fn reference(&self, example: &Example) -> Option<Reference> {
+        Reference::unique(&example.answer)
+    }
+
+    fn lay_out(&self, draft: &str) -> String {
+        self.extractor.lay_out(draft)
     }
 }
 

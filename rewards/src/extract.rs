@@ -77,6 +77,15 @@ impl Extractor {
         }
     }
 
+    /// `draft` in an answer block, where it is read from one and holds none.
+    pub fn lay_out(&self, draft: &str) -> String {
+        let Tag { open, close } = &self.answer;
+        match self.from {
+            AnswerFrom::Tag if !draft.contains(open) => format!("{open}{draft}{close}"),
+            _ => draft.to_owned(),
+        }
+    }
+
     /// As [`Extractor::answer`], with the failure as a verdict.
     pub(crate) fn answer_or_verdict<'a>(&self, completion: &'a str) -> Result<&'a str, Verdict> {
         self.answer(completion).map_err(|reason| Verdict::zero(Outcome::Unparsed, reason))

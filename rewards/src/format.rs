@@ -148,4 +148,16 @@ impl Verifier for Format {
             Err(reason) => Verdict::zero(Outcome::Fail, reason),
         })
     }
+
+    /// Blocks that `draft` does not bring are put around it: the last one holds it, the others hold a word.
+    fn lay_out(&self, draft: &str) -> String {
+        let Some((last, before)) = self.blocks.split_last() else { return draft.to_owned() };
+        let filled = |text: &str, tag: &Tag| format!("{}{text}{}\n", tag.open, tag.close);
+        let lacks = |tag: &&Tag| !draft.contains(&tag.open);
+        let mut laid_out: String = before.iter().map(|b| &b.tag).filter(lacks).map(|tag| filled("so", tag)).collect();
+        laid_out += &if lacks(&&last.tag) { filled(draft, &last.tag) } else { draft.to_owned() };
+        let prefilled = &self.blocks[0].tag.open;
+        let start = laid_out.strip_prefix(prefilled).filter(|_| self.options.prefilled);
+        start.unwrap_or(&laid_out).trim_end().to_owned()
+    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::json::{parse_strict, unfenced};
-use crate::{ExtractOptions, Extractor, Outcome, Verdict, Verifier, VerifierError};
+use crate::{ExtractOptions, Extractor, Outcome, Reference, Verdict, Verifier, VerifierError};
 
 /// Deepest nesting that a config may ask for; the reader recurses once a level.
 const DEEPEST: usize = 120;
@@ -133,6 +133,15 @@ impl Verifier for JsonSchema {
             Ok(()) => Verdict::pass(answer, "satisfies the schema"),
             Err(error) => Verdict::fail(answer, format!("at {}: {}", place(&error), brief(&error.to_string()))),
         })
+    }
+
+    fn reference(&self, example: &Example) -> Option<Reference> {
+        let reference = Reference::unique(&example.answer)?;
+        Some(Reference { unique: false, ..reference })
+    }
+
+    fn lay_out(&self, draft: &str) -> String {
+        self.extractor.lay_out(draft)
     }
 }
 

@@ -5,7 +5,7 @@ use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 
 use crate::words::units;
-use crate::{Outcome, Submission, Verdict, Verifier, VerifierConfig, VerifierError, VerifierOptions};
+use crate::{Outcome, Reference, Submission, Verdict, Verifier, VerifierConfig, VerifierError, VerifierOptions};
 
 /// What a length is counted in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +164,20 @@ impl Verifier for Length {
 
     fn verify_batch(&self, batch: &[Submission]) -> Result<Vec<Verdict>, VerifierError> {
         batch.iter().map(|submission| self.judge(submission)).collect()
+    }
+
+    fn reference(&self, example: &Example) -> Option<Reference> {
+        match &self.rule {
+            Rule::SoftOverlong { .. } => None,
+            Rule::Cosine { of, .. } => of.reference(example),
+        }
+    }
+
+    fn lay_out(&self, draft: &str) -> String {
+        match &self.rule {
+            Rule::SoftOverlong { .. } => draft.to_owned(),
+            Rule::Cosine { of, .. } => of.lay_out(draft),
+        }
     }
 }
 

@@ -68,4 +68,4 @@ pub use rational::Rational;
 pub use registry::{Registry, RustOptions};
 pub use repetition::{Repetition, RepetitionOptions};
 pub use rubric::{MAX_COMPLETION_BYTES, Mode, Part, Rubric, Score};
-pub use verdict::{Outcome, Scope, Submission, Verdict, Verifier, VerifierError};
+pub use verdict::{Outcome, Reference, Scope, Submission, Verdict, Verifier, VerifierError};

@@ -4,7 +4,7 @@
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExtractOptions, Extractor, Outcome, Rational, Verdict, Verifier, VerifierError};
+use crate::{ExtractOptions, Extractor, Outcome, Rational, Reference, Verdict, Verifier, VerifierError};
 
 /// Largest power of ten: `10^38` is the last that fits in 128 bits.
 const MAX_EXPONENT: i32 = 38;
@@ -104,9 +104,7 @@ impl Verifier for Numeric {
     }
 
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
-        // GSM8K's references are worked solutions that end in `#### 42`.
-        let stated = example.answer.rsplit("####").next().unwrap_or_default();
-        let reference = self.parse(stated).ok_or_else(|| {
+        let reference = self.parse(stated(example)).ok_or_else(|| {
             let problem = format!("its `answer` {:?} is not a number; correct it or drop the row", example.answer);
             VerifierError::example(&self.name, example, problem)
         })?;
@@ -120,6 +118,19 @@ impl Verifier for Numeric {
             Some(value) => Verdict::fail(value.to_string(), "another number"),
         })
     }
+
+    fn reference(&self, example: &Example) -> Option<Reference> {
+        Reference::unique(stated(example))
+    }
+
+    fn lay_out(&self, draft: &str) -> String {
+        self.extractor.lay_out(draft)
+    }
+}
+
+/// The number of a reference: GSM8K's are worked solutions that end in `#### 42`.
+fn stated(example: &Example) -> &str {
+    example.answer.rsplit("####").next().unwrap_or_default()
 }
 
 /// Takes one sign and one currency symbol off, in either order before the number, or the symbol after it.

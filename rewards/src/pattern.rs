@@ -95,4 +95,8 @@ impl Verifier for Pattern {
             },
         })
     }
+
+    fn lay_out(&self, draft: &str) -> String {
+        self.extractor.lay_out(draft)
+    }
 }

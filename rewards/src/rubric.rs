@@ -3,7 +3,7 @@
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 
-use crate::{Outcome, Registry, RubricConfig, Scope, Submission, Verdict, Verifier, VerifierError};
+use crate::{Outcome, Reference, Registry, RubricConfig, Scope, Submission, Verdict, Verifier, VerifierError};
 
 /// Longer completions are not read at all: every part says [`Outcome::Truncated`].
 pub const MAX_COMPLETION_BYTES: usize = 256 * 1024;
@@ -105,6 +105,39 @@ impl Rubric {
             verdicts.iter_mut().zip(judge(part, batch)?).for_each(|(parts, verdict)| parts.push(verdict));
         }
         Ok(verdicts.into_iter().map(|parts| Score { total: self.total(&parts), parts }).collect())
+    }
+
+    /// The answer that the first part to know one gives for `example`.
+    pub fn reference(&self, example: &Example) -> Option<Reference> {
+        self.counting().find_map(|part| part.verifier.reference(example))
+    }
+
+    /// A completion of `answers`, one after the other, that is well formed to every part that counts. The part that
+    /// compares with a reference lays each answer out first, the others put what they want around all of them.
+    pub fn lay_out(&self, example: &Example, answers: &[&str]) -> String {
+        let knows = |part: &&Part| part.verifier.reference(example).is_some();
+        let first = self.counting().find(knows);
+        let drafts = answers
+            .iter()
+            .map(|answer| first.map_or_else(|| (*answer).to_owned(), |part| part.verifier.lay_out(answer)));
+        let draft = drafts.collect::<Vec<_>>().join("\n");
+        self.counting().fold(draft, |draft, part| part.verifier.lay_out(&draft))
+    }
+
+    /// Whether a score says that the completion is right: a total of 1, or, in a sum, a pass by every part that counts
+    /// and compares with a reference, and by all that count where none does.
+    pub fn accepts(&self, example: &Example, score: &Score) -> bool {
+        if self.mode == Mode::Binary {
+            return score.total >= 1.0;
+        }
+        let counting = || self.parts.iter().zip(&score.parts).filter(|(part, _)| self.counts(part));
+        let knows = |part: &Part| part.verifier.reference(example).is_some();
+        let any = counting().any(|(part, _)| knows(part));
+        counting().filter(|(part, _)| !any || knows(part)).all(|(_, verdict)| verdict.passed())
+    }
+
+    fn counting(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(|part| self.counts(part))
     }
 
     fn total(&self, verdicts: &[Verdict]) -> f32 {

@@ -15,6 +15,18 @@ pub trait Verifier: Send + Sync {
     /// that cannot be parsed; never because of what the model wrote.
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError>;
 
+    /// The answer that the dataset gives for `example`, as it would stand in a completion. `None` where this verifier
+    /// compares with none. An audit holds the verifier and the data to it.
+    fn reference(&self, _example: &Example) -> Option<Reference> {
+        None
+    }
+
+    /// `draft`, an answer or a completion, with what this verifier wants around it and does not find in it: tags, for
+    /// one that reads an answer block. An audit makes well-formed completions of answers so.
+    fn lay_out(&self, draft: &str) -> String {
+        draft.to_owned()
+    }
+
     /// How much of a group it must see at once.
     fn scope(&self) -> Scope {
         Scope::Completion
@@ -27,6 +39,22 @@ pub trait Verifier: Send + Sync {
     /// that do better on many at once.
     fn verify_batch(&self, batch: &[Submission]) -> Result<Vec<Verdict>, VerifierError> {
         batch.iter().map(|submission| self.verify(submission.example, submission.completion)).collect()
+    }
+}
+
+/// An answer that must pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The answer, without tags or thoughts.
+    pub answer: String,
+    /// Whether the answers of other rows must fail, as they need not where only a form is asked for.
+    pub unique: bool,
+}
+
+impl Reference {
+    /// The answer, unless it is blank.
+    pub fn unique(answer: &str) -> Option<Self> {
+        (!answer.trim().is_empty()).then(|| Self { answer: answer.trim().to_owned(), unique: true })
     }
 }
 

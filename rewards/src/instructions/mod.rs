@@ -145,4 +145,8 @@ impl Verifier for Instructions {
         }
         Ok(verdict)
     }
+
+    fn lay_out(&self, draft: &str) -> String {
+        self.extractor.lay_out(draft)
+    }
 }

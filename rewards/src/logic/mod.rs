@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::json::{parse_strict, unfenced};
-use crate::{ExtractOptions, Extractor, Outcome, Verdict, Verifier, VerifierError};
+use crate::{ExtractOptions, Extractor, Outcome, Reference, Verdict, Verifier, VerifierError};
 use assignment::{Fault, Vocabulary, read_reference};
 
 /// Names of one puzzle; each step of the reader tries them all.
@@ -68,7 +68,7 @@ impl Logic {
     }
 
     /// The reference: `info.solution` where it is an object, else the answer. Names in lower case, with their values.
-    fn reference(&self, example: &Example) -> Result<Vec<(String, String)>, VerifierError> {
+    fn reference_pairs(&self, example: &Example) -> Result<Vec<(String, String)>, VerifierError> {
         let broken = |problem: String| VerifierError::example(&self.name, example, problem);
         let pairs = match example.info.get("solution") {
             Some(Value::Object(solution)) => object_pairs(&Value::Object(solution.clone())),
@@ -103,7 +103,7 @@ impl Verifier for Logic {
     }
 
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
-        let reference = self.reference(example)?;
+        let reference = self.reference_pairs(example)?;
         let vocabulary = Vocabulary::new(&reference, &self.options.values);
         let answer = match self.extractor.answer_or_verdict(completion) {
             Err(verdict) => return Ok(verdict),
@@ -118,6 +118,16 @@ impl Verifier for Logic {
             Ok(values) if values == vocabulary.solution() => Verdict::pass(vocabulary.show(&values), "equal"),
             Ok(values) => Verdict::fail(vocabulary.show(&values), "another assignment"),
         })
+    }
+
+    fn reference(&self, example: &Example) -> Option<Reference> {
+        let pairs = self.reference_pairs(example).ok()?;
+        let lines: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        Reference::unique(&lines.join("\n"))
+    }
+
+    fn lay_out(&self, draft: &str) -> String {
+        self.extractor.lay_out(draft)
     }
 }
 
