@@ -30,6 +30,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod audit;
 mod choice;
 mod config;
 mod countdown;
@@ -51,6 +52,7 @@ mod rubric;
 mod verdict;
 mod words;
 
+pub use audit::{Audit, Check, Failure, Finding, Slowest};
 pub use choice::{Choice, ChoiceOptions};
 pub use config::{KINDS, RubricConfig, VerifierConfig, VerifierOptions};
 pub use countdown::{Countdown, CountdownOptions};
