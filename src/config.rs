@@ -47,6 +47,9 @@ pub struct TrainConfig {
     /// What is kept on disk.
     #[serde(default)]
     pub save: SaveConfig,
+    /// What is asked of rubric and data before step 0.
+    #[serde(default)]
+    pub audit: AuditConfig,
     /// Experiments that are meant to fail.
     #[serde(default)]
     pub control: Control,
@@ -145,11 +148,10 @@ fn answer_column() -> String {
 }
 
 impl DataConfig {
-    /// How a question becomes a prompt.
-    pub fn template(&self) -> &str {
-        match self {
-            Self::Countdown { template, .. } | Self::Jsonl { template, .. } => template,
-        }
+    /// The prompt of a question.
+    pub fn prompt(&self, question: &str) -> String {
+        let (Self::Countdown { template, .. } | Self::Jsonl { template, .. }) = self;
+        template.replace("{question}", question)
     }
 }
 
@@ -316,13 +318,29 @@ pub struct SaveConfig {
     pub every: u64,
     /// Checkpoints kept, the best apart.
     pub keep_last: usize,
-    /// Steps between readable samples of rollouts; 0 for none.
+    /// Steps between those whose rollouts are kept, all of them for a replay and some to read; 0 for none.
     pub rollouts_every: u64,
 }
 
 impl Default for SaveConfig {
     fn default() -> Self {
         Self { every: 25, keep_last: 2, rollouts_every: 10 }
+    }
+}
+
+/// What is asked of rubric and data before step 0: a short `reckon verify audit`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// Rows that are looked at; 0 for none.
+    pub rows: usize,
+    /// Share of reference answers that may fail, in [0, 1].
+    pub max_failed: f64,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self { rows: 64, max_failed: 0.0 }
     }
 }
 
@@ -355,6 +373,8 @@ impl TrainConfig {
         ensure!(r.capacity > 0, "rollout.capacity = 0: it is the number of rows sampled at a time, at least 1");
         ensure!(self.compute.micro_batch_tokens > 0, "compute.micro_batch_tokens = 0: it must be at least 1");
         ensure!(self.save.every > 0 && self.eval.every > 0, "save.every and eval.every must be at least 1");
+        let failed = self.audit.max_failed;
+        ensure!((0.0..=1.0).contains(&failed), "audit.max_failed = {failed}: a share lies in [0, 1]");
         ensure!(self.optim.lr > 0.0, "optim.lr = {}: it must be positive, or nothing is learnt", self.optim.lr);
         Ok(())
     }

@@ -13,36 +13,44 @@ use crate::rollout::Prompt;
 const HELD_OUT_INDEX: u64 = 1 << 40;
 
 /// How many generated problems make one pass. Larger than any run.
-const GENERATED: usize = 1 << 30;
+pub const GENERATED: usize = 1 << 30;
+
+/// The rows to train on, the held-out rows, and whether the former are to be shuffled.
+pub type Datasets = (Box<dyn Dataset>, Box<dyn Dataset>, bool);
+
+/// Opens the data of a run. Files are read; generated problems are made when asked for.
+pub fn datasets(data: &DataConfig, seed: u64) -> Result<Datasets> {
+    Ok(match data {
+        DataConfig::Countdown { problems, .. } => (
+            Box::new(Countdown::new(problems.clone(), seed, Split::Train)?.with_len(GENERATED)),
+            // The same held-out problems for every seed, so that runs can be compared.
+            Box::new(Countdown::new(problems.clone(), 0, Split::HeldOut)?.with_len(GENERATED)),
+            false,
+        ),
+        DataConfig::Jsonl { path, held_out, question, answer, .. } => {
+            let columns = Columns { question: question.clone(), answer: answer.clone(), ..Columns::default() };
+            let held_out = held_out.as_ref().unwrap_or(path);
+            (Box::new(JsonLines::open(path, &columns)?), Box::new(JsonLines::open(held_out, &columns)?), true)
+        }
+    })
+}
 
 /// An endless, resumable order of prompts: prompt `i` of a run is a function of the seed and `i`.
 pub struct PromptSource {
     train: Box<dyn Dataset>,
     held_out: Box<dyn Dataset>,
-    template: String,
+    data: DataConfig,
     tokenizer: Tokenizer,
     seed: u64,
     shuffled: bool,
 }
 
 impl PromptSource {
-    /// Opens the data of a run. Files are read; generated problems are made when asked for.
+    /// Opens the data of a run as [`datasets`] does.
     pub fn open(data: &DataConfig, tokenizer: Tokenizer, seed: u64) -> Result<Self> {
-        let (train, held_out, shuffled): (Box<dyn Dataset>, Box<dyn Dataset>, bool) = match data {
-            DataConfig::Countdown { problems, .. } => (
-                Box::new(Countdown::new(problems.clone(), seed, Split::Train)?.with_len(GENERATED)),
-                // The same held-out problems for every seed, so that runs can be compared.
-                Box::new(Countdown::new(problems.clone(), 0, Split::HeldOut)?.with_len(GENERATED)),
-                false,
-            ),
-            DataConfig::Jsonl { path, held_out, question, answer, .. } => {
-                let columns = Columns { question: question.clone(), answer: answer.clone(), ..Columns::default() };
-                let held_out = held_out.as_ref().unwrap_or(path);
-                (Box::new(JsonLines::open(path, &columns)?), Box::new(JsonLines::open(held_out, &columns)?), true)
-            }
-        };
-        let template = data.template().to_owned();
-        Ok(Self { train, held_out, template, tokenizer, seed, shuffled })
+        let (train, held_out, shuffled) = datasets(data, seed)?;
+        let data = data.clone();
+        Ok(Self { train, held_out, data, tokenizer, seed, shuffled })
     }
 
     /// Prompts `from..from + count` of the run.
@@ -90,7 +98,7 @@ impl PromptSource {
     }
 
     fn prompt(&self, example: reckon_datasets::Example, index: u64) -> Result<Prompt> {
-        let text = self.template.replace("{question}", &example.question);
+        let text = self.data.prompt(&example.question);
         let tokens = encode(&self.tokenizer, &text)?;
         ensure!(!tokens.is_empty(), "example {} gives an empty prompt", example.id);
         Ok(Prompt::new(Arc::new(example), index, tokens))

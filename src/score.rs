@@ -65,6 +65,11 @@ impl Scorer {
         Ok(Self { runtime, rubric: Arc::new(rubric) })
     }
 
+    /// What completions are judged by.
+    pub fn rubric(&self) -> &Rubric {
+        &self.rubric
+    }
+
     /// Names of the rubric's parts.
     pub fn names(&self) -> Vec<String> {
         self.rubric.names().iter().map(ToString::to_string).collect()

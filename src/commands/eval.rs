@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use reckon_rewards::{Registry, Rubric};
 
-use super::{builtin, load_model, read_text};
-use crate::config::TrainConfig;
+use super::{load_model, train_config};
 use crate::eval::evaluate;
 use crate::policy::Policy;
 use crate::score::Scorer;
-use crate::strict;
 use crate::train::Trainer;
 
 /// Arguments of `reckon eval`.
@@ -33,11 +31,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
-    let (text, source) = match &args.config {
-        Some(path) => (read_text(path)?, path.display().to_string()),
-        None => (builtin::CONFIG.to_owned(), "the embedded config".to_owned()),
-    };
-    let mut config: TrainConfig = strict::load(&text, &source, &args.sets)?;
+    let mut config = train_config(args.config.as_deref(), &args.sets)?;
     if let Some(model) = args.model {
         config.model.path = model;
     }

@@ -4,6 +4,7 @@
 mod bench;
 mod builtin;
 mod eval;
+mod rollouts;
 mod run;
 mod sample;
 mod sft;
@@ -18,7 +19,9 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use reckon_rewards::Registry;
 
+use crate::config::TrainConfig;
 use crate::model::folder::ModelFolder;
+use crate::strict;
 
 /// Trains language models to reason: sampler, verifiers and GRPO in one binary.
 #[derive(Debug, Parser)]
@@ -74,6 +77,15 @@ impl Cli {
 /// A file's text, or an error that names it.
 fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A training config, or the embedded one, with some keys overridden.
+fn train_config(path: Option<&Path>, sets: &[String]) -> Result<TrainConfig> {
+    let (text, source) = match path {
+        Some(path) => (read_text(path)?, path.display().to_string()),
+        None => (builtin::CONFIG.to_owned(), "the embedded config".to_owned()),
+    };
+    strict::load(&text, &source, sets)
 }
 
 /// A model folder, or the one in the binary.

@@ -1,5 +1,6 @@
 //! `reckon train`: the run around [`Trainer::step`]: evaluation, metrics, checkpoints, signals, and the summary.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,14 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use reckon_rewards::{Registry, Rubric};
 
-use super::{builtin, load_model, read_text, run, summary};
+use super::verify::before_training;
+use super::{load_model, read_text, rollouts, run, summary, train_config};
 use crate::checkpoint::{RunFolder, write_file};
 use crate::config::TrainConfig;
 use crate::eval::{Evaluation, evaluate};
 use crate::metrics::{MetricsFile, Record};
 use crate::policy::Policy;
 use crate::progress::Progress;
-use crate::score::{Group, Scorer};
+use crate::score::Scorer;
 use crate::strict;
 use crate::train::Trainer;
 
@@ -51,11 +53,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         );
         return train(&mut trainer, &folder);
     }
-    let (text, source) = match &args.config {
-        Some(path) => (read_text(path)?, path.display().to_string()),
-        None => (builtin::CONFIG.to_owned(), "the embedded config".to_owned()),
-    };
-    let config: TrainConfig = strict::load(&text, &source, &args.sets)?;
+    let config = train_config(args.config.as_deref(), &args.sets)?;
     let trainer = build(config, registry)?;
     if args.dry_run {
         return dry_run(&trainer);
@@ -143,7 +141,7 @@ fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
         bar.tick(step, &message(&record));
         let rollouts_every = trainer.config.save.rollouts_every;
         if rollouts_every > 0 && (step - 1).is_multiple_of(rollouts_every) {
-            write_rollouts(folder, step, &groups)?;
+            rollouts::write(folder, step, &groups)?;
         }
         metrics.append(&record)?;
         if step.is_multiple_of(trainer.config.save.every) || step == steps || stop.load(Ordering::Relaxed) {
@@ -177,6 +175,7 @@ fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) 
     if trainer.progress.step > 0 {
         return Ok(None);
     }
+    audit(trainer)?;
     let before = held_out(trainer)?;
     let mut record = Record::new(0);
     if let Some(evaluation) = &before {
@@ -189,6 +188,19 @@ fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) 
     }
     run::save(trainer, folder)?;
     Ok(before)
+}
+
+/// A short audit of the first rows of the run.
+fn audit(trainer: &Trainer) -> Result<()> {
+    let config = &trainer.config;
+    let prompts = trainer.prompts().train(0, config.audit.rows)?;
+    let mut seen = HashSet::new();
+    let fresh = prompts.iter().map(|prompt| &*prompt.example).filter(|example| seen.insert(&example.id));
+    let rows: Vec<_> = fresh.map(|example| (example.clone(), config.data.prompt(&example.question))).collect();
+    for remark in before_training(trainer.scorer().rubric(), &rows, &config.audit)? {
+        eprintln!("audit: {remark}");
+    }
+    Ok(())
 }
 
 fn describe(e: &Evaluation) -> String {
@@ -210,24 +222,4 @@ fn message(record: &Record) -> String {
         get("time/forward_backward_s"),
         get("time/update_s"),
     )
-}
-
-/// A readable sample of a step: two completions of each of the first four prompts.
-fn write_rollouts(folder: &RunFolder, step: u64, groups: &[Group]) -> Result<()> {
-    let mut text = String::new();
-    for group in groups.iter().take(4) {
-        text += &format!("# {}\n{}\n", group.prompt.example.id, group.prompt.example.question);
-        for rollout in group.rollouts.iter().take(2) {
-            text += &format!(
-                "\nreward {} ({:?})\n{}\n",
-                rollout.reward, rollout.completion.finish, rollout.completion.text
-            );
-            for verdict in &rollout.score.parts {
-                text += &format!("  {:?}: {}\n", verdict.outcome, verdict.reason);
-            }
-        }
-        text += "\n";
-    }
-    let path = folder.rollouts().join(format!("step-{step:06}.txt"));
-    write_file(&path, text.as_bytes()).context("cannot write the sample of rollouts")
 }

@@ -23,3 +23,5 @@ mod program;
 mod sampling;
 /// A broken verifier stops a run with a checkpoint.
 mod stopping;
+/// Audits, replays and measured verdicts.
+mod verify;

@@ -1,6 +1,8 @@
 //! The one integration crate of the verifiers.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+/// Rubrics and rows held to each other.
+mod audit;
 /// What the tables of verdicts share.
 mod common;
 /// IFEval's instructions, each followed and broken.

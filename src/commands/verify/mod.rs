@@ -1,11 +1,19 @@
 //! `reckon verify`: verdicts without a model, a file an action.
 
+mod audit;
+mod bench;
+mod replay;
 mod score;
+
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use reckon_datasets::Example;
 use reckon_rewards::{Registry, Verifier, VerifierConfig};
 use serde_json::{Map, Value, json};
+
+pub(super) use self::audit::before_training;
+use super::read_text;
 
 /// Arguments of `reckon verify`.
 #[derive(Debug, clap::Args)]
@@ -18,12 +26,32 @@ pub(super) struct Args {
 enum Action {
     /// Score a JSON Lines file of `{"answer": reference, "completion": text, ...}`.
     Score(score::Args),
+    /// Hold a training config's rubric and dataset to each other: references pass, everything else fails.
+    Audit(audit::Args),
+    /// Score a run's saved rollouts again; they must get the same verdicts.
+    Replay(replay::Args),
+    /// Verdicts a second, p50 and p99.
+    Bench(bench::Args),
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     match args.action {
         Action::Score(args) => score::run(args, registry),
+        Action::Audit(args) => audit::run(args, registry),
+        Action::Replay(args) => replay::run(args, registry),
+        Action::Bench(args) => bench::run(args, registry),
     }
+}
+
+/// Examples and completions of a JSON Lines file.
+fn read_rows(file: &Path) -> Result<Vec<(Example, String)>> {
+    let mut rows = Vec::new();
+    for (index, line) in read_text(file)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let place = || format!("{}, line {}", file.display(), index + 1);
+        let columns = serde_json::from_str(line).with_context(place)?;
+        rows.push(row(columns, index + 1).with_context(place)?);
+    }
+    Ok(rows)
 }
 
 /// A verifier named on the command line.

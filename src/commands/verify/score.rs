@@ -3,12 +3,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use reckon_rewards::{Registry, Scope, Submission};
 use serde_json::json;
 
-use super::super::read_text;
-use super::{VerifierArgs, row};
+use super::{VerifierArgs, read_rows};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -23,12 +22,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let verifier = args.verifier.build(registry)?;
-    let mut rows = Vec::new();
-    for (index, line) in read_text(&args.file)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let place = || format!("{}, line {}", args.file.display(), index + 1);
-        let columns = serde_json::from_str(line).with_context(place)?;
-        rows.push(row(columns, index + 1).with_context(place)?);
-    }
+    let rows = read_rows(&args.file)?;
     let mut verdicts = Vec::with_capacity(rows.len());
     for batch in rows.chunk_by(|(a, _), (b, _)| verifier.scope() == Scope::Completion || a.question == b.question) {
         let batch: Vec<_> = batch.iter().map(|(example, completion)| Submission::new(example, completion)).collect();

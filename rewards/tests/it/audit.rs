@@ -1,0 +1,152 @@
+//! An audit passes sound rubrics over sound rows, and finds what is lax or broken.
+
+use reckon_datasets::{Countdown, CountdownConfig, Dataset, Example, Split};
+use reckon_rewards::{
+    Audit, Check, Mode, Part, Reference, Registry, Rubric, RubricConfig, Verdict, Verifier, VerifierError,
+};
+use serde_json::json;
+
+use crate::common::example;
+
+fn rows(answers: &[&str]) -> Vec<(Example, String)> {
+    let row = |(index, answer): (usize, &&str)| {
+        let question = format!("what is question {index}?");
+        (Example { id: format!("row-{index}"), question: question.clone(), ..example(answer, json!({})) }, question)
+    };
+    answers.iter().enumerate().map(row).collect()
+}
+
+fn audit(config: &str, rows: &[(Example, String)]) -> Audit {
+    let config: RubricConfig = toml::from_str(config).unwrap();
+    Audit::of(&Rubric::from_config(&config).unwrap(), rows).unwrap()
+}
+
+const FORMAT: &str = "[[verifiers]]\nkind = 'format'\n[[verifiers]]\n";
+
+#[test]
+fn sound_rubrics_pass_whatever_their_order_and_layout() {
+    for (kind, answers) in [
+        ("kind = 'exact'", vec!["Paris", "Rome", "Oslo"]),
+        ("kind = 'numeric'", vec!["so #### 1,250", "7", "-1/2", "50%"]),
+        ("kind = 'choice'", vec!["A", "C", "B", "(D)"]),
+        (
+            "kind = 'logic'",
+            vec!["Ann is a knight, Bob is a knave", "Ann: knave, Bob: knave", "Ann: knight, Bob: knight"],
+        ),
+        ("kind = 'json_schema'\nschema = {type = 'object'}", vec!["{}", "{\"a\": 1}"]),
+    ] {
+        for config in [
+            format!("[[verifiers]]\n{kind}"),
+            format!("{FORMAT}{kind}"),
+            format!("[[verifiers]]\n{kind}\n[[verifiers]]\nkind = 'format'"),
+            format!("[[verifiers]]\n{kind}\nextract = {{from = 'last_line'}}"),
+            format!(
+                "[[verifiers]]\n{kind}\nextract = {{tag = 'final'}}\n[[verifiers]]\nkind = 'format'\ntags = ['plan', 'final']"
+            ),
+            format!("mode = 'sum'\n{FORMAT}{kind}\nweight = 0.9\n[[verifiers]]\nkind = 'language'\nweight = 0.1"),
+        ] {
+            let audit = audit(&config, &rows(&answers));
+            assert!(audit.is_clean() && audit.without_reference == 0, "{config}\n{audit}");
+            assert_eq!(audit.finding(Check::Huge).rows, answers.len());
+        }
+    }
+}
+
+#[test]
+fn generated_countdown_passes_with_its_own_solutions() {
+    let problems = Countdown::new(CountdownConfig::default(), 1, Split::Train).unwrap();
+    let rows: Vec<_> = (0..200).map(|row| problems.get(row)).map(|row| (row.clone(), row.question)).collect();
+    let audit = audit(&format!("{FORMAT}kind = 'countdown'"), &rows);
+    assert!(audit.is_clean() && audit.finding(Check::OtherAnswer).rows == 200, "{audit}");
+}
+
+#[test]
+fn references_that_fail_are_counted_with_an_example() {
+    let broken = audit("[[verifiers]]\nkind = 'numeric'", &rows(&["1", "two", "3"]));
+    let judged = broken.finding(Check::Judged);
+    assert_eq!((judged.rows, judged.failed), (3, 1));
+    assert!(judged.first.as_ref().unwrap().reason.contains("not a number"), "{broken}");
+    let apart = audit(
+        "[[verifiers]]\nkind = 'exact'\nextract = {from = 'whole'}\n[[verifiers]]\nkind = 'format'",
+        &rows(&["a", "b"]),
+    );
+    let finding = apart.finding(Check::Reference);
+    assert_eq!((finding.failed, finding.rate()), (2, 1.0));
+    assert!(apart.to_string().contains("100.0% wrong, as row-0"), "{apart}");
+}
+
+/// What a grader takes, given the reference and a completion.
+type Takes = fn(&str, &str) -> bool;
+
+/// A grader with one of the faults that graders have had.
+struct Lax(Takes);
+
+impl Verifier for Lax {
+    fn name(&self) -> &str {
+        "lax"
+    }
+
+    fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
+        Ok(match self.0(&example.answer, completion) {
+            true => Verdict::pass(completion, "taken"),
+            false => Verdict::fail(completion, "not taken"),
+        })
+    }
+
+    fn reference(&self, example: &Example) -> Option<Reference> {
+        Reference::unique(&example.answer)
+    }
+}
+
+#[test]
+fn each_fault_of_a_grader_is_found() {
+    let faults: [(Takes, &[Check]); 7] = [
+        (|answer, text| text == answer, &[]),
+        (|_, _| true, &[Check::Empty, Check::Garbage, Check::Echo, Check::OtherAnswer, Check::TwoAnswers, Check::Huge]),
+        (
+            |answer, text| text.is_empty() == answer.is_empty(),
+            &[Check::Garbage, Check::Echo, Check::OtherAnswer, Check::TwoAnswers, Check::Huge],
+        ),
+        (|answer, text| text.contains(answer), &[Check::Echo, Check::TwoAnswers]),
+        (|answer, text| text.len() == answer.len(), &[Check::OtherAnswer]),
+        (|answer, text| text == answer || text.starts_with("9**"), &[Check::Huge]),
+        (|_, _| false, &[Check::Reference]),
+    ];
+    for (index, (fault, expected)) in faults.into_iter().enumerate() {
+        let part = Part { verifier: Box::new(Lax(fault)), weight: 1.0, required: true };
+        let rubric = Rubric::new(Mode::Binary, vec![part]).unwrap();
+        let audit =
+            Audit::of(&rubric, &rows(&["is question 0", "is question 1", "is question 2", "is question 3"])).unwrap();
+        let found: Vec<Check> = audit.findings.iter().filter(|f| f.failed > 0).map(|f| f.check).collect();
+        assert_eq!(found, expected, "fault {index}\n{audit}");
+    }
+}
+
+#[test]
+fn an_answer_equal_in_value_is_no_fault() {
+    let audit = audit("[[verifiers]]\nkind = 'numeric'", &rows(&["1/2", "0.5", "3", "4", "5", "6"]));
+    assert!(audit.is_clean(), "{audit}");
+}
+
+#[test]
+fn without_a_reference_only_nothing_must_fail() {
+    let audit = audit("[[verifiers]]\nkind = 'regex'\npattern = 'x*'", &rows(&["a", "b"]));
+    assert_eq!((audit.without_reference, audit.finding(Check::Garbage).rows), (2, 0));
+    assert!(audit.is_clean(), "{audit}");
+    let bare = "[[verifiers]]\nkind = 'regex'\npattern = 'x*'\nextract = {from = 'whole'}";
+    let registry = Registry::default();
+    let rubric = Rubric::from_config_with(&toml::from_str(bare).unwrap(), &registry).unwrap();
+    assert_eq!(Audit::of(&rubric, &rows(&["a"])).unwrap().finding(Check::Empty).failed, 1);
+}
+
+#[test]
+fn the_table_names_every_claim_and_the_slowest_verdict() {
+    let audit = audit("[[verifiers]]\nkind = 'exact'", &rows(&["a", "b"]));
+    let table = audit.to_string();
+    assert!(
+        Check::ALL.iter().all(|check| table.contains(check.claim())) && table.contains("slowest verdict"),
+        "{table}"
+    );
+    let json = serde_json::to_value(&audit).unwrap();
+    assert_eq!(json["findings"][1], json!({"check": "reference", "rows": 2, "failed": 0, "first": null}));
+}

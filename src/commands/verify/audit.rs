@@ -1,0 +1,93 @@
+//! `reckon verify audit`: a training config's rubric and dataset are held to each other, without a model. The short
+//! form that every run begins with is here too.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail, ensure};
+use reckon_rewards::{Audit, Check, Registry, Rubric, Scope};
+
+use super::super::train_config;
+use crate::config::AuditConfig;
+use crate::prompt::{GENERATED, datasets};
+
+/// Rows of generated data that are looked at: there is no end to them.
+const SAMPLE: usize = 1000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// TOML config of `reckon train`; the embedded one without it.
+    config: Option<PathBuf>,
+    /// Override a key, such as `--set data.path=rows.jsonl`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Rows to look at: the first this many, instead of all rows of a file and 1000 of generated data.
+    #[arg(long)]
+    rows: Option<usize>,
+    /// Look at the held-out rows instead of those to train on.
+    #[arg(long)]
+    held_out: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
+    let config = train_config(args.config.as_deref(), &args.sets)?;
+    let rubric = Rubric::from_config_with(&config.rubric, registry)?;
+    ensure!(
+        rubric.scope() == Scope::Completion,
+        "this rubric judges completions by comparing those of a group; an audit judges them one by one"
+    );
+    let (train, held_out, _) = datasets(&config.data, config.seed)?;
+    let data = if args.held_out { held_out } else { train };
+    let all = if data.len() == GENERATED { SAMPLE } else { data.len() };
+    let rows: Vec<_> = (0..args.rows.unwrap_or(all).min(data.len()))
+        .map(|row| data.get(row))
+        .map(|example| (example.clone(), config.data.prompt(&example.question)))
+        .collect();
+    let audit = Audit::of(&rubric, &rows)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&audit)?);
+    } else {
+        println!("{audit}");
+    }
+    let failed: Vec<&str> = audit.findings.iter().filter(|f| f.failed > 0).map(|f| f.check.claim()).collect();
+    ensure!(failed.is_empty(), "it does not hold that {}", failed.join(", nor that "));
+    Ok(())
+}
+
+/// The short form: refuses a run that would train on references that fail, or that would reward nothing or garbage.
+/// Returns a line for each of the other checks that fails.
+pub(in crate::commands) fn before_training(
+    rubric: &Rubric,
+    rows: &[(reckon_datasets::Example, String)],
+    config: &AuditConfig,
+) -> Result<Vec<String>> {
+    if rubric.scope() == Scope::Group {
+        return Ok(Vec::new());
+    }
+    let audit = Audit::of(rubric, rows)?;
+    let way_out = "`reckon verify audit` looks at every row; audit.rows = 0 trains all the same";
+    let mut remarks = Vec::new();
+    for finding in audit.findings.iter().filter(|finding| finding.failed > 0) {
+        let Some(first) = &finding.first else { continue };
+        let claim = format!(
+            "it does not hold that {}: {} of {} rows, as {}: {:?}: {}",
+            finding.check.claim(),
+            finding.failed,
+            finding.rows,
+            first.id,
+            first.completion.chars().take(200).collect::<String>(),
+            first.reason
+        );
+        match finding.check {
+            Check::Reference if finding.rate() <= config.max_failed => remarks.push(claim),
+            Check::Reference => {
+                bail!("{claim}; correct or drop such rows, or allow for them with audit.max_failed; {way_out}")
+            }
+            Check::Judged | Check::Empty | Check::Garbage => bail!("{claim}; {way_out}"),
+            _ => remarks.push(claim),
+        }
+    }
+    Ok(remarks)
+}
