@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    Choice, ChoiceOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format, FormatOptions, Instructions,
-    InstructionsOptions, JsonSchema, JsonSchemaOptions, Language, LanguageOptions, Length, LengthOptions, Logic,
-    LogicOptions, Mode, Numeric, NumericOptions, Pattern, PatternOptions, Registry, Repetition, RepetitionOptions,
-    RustOptions, Verifier, VerifierError,
+    Choice, ChoiceOptions, Code, CodeOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format, FormatOptions,
+    Instructions, InstructionsOptions, JsonSchema, JsonSchemaOptions, Language, LanguageOptions, Length, LengthOptions,
+    Logic, LogicOptions, Mode, Numeric, NumericOptions, Pattern, PatternOptions, Registry, Repetition,
+    RepetitionOptions, RustOptions, Verifier, VerifierError,
 };
 
 /// The `[rubric]` table.
@@ -88,6 +88,7 @@ kinds! {
     "choice" => Choice(ChoiceOptions) builds Choice,
     "regex" => Regex(PatternOptions) builds Pattern,
     "countdown" => Countdown(CountdownOptions) builds Countdown,
+    "code" => Code(CodeOptions) builds Code,
     "logic" => Logic(LogicOptions) builds Logic,
     "json_schema" => JsonSchema(JsonSchemaOptions) builds JsonSchema,
     "instructions" => Instructions(InstructionsOptions) builds Instructions,

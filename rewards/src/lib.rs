@@ -1,10 +1,10 @@
 //! Rule-based verifiers and the rubric that combines them: text in, verdicts out. No tensors, no tokenizer, and no
-//! evaluation of model text by anything but the small parsers in this crate.
+//! evaluation of model text by anything but the small parsers in this crate; programs run in a [`sandbox`].
 //!
 //! Read it in this order: [`Verifier`] and [`Verdict`] are the contract; [`Rubric`] turns several verdicts into one
 //! reward; [`VerifierConfig`] is how a config file names them, and [`Registry`] how a program brings its own;
 //! [`Extractor`] finds the answer in a completion; and each verifier has a file of its own: [`Format`], [`Exact`],
-//! [`Numeric`], [`Choice`], [`Pattern`], [`Countdown`], [`Logic`], [`JsonSchema`], [`Instructions`], and the shaping
+//! [`Numeric`], [`Choice`], [`Pattern`], [`Countdown`], [`Code`], [`Logic`], [`JsonSchema`], [`Instructions`], and the shaping
 //! terms [`Language`], [`Repetition`] and [`Length`].
 //! `rewards/README.md` states every rule and config key in tables.
 //!
@@ -32,6 +32,7 @@
 
 mod audit;
 mod choice;
+mod code;
 mod config;
 mod countdown;
 mod exact;
@@ -49,17 +50,19 @@ mod rational;
 mod registry;
 mod repetition;
 mod rubric;
+pub mod sandbox;
 mod verdict;
 mod words;
 
 pub use audit::{Audit, Check, Failure, Finding, Slowest};
 pub use choice::{Choice, ChoiceOptions};
+pub use code::{Code, CodeOptions, Compare, Tolerance};
 pub use config::{KINDS, RubricConfig, VerifierConfig, VerifierOptions};
 pub use countdown::{Countdown, CountdownOptions};
 pub use exact::{Exact, ExactOptions};
 pub use extract::{AnswerFrom, ExtractOptions, Extractor};
 pub use format::{Format, FormatOptions};
-pub use instructions::{Credit, Instructions, InstructionsOptions, Strictness};
+pub use instructions::{Instructions, InstructionsOptions, Strictness};
 pub use json_schema::{JsonSchema, JsonSchemaOptions};
 pub use language::{Language, LanguageOptions};
 pub use length::{Length, LengthOptions, LengthUnit};
@@ -70,4 +73,4 @@ pub use rational::Rational;
 pub use registry::{Registry, RustOptions};
 pub use repetition::{Repetition, RepetitionOptions};
 pub use rubric::{MAX_COMPLETION_BYTES, Mode, Part, Rubric, Score};
-pub use verdict::{Outcome, Reference, Scope, Submission, Verdict, Verifier, VerifierError};
+pub use verdict::{Credit, Outcome, Reference, Scope, Submission, Verdict, Verifier, VerifierError};

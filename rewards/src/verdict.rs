@@ -161,6 +161,17 @@ impl Outcome {
     ];
 }
 
+/// What passing only some of several checks earns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Credit {
+    /// Nothing: all must pass.
+    #[default]
+    All,
+    /// The share of them that pass. Only all of them are a pass.
+    Share,
+}
+
 /// A verifier or an example is broken; the completion is not to blame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

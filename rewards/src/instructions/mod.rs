@@ -12,7 +12,7 @@ use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{AnswerFrom, ExtractOptions, Extractor, Outcome, Verdict, Verifier, VerifierError};
+use crate::{AnswerFrom, Credit, ExtractOptions, Extractor, Outcome, Verdict, Verifier, VerifierError};
 use instruction::Instruction;
 
 /// Which text must follow an instruction.
@@ -25,17 +25,6 @@ pub enum Strictness {
     /// The text, or what is left of it without its first line, its last, both, or its asterisks: IFEval's loose mode,
     /// which forgives an opening such as `Sure, here it is:`.
     Loose,
-}
-
-/// What following only some of the instructions earns.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Credit {
-    /// Nothing: all must be followed.
-    #[default]
-    All,
-    /// The share of them that are followed. Only all of them are a pass.
-    Share,
 }
 
 /// Options of kind `instructions`.

@@ -3,6 +3,8 @@
 
 /// Rubrics and rows held to each other.
 mod audit;
+/// Programs: their verdicts, and what they cannot do.
+mod code;
 /// What the tables of verdicts share.
 mod common;
 /// IFEval's instructions, each followed and broken.
