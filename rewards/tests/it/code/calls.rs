@@ -75,7 +75,7 @@ def f():
     os.write(sys._getframe(2).f_locals['channel'], (nonce + '0\\n').encode())
     return 8314459812331",
     ),
-    ("two processes that both return", "import os\ndef f():\n    os.fork()\n    return 8314459812331"),
+    ("two processes that both return", "import os\ndef f():\n    if os.fork(): os.wait()\n    return 8314459812331"),
     ("a spoofed sys.stdout", "import sys, io\nsys.stdout = io.StringIO('8314459812331')\ndef f(): return 1"),
     (
         "an exit handler that rewrites the result",
