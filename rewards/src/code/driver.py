@@ -6,8 +6,12 @@ import sys
 
 sys.path[:] = [path for path in sys.path if path not in ("", os.getcwd())]
 
+import builtins
 import json
 import types
+
+# Module site, left out for speed, would bring these.
+builtins.exit = builtins.quit = sys.exit
 
 
 def call(function, args, kwargs):

@@ -40,9 +40,11 @@ pub struct CodeOptions {
     pub prelude: String,
     /// The Python 3 that runs programs.
     pub python: String,
+    /// Whether Python programs may import the packages that are installed beside it. Starting takes longer.
+    pub packages: bool,
     /// What runs programs instead of Python: a program and its arguments, to which `file` is added as the last.
     pub command: Vec<String>,
-    /// Name of the program's file.
+    /// Name of the program's file, for a `command`.
     pub file: String,
     /// Files and folders that programs may read besides the system's and Python's own.
     pub readable: Vec<PathBuf>,
@@ -63,6 +65,7 @@ impl Default for CodeOptions {
             think_tag: "think".into(),
             prelude: String::new(),
             python: "python3".into(),
+            packages: false,
             command: Vec::new(),
             file: PROGRAM.into(),
             readable: Vec::new(),
@@ -119,7 +122,7 @@ impl Code {
         };
         let thoughts = Extractor::new(name, &extract)?;
         let (runner, folders) = match options.command.is_empty() {
-            true => Runner::python(&options.python).map_err(misconfigured)?,
+            true => Runner::python(&options.python, options.packages).map_err(misconfigured)?,
             false => (Runner::command(&options.command).map_err(misconfigured)?, Vec::new()),
         };
         let readable = options.readable.iter().cloned().chain(folders).collect();

@@ -7,11 +7,17 @@ use serde::Deserialize;
 
 use crate::sandbox::{End, Sandbox, Task};
 
+/// Runs a program inside the sandbox.
+const SCRIPT: &str = include_str!("script.py");
+
 /// Calls a function inside the sandbox.
 const DRIVER: &str = include_str!("driver.py");
 
-/// Neither the user's packages nor files written beside sources; `-I` would also fix no hash seed.
-const FLAGS: [&str; 3] = ["-s", "-S", "-B"];
+/// No packages of the user's own, no files written beside sources. Not `-I`, which ignores the hash seed.
+const FLAGS: [&str; 2] = ["-s", "-B"];
+
+/// Nor any other packages, which saves most of the start.
+const NO_PACKAGES: &str = "-S";
 
 /// Printed by [`Runner::check`].
 const SIGN: &str = "42\n";
@@ -19,8 +25,8 @@ const SIGN: &str = "42\n";
 /// What runs a program.
 #[derive(Debug)]
 pub(super) enum Runner {
-    /// The interpreter itself, not a link or a script that leads to it.
-    Python(String),
+    /// An interpreter and its flags.
+    Python(Vec<String>),
     /// A command, to which the program's file is the last argument.
     Command(Vec<String>),
 }
@@ -28,18 +34,21 @@ pub(super) enum Runner {
 /// What an interpreter says of itself.
 #[derive(Deserialize)]
 struct About {
-    executable: String,
+    /// The interpreter itself, not a link or a script that leads to it; in an environment, that environment's.
+    bare: String,
+    with_packages: String,
     folders: Vec<PathBuf>,
 }
 
 const ABOUT: &str = "import json, os, sys, sysconfig
-base = getattr(sys, '_base_executable', None) or sys.executable
-folders = [sys.base_prefix, sys.base_exec_prefix, sysconfig.get_path('stdlib'), sysconfig.get_path('platstdlib')]
-print(json.dumps({'executable': os.path.realpath(base), 'folders': [os.path.realpath(f) for f in folders]}))";
+bare = os.path.realpath(getattr(sys, '_base_executable', None) or sys.executable)
+folders = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, sysconfig.get_path('stdlib')]
+folders += [os.path.realpath(folder) for folder in folders]
+print(json.dumps({'bare': bare, 'with_packages': sys.executable, 'folders': folders}))";
 
 impl Runner {
     /// Asks `python` where it lives, outside the sandbox: it is the user's own. Also gives the folders it reads.
-    pub(super) fn python(python: &str) -> Result<(Self, Vec<PathBuf>), String> {
+    pub(super) fn python(python: &str, packages: bool) -> Result<(Self, Vec<PathBuf>), String> {
         let output = Command::new(python).args(["-I", "-c", ABOUT]).stdin(Stdio::null()).output();
         let wayout = "give `python` the path of a Python 3";
         let output = output.map_err(|error| format!("cannot start `{python}` ({error}); {wayout}"))?;
@@ -47,7 +56,11 @@ impl Runner {
             .map_err(|_| format!("`{python}` does not say where it lives ({}); {wayout}", last_line(&output.stderr)))?;
         // An interpreter installed at the root would open every file.
         let folders = about.folders.into_iter().filter(|folder| folder != Path::new("/")).collect();
-        Ok((Self::Python(about.executable), folders))
+        let argv = match packages {
+            true => with(&[about.with_packages], &FLAGS),
+            false => with(&with(&[about.bare], &FLAGS), &[NO_PACKAGES]),
+        };
+        Ok((Self::Python(argv), folders))
     }
 
     /// Finds the program of `command` as a shell would.
@@ -66,15 +79,15 @@ impl Runner {
     /// The arguments that run `file`.
     pub(super) fn run(&self, file: &str) -> Vec<String> {
         match self {
-            Self::Python(python) => with_flags(python, &[file]),
-            Self::Command(command) => [&command[..], &[file.to_owned()]].concat(),
+            Self::Python(python) => with(python, &["-c", SCRIPT, file]),
+            Self::Command(command) => with(command, &[file]),
         }
     }
 
     /// The arguments that call a function of `program.py`, for Python alone.
     pub(super) fn call(&self) -> Option<Vec<String>> {
         match self {
-            Self::Python(python) => Some(with_flags(python, &["-c", DRIVER])),
+            Self::Python(python) => Some(with(python, &["-c", DRIVER])),
             Self::Command(_) => None,
         }
     }
@@ -82,7 +95,7 @@ impl Runner {
     /// Whether Python starts in the sandbox; of other commands we know no program to try.
     pub(super) fn check(&self, sandbox: &Sandbox) -> Result<(), String> {
         let Self::Python(python) = self else { return Ok(()) };
-        let argv = with_flags(python, &["-c", "print(6 * 7)"]);
+        let argv = with(python, &["-c", "print(6 * 7)"]);
         let problem = match sandbox.run(&Task { argv: &argv, files: &[], input: &[] }) {
             Ok(run) if run.end == End::Exited(0) && run.stdout == SIGN.as_bytes() => return Ok(()),
             Ok(run) => last_line(&run.stderr),
@@ -90,14 +103,15 @@ impl Runner {
         };
         let level = sandbox.level();
         Err(format!(
-            "`{python}` does not start at {level} ({problem}); it must be readable by all users, as `/usr/bin/python3` is: \
-             name another in `python`, or a folder that it needs in `readable`"
+            "`{}` does not start at {level} ({problem}); it must be readable by all users, as `/usr/bin/python3` is: \
+             name another in `python`, or a folder that it needs in `readable`",
+            python[0]
         ))
     }
 }
 
-fn with_flags(python: &str, rest: &[&str]) -> Vec<String> {
-    [&[python], &FLAGS[..], rest].concat().into_iter().map(ToOwned::to_owned).collect()
+fn with(argv: &[String], more: &[&str]) -> Vec<String> {
+    argv.iter().cloned().chain(more.iter().map(|argument| (*argument).to_owned())).collect()
 }
 
 /// The last line of a program's errors, short and without control characters: `NameError: name 'x' is not defined`.

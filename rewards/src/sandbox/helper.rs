@@ -15,7 +15,7 @@ use rustix::process::{Signal, set_parent_process_death_signal, setsid};
 use rustix::thread::set_no_new_privs;
 
 use super::job::{FAILED, Job, MARKER, READY};
-use super::{Level, SandboxError, calls, files, identity, root};
+use super::{Level, Limits, SandboxError, calls, files, identity, root};
 
 /// The program that calls [`helper`]; the link stays right if the file is replaced while it runs.
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -115,30 +115,37 @@ fn inner(nonce: &str, uid: Option<u32>) -> Result<ExitCode, SandboxError> {
             job.folder
         }
     };
-    let processes = job.limits.process_limit(job.level, uid.is_none());
     write_files(&home, &job.files, uid).map_err(|error| SandboxError::new("cannot write its files", error))?;
+    give_up_rights(job.level, job.limits, &home, &readable, uid)?;
+    say(nonce, READY, "");
+    let Some((program, arguments)) = job.argv.split_first() else { return Ok(ExitCode::SUCCESS) };
+    let error = Command::new(program).args(arguments).env_clear().envs(environment(&home)).exec();
+    Err(SandboxError::new(format_args!("cannot start {program}"), error))
+}
+
+/// From here on nothing of the host is in reach; the order matters, for each layer forbids what the one before needs.
+fn give_up_rights(
+    level: Level,
+    limits: Limits,
+    home: &Path,
+    readable: &[PathBuf],
+    uid: Option<u32>,
+) -> Result<(), SandboxError> {
+    let processes = limits.process_limit(level, uid.is_none());
     if rustix::process::geteuid().is_root() {
         identity::forget_capabilities()?;
     }
     if let Some(uid) = uid {
         identity::become_uid(uid)?;
     }
-    job.limits.apply(processes)?;
+    limits.apply(processes)?;
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| SandboxError::new("prctl", error))?;
     set_no_new_privs(true).map_err(|error| SandboxError::new("prctl", error))?;
-    match job.level {
-        Level::S0 => {}
-        Level::S1 => files::restrict(&readable, &home)?,
-        Level::S2 => files::restrict(&["/".into()], &home)?,
+    match level {
+        Level::S0 => Ok(()),
+        Level::S1 => files::restrict(readable, home).and_then(|()| calls::restrict(uid.is_none())),
+        Level::S2 => files::restrict(&["/".into()], home).and_then(|()| calls::restrict(false)),
     }
-    if job.level >= Level::S1 {
-        let own_files = job.level == Level::S1 && uid.is_none();
-        calls::restrict(own_files)?;
-    }
-    say(nonce, READY, "");
-    let Some((program, arguments)) = job.argv.split_first() else { return Ok(ExitCode::SUCCESS) };
-    let error = Command::new(program).args(arguments).env_clear().envs(environment(&home)).exec();
-    Err(SandboxError::new(format_args!("cannot start {program}"), error))
 }
 
 /// All that a program finds in its environment. The same for every run, so that a program does the same in each.

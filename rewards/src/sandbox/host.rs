@@ -38,7 +38,7 @@ pub(super) fn run(sandbox: &Sandbox, task: &Task) -> Result<Run, SandboxError> {
     let end = running.supervise(sandbox.limits.wall());
     let run = running.finish(end);
     // A folder that cannot be removed would fill the disk, so it is an error too.
-    scratch::empty(folder.path()).and_then(|()| folder.close()).map_err(wrap("cannot remove the program's folder"))?;
+    scratch::remove(folder).map_err(wrap("cannot remove the program's folder"))?;
     run
 }
 

@@ -4,10 +4,28 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long processes that were killed may still be dying, and writing.
+const AFTERMATH: Duration = Duration::from_secs(2);
+
+/// Removes `folder` and all that it holds.
+pub(super) fn remove(folder: TempDir) -> io::Result<()> {
+    let path = folder.keep();
+    let deadline = Instant::now() + AFTERMATH;
+    loop {
+        match empty(&path).and_then(|()| fs::remove_dir(&path)) {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            result => return result,
+        }
+    }
+}
 
 /// Removes all that `folder` holds. Folders within folders are moved up until none is left, so no path grows.
-pub(super) fn empty(folder: &Path) -> io::Result<()> {
+fn empty(folder: &Path) -> io::Result<()> {
     let mut moved = 0u64;
     loop {
         let mut entries = fs::read_dir(folder)?.peekable();
@@ -37,7 +55,7 @@ pub(super) fn empty(folder: &Path) -> io::Result<()> {
 }
 
 /// A name that nothing in `folder` has.
-fn fresh(folder: &Path, moved: &mut u64) -> std::path::PathBuf {
+fn fresh(folder: &Path, moved: &mut u64) -> PathBuf {
     loop {
         *moved += 1;
         let path = folder.join(format!("moved-{moved}"));
@@ -65,8 +83,9 @@ mod tests {
         std::os::unix::fs::symlink("/etc", at(3).join("link")).unwrap();
         fs::set_permissions(at(500), Permissions::from_mode(0o300)).unwrap();
         fs::set_permissions(at(2), Permissions::from_mode(0o000)).unwrap();
-        empty(dir.path()).unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let path = dir.path().to_owned();
+        remove(dir).unwrap();
+        assert!(!path.exists());
         assert!(Path::new("/etc").exists());
     }
 }

@@ -1,6 +1,10 @@
 //! Programs that read standard input: outcomes and reasons.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use reckon_rewards::Outcome::{Crash, Fail, Pass, Timeout, Unparsed};
+use reckon_rewards::sandbox::{End, Level, Limits, Sandbox, Task, helper_at};
 use reckon_rewards::{Verifier, VerifierError};
 use serde_json::json;
 
@@ -16,6 +20,12 @@ fn each_end_of_a_program_has_its_outcome() {
         ("print(9)", Fail, "test 2 of 2: wrong output"),
         ("print(int(input()) ** 2, end='\\n\\n')", Pass, "all 2 tests passed"),
         ("print(9)\nprint(16)", Fail, "test 1 of 2: wrong output"),
+        ("print(int(input()) ** 2)\nexit()\nprint(1)", Pass, "all 2 tests passed"),
+        (
+            "import sys\nprint(int(input()) ** 2 if (__name__, len(sys.argv)) == ('__main__', 1) else 0)",
+            Pass,
+            "all 2 tests passed",
+        ),
         ("x", Crash, "test 1 of 2: exit status 1: NameError: name 'x' is not defined"),
         ("import sys\nprint(int(input()) ** 2)\nsys.exit(3)", Crash, "test 1 of 2: exit status 3"),
         ("import os\nprint(9, flush=True)\nos.abort()", Crash, "test 1 of 2: killed by signal"),
@@ -77,14 +87,32 @@ fn credit_can_be_the_share_of_tests() {
 
 #[test]
 fn the_same_program_prints_the_same_in_every_run() {
-    let Some(code) = verifier(json!({})) else { return };
-    let program = "import os, time\nprint({'a', 'b', 'c', 'd', 'e'}, hash('x'), sorted(os.listdir('.')), time.tzname)";
-    let first = judge(&code, prints("?"), program);
-    let info = "import sys\nprint(sys.path)";
-    assert_eq!(first.outcome, Fail, "{first:?}");
-    // The output itself is not in the verdict, so a program checks it against a hash computed by another run.
-    let hash = "import sys\nprint(hash('x') == int(sys.stdin.read() or hash('x')), hash('x') % 2 ** 61 > 0)";
-    assert_eq!(judge(&code, prints("True True"), hash).outcome, Pass, "{info}");
+    helper_at(env!("CARGO_BIN_EXE_reckon-sandbox"));
+    let program = "import os, time\nprint({'a', 'b', 'c', 'd', 'e'}, hash('x'), sorted(os.environ), os.listdir('.'), time.tzname)";
+    let argv = ["/usr/bin/python3", "-B", "-c", program].map(ToOwned::to_owned);
+    if !std::path::Path::new(&argv[0]).exists() {
+        return eprintln!("skipped: there is no /usr/bin/python3");
+    }
+    for level in Level::ALL {
+        let sandbox = match Sandbox::new(Some(level), Vec::new(), Limits::default()) {
+            Ok(sandbox) => sandbox,
+            Err(problem) => return eprintln!("skipped at {level}: {problem}"),
+        };
+        let run = || sandbox.run(&Task { argv: &argv, files: &[], input: b"" }).unwrap();
+        let (first, second) = (run(), run());
+        assert_eq!((first.end, first.stdout.is_empty()), (End::Exited(0), false), "{level}: {first:?}");
+        assert_eq!(first.stdout, second.stdout, "{level}");
+    }
+}
+
+#[test]
+fn programs_import_installed_packages_only_where_they_may() {
+    let program = "import sys\nprint(any('-packages' in path for path in sys.path))";
+    for (packages, printed) in [(false, "False"), (true, "True")] {
+        let Some(code) = verifier(json!({"packages": packages})) else { return };
+        let verdict = judge(&code, prints(printed), program);
+        assert!(verdict.passed(), "packages = {packages}: {verdict:?}");
+    }
 }
 
 #[test]
@@ -108,7 +136,11 @@ fn programs_are_compiled_at_every_level() {
     let options = json!({"command": command, "file": "program.c", "labels": ["c"]});
     let program =
         "```c\n#include <stdio.h>\nint main(void) { int n; scanf(\"%d\", &n); printf(\"%d\\n\", 2 * n); }\n```";
-    for level in reckon_rewards::sandbox::Level::ALL {
+    for level in Level::ALL {
+        if level == Level::S1 && fs::metadata("/proc/self").unwrap().uid() != 0 {
+            eprintln!("skipped at S1: GNU ld needs chmod, which only root's programs have there");
+            continue;
+        }
         let Some(code) = super::verifier_at(level, options.clone()) else { continue };
         let info = json!({"tests": [{"input": "21", "output": "42"}]});
         let verdict = code.verify(&example(info), program).unwrap();
@@ -142,11 +174,11 @@ fn the_machinery_failing_is_an_error_and_no_reward() {
     // An interpreter that goes away after the verifier was built.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("shell");
-    std::fs::copy("/bin/sh", &path).unwrap();
+    fs::copy("/bin/sh", &path).unwrap();
     let options = json!({"command": [path], "file": "p.sh", "labels": ["sh"], "readable": [folder.path()]});
     let Some(code) = verifier(options) else { return };
     let program = "```sh\necho 1\n```";
-    std::fs::remove_file(&path).unwrap();
+    fs::remove_file(&path).unwrap();
     let error = code.verify(&example(prints("1")), program).unwrap_err();
     assert!(matches!(&error, VerifierError::Infra { problem, .. } if problem.contains("cannot start")), "{error}");
 }
