@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use crate::{
     Choice, ChoiceOptions, Code, CodeOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format, FormatOptions,
     Instructions, InstructionsOptions, JsonSchema, JsonSchemaOptions, Language, LanguageOptions, Length, LengthOptions,
-    Logic, LogicOptions, Mode, Numeric, NumericOptions, Pattern, PatternOptions, Registry, Repetition,
-    RepetitionOptions, RustOptions, Verifier, VerifierError,
+    Logic, LogicOptions, Math, MathOptions, Mode, Numeric, NumericOptions, Pattern, PatternOptions, Registry,
+    Repetition, RepetitionOptions, RustOptions, Verifier, VerifierError,
 };
 
 /// The `[rubric]` table.
@@ -84,6 +84,7 @@ macro_rules! kinds {
 kinds! {
     "format" => Format(FormatOptions) builds Format,
     "exact" => Exact(ExactOptions) builds Exact,
+    "math" => Math(MathOptions) builds Math,
     "numeric" => Numeric(NumericOptions) builds Numeric,
     "choice" => Choice(ChoiceOptions) builds Choice,
     "regex" => Regex(PatternOptions) builds Pattern,

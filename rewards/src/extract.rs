@@ -92,13 +92,19 @@ impl Extractor {
     }
 
     /// What follows the last closed think block. Text inside an unclosed one is thought, not answer.
-    fn after_thoughts<'a>(&self, completion: &'a str) -> Result<&'a str, &'static str> {
+    pub(crate) fn after_thoughts<'a>(&self, completion: &'a str) -> Result<&'a str, &'static str> {
         let rest =
             completion.rfind(&self.think.close).map_or(completion, |at| &completion[at + self.think.close.len()..]);
         if rest.contains(&self.think.open) { Err("a think block is not closed") } else { Ok(rest) }
     }
 
-    fn only_block<'a>(&self, text: &'a str) -> Result<&'a str, &'static str> {
+    /// Whether an answer block starts in `text`.
+    pub(crate) fn opens_block(&self, text: &str) -> bool {
+        text.contains(&self.answer.open)
+    }
+
+    /// The content of the one answer block of `text`.
+    pub(crate) fn only_block<'a>(&self, text: &'a str) -> Result<&'a str, &'static str> {
         let (before, rest) = text.split_once(&self.answer.open).ok_or("there is no answer block")?;
         let (answer, after) = rest.split_once(&self.answer.close).ok_or("the answer block is not closed")?;
         if before.contains(&self.answer.close) || after.contains(&self.answer.close) {

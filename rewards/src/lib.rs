@@ -5,6 +5,7 @@
 //! reward; [`VerifierConfig`] is how a config file names them, and [`Registry`] how a program brings its own;
 //! [`Extractor`] finds the answer in a completion; and each verifier has a file of its own: [`Format`], [`Exact`],
 //! [`Numeric`], [`Choice`], [`Pattern`], [`Countdown`], [`Code`], [`Logic`], [`JsonSchema`], [`Instructions`], and the shaping
+//! [`Numeric`], [`Math`], [`Choice`], [`Pattern`], [`Countdown`], [`Logic`], [`JsonSchema`], [`Instructions`], and the shaping
 //! terms [`Language`], [`Repetition`] and [`Length`].
 //! `rewards/README.md` states every rule and config key in tables.
 //!
@@ -44,6 +45,7 @@ mod json_schema;
 mod language;
 mod length;
 mod logic;
+mod math;
 mod numeric;
 mod pattern;
 mod rational;
@@ -67,6 +69,7 @@ pub use json_schema::{JsonSchema, JsonSchemaOptions};
 pub use language::{Language, LanguageOptions};
 pub use length::{Length, LengthOptions, LengthUnit};
 pub use logic::{Logic, LogicOptions};
+pub use math::{Math, MathExtract, MathFrom, MathOptions};
 pub use numeric::{Numeric, NumericOptions, Percent};
 pub use pattern::{MatchMode, Pattern, PatternOptions};
 pub use rational::Rational;

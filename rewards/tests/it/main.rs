@@ -13,6 +13,8 @@ mod instructions;
 mod json_schema;
 /// Assignments of values to names.
 mod logic;
+/// Mathematics, right and wrong, and how long it may take.
+mod math;
 /// Configs become rubrics, verdicts totals.
 mod rubric;
 /// Terms that say how a completion is written.

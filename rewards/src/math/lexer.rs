@@ -1,0 +1,325 @@
+//! Cuts a cleaned answer into tokens. Commas are ambiguous in answers, so numbers are read under a [`Commas`] rule.
+
+use super::expr::{Constant, Number};
+use super::literal;
+use super::token::{self, Bracket, Token};
+use super::units::Unit;
+use super::value::Relation;
+
+/// Most tokens of an answer.
+const MAX_TOKENS: usize = 2048;
+
+/// What a comma between digits is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commas {
+    /// `1,234` is one number, unless a comma of the same brackets has a space behind it.
+    Grouping,
+    /// Every comma separates.
+    Separating,
+    /// `2,74` is 2.74.
+    Decimal,
+}
+
+/// A token, where it starts, and whether white space stands before it.
+#[derive(Debug, Clone)]
+pub(crate) struct Lexeme {
+    pub(crate) token: Token,
+    pub(crate) spaced: bool,
+}
+
+/// The tokens of `text`; `None` for more than [`MAX_TOKENS`].
+pub(crate) fn lex(text: &str, commas: Commas) -> Option<Vec<Lexeme>> {
+    let mut lexer = Lexer { rest: text, commas, out: Vec::new(), spaced: false, brackets: vec![false] };
+    while lexer.step() {
+        if lexer.out.len() > MAX_TOKENS {
+            return None;
+        }
+    }
+    Some(lexer.out)
+}
+
+struct Lexer<'a> {
+    rest: &'a str,
+    commas: Commas,
+    out: Vec<Lexeme>,
+    spaced: bool,
+    /// For every open bracket, whether its commas separate whatever stands around them.
+    brackets: Vec<bool>,
+}
+
+impl<'a> Lexer<'a> {
+    fn push(&mut self, token: Token) {
+        self.out.push(Lexeme { token, spaced: self.spaced });
+        self.spaced = false;
+    }
+
+    fn take(&mut self, bytes: usize) -> &'a str {
+        let (taken, rest) = self.rest.split_at(bytes);
+        self.rest = rest;
+        taken
+    }
+
+    /// Reads one token; `false` at the end.
+    fn step(&mut self) -> bool {
+        let Some(c) = self.rest.chars().next() else { return false };
+        match c {
+            _ if c.is_whitespace() || c == '~' => {
+                self.take(c.len_utf8());
+                self.spaced = true;
+            }
+            '\\' => self.command(),
+            '0'..='9' | '.' => self.number(),
+            'a'..='z' | 'A'..='Z' => self.letters(),
+            _ => self.sign(c),
+        }
+        true
+    }
+
+    fn number(&mut self) {
+        let grouping = self.commas == Commas::Grouping && !self.brackets.last().copied().unwrap_or(false);
+        let base_follows = self.rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('_');
+        if base_follows {
+            let end = self.rest.find('_').unwrap_or(self.rest.len());
+            let digits = self.take(end).to_string();
+            return self.push(Token::Digits(digits));
+        }
+        // TeX's arguments without braces are single digits: `\frac12`.
+        if self.wants_digit() && self.rest.starts_with(|c: char| c.is_ascii_digit()) {
+            let digit = self.take(1).as_bytes()[0] - b'0';
+            return self.push(Token::Number(Number { value: digit.into(), places: None }));
+        }
+        match literal::number(self.rest, grouping, self.commas == Commas::Decimal) {
+            Some((number, length)) => {
+                self.take(length);
+                self.push(Token::Number(number));
+            }
+            // A full stop that belongs to no number means nothing.
+            None => {
+                self.take(1);
+                self.spaced = true;
+            }
+        }
+    }
+
+    /// Whether the next digit is an argument of `\frac` or `\binom`.
+    fn wants_digit(&self) -> bool {
+        let pair = |token: &Token| matches!(token, Token::Frac | Token::Binomial);
+        match self.out.as_slice() {
+            [.., last] if pair(&last.token) => true,
+            [.., command, Lexeme { token: Token::Number(_), .. }] => pair(&command.token),
+            _ => false,
+        }
+    }
+
+    fn command(&mut self) {
+        let letters = self.rest[1..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        let one = self.rest[1..].chars().next().map_or(0, char::len_utf8);
+        let name = &self.take(1 + if letters == 0 { one } else { letters })[1..];
+        if token::is_text(name) && self.rest.trim_start().starts_with('{') {
+            let content = self.braced();
+            self.text(name, content.trim());
+        } else if name == "begin" || name == "end" {
+            self.environment(name);
+        } else if name == "mathbb" {
+            let content = self.braced();
+            self.push(if content == "R" { Token::Reals } else { Token::Symbol(content.into()) });
+        } else if name == "partial" {
+            self.push(Token::Symbol("partial".into()));
+        } else if token::is_layout(name) {
+            self.spaced = true;
+        } else {
+            let token = token::command(name).unwrap_or_else(|| Token::Symbol(canonical(name).into()));
+            self.bracket(&token);
+            self.push(token);
+        }
+    }
+
+    /// The content of the `{}` that comes next, which is consumed; braces inside must match.
+    fn braced(&mut self) -> &'a str {
+        self.rest = self.rest.trim_start();
+        if !self.rest.starts_with('{') {
+            return "";
+        }
+        let mut depth = 0usize;
+        let end = self.rest.bytes().position(|byte| {
+            depth = if byte == b'{' {
+                depth + 1
+            } else if byte == b'}' {
+                depth - 1
+            } else {
+                depth
+            };
+            depth == 0
+        });
+        let end = end.unwrap_or(self.rest.len() - 1);
+        let taken = self.take(end + 1);
+        taken.get(1..end).unwrap_or_default()
+    }
+
+    /// Words in `\text{}`: a connective, a name of a function or constant, or text.
+    fn text(&mut self, name: &str, content: &str) {
+        let mathematical = matches!(name, "mathrm" | "operatorname" | "operatorname*" | "rm" | "text");
+        let token = match content {
+            "" => return,
+            "and" | ", and" | "and " => Token::And,
+            "or" | ", or" => Token::Or,
+            "," => Token::Comma,
+            "e" if mathematical => Token::Constant(Constant::E),
+            "i" if mathematical => Token::Constant(Constant::I),
+            "d" if name == "mathrm" => Token::Symbol("d".into()),
+            "cis" => Token::Symbol("cis".into()),
+            _ if mathematical && token::function(content).is_some_and(|_| content != "Re" && content != "inf") => {
+                token::command(content).unwrap_or_else(|| Token::Text(content.into()))
+            }
+            "%" | "\\%" => Token::Percent,
+            _ => Token::Text(content.replace("\\ ", " ").replace('~', " ")),
+        };
+        self.push(token);
+    }
+
+    fn environment(&mut self, name: &str) {
+        let kind = self.braced();
+        let matrix = kind.trim_end_matches('*').ends_with("matrix") || kind == "array" || kind == "cases";
+        if name == "begin" && kind == "array" && self.rest.trim_start().starts_with('{') {
+            self.braced();
+        }
+        match (matrix, name) {
+            (true, "begin") => self.push(Token::Begin),
+            (true, _) => self.push(Token::End),
+            (false, _) => self.spaced = true,
+        }
+    }
+
+    fn letters(&mut self) {
+        let length = self.rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let run = &self.rest[..length];
+        // `1orW(x)`, `(11,7)or(7,11)`: a connective glued to its neighbours.
+        for (connective, token) in [("or", Token::Or), ("and", Token::And)] {
+            if let Some(rest) = run.strip_prefix(connective)
+                && rest.starts_with(|c: char| c.is_ascii_uppercase())
+            {
+                self.take(connective.len());
+                return self.push(token);
+            }
+        }
+        if let Some(token) = token::word(run) {
+            self.take(length);
+            return self.push(token);
+        }
+        let lower = run.to_ascii_lowercase();
+        if Unit::is_word(run)
+            && matches!(self.out.last().map(|last| &last.token), Some(Token::Number(_) | Token::Close(_)))
+        {
+            let words = self.take(length).to_string();
+            return self.push(if lower.starts_with("perc") || lower == "pct" {
+                Token::Percent
+            } else {
+                Token::Word(words)
+            });
+        }
+        let shouting = run.bytes().all(|byte| byte.is_ascii_uppercase());
+        if length >= 4 && !shouting {
+            let words = self.take(length).to_string();
+            return self.push(Token::Word(words));
+        }
+        self.take(1);
+        self.push(match &run[..1] {
+            "e" => Token::Constant(Constant::E),
+            "i" => Token::Constant(Constant::I),
+            letter => Token::Symbol(letter.into()),
+        });
+        // The rest of a short run is more symbols, whatever words it spells.
+        for letter in run[1..].chars() {
+            self.take(1);
+            self.push(match letter {
+                'e' => Token::Constant(Constant::E),
+                'i' => Token::Constant(Constant::I),
+                _ => Token::Symbol(letter.into()),
+            });
+        }
+    }
+
+    fn sign(&mut self, c: char) {
+        let two = |sign: &str| self.rest.starts_with(sign);
+        let (token, length) = match c {
+            '*' if two("**") => (Token::Power, 2),
+            '<' if two("<=") => (Token::Relation(Relation::LessEqual), 2),
+            '>' if two(">=") => (Token::Relation(Relation::GreaterEqual), 2),
+            '=' if two("=>") => (Token::Relation(Relation::Other("implies")), 2),
+            '!' if two("!=") => (Token::Relation(Relation::NotEqual), 2),
+            '=' if two("==") => (Token::Relation(Relation::Equal), 2),
+            '-' if two("->") => (Token::Relation(Relation::Other("to")), 2),
+            _ => (single(c), c.len_utf8()),
+        };
+        self.take(length);
+        self.bracket(&token);
+        self.push(token);
+    }
+
+    /// Follows the brackets, so that commas inside them are understood.
+    fn bracket(&mut self, token: &Token) {
+        match token {
+            Token::Open(Bracket::Round | Bracket::Square | Bracket::Brace | Bracket::Angle) => {
+                self.brackets.push(separates(self.rest));
+            }
+            Token::Close(Bracket::Round | Bracket::Square | Bracket::Brace | Bracket::Angle)
+                if self.brackets.len() > 1 =>
+            {
+                self.brackets.pop();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether every comma of a bracket separates; `rest` is its inside and what follows. Once a comma has a space behind
+/// it, those without one group digits: `(1,234, 5)`.
+fn separates(rest: &str) -> bool {
+    let mut depth = 0usize;
+    // Brackets in answers are short; looking further would cost quadratic time in nested ones.
+    for (at, byte) in rest.bytes().enumerate().take(256) {
+        match byte {
+            b'(' | b'[' => depth += 1,
+            b')' | b']' if depth == 0 => break,
+            b')' | b']' => depth -= 1,
+            b',' if depth == 0 && rest[at + 1..].starts_with([' ', '\\']) => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
+fn single(c: char) -> Token {
+    match c {
+        '+' => Token::Plus,
+        '-' => Token::Minus,
+        '*' => Token::Times,
+        '/' => Token::Over,
+        '^' => Token::Power,
+        '_' => Token::Subscript,
+        '!' => Token::Factorial,
+        '\'' => Token::Prime,
+        '|' => Token::Bar,
+        ',' => Token::Comma,
+        ';' => Token::Semicolon,
+        ':' => Token::Colon,
+        '%' => Token::Percent,
+        '$' | '€' | '£' | '¥' | '₹' => Token::Dollar,
+        '(' => Token::Open(Bracket::Round),
+        ')' => Token::Close(Bracket::Round),
+        '[' => Token::Open(Bracket::Square),
+        ']' => Token::Close(Bracket::Square),
+        '{' => Token::Open(Bracket::Group),
+        '}' => Token::Close(Bracket::Group),
+        '=' => Token::Relation(Relation::Equal),
+        '<' => Token::Relation(Relation::Less),
+        '>' => Token::Relation(Relation::Greater),
+        '&' => Token::Cell,
+        _ => Token::Word(c.to_string()),
+    }
+}
+
+/// One name for letters with two commands.
+fn canonical(name: &str) -> &str {
+    name.strip_prefix("var").filter(|rest| !rest.is_empty()).unwrap_or(name)
+}

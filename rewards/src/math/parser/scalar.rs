@@ -1,0 +1,363 @@
+//! Arithmetic: sums, products with and without sign, powers, and what they are made of.
+
+use super::super::expr::{Constant, Expr, Function, Number};
+use super::super::token::{Bracket, Token};
+use super::super::units::Unit;
+use super::super::value::{Brackets, Value};
+use super::Parser;
+
+/// Letters that a bracket behind them applies rather than multiplies.
+const FUNCTIONS: [&str; 10] = ["f", "g", "h", "F", "G", "H", "P", "Q", "W", "T"];
+
+impl Parser<'_> {
+    pub(super) fn sum(&mut self) -> Option<Value> {
+        let mut sum = self.term()?;
+        while let Some(Token::Plus | Token::Minus | Token::PlusMinus | Token::MinusPlus) = self.peek() {
+            let term = self.term()?;
+            sum = add(sum, term)?;
+        }
+        Some(sum)
+    }
+
+    /// A product with its signs.
+    fn term(&mut self) -> Option<Value> {
+        let mut negative = false;
+        loop {
+            match self.peek() {
+                Some(Token::Plus) => {}
+                Some(Token::Minus) => negative = !negative,
+                Some(Token::PlusMinus) => {
+                    self.signed = true;
+                    negative ^= self.sign == Some(false);
+                }
+                Some(Token::MinusPlus) => {
+                    self.signed = true;
+                    negative ^= self.sign == Some(true);
+                }
+                _ => break,
+            }
+            self.at += 1;
+        }
+        let product = self.product()?;
+        if negative { scale(product, |expr| expr.negated()) } else { Some(product) }
+    }
+
+    pub(super) fn product(&mut self) -> Option<Value> {
+        if let Some(mixed) = self.mixed_number() {
+            return Some(Value::Scalar(mixed));
+        }
+        let mut product = self.power()?;
+        loop {
+            match self.peek() {
+                Some(Token::Times) => {
+                    self.at += 1;
+                    product = multiply(product, self.signed_power()?)?;
+                }
+                Some(Token::Over) if !self.unit_follows() => {
+                    self.at += 1;
+                    let Value::Scalar(divisor) = self.signed_power()? else { return None };
+                    product = scale(product, |expr| expr.over(divisor))?;
+                }
+                // `3 x 10^8`.
+                Some(Token::Symbol(x)) if x == "x" && self.ten_follows() => {
+                    self.at += 1;
+                    product = multiply(product, self.power()?)?;
+                }
+                Some(token) if self.multiplies(token) => product = multiply(product, self.power()?)?,
+                _ => return Some(product),
+            }
+        }
+    }
+
+    fn signed_power(&mut self) -> Option<Value> {
+        let negative = self.take(&Token::Minus);
+        let power = self.power()?;
+        if negative { scale(power, |expr| expr.negated()) } else { Some(power) }
+    }
+
+    /// Whether a quotient sign belongs to a unit, as in `5 / second`.
+    fn unit_follows(&self) -> bool {
+        matches!(self.peek_at(1), Some(Token::Text(_) | Token::Word(_)))
+    }
+
+    fn ten_follows(&self) -> bool {
+        let ten = |token: &Token| matches!(token, Token::Number(number) if number.value == 10.into());
+        self.at > 0
+            && matches!(self.lexemes[self.at - 1].token, Token::Number(_))
+            && self.peek_at(1).is_some_and(ten)
+            && self.peek_at(2) == Some(&Token::Power)
+    }
+
+    /// Whether `token` continues a product without a sign between.
+    fn multiplies(&self, token: &Token) -> bool {
+        match token {
+            Token::Symbol(_)
+            | Token::Constant(_)
+            | Token::Function(_)
+            | Token::Log
+            | Token::Frac
+            | Token::Binomial
+            | Token::Root
+            | Token::Accent(_)
+            | Token::Begin => true,
+            Token::Open(Bracket::Round) => self.peek_at(1) != Some(&Token::Modulus),
+            Token::Open(bracket) => !matches!(bracket, Bracket::Brace | Bracket::Angle),
+            Token::Bar => self.bars == 0 && !self.builder,
+            // Two numbers side by side are no product, but `2 3^x` after a bracket may be.
+            Token::Number(_) => self.at > 0 && matches!(self.lexemes[self.at - 1].token, Token::Close(_)),
+            _ => false,
+        }
+    }
+
+    /// `2\frac12` and `2 1/2`.
+    fn mixed_number(&mut self) -> Option<Expr> {
+        let whole = |token: Option<&Token>| match token {
+            Some(Token::Number(Number { value, places: None })) if value.denominator().is_one() => Some(value.clone()),
+            _ => None,
+        };
+        let integer = whole(self.peek())?;
+        let fraction = match self.peek_at(1)? {
+            Token::Frac => {
+                let start = self.at;
+                self.at += 2;
+                let fraction = self.fraction();
+                let proper = fraction.as_ref().is_some_and(proper) && self.peek() != Some(&Token::Power);
+                if !proper {
+                    self.at = start;
+                    return None;
+                }
+                fraction?
+            }
+            Token::Number(_) if self.peek_at(2) == Some(&Token::Over) && self.lexemes[self.at + 1].spaced => {
+                let (above, below) = (whole(self.peek_at(1))?, whole(self.peek_at(3))?);
+                self.at += 4;
+                let number = |value| Expr::Number(Number { value, places: None });
+                number(above).over(number(below))
+            }
+            _ => return None,
+        };
+        Some(Expr::Number(Number { value: integer, places: None }).plus(fraction))
+    }
+
+    pub(super) fn power(&mut self) -> Option<Value> {
+        let mut value = self.nested(Self::primary)?;
+        let mut marks = 0;
+        loop {
+            match self.peek() {
+                Some(Token::Power) if self.degree_follows() => {
+                    value = scale(value, |expr| expr.times(Expr::Constant(Constant::Degree)))?;
+                }
+                Some(Token::Degree) => {
+                    self.at += 1;
+                    value = scale(value, |expr| expr.times(Expr::Constant(Constant::Degree)))?;
+                }
+                Some(Token::Power) => {
+                    self.at += 1;
+                    let exponent = self.exponent()?;
+                    value = scale(value, |expr| Expr::power(expr, exponent))?;
+                }
+                Some(Token::Factorial) => {
+                    self.at += 1;
+                    value = scale(value, |expr| Expr::Call(Function::Factorial, vec![expr]))?;
+                }
+                _ => return Some(value),
+            }
+            // Every mark is one more level of the tree.
+            marks += 1;
+            if marks > 8 {
+                return None;
+            }
+        }
+    }
+
+    /// Consumes `^\circ` or `^{\circ}`.
+    fn degree_follows(&mut self) -> bool {
+        let grouped = self.peek_at(1) == Some(&Token::Open(Bracket::Group)) && self.peek_at(2) == Some(&Token::Degree);
+        let bare = self.peek_at(1) == Some(&Token::Degree);
+        self.at += if grouped { 4 } else { 2 * usize::from(bare) };
+        self.at = self.at.min(self.lexemes.len());
+        grouped || bare
+    }
+
+    pub(super) fn exponent(&mut self) -> Option<Expr> {
+        let negative = self.take(&Token::Minus);
+        let exponent = self.argument()?;
+        // `2^3^2` is 2^(3^2).
+        let exponent =
+            if self.take(&Token::Power) { Expr::power(exponent, self.nested(Self::exponent)?) } else { exponent };
+        Some(if negative { exponent.negated() } else { exponent })
+    }
+
+    /// The argument of a command or exponent: a group, or one token.
+    pub(super) fn argument(&mut self) -> Option<Expr> {
+        match self.nested(Self::primary)? {
+            Value::Scalar(expr) => Some(expr),
+            _ => None,
+        }
+    }
+
+    fn primary(&mut self) -> Option<Value> {
+        let token = self.next()?;
+        let scalar = match token {
+            Token::Number(number) => Expr::Number(number.clone()),
+            Token::Constant(constant) => Expr::Constant(*constant),
+            Token::Symbol(name) => self.symbol(name)?,
+            Token::Accent(mark) => {
+                let of = self.spelled()?;
+                Expr::symbol(format!("{mark} {of}"))
+            }
+            Token::Frac => self.fraction()?,
+            Token::Binomial => Expr::Call(Function::Binomial, vec![self.argument()?, self.argument()?]),
+            Token::Root => self.radical()?,
+            Token::Function(function) => self.call(function)?,
+            Token::Log => self.logarithm()?,
+            Token::Bar => {
+                self.bars += 1;
+                let inside = self.sum()?;
+                self.bars -= 1;
+                self.expect(&Token::Bar)?;
+                Expr::Call(Function::Abs, vec![inside.scalar()?.clone()])
+            }
+            Token::Digits(digits) => return self.in_base(digits),
+            Token::Text(_) | Token::Word(_) => return Some(self.words(token)),
+            Token::Empty => return Some(Value::Collection(Brackets::Set, Vec::new())),
+            Token::Reals => return Some(Value::Region(super::super::region::Region::all())),
+            Token::Open(bracket) => return self.bracketed(*bracket),
+            Token::Close(Bracket::Square) => return self.french_interval(),
+            Token::Begin => return self.matrix(),
+            _ => return None,
+        };
+        Some(Value::Scalar(scalar))
+    }
+
+    fn words(&mut self, first: &Token) -> Value {
+        let mut text = String::new();
+        let mut next = Some(first);
+        while let Some(Token::Text(word) | Token::Word(word)) = next {
+            text.push_str(word);
+            next = self.peek().filter(|token| matches!(token, Token::Text(_) | Token::Word(_)));
+            self.at += usize::from(next.is_some());
+        }
+        Value::Text(text)
+    }
+
+    /// A symbol with its primes and index; applied, if it is a function's.
+    fn symbol(&mut self, name: &str) -> Option<Expr> {
+        let mut name = name.to_string();
+        loop {
+            if self.take(&Token::Prime) {
+                name.push('\'');
+            } else if self.take(&Token::Subscript) {
+                name.push('_');
+                name.push_str(&self.spelled()?);
+            } else {
+                break;
+            }
+        }
+        let applied = FUNCTIONS
+            .iter()
+            .any(|function| name.trim_end_matches('\'') == *function || name.starts_with(&format!("{function}_")));
+        if applied && self.peek() == Some(&Token::Open(Bracket::Round)) && !self.spaced() {
+            return Some(Expr::Call(Function::Named(name), self.arguments()?));
+        }
+        Some(Expr::Symbol(name))
+    }
+
+    /// The next group or token as part of a name.
+    fn spelled(&mut self) -> Option<String> {
+        let mut name = String::new();
+        if !self.take(&Token::Open(Bracket::Group)) {
+            return Some(spell(self.next()?));
+        }
+        let mut depth = 1;
+        loop {
+            let token = self.next()?;
+            match token {
+                Token::Open(Bracket::Group) => depth += 1,
+                Token::Close(Bracket::Group) => depth -= 1,
+                _ => name.push_str(&spell(token)),
+            }
+            if depth == 0 {
+                return Some(name);
+            }
+        }
+    }
+
+    /// `1011_2`: digits, with their base as a unit.
+    fn in_base(&mut self, digits: &str) -> Option<Value> {
+        self.expect(&Token::Subscript)?;
+        let base = super::super::exact::value(&self.argument()?, self.fuel)?;
+        let value: dashu_int::IBig = digits.parse().ok()?;
+        let number = Number { value: value.into(), places: None };
+        Some(Value::Quantity(Expr::Number(number), Unit::Other(format!("base {base}"))))
+    }
+}
+
+fn spell(token: &Token) -> String {
+    match token {
+        Token::Symbol(name) | Token::Text(name) | Token::Word(name) | Token::Digits(name) => name.clone(),
+        Token::Number(number) => number.value.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Whether a fraction is one of whole numbers, as in a mixed number.
+fn proper(fraction: &Expr) -> bool {
+    let Expr::Product(factors) = fraction else { return false };
+    let whole = |expr: &Expr| matches!(expr, Expr::Number(number) if number.places.is_none());
+    match factors.as_slice() {
+        [above, Expr::Power(below)] => whole(above) && whole(&below.0),
+        _ => false,
+    }
+}
+
+fn add(a: Value, b: Value) -> Option<Value> {
+    match (a, b) {
+        (Value::Scalar(a), Value::Scalar(b)) => Some(Value::Scalar(a.plus(b))),
+        (Value::Collection(brackets, a), Value::Collection(other, b)) if brackets == other && a.len() == b.len() => {
+            let items: Option<Vec<Value>> = a.into_iter().zip(b).map(|(a, b)| add(a, b)).collect();
+            Some(Value::Collection(brackets, items?))
+        }
+        (Value::Matrix(a), Value::Matrix(b)) if a.len() == b.len() => {
+            let row = |(a, b): (Vec<Value>, Vec<Value>)| a.into_iter().zip(b).map(|(a, b)| add(a, b)).collect();
+            let rows: Option<Vec<Vec<Value>>> = a.into_iter().zip(b).map(row).collect();
+            Some(Value::Matrix(rows?))
+        }
+        _ => None,
+    }
+}
+
+fn multiply(a: Value, b: Value) -> Option<Value> {
+    match (a, b) {
+        (Value::Scalar(a), Value::Scalar(b)) => Some(Value::Scalar(a.times(b))),
+        (Value::Scalar(factor), vector) | (vector, Value::Scalar(factor)) => {
+            scale(vector, |expr| factor.clone().times(expr))
+        }
+        _ => None,
+    }
+}
+
+/// `change` on a scalar, or on every component of a vector or matrix.
+pub(super) fn scale(value: Value, change: impl FnOnce(Expr) -> Expr + Clone) -> Option<Value> {
+    match value {
+        Value::Scalar(expr) => Some(Value::Scalar(change(expr))),
+        Value::Quantity(expr, unit) => Some(Value::Quantity(change(expr), unit)),
+        Value::Collection(brackets @ (Brackets::Round | Brackets::Square | Brackets::Angle), items) => {
+            let items: Option<Vec<Value>> = items.into_iter().map(|item| scale_leaf(item, change.clone())).collect();
+            Some(Value::Collection(brackets, items?))
+        }
+        Value::Matrix(rows) => {
+            let row = |row: Vec<Value>| row.into_iter().map(|item| scale_leaf(item, change.clone())).collect();
+            let rows: Option<Vec<Vec<Value>>> = rows.into_iter().map(row).collect();
+            Some(Value::Matrix(rows?))
+        }
+        _ => None,
+    }
+}
+
+fn scale_leaf(value: Value, change: impl FnOnce(Expr) -> Expr) -> Option<Value> {
+    match value {
+        Value::Scalar(expr) => Some(Value::Scalar(change(expr))),
+        _ => None,
+    }
+}

@@ -1,0 +1,190 @@
+//! Equality of equations, inequalities and memberships, with each other and with the values that they name.
+
+use dashu_ratio::RBig;
+
+use super::compare::Comparison;
+use super::expr::{Expr, Function};
+use super::poly::Fraction;
+use super::probe;
+use super::region;
+use super::value::{Brackets, Chain, Relation, Value};
+
+/// What a defined function's argument is renamed to.
+const ARGUMENT: &str = "the argument";
+
+impl Comparison<'_> {
+    pub(super) fn relations(&self, reference: &Chain, answer: &Chain) -> bool {
+        if let (Some(a), Some(b)) = (equation(reference), equation(answer)) {
+            return self.equations(a, b);
+        }
+        if reference.relations == answer.relations
+            && reference.terms.len() == answer.terms.len()
+            && reference.terms.iter().zip(&answer.terms).all(|(a, b)| self.same(a, b))
+        {
+            return true;
+        }
+        if membership(reference).is_some() && membership(answer).is_none() {
+            // An inequality where a set was asked for may restate the question.
+            return false;
+        }
+        self.inequality_chains(reference, answer) || self.solved_alike(reference, answer)
+    }
+
+    /// Both sides alike, or the difference of the sides a multiple of the other difference.
+    fn equations(&self, (left, right): (&Value, &Value), (other_left, other_right): (&Value, &Value)) -> bool {
+        if let (Some((name, symbol, body)), Some((other, other_symbol, other_body))) =
+            (definition(left, right), definition(other_left, other_right))
+        {
+            let body = body.renamed(symbol, ARGUMENT);
+            return name == other && self.scalars(&body, &other_body.renamed(other_symbol, ARGUMENT));
+        }
+        if self.same(left, other_left) && self.same(right, other_right) {
+            return true;
+        }
+        let difference = |a: &Value, b: &Value| Some(a.scalar()?.clone().minus(b.scalar()?.clone()));
+        let (Some(a), Some(b)) = (difference(left, right), difference(other_left, other_right)) else { return false };
+        if a.symbols() != b.symbols() || a.symbols().is_empty() {
+            return false;
+        }
+        if let (Some(a), Some(b)) = (Fraction::of(&a, self.fuel), Fraction::of(&b, self.fuel)) {
+            return a.numerator.multiple_of(&b.numerator, self.fuel).is_some();
+        }
+        probe::proportional(&a, &b, self.fuel).is_some()
+    }
+
+    /// Every link of one chain is a link of the other, up to a positive factor.
+    fn inequality_chains(&self, a: &Chain, b: &Chain) -> bool {
+        let (Some(a), Some(b)) = (links(a), links(b)) else { return false };
+        let matched = |link: &(Expr, Relation), others: &[(Expr, Relation)]| {
+            others.iter().any(|other| link.1 == other.1 && self.positive_multiple(&link.0, &other.0, link.1))
+        };
+        a.len() == b.len() && a.iter().all(|link| matched(link, &b)) && b.iter().all(|link| matched(link, &a))
+    }
+
+    fn positive_multiple(&self, a: &Expr, b: &Expr, relation: Relation) -> bool {
+        if a.symbols() != b.symbols() {
+            return false;
+        }
+        let any_sign = relation == Relation::NotEqual;
+        if let (Some(a), Some(b)) = (Fraction::of(a, self.fuel), Fraction::of(b, self.fuel)) {
+            let left = a.numerator.mul(&b.denominator, self.fuel);
+            let right = b.numerator.mul(&a.denominator, self.fuel);
+            let (Some(left), Some(right)) = (left, right) else { return false };
+            return left.multiple_of(&right, self.fuel).is_some_and(|factor| any_sign || factor > RBig::ZERO);
+        }
+        probe::proportional(a, b, self.fuel).is_some_and(|positive| any_sign || positive)
+    }
+
+    /// Both describe the same numbers, by the same symbol.
+    fn solved_alike(&self, a: &Chain, b: &Chain) -> bool {
+        let symbols = |chain: &Chain| {
+            let mut names = std::collections::BTreeSet::new();
+            let mut see = |expr: &Expr| names.extend(expr.symbols().into_iter().map(String::from));
+            chain.terms.iter().for_each(|term| term.visit(&mut see));
+            names
+        };
+        let set = |chain: &Chain| region::of(&Value::Relation(chain.clone()), self.fuel);
+        symbols(a) == symbols(b) && matches!((set(a), set(b)), (Some(a), Some(b)) if self.regions(&a, &b))
+    }
+
+    /// The reference is a relation and the answer is not: the right side of `x = 3`, or the set of an inequality.
+    pub(super) fn named_by_reference(&self, chain: &Chain, answer: &Value) -> bool {
+        if let Some((left, right)) = equation(chain) {
+            // The end of a longer chain is a result, whatever it starts with.
+            let names = is_name(left) || chain.terms.len() > 2;
+            return (names && self.same(right, answer)) || self.by_components(left, right, answer);
+        }
+        if let Some((_, set)) = membership(chain) {
+            return self.same(set, answer);
+        }
+        let asked = region::of(&Value::Relation(chain.clone()), self.fuel);
+        matches!((asked, region::of(answer, self.fuel)), (Some(a), Some(b)) if self.regions(&a, &b))
+    }
+
+    /// `(x, y) = (1, 2)` against `x = 1, y = 2`.
+    fn by_components(&self, left: &Value, right: &Value, answer: &Value) -> bool {
+        let (Value::Collection(_, names), Value::Collection(_, values)) = (left, right) else { return false };
+        let Value::Collection(Brackets::List, items) = answer else { return false };
+        names.len() == values.len()
+            && names.len() == items.len()
+            && names.iter().zip(values).all(|(name, value)| {
+                let chain = Chain { terms: vec![name.clone(), value.clone()], relations: vec![Relation::Equal] };
+                items.iter().any(|item| self.same(&Value::Relation(chain.clone()), item))
+            })
+    }
+
+    /// The answer is a relation and the reference is not: what the last right side says.
+    pub(super) fn named_by_answer(&self, reference: &Value, chain: &Chain) -> bool {
+        match (equation(chain), membership(chain)) {
+            (Some((_, right)), _) => self.same(reference, right),
+            (None, Some((_, set))) => self.same(reference, set),
+            (None, None) => false,
+        }
+    }
+}
+
+/// The first and the last side of a chain of equations; what is only approximate at its end is dropped.
+fn equation(chain: &Chain) -> Option<(&Value, &Value)> {
+    if !chain.relations.iter().all(|relation| matches!(relation, Relation::Equal | Relation::About)) {
+        return None;
+    }
+    let about = chain.relations.iter().skip(1).position(|relation| *relation == Relation::About);
+    Some((chain.terms.first()?, chain.terms.get(about.map_or(chain.terms.len() - 1, |at| at + 1))?))
+}
+
+fn membership(chain: &Chain) -> Option<(&Value, &Value)> {
+    match (chain.relations.as_slice(), chain.terms.as_slice()) {
+        ([Relation::In], [element, set]) => Some((element, set)),
+        _ => None,
+    }
+}
+
+/// For `f(x) = body`: the name of the function, its symbol and the body.
+fn definition<'a>(left: &'a Value, right: &'a Value) -> Option<(&'a str, &'a str, &'a Expr)> {
+    match (left.scalar()?, right.scalar()?) {
+        (Expr::Call(Function::Named(name), arguments), body) => match arguments.as_slice() {
+            [Expr::Symbol(symbol)] => Some((name, symbol, body)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether a left side only names what is asked for: symbols, words, ratios of them; no sum and no number.
+fn is_name(value: &Value) -> bool {
+    match value {
+        Value::Text(_) => true,
+        Value::Ratio(parts) => parts.iter().all(plain_name),
+        Value::Collection(_, items) => items.iter().all(is_name),
+        Value::Scalar(expr) => plain_name(expr),
+        _ => false,
+    }
+}
+
+fn plain_name(expr: &Expr) -> bool {
+    match expr {
+        Expr::Symbol(_) | Expr::Call(Function::Named(_), _) | Expr::Constant(_) => true,
+        Expr::Call(_, arguments) => arguments.iter().all(plain_name),
+        Expr::Product(factors) => factors.iter().all(plain_name),
+        // A quotient of names, and powers such as `AB^2`.
+        Expr::Power(pair) => plain_name(&pair.0),
+        Expr::Number(_) | Expr::Sum(_) | Expr::Root(_) => false,
+    }
+}
+
+/// The links of a chain of inequalities as `difference relation 0`, written with less than.
+fn links(chain: &Chain) -> Option<Vec<(Expr, Relation)>> {
+    let pairs = chain.terms.iter().zip(&chain.terms[1..]).zip(&chain.relations);
+    pairs
+        .map(|((left, right), relation)| {
+            let (left, right) = (left.scalar()?.clone(), right.scalar()?.clone());
+            match relation {
+                Relation::Less | Relation::LessEqual | Relation::NotEqual | Relation::Equal => {
+                    Some((left.minus(right), *relation))
+                }
+                Relation::Greater | Relation::GreaterEqual => Some((right.minus(left), relation.flipped()?)),
+                Relation::About | Relation::In | Relation::Other(_) => None,
+            }
+        })
+        .collect()
+}

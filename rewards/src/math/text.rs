@@ -1,0 +1,46 @@
+//! Answers in words: one spelling of each, and the few phrases that mean the same.
+
+use std::borrow::Cow;
+
+use super::token;
+
+/// Phrases of one meaning, in the form of [`plain`].
+const SYNONYMS: &[&[&str]] = &[
+    &["undefined", "dne", "doesnotexist", "notdefined"],
+    &["\\emptyset", "nosolution", "nosolutions", "norealsolution", "norealsolutions", "none"],
+    &["infinitelymany", "infinitelymanysolutions"],
+];
+
+/// `text` without commands for type, white space, brackets around one letter, and case.
+pub(crate) fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        if c == '\\' {
+            let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+            let name = &rest[..letters];
+            rest = &rest[letters..];
+            if !(name.is_empty() || token::is_text(name) || token::is_layout(name)) {
+                out.push('\\');
+                out.push_str(name);
+            }
+        } else if !(c.is_whitespace() || matches!(c, '{' | '}' | '$' | '"' | '*' | '`' | '~')) {
+            out.extend(c.to_lowercase());
+        }
+    }
+    let out = out.trim_matches(['.', ',', ';', ':', '!']).to_string();
+    match out.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')) {
+        Some(inner) if inner.chars().count() == 1 => inner.to_string(),
+        _ => out,
+    }
+}
+
+/// Whether two texts, both [`plain`], say the same.
+pub(crate) fn same(a: &str, b: &str) -> bool {
+    let meaning = |text: &str| -> Cow<'static, str> {
+        let known = SYNONYMS.iter().find(|phrases| phrases.contains(&text));
+        known.map_or_else(|| Cow::Owned(text.to_string()), |phrases| Cow::Borrowed(phrases[0]))
+    };
+    !a.is_empty() && meaning(a) == meaning(b)
+}

@@ -1,0 +1,290 @@
+//! The words of the language of answers, and the tables from LaTeX commands and plain words to them.
+
+use super::expr::{Constant, Function, Number};
+use super::value::Relation;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Token {
+    Number(Number),
+    /// A number in another base is digits, `_`, base; kept as written.
+    Digits(String),
+    Symbol(String),
+    /// Several letters that are not mathematics.
+    Word(String),
+    /// The content of `\text{}`.
+    Text(String),
+    Constant(Constant),
+    Function(Function),
+    /// `\log`, whose base may follow.
+    Log,
+    Frac,
+    Binomial,
+    Choose,
+    Root,
+    Plus,
+    Minus,
+    PlusMinus,
+    MinusPlus,
+    Times,
+    Over,
+    Power,
+    Subscript,
+    Factorial,
+    Prime,
+    Bar,
+    Mid,
+    Comma,
+    Semicolon,
+    And,
+    Or,
+    Colon,
+    Percent,
+    Degree,
+    Dollar,
+    Open(Bracket),
+    Close(Bracket),
+    Relation(Relation),
+    Union,
+    Intersection,
+    Without,
+    Empty,
+    Reals,
+    /// `\begin{...matrix}` and the like.
+    Begin,
+    End,
+    Cell,
+    Row,
+    /// A mark over what follows, part of its name.
+    Accent(&'static str),
+    Modulus,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bracket {
+    Round,
+    Square,
+    Brace,
+    /// `{}` without backslash: invisible.
+    Group,
+    Angle,
+    Floor,
+    Ceil,
+}
+
+/// What a command without its backslash is; `None` for one that prints as a symbol of its own.
+pub(crate) fn command(name: &str) -> Option<Token> {
+    Some(match name {
+        "frac" | "dfrac" | "tfrac" | "cfrac" => Token::Frac,
+        "binom" | "dbinom" | "tbinom" => Token::Binomial,
+        "choose" => Token::Choose,
+        "sqrt" => Token::Root,
+        "pm" => Token::PlusMinus,
+        "mp" => Token::MinusPlus,
+        "times" | "cdot" | "ast" | "cdotp" => Token::Times,
+        "div" => Token::Over,
+        "circ" | "degree" => Token::Degree,
+        "mid" => Token::Mid,
+        "vert" | "lvert" | "rvert" | "Vert" | "lVert" | "rVert" | "|" => Token::Bar,
+        "cup" | "bigcup" => Token::Union,
+        "cap" | "bigcap" => Token::Intersection,
+        "setminus" | "backslash" => Token::Without,
+        "emptyset" | "varnothing" => Token::Empty,
+        "infty" => Token::Constant(Constant::Infinity),
+        "pi" => Token::Constant(Constant::Pi),
+        "lor" | "vee" => Token::Or,
+        "land" | "wedge" => Token::And,
+        "prime" => Token::Prime,
+        "colon" => Token::Colon,
+        "log" | "lg" => Token::Log,
+        "pmod" | "bmod" | "mod" => Token::Modulus,
+        "overline" | "bar" => Token::Accent("bar"),
+        "vec" | "overrightarrow" => Token::Accent("vec"),
+        "hat" | "widehat" => Token::Accent("hat"),
+        "tilde" | "widetilde" => Token::Accent("tilde"),
+        "dot" => Token::Accent("dot"),
+        "lfloor" => Token::Open(Bracket::Floor),
+        "rfloor" => Token::Close(Bracket::Floor),
+        "lceil" => Token::Open(Bracket::Ceil),
+        "rceil" => Token::Close(Bracket::Ceil),
+        "langle" => Token::Open(Bracket::Angle),
+        "rangle" => Token::Close(Bracket::Angle),
+        "{" | "lbrace" => Token::Open(Bracket::Brace),
+        "}" | "rbrace" => Token::Close(Bracket::Brace),
+        "lbrack" => Token::Open(Bracket::Square),
+        "rbrack" => Token::Close(Bracket::Square),
+        "%" => Token::Percent,
+        "\\" | "newline" | "cr" => Token::Row,
+        _ => return relation(name).map(Token::Relation).or_else(|| function(name).map(Token::Function)),
+    })
+}
+
+fn relation(name: &str) -> Option<Relation> {
+    Some(match name {
+        "le" | "leq" | "leqslant" | "leqq" => Relation::LessEqual,
+        "ge" | "geq" | "geqslant" | "geqq" => Relation::GreaterEqual,
+        "lt" => Relation::Less,
+        "gt" => Relation::Greater,
+        "ne" | "neq" => Relation::NotEqual,
+        "approx" | "simeq" | "thickapprox" | "sim" => Relation::About,
+        "in" => Relation::In,
+        "notin" => Relation::Other("not in"),
+        "equiv" => Relation::Other("congruent"),
+        "cong" => Relation::Other("isomorphic"),
+        "subset" => Relation::Other("subset"),
+        "subseteq" => Relation::Other("subset or equal"),
+        "parallel" => Relation::Other("parallel"),
+        "perp" => Relation::Other("perpendicular"),
+        "to" | "rightarrow" | "mapsto" => Relation::Other("to"),
+        "implies" | "Rightarrow" => Relation::Other("implies"),
+        "iff" | "Leftrightarrow" => Relation::Other("if and only if"),
+        _ => return None,
+    })
+}
+
+/// Functions by name, for commands and for plain words.
+pub(crate) fn function(name: &str) -> Option<Function> {
+    Some(match name {
+        "sin" => Function::Sin,
+        "cos" => Function::Cos,
+        "tan" | "tg" => Function::Tan,
+        "cot" | "ctg" => Function::Cot,
+        "sec" => Function::Sec,
+        "csc" | "cosec" => Function::Csc,
+        "arcsin" | "asin" => Function::Asin,
+        "arccos" | "acos" => Function::Acos,
+        "arctan" | "atan" => Function::Atan,
+        "sinh" => Function::Sinh,
+        "cosh" => Function::Cosh,
+        "tanh" => Function::Tanh,
+        "exp" => Function::Exp,
+        "ln" => Function::Ln,
+        "abs" => Function::Abs,
+        "floor" => Function::Floor,
+        "ceil" => Function::Ceil,
+        "Re" => Function::Re,
+        "Im" => Function::Im,
+        "max" => Function::Pending("max"),
+        "min" => Function::Pending("min"),
+        "gcd" => Function::Pending("gcd"),
+        "lcm" => Function::Pending("lcm"),
+        "sum" => Function::Pending("sum"),
+        "prod" => Function::Pending("product"),
+        "int" | "iint" | "iiint" | "oint" => Function::Pending("integral"),
+        "lim" | "limsup" | "liminf" => Function::Pending("limit"),
+        "sup" => Function::Pending("supremum"),
+        "inf" => Function::Pending("infimum"),
+        "det" => Function::Pending("determinant"),
+        _ => return None,
+    })
+}
+
+/// What a run of letters outside `\text{}` is, when it is not a product of symbols.
+pub(crate) fn word(run: &str) -> Option<Token> {
+    Some(match run {
+        "sqrt" => Token::Root,
+        "pi" | "Pi" | "PI" => Token::Constant(Constant::Pi),
+        "inf" | "infinity" | "Infinity" | "oo" => Token::Constant(Constant::Infinity),
+        "and" => Token::And,
+        "or" => Token::Or,
+        "log" => Token::Log,
+        "mod" => Token::Modulus,
+        "choose" => Token::Choose,
+        "deg" | "degree" | "degrees" => Token::Degree,
+        "theta" | "alpha" | "beta" | "gamma" | "lambda" | "phi" | "mu" | "omega" | "delta" => Token::Symbol(run.into()),
+        "Re" | "Im" | "inf " | "sup" | "det" => return None,
+        _ => return function(run).map(Token::Function),
+    })
+}
+
+/// Commands that only space, size or group.
+pub(crate) fn is_layout(name: &str) -> bool {
+    matches!(
+        name,
+        "left"
+            | "right"
+            | "middle"
+            | "big"
+            | "Big"
+            | "bigg"
+            | "Bigg"
+            | "bigl"
+            | "bigr"
+            | "Bigl"
+            | "Bigr"
+            | "biggl"
+            | "biggr"
+            | "displaystyle"
+            | "textstyle"
+            | "scriptstyle"
+            | "limits"
+            | "nolimits"
+            | "quad"
+            | "qquad"
+            | ","
+            | ";"
+            | ":"
+            | "!"
+            | " "
+            | ">"
+            | "hspace"
+            | "enspace"
+            | "thinspace"
+            | "ldots"
+            | "cdots"
+            | "dots"
+            | "dotsc"
+            | "boxed"
+            | "fbox"
+            | "mathbf"
+            | "mathit"
+            | "mathsf"
+            | "mathtt"
+            | "boldsymbol"
+            | "bm"
+            | "mathcal"
+            | "mathscr"
+            | "mathfrak"
+            | "ensuremath"
+            | "underline"
+            | "hfill"
+            | "phantom"
+            | "therefore"
+            | "because"
+            | "("
+            | ")"
+            | "["
+            | "]"
+            | "hline"
+            | "bf"
+            | "rm"
+            | "it"
+            | "Large"
+            | "large"
+            | "normalsize"
+            | "allowbreak"
+    )
+}
+
+/// Commands whose argument is words.
+pub(crate) fn is_text(name: &str) -> bool {
+    matches!(
+        name,
+        "text"
+            | "textbf"
+            | "textit"
+            | "textrm"
+            | "textsf"
+            | "texttt"
+            | "mathrm"
+            | "mbox"
+            | "hbox"
+            | "operatorname"
+            | "operatorname*"
+            | "textup"
+            | "textnormal"
+            | "rm"
+            | "mathop"
+            | "unit"
+            | "emph"
+    )
+}
