@@ -271,10 +271,10 @@ fn multiply_add<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool
             let values = std::slice::from_raw_parts(b, width);
             std::array::from_fn(|v| simd.partial_load_f32s(&values[(v * S::F32_LANES).min(width)..]))
         };
-        for r in 0..R {
+        for (r, sums) in sums.iter_mut().enumerate() {
             let value = simd.splat_f32s(*a.add(r * a_row));
             for v in 0..V {
-                sums[r][v] = simd.mul_add_f32s(value, row[v], sums[r][v]);
+                sums[v] = simd.mul_add_f32s(value, row[v], sums[v]);
             }
         }
     }
