@@ -5,10 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    Choice, ChoiceOptions, Code, CodeOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format, FormatOptions,
-    Instructions, InstructionsOptions, JsonSchema, JsonSchemaOptions, Language, LanguageOptions, Length, LengthOptions,
-    Logic, LogicOptions, Math, MathOptions, Mode, Numeric, NumericOptions, Pattern, PatternOptions, Registry,
-    Repetition, RepetitionOptions, RustOptions, Verifier, VerifierError,
+    Choice, ChoiceOptions, Code, CodeOptions, CommandOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format, FormatOptions, HttpOptions, Instructions, InstructionsOptions, JsonSchema, JsonSchemaOptions, Language, LanguageOptions, Length, LengthOptions, Logic, LogicOptions, Math, MathOptions, Mode, Numeric, NumericOptions, Pattern, PatternOptions, Plugin, PythonOptions, Registry, Repetition, RepetitionOptions, RustOptions, TrlOptions, Verifier, VerifierError, VerlOptions,
 };
 
 /// The `[rubric]` table.
@@ -96,6 +93,11 @@ kinds! {
     "language" => Language(LanguageOptions) builds Language,
     "repetition" => Repetition(RepetitionOptions) builds Repetition,
     "length" => Length(LengthOptions) builds Length,
+    "python" => Python(PythonOptions) builds Plugin,
+    "python_trl" => PythonTrl(TrlOptions) builds Plugin,
+    "python_verl" => PythonVerl(VerlOptions) builds Plugin,
+    "command" => Command(CommandOptions) builds Plugin,
+    "http" => Http(HttpOptions) builds Plugin,
 }
 
 impl VerifierOptions {

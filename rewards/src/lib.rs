@@ -48,6 +48,8 @@ mod logic;
 mod math;
 mod numeric;
 mod pattern;
+mod plugin;
+mod process;
 mod rational;
 mod registry;
 mod repetition;
@@ -72,6 +74,10 @@ pub use logic::{Logic, LogicOptions};
 pub use math::{Math, MathExtract, MathFrom, MathOptions};
 pub use numeric::{Numeric, NumericOptions, Percent};
 pub use pattern::{MatchMode, Pattern, PatternOptions};
+pub use plugin::{
+    CommandOptions, HttpOptions, Plugin, PluginOptions, PoolOptions, ProcessOptions, PythonOptions, Setup, TrlOptions,
+    VerlOptions,
+};
 pub use rational::Rational;
 pub use registry::{Registry, RustOptions};
 pub use repetition::{Repetition, RepetitionOptions};

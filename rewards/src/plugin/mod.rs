@@ -1,0 +1,93 @@
+//! Verifiers of one's own outside this program: a Python function, any program, a URL. [`Plugin`] is the verifier;
+//! each kind has a file that says how its workers are reached: [`PythonOptions`], [`TrlOptions`], [`VerlOptions`],
+//! [`CommandOptions`], [`HttpOptions`]. `rewards/README.md` has the protocol, and a table of what follows from every
+//! fault.
+//!
+//! Read it in this order: `wire` is what is said, `channel` and `worker` how it is said to a process, `http` to a URL;
+//! `pool` decides whose fault it is when no verdict comes.
+
+mod channel;
+mod command;
+mod http;
+mod pool;
+mod python;
+mod wire;
+mod worker;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use reckon_datasets::Example;
+
+use crate::{Scope, Submission, Verdict, Verifier, VerifierError};
+
+pub use command::{CommandOptions, ProcessOptions};
+pub use http::HttpOptions;
+pub use pool::PoolOptions;
+pub use python::{PythonOptions, TrlOptions, VerlOptions};
+
+use pool::{Pool, Worker};
+use wire::Call;
+
+/// Options that say how the workers of a kind of plug-in are started, and what they are given.
+pub trait PluginOptions {
+    /// The rest of what [`Plugin::new`] needs.
+    fn setup(&self) -> Setup;
+}
+
+/// How workers are started, and what they are given. Made by the options of this crate.
+pub struct Setup {
+    scope: Scope,
+    token_ids: bool,
+    pool: PoolOptions,
+    start: Box<dyn Fn() -> Result<Box<dyn Worker>, String> + Send + Sync>,
+}
+
+/// A verifier that runs outside this program.
+pub struct Plugin {
+    name: String,
+    scope: Scope,
+    token_ids: bool,
+    pool: Pool,
+    /// The id of the next call.
+    next: AtomicU64,
+}
+
+impl Plugin {
+    /// A verifier called `name`. One worker is started at once, so that a plug-in that cannot work is found before the
+    /// first completion.
+    pub fn new(name: &str, options: &impl PluginOptions) -> Result<Self, VerifierError> {
+        let Setup { scope, token_ids, pool, start } = options.setup();
+        let pool = Pool::new(pool, start).map_err(|problem| VerifierError::config(name, problem))?;
+        Ok(Self { name: name.into(), scope, token_ids, pool, next: AtomicU64::new(0) })
+    }
+}
+
+impl Verifier for Plugin {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
+        Ok(self.verify_batch(&[Submission::new(example, completion)])?.remove(0))
+    }
+
+    fn verify_batch(&self, batch: &[Submission]) -> Result<Vec<Verdict>, VerifierError> {
+        let Some(first) = batch.first() else { return Ok(Vec::new()) };
+        let asked: Vec<&[Submission]> = match self.scope {
+            Scope::Completion => batch.chunks(1).collect(),
+            Scope::Group => vec![batch],
+        };
+        let call = |asked: &[Submission]| {
+            Call::new(self.next.fetch_add(1, Ordering::Relaxed), self.scope, asked, self.token_ids)
+        };
+        let verdicts = self.pool.judge(&asked, &call);
+        verdicts.map_err(|(place, problem)| {
+            let example = asked.get(place).map_or(first.example, |asked| asked[0].example);
+            VerifierError::infra(&self.name, example, problem)
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! A worker process: calls go in, answers come out, matched by id. Whether a fault is forgiven is left to the pool.
+
+use std::collections::HashMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::channel::{Channel, NoLine};
+use super::pool::{Answers, Fault, Worker};
+use super::wire::{Answer, Call};
+use crate::Outcome;
+use crate::process::Process;
+
+pub(super) struct ProcessWorker {
+    channel: Channel,
+    timeout: Duration,
+}
+
+impl ProcessWorker {
+    /// Starts `command` and waits at most `start` for its `{"ready": true}`.
+    pub(super) fn start(
+        mut command: Command,
+        memory: Option<u64>,
+        start: Duration,
+        timeout: Duration,
+    ) -> Result<Self, String> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let process =
+            Process::spawn(&mut command, memory).map_err(|error| format!("`{program}` cannot be started: {error}"))?;
+        let mut channel = Channel::new(process);
+        let answer = match channel.receive(Instant::now() + start) {
+            Ok(line) => Answer::parse(line)?,
+            Err(NoLine::Late) => return Err(format!("`{program}` was not ready within {} s", start.as_secs_f64())),
+            Err(NoLine::Closed(end)) => return Err(format!("`{program}` {end} before it was ready")),
+            Err(NoLine::TooLong) => return Err(format!("`{program}` did not say {{\"ready\": true}} first")),
+        };
+        match answer {
+            Answer { error: Some(error), .. } => Err(error),
+            Answer { ready: true, .. } => Ok(Self { channel, timeout }),
+            _ => Err(format!("`{program}` did not say {{\"ready\": true}} first")),
+        }
+    }
+}
+
+impl Worker for ProcessWorker {
+    fn judge(&mut self, calls: &[&Call], answers: &mut Answers) -> Result<(), Fault> {
+        let mut open: HashMap<u64, usize> = calls.iter().enumerate().map(|(place, call)| (call.id, place)).collect();
+        if self.channel.has_more() {
+            return Err(Fault::Broken("a worker said something without being asked, or answered twice".into()));
+        }
+        self.channel.send(calls.iter().map(|call| call.line.as_str()));
+        let mut answered = vec![false; calls.len()];
+        let mut at = 0;
+        while !open.is_empty() {
+            // Calls are worked on in order, so an answer is the start of the work on the next call.
+            let deadline = Instant::now() + self.timeout * calls[at].count as u32;
+            let line = self.channel.receive(deadline).map_err(|none| match none {
+                NoLine::Late => Fault::Died(Outcome::Timeout),
+                NoLine::Closed(_) => Fault::Died(Outcome::Crash),
+                NoLine::TooLong => Fault::Broken("a worker wrote a line of more than 1 MiB".into()),
+            })?;
+            let answer = Answer::parse(line).map_err(Fault::Broken)?;
+            let id = answer.id.ok_or_else(|| Fault::Broken("an answer without an `id`".into()))?;
+            let place = open.remove(&id).ok_or_else(|| {
+                let twice = calls.iter().any(|call| call.id == id);
+                let problem = if twice { "was answered twice" } else { "was answered but not asked" };
+                Fault::Broken(format!("call {id} {problem}"))
+            })?;
+            answers.push((place, calls[place].verdicts(answer).map_err(Fault::Broken)?));
+            answered[place] = true;
+            at += answered[at..].iter().take_while(|&&done| done).count();
+        }
+        match self.channel.has_more() {
+            true => Err(Fault::Broken("a worker answered more than it was asked".into())),
+            false => Ok(()),
+        }
+    }
+}
