@@ -1,5 +1,7 @@
 //! Rule-based verifiers and the rubric that combines them: text in, verdicts out. No tensors, no tokenizer, and no
 //! evaluation of model text by anything but the small parsers in this crate; programs run in a [`sandbox`].
+//! Rule-based verifiers, plug-ins, and the rubric that combines them: text in, verdicts out. No tensors, no tokenizer, and no
+//! evaluation of model text by anything but the small parsers in this crate.
 //!
 //! Read it in this order: [`Verifier`] and [`Verdict`] are the contract; [`Rubric`] turns several verdicts into one
 //! reward; [`VerifierConfig`] is how a config file names them, and [`Registry`] how a program brings its own;
@@ -7,6 +9,8 @@
 //! [`Numeric`], [`Choice`], [`Pattern`], [`Countdown`], [`Code`], [`Logic`], [`JsonSchema`], [`Instructions`], and the shaping
 //! [`Numeric`], [`Math`], [`Choice`], [`Pattern`], [`Countdown`], [`Logic`], [`JsonSchema`], [`Instructions`], and the shaping
 //! terms [`Language`], [`Repetition`] and [`Length`].
+//! [`Numeric`], [`Choice`], [`Pattern`], [`Countdown`], [`Logic`], [`JsonSchema`], [`Instructions`], and the shaping
+//! terms [`Language`], [`Repetition`] and [`Length`]. [`Plugin`] is a verifier of one's own outside this program.
 //! `rewards/README.md` states every rule and config key in tables.
 //!
 //! A wrong or malformed completion is a [`Verdict`] with reward 0. An `Err` means that the verifier or the example is

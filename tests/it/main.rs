@@ -17,6 +17,8 @@ mod killing;
 mod models;
 /// Logits equal those of candle's own models.
 mod oracle;
+/// Verifiers of one's own.
+mod own_verifiers;
 /// The program, run as a user would.
 mod program;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.

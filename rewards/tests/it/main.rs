@@ -7,6 +7,8 @@ mod audit;
 mod code;
 /// What the tables of verdicts share.
 mod common;
+/// What follows from each fault of a worker.
+mod faults;
 /// IFEval's instructions, each followed and broken.
 mod instructions;
 /// Answers against schemas.
@@ -15,6 +17,10 @@ mod json_schema;
 mod logic;
 /// Mathematics, right and wrong, and how long it may take.
 mod math;
+/// Plug-ins of every kind that judge as they should.
+mod plugins;
+/// A library of tasks, live in a worker.
+mod reasoning_gym;
 /// Configs become rubrics, verdicts totals.
 mod rubric;
 /// Terms that say how a completion is written.

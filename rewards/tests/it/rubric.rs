@@ -84,6 +84,9 @@ fn a_config_survives_being_written_and_read() {
         let extra = match *kind {
             "regex" => "pattern = 'x'",
             "rust" => "verifier = 'x'\noptions = {depth = 3}",
+            "python" | "python_trl" | "python_verl" => "entry = 'mine.py:verify'\npool = {workers = 3}",
+            "command" => "command = ['./mine', '--stdio']",
+            "http" => "url = 'http://localhost:1'",
             "length" => "rule = 'cosine'\nmax = 9\nof = {kind = 'exact'}",
             _ => "",
         };

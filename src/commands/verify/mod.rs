@@ -2,14 +2,16 @@
 
 mod audit;
 mod bench;
+mod new;
 mod replay;
 mod score;
+mod test;
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use reckon_datasets::Example;
-use reckon_rewards::{Registry, Verifier, VerifierConfig};
+use reckon_rewards::{Registry, Scope, Submission, Verdict, Verifier, VerifierConfig};
 use serde_json::{Map, Value, json};
 
 pub(super) use self::audit::before_training;
@@ -32,6 +34,10 @@ enum Action {
     Replay(replay::Args),
     /// Verdicts a second, p50 and p99.
     Bench(bench::Args),
+    /// Write a verifier of one's own to start from, with cases.
+    New(new::Args),
+    /// Compare the rewards of cases with those that they should get.
+    Test(test::Args),
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
@@ -40,18 +46,9 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         Action::Audit(args) => audit::run(args, registry),
         Action::Replay(args) => replay::run(args, registry),
         Action::Bench(args) => bench::run(args, registry),
+        Action::New(args) => new::run(args),
+        Action::Test(args) => test::run(args, registry),
     }
-}
-
-/// Examples and completions of a JSON Lines file.
-fn read_rows(file: &Path) -> Result<Vec<(Example, String)>> {
-    let mut rows = Vec::new();
-    for (index, line) in read_text(file)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let place = || format!("{}, line {}", file.display(), index + 1);
-        let columns = serde_json::from_str(line).with_context(place)?;
-        rows.push(row(columns, index + 1).with_context(place)?);
-    }
-    Ok(rows)
 }
 
 /// A verifier named on the command line.
@@ -75,6 +72,27 @@ impl VerifierArgs {
         let config: VerifierConfig = serde_json::from_value(Value::Object(table))?;
         Ok(config.build_with(registry)?)
     }
+}
+
+/// The rows of a JSON Lines file, blank lines apart.
+fn read_rows(file: &Path) -> Result<Vec<(Example, String)>> {
+    let text = read_text(file)?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let read = lines.map(|(index, line)| {
+        let place = || format!("{}, line {}", file.display(), index + 1);
+        row(serde_json::from_str(line).with_context(place)?, index + 1).with_context(place)
+    });
+    read.collect()
+}
+
+/// A verdict a row. For a verifier that judges whole groups, consecutive rows with the same question are a group.
+fn verdicts(verifier: &dyn Verifier, rows: &[(Example, String)]) -> Result<Vec<Verdict>> {
+    let mut verdicts = Vec::with_capacity(rows.len());
+    for batch in rows.chunk_by(|(a, _), (b, _)| verifier.scope() == Scope::Completion || a.question == b.question) {
+        let batch: Vec<_> = batch.iter().map(|(example, completion)| Submission::new(example, completion)).collect();
+        verdicts.extend(verifier.verify_batch(&batch)?);
+    }
+    Ok(verdicts)
 }
 
 /// An example and a completion; other columns go to `info`, where countdown finds its numbers and target.

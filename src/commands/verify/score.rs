@@ -1,13 +1,12 @@
-//! `reckon verify score`: a verdict a row. For verifiers that judge whole groups, a group is consecutive rows with the
-//! same question.
+//! `reckon verify score`: a verdict a row.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
-use reckon_rewards::{Registry, Scope, Submission};
+use reckon_rewards::Registry;
 use serde_json::json;
 
-use super::{VerifierArgs, read_rows};
+use super::{VerifierArgs, read_rows, verdicts};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -22,12 +21,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let verifier = args.verifier.build(registry)?;
-    let rows = read_rows(&args.file)?;
-    let mut verdicts = Vec::with_capacity(rows.len());
-    for batch in rows.chunk_by(|(a, _), (b, _)| verifier.scope() == Scope::Completion || a.question == b.question) {
-        let batch: Vec<_> = batch.iter().map(|(example, completion)| Submission::new(example, completion)).collect();
-        verdicts.extend(verifier.verify_batch(&batch)?);
-    }
+    let verdicts = verdicts(&*verifier, &read_rows(&args.file)?)?;
     if args.json {
         verdicts.iter().for_each(|verdict| println!("{}", json!(verdict)));
     } else {

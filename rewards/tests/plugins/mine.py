@@ -1,0 +1,41 @@
+"""Functions of kind `python`, for the tests."""
+import os
+import random
+import sys
+
+
+def verify(row):
+    print("user code may print")
+    sys.stdout.flush()
+    os.write(1, b'{"id": 0, "reward": 0}\n')
+    assert sys.stdin.read() == "", "the protocol's input is out of reach"
+    return row["completion"].strip() == row["answer"]
+
+
+def partial(row, scale=1.0):
+    return {"reward": scale * row["info"]["share"], "reason": "as the row says", "parsed": row["completion"]}
+
+
+def shortest(rows):
+    least = min(len(row["completion"]) for row in rows)
+    return [len(row["completion"]) == least for row in rows]
+
+
+def one_too_few(rows):
+    return [1.0] * (len(rows) - 1)
+
+
+def draws(row):
+    return random.random()
+
+
+def raises(row):
+    return {}[row["completion"]]
+
+
+def returns_text(row):
+    return "yes"
+
+
+def sees(row):
+    return row["completion"] in os.environ
