@@ -31,9 +31,10 @@ def rows(task, size):
 if __name__ == "__main__":
     from reasoning_gym.factory import DATASETS
 
+    out, sys.stdout = sys.stdout, sys.stderr  # some tasks print while they generate
     for name in sys.argv[2:] or sorted(DATASETS):
         try:
             for each in rows(name, int(sys.argv[1])):
-                print(json.dumps(each))
+                print(json.dumps(each), file=out)
         except Exception as error:  # some tasks need more than the package
             print(f"{name} is left out: {error}", file=sys.stderr)

@@ -70,7 +70,7 @@ fn secrets_in_the_environment_reach_a_worker_only_when_asked_for() {
 fn an_exception_is_an_error_with_its_last_line_and_never_a_reward() {
     let row = example("", json!({}));
     let message = error("python", "mine.py:raises", &row);
-    assert!(message.contains("`row-9`: KeyError: 'a' (mine.py, line 35)"), "{message}");
+    assert!(message.contains("`row-9`: KeyError: 'a' (mine.py, line 33)"), "{message}");
     assert!(
         error("python", "mine.py:returns_text", &row).contains("TypeError: the function returned 'yes': a bool, a")
     );
