@@ -1,12 +1,16 @@
 //! The typed configuration of a run. Defaults live here and nowhere else; they are the recommended run.
 //! Reading TOML, overrides and the errors of both are left to [`crate::strict`].
 
+mod data;
+
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use reckon_datasets::{CountdownConfig, TraceConfig};
+use reckon_datasets::TraceConfig;
 use reckon_rewards::RubricConfig;
 use serde::{Deserialize, Serialize};
+
+pub use data::{DataConfig, FileConfig, HeldOut, Paths, PromptConfig, SourceConfig, SourceView};
 
 use crate::grpo::GrpoOverrides;
 use crate::model::SaveDtype;
@@ -27,10 +31,13 @@ pub struct TrainConfig {
     pub model: ModelSource,
     /// What it is asked.
     pub data: DataConfig,
+    /// How it is asked.
+    #[serde(default)]
+    pub prompt: PromptConfig,
     /// How completions are sampled.
     #[serde(default)]
     pub rollout: RolloutConfig,
-    /// How they are judged.
+    /// How they are judged, where a source has no rubric of its own.
     pub rubric: RubricConfig,
     /// The objective.
     #[serde(default)]
@@ -55,7 +62,7 @@ pub struct TrainConfig {
     pub control: Control,
 }
 
-/// `reckon sft`: supervised steps on generated traces.
+/// `reckon sft`: supervised steps on generated traces, or on completions from files.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SftConfig {
@@ -68,9 +75,15 @@ pub struct SftConfig {
     pub tokens_per_step: usize,
     /// Where the weights start.
     pub model: SftModel,
-    /// Problems to make traces of.
+    /// Countdown problems to make traces of, or files with completions.
     pub data: DataConfig,
-    /// The traces.
+    /// How a question becomes a prompt.
+    #[serde(default)]
+    pub prompt: PromptConfig,
+    /// Which tokens are learnt.
+    #[serde(default)]
+    pub learn: Learn,
+    /// The traces, where problems are generated.
     #[serde(default)]
     pub traces: TraceConfig,
     /// How the weights move.
@@ -82,6 +95,17 @@ pub struct SftConfig {
     /// Type of the saved weights.
     #[serde(default)]
     pub dtype: SaveDtype,
+}
+
+/// Which tokens supervised training learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Learn {
+    /// Those of completions.
+    #[default]
+    Completion,
+    /// Those of prompts too: a model that starts from random weights has their words to learn.
+    All,
 }
 
 /// Where supervised training starts: `shape` and `tokenizer` files for random weights, or `path` for a model folder.
@@ -102,57 +126,6 @@ pub struct SftModel {
 pub struct ModelSource {
     /// A folder of `config.json`, `tokenizer.json` and `model.safetensors`, or `builtin:countdown`.
     pub path: String,
-}
-
-/// Where examples come from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "dataset", rename_all = "snake_case", deny_unknown_fields)]
-pub enum DataConfig {
-    /// Generated countdown problems.
-    Countdown {
-        /// The problems.
-        #[serde(default)]
-        problems: CountdownConfig,
-        /// How a question becomes a prompt; `{question}` stands for the question.
-        #[serde(default = "plain_template")]
-        template: String,
-    },
-    /// A JSON Lines file.
-    Jsonl {
-        /// Training rows.
-        path: PathBuf,
-        /// Held-out rows; without them evaluation is on the training rows.
-        held_out: Option<PathBuf>,
-        /// Column of the question.
-        #[serde(default = "question_column")]
-        question: String,
-        /// Column of the reference answer.
-        #[serde(default = "answer_column")]
-        answer: String,
-        /// How a question becomes a prompt; `{question}` stands for the question.
-        #[serde(default = "plain_template")]
-        template: String,
-    },
-}
-
-fn plain_template() -> String {
-    "{question} ".into()
-}
-
-fn question_column() -> String {
-    "question".into()
-}
-
-fn answer_column() -> String {
-    "answer".into()
-}
-
-impl DataConfig {
-    /// The prompt of a question.
-    pub fn prompt(&self, question: &str) -> String {
-        let (Self::Countdown { template, .. } | Self::Jsonl { template, .. }) = self;
-        template.replace("{question}", question)
-    }
 }
 
 /// How completions are sampled.
@@ -356,6 +329,11 @@ pub enum Control {
 }
 
 impl TrainConfig {
+    /// Where prompts come from, with what is said of each.
+    pub fn sources(&self) -> Result<Vec<SourceView<'_>>> {
+        self.data.sources(&self.prompt, &self.rubric)
+    }
+
     /// Refuses a run that could not learn, naming the key.
     pub fn validate(&self) -> Result<()> {
         let r = &self.rollout;

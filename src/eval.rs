@@ -1,5 +1,7 @@
 //! Held-out accuracy, and the statistics of completions that training and evaluation share.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +9,7 @@ use crate::metrics::Record;
 use crate::rollout::{Engine, FinishReason, Prompt, SampleKey, Sampling};
 use crate::score::{Group, Rollout, Scorer};
 use reckon_datasets::TraceStats;
-use reckon_rewards::Outcome;
+use reckon_rewards::{Outcome, Verdict};
 
 /// The step number that stands for evaluation in the names of random numbers: the same draws every time.
 const EVAL_STEP: u64 = u64::MAX;
@@ -100,18 +102,14 @@ fn mean(groups: &[Group], f: impl Fn(&Rollout) -> f64) -> f64 {
 }
 
 /// The statistics of a step's rollouts.
-pub fn record_rollouts(record: &mut Record, groups: &[Group], verifiers: &[String]) {
+///
+/// `verifiers` are the names of each source's rubric; a name that several have is one metric over their rollouts.
+pub fn record_rollouts(record: &mut Record, groups: &[Group], verifiers: &[Vec<String>]) {
     let reward = mean(groups, |r| f64::from(r.reward));
     record.set("reward/mean", reward);
     record.set("reward/std", mean(groups, |r| (f64::from(r.reward) - reward).powi(2)).sqrt());
-    for (part, name) in verifiers.iter().enumerate() {
-        let of_part = |r: &Rollout| r.score.parts.get(part).map_or(0.0, |v| f64::from(v.reward));
-        record.set(format!("reward/{name}"), mean(groups, of_part));
-        for (outcome, of) in Outcome::COUNTED {
-            let has = |r: &Rollout| f64::from(r.score.parts.get(part).is_some_and(|v| v.outcome == outcome));
-            record.set(format!("verdict/{name}/{of}"), mean(groups, has));
-        }
-    }
+    let names: BTreeSet<&String> = verifiers.iter().flatten().collect();
+    names.into_iter().for_each(|name| record_verifier(record, groups, verifiers, name));
     record.set("completion/len_mean", mean(groups, |r| r.completion.tokens.len() as f64));
     let longest = groups.iter().flat_map(|g| &g.rollouts).map(|r| r.completion.tokens.len()).max();
     record.set("completion/len_max", longest.unwrap_or(0) as f64);
@@ -123,4 +121,26 @@ pub fn record_rollouts(record: &mut Record, groups: &[Group], verifiers: &[Strin
     if !attempts.is_empty() {
         record.set("completion/attempts_mean", attempts.iter().sum::<f64>() / attempts.len() as f64);
     }
+}
+
+/// What one verifier said of the rollouts that it judged.
+fn record_verifier(record: &mut Record, groups: &[Group], verifiers: &[Vec<String>], name: &String) {
+    let place = |group: &Group| verifiers[group.prompt.source].iter().position(|known| known == name);
+    let of_group = |group| place(group).into_iter().flat_map(move |part| group_verdicts(group, part));
+    let verdicts: Vec<&Verdict> = groups.iter().flat_map(of_group).collect();
+    if verdicts.is_empty() {
+        // No prompt of its source was drawn: there is nothing to report.
+        return;
+    }
+    let share = |total: f64| total / verdicts.len() as f64;
+    record.set(format!("reward/{name}"), share(verdicts.iter().map(|v| f64::from(v.reward)).sum()));
+    for (outcome, of) in Outcome::COUNTED {
+        let count = verdicts.iter().filter(|v| v.outcome == outcome).count();
+        record.set(format!("verdict/{name}/{of}"), share(count as f64));
+    }
+}
+
+/// The verdicts that part `part` of the rubric gave a group.
+fn group_verdicts(group: &Group, part: usize) -> impl Iterator<Item = &Verdict> {
+    group.rollouts.iter().filter_map(move |rollout| rollout.score.parts.get(part))
 }

@@ -51,28 +51,29 @@ pub struct RolloutTimes {
 /// Samples and judges. Completions go through a channel to verifiers on tokio's blocking pool as they finish.
 pub struct Scorer {
     runtime: tokio::runtime::Runtime,
-    rubric: Arc<Rubric>,
+    /// One for each source of the run's data.
+    rubrics: Vec<Arc<Rubric>>,
 }
 
 impl Scorer {
-    /// A scorer with its own pool of verifying threads.
-    pub fn new(rubric: Rubric) -> Result<Self> {
+    /// A scorer with its own pool of verifying threads, and a rubric for each source of the data in order.
+    pub fn new(rubrics: Vec<Rubric>) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(4)
             .build()
             .context("cannot start the verifiers' threads")?;
-        Ok(Self { runtime, rubric: Arc::new(rubric) })
+        Ok(Self { runtime, rubrics: rubrics.into_iter().map(Arc::new).collect() })
     }
 
-    /// What completions are judged by.
-    pub fn rubric(&self) -> &Rubric {
-        &self.rubric
+    /// Names of the parts of each source's rubric.
+    pub fn names(&self) -> Vec<Vec<String>> {
+        self.rubrics.iter().map(|rubric| rubric.names().iter().map(ToString::to_string).collect()).collect()
     }
 
-    /// Names of the rubric's parts.
-    pub fn names(&self) -> Vec<String> {
-        self.rubric.names().iter().map(ToString::to_string).collect()
+    /// The rubric of a source.
+    pub fn rubric(&self, source: usize) -> &Rubric {
+        &self.rubrics[source]
     }
 
     /// `group_size` judged completions of every prompt. A broken verifier is an error, never a reward.
@@ -86,9 +87,13 @@ impl Scorer {
     ) -> Result<(Vec<Group>, RolloutTimes)> {
         let start = Instant::now();
         let (sender, receiver) = unbounded_channel();
-        let asked: Vec<_> =
-            prompts.iter().map(|p| Asked { example: p.example.clone(), prefill: p.prefill.clone() }).collect();
-        let verifying = self.runtime.spawn(verify_all(self.rubric.clone(), asked, group_size, receiver));
+        let asked = prompts.iter().map(|p| Asked {
+            rubric: self.rubrics[p.source].clone(),
+            source: p.source,
+            example: p.example.clone(),
+            prefill: p.prefill.clone(),
+        });
+        let verifying = self.runtime.spawn(verify_all(asked.collect(), group_size, receiver));
         engine.generate(&prompts, group_size, sampling, key, |prompt, sample, completion| {
             // The receiver leaves early only after an error, which `verifying` returns below.
             let _ = sender.send((prompt, sample, completion));
@@ -111,14 +116,15 @@ type Finished = (usize, usize, Completion);
 
 /// What a verifier needs of a prompt.
 struct Asked {
+    rubric: Arc<Rubric>,
+    source: usize,
     example: Arc<Example>,
     prefill: Arc<str>,
 }
 
-/// Judges completions as they arrive, or whole groups where the rubric asks for them, and returns them by prompt and
+/// Judges completions as they arrive, or whole groups where a rubric asks for them, and returns them by prompt and
 /// sample.
 async fn verify_all(
-    rubric: Arc<Rubric>,
     asked: Vec<Asked>,
     group_size: usize,
     mut receiver: UnboundedReceiver<Finished>,
@@ -126,17 +132,19 @@ async fn verify_all(
     let asked = Arc::new(asked);
     let mut batches = tokio::task::JoinSet::new();
     let mut judge = |batch: Vec<Finished>| {
-        let (rubric, asked) = (rubric.clone(), asked.clone());
-        batches.spawn_blocking(move || verify_batch(&rubric, &asked, batch));
+        let asked = asked.clone();
+        batches.spawn_blocking(move || verify_batch(&asked, batch));
     };
     let mut arrived = Vec::new();
     let mut groups = vec![Vec::new(); asked.len()];
     while receiver.recv_many(&mut arrived, 64).await > 0 {
-        if rubric.scope() == Scope::Completion {
-            judge(std::mem::take(&mut arrived));
-            continue;
-        }
-        for finished in arrived.drain(..) {
+        let (alone, grouped): (Vec<_>, Vec<_>) =
+            arrived.drain(..).partition(|(prompt, ..)| asked[*prompt].rubric.scope() == Scope::Completion);
+        // A batch is judged by one rubric.
+        let mut by_source: BTreeMap<usize, Vec<Finished>> = BTreeMap::new();
+        alone.into_iter().for_each(|finished| by_source.entry(asked[finished.0].source).or_default().push(finished));
+        by_source.into_values().for_each(&mut judge);
+        for finished in grouped {
             let group = &mut groups[finished.0];
             group.push(finished);
             if group.len() == group_size {
@@ -152,7 +160,9 @@ async fn verify_all(
     Ok(judged)
 }
 
-fn verify_batch(rubric: &Rubric, asked: &[Asked], batch: Vec<Finished>) -> Result<Vec<((usize, usize), Rollout)>> {
+/// Judges completions whose prompts have the same rubric.
+fn verify_batch(asked: &[Asked], batch: Vec<Finished>) -> Result<Vec<((usize, usize), Rollout)>> {
+    let Some(rubric) = batch.first().map(|(prompt, ..)| &asked[*prompt].rubric) else { return Ok(Vec::new()) };
     let texts: Vec<_> =
         batch.iter().map(|(prompt, _, c)| [&asked[*prompt].prefill, c.text.as_str()].concat()).collect();
     let submissions: Vec<_> = batch

@@ -19,6 +19,22 @@ pub struct SftTrainer {
     step: u64,
 }
 
+/// A prompt and its completion as tokens.
+#[derive(Debug, Clone)]
+pub struct Lesson {
+    /// Both, one after the other.
+    pub tokens: Vec<u32>,
+    /// The first token that is learnt; those before it are only read.
+    pub learnt_from: usize,
+}
+
+impl Lesson {
+    /// Learnt tokens: the first of all has nothing before it to follow from.
+    fn targets(&self) -> usize {
+        self.tokens.len().saturating_sub(self.learnt_from.max(1))
+    }
+}
+
 /// What a supervised step did.
 #[derive(Debug, Clone, Copy)]
 pub struct SftReport {
@@ -47,10 +63,10 @@ impl SftTrainer {
         }
     }
 
-    /// One update toward `sequences`, each a prompt and its completion as tokens; every token after the first counts.
-    pub fn step(&mut self, sequences: &[Vec<u32>]) -> Result<SftReport> {
-        let total: usize = sequences.iter().map(|s| s.len().saturating_sub(1)).sum();
-        let micros = pack(sequences, self.micro_batch_tokens, total);
+    /// One update toward `lessons`; every learnt token counts alike.
+    pub fn step(&mut self, lessons: &[Lesson]) -> Result<SftReport> {
+        let total: usize = lessons.iter().map(Lesson::targets).sum();
+        let micros = pack(lessons, self.micro_batch_tokens, total);
         let (gradient, losses) = self.policy.gradients(&micros, 1.0, &|micro, stats| {
             let loss: f64 = stats.logprobs.iter().zip(&micro.loss_weights).map(|(&l, &w)| -f64::from(l * w)).sum();
             (micro.loss_weights.iter().map(|w| -w).collect(), loss)
@@ -77,23 +93,43 @@ impl SftTrainer {
     }
 }
 
-/// Packs sequences, in order, into micro-batches of up to `max_tokens`; every target weighs `1 / total`.
-fn pack(sequences: &[Vec<u32>], max_tokens: usize, total: usize) -> Vec<MicroBatch> {
+/// Packs lessons, in order, into micro-batches of up to `max_tokens`; every learnt token weighs `1 / total`.
+fn pack(lessons: &[Lesson], max_tokens: usize, total: usize) -> Vec<MicroBatch> {
     let mut micros: Vec<MicroBatch> = Vec::new();
     let weight = 1.0 / total.max(1) as f32;
-    for sequence in sequences.iter().filter(|s| s.len() > 1) {
-        let n = sequence.len() - 1;
+    for lesson in lessons.iter().filter(|lesson| lesson.targets() > 0) {
+        let n = lesson.tokens.len() - 1;
         if micros.last().is_none_or(|m| m.tokens.len() + n > max_tokens) {
             micros.push(MicroBatch { cu_seqlens: vec![0], ..MicroBatch::default() });
         }
         let Some(micro) = micros.last_mut() else { continue };
         let start = micro.tokens.len() as u32;
-        micro.tokens.extend(&sequence[..n]);
+        micro.tokens.extend(&lesson.tokens[..n]);
         micro.positions.extend(0..n as u32);
         micro.rows.extend(start..start + n as u32);
-        micro.targets.extend(&sequence[1..]);
-        micro.loss_weights.extend(std::iter::repeat_n(weight, n));
+        micro.targets.extend(&lesson.tokens[1..]);
+        let read_only = n - lesson.targets();
+        micro.loss_weights.extend((0..n).map(|i| if i < read_only { 0.0 } else { weight }));
         micro.cu_seqlens.push(start + n as u32);
     }
     micros
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_learnt_tokens_weigh_and_they_weigh_one_in_all() {
+        let lesson = |length: u32, learnt_from| Lesson { tokens: (0..length).collect(), learnt_from };
+        for (lessons, learnt) in [
+            (vec![lesson(5, 3)], vec![0.0, 0.0, 0.5, 0.5]),
+            (vec![lesson(3, 0), lesson(3, 2)], vec![1.0 / 3.0, 1.0 / 3.0, 0.0, 1.0 / 3.0]),
+            (vec![lesson(4, 4), lesson(2, 1)], vec![1.0]),
+        ] {
+            let total = lessons.iter().map(Lesson::targets).sum();
+            let micros = pack(&lessons, 100, total);
+            assert_eq!(micros.iter().flat_map(|m| m.loss_weights.clone()).collect::<Vec<f32>>(), learnt);
+        }
+    }
 }

@@ -6,27 +6,33 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened or read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {}: {cause}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
-    /// A line is not what it should be.
-    #[error("{path}, line {line}, column {column}: {problem}")]
-    Line {
+    /// The file is no Parquet file, or a damaged one.
+    #[error("cannot read {}: it is no Parquet file, or a damaged one ({cause}): fetch or write it again", path.display())]
+    Parquet {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-        /// Counted from 1.
-        column: usize,
+        /// What the reader says.
+        cause: parquet::errors::ParquetError,
+    },
+    /// A row is not what it should be.
+    #[error("{}, {place}: {problem}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Such as `line 3` or `row 3`, counted from 1.
+        place: String,
         /// What is wrong.
         problem: String,
     },
     /// A file without rows.
-    #[error("{0} holds no example: each line is to be a JSON object")]
+    #[error("{} holds no example: give it at least one row", .0.display())]
     Empty(PathBuf),
     /// A configuration that no problem satisfies, or a value out of range.
     #[error("{0}")]

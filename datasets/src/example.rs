@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::Counted;
+
 /// One dataset row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Example {
@@ -24,6 +26,22 @@ pub trait Dataset: Send + Sync {
 
     /// The example at `index`, which is below [`Dataset::len`].
     fn get(&self, index: usize) -> Example;
+
+    /// Stands for the first `rows` rows: another number means other rows.
+    fn fingerprint_of(&self, rows: usize) -> u64 {
+        (0..rows.min(self.len())).fold(0, |fingerprint, index| {
+            // An example is made of texts and JSON, which always can be written.
+            let text = serde_json::to_vec(&self.get(index)).unwrap_or_default();
+            let words = text.chunks(8).map(|bytes| bytes.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)));
+            Counted::new(&std::iter::once(fingerprint).chain(words).collect::<Vec<_>>()).next_u64()
+        })
+    }
+
+    /// Stands for all rows, so that a resumed run can refuse data that changed; an endless source stands for itself by
+    /// its first ones.
+    fn fingerprint(&self) -> u64 {
+        self.fingerprint_of(self.len())
+    }
 
     /// Whether there is no example at all.
     fn is_empty(&self) -> bool {

@@ -2,19 +2,24 @@
 //! Knows no tensors, no tokenizer, and no rewards.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod chain;
-mod countdown;
 mod error;
 mod example;
-mod jsonl;
+mod generate;
+mod order;
 mod random;
-mod trace_stats;
-mod traces;
+mod read;
 
-pub use countdown::{Countdown, CountdownConfig, Split};
 pub use error::Error;
 pub use example::{Dataset, Example};
-pub use jsonl::{Columns, JsonLines};
+pub use generate::arithmetic::{Arithmetic, ArithmeticConfig};
+pub use generate::countdown::{Countdown, CountdownConfig};
+pub use generate::knights::{Knights, KnightsConfig};
+pub use generate::multiplication::{Multiplication, MultiplicationConfig};
+pub use generate::parity::{Parity, ParityConfig};
+pub use generate::three_sum::{ThreeSum, ThreeSumConfig};
+pub use generate::trace_stats::TraceStats;
+pub use generate::traces::{Trace, TraceConfig, Traces};
+pub use generate::{Generated, Split, Task};
+pub use order::{BLOCK, Lane, Order};
 pub use random::Counted;
-pub use trace_stats::TraceStats;
-pub use traces::{Trace, TraceConfig, Traces};
+pub use read::{Columns, Cut, FileRows, Purpose};

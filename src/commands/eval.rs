@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use reckon_rewards::{Registry, Rubric};
+use reckon_rewards::Registry;
 
-use super::{load_model, train_config};
+use super::{load_model, scorer, train_config};
 use crate::eval::evaluate;
 use crate::policy::Policy;
-use crate::score::Scorer;
 use crate::train::Trainer;
 
 /// Arguments of `reckon eval`.
@@ -36,7 +35,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         config.model.path = model;
     }
     let policy = Policy::new(load_model(&config.model.path)?, false, config.compute.threads());
-    let scorer = Scorer::new(Rubric::from_config_with(&config.rubric, registry)?)?;
+    let scorer = scorer(&config, registry)?;
     let trainer = Trainer::new(config, policy, scorer)?;
     let mut sampling = trainer.sampling().clone();
     if args.greedy {

@@ -3,6 +3,7 @@
 
 mod bench;
 mod builtin;
+mod data;
 mod eval;
 mod rollouts;
 mod run;
@@ -17,10 +18,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use reckon_rewards::Registry;
+use reckon_rewards::{Registry, Rubric};
+use tokenizers::Tokenizer;
 
 use crate::config::TrainConfig;
 use crate::model::folder::ModelFolder;
+use crate::score::Scorer;
 use crate::strict;
 
 /// Trains language models to reason: sampler, verifiers and GRPO in one binary.
@@ -43,6 +46,8 @@ enum Command {
     Sample(sample::Args),
     /// Judge completions without a model.
     Verify(verify::Args),
+    /// Look at the data of a config: whether it can be used, and what prompts it makes.
+    Data(data::Args),
     /// Speed of sampling and update on the common job.
     Bench(bench::Args),
 }
@@ -72,6 +77,7 @@ impl Cli {
             Command::Eval(args) => eval::run(args, registry),
             Command::Sample(args) => sample::run(args),
             Command::Verify(args) => verify::run(args, registry),
+            Command::Data(args) => data::run(args, registry),
             Command::Bench(args) => bench::run(args),
         }
     }
@@ -94,4 +100,20 @@ fn train_config(path: Option<&Path>, sets: &[String]) -> Result<TrainConfig> {
 /// A model folder, or the one in the binary.
 fn load_model(path: &str) -> Result<ModelFolder> {
     if path == builtin::MODEL { builtin::model() } else { ModelFolder::read(Path::new(path)) }
+}
+
+/// The tokenizer of a model, without its weights.
+fn load_tokenizer(path: &str) -> Result<Tokenizer> {
+    if path == builtin::MODEL {
+        return Ok(builtin::model()?.tokenizer);
+    }
+    let file = Path::new(path).join("tokenizer.json");
+    let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    Tokenizer::from_bytes(bytes).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))
+}
+
+/// A rubric for each source of the run's data.
+fn scorer(config: &TrainConfig, registry: &Registry) -> Result<Scorer> {
+    let rubrics = config.sources()?.into_iter().map(|source| Ok(Rubric::from_config_with(source.rubric, registry)?));
+    Scorer::new(rubrics.collect::<Result<_>>()?)
 }

@@ -19,6 +19,8 @@ use crate::score::{Group, Rollout};
 pub(super) struct SavedGroup {
     /// The step that sampled it.
     pub(super) step: u64,
+    /// Which of the run's data sources it came from.
+    pub(super) source: usize,
     /// What was asked.
     pub(super) example: Example,
     /// In the order of their sample numbers.
@@ -49,7 +51,12 @@ impl SavedGroup {
             score: rollout.score.clone(),
             reward: rollout.reward,
         };
-        Self { step, example: (*group.prompt.example).clone(), rollouts: group.rollouts.iter().map(saved).collect() }
+        Self {
+            step,
+            source: group.prompt.source,
+            example: (*group.prompt.example).clone(),
+            rollouts: group.rollouts.iter().map(saved).collect(),
+        }
     }
 
     /// What the verifiers are given.

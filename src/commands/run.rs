@@ -1,5 +1,6 @@
 //! A run on disk: its folder, its checkpoints, and their exact resume.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -29,6 +30,7 @@ pub(super) fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool>
         std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
     };
     let state: State = serde_json::from_slice(&read("trainer.json")?).context("trainer.json")?;
+    trainer.prompts().check_fingerprints(&state.data)?;
     trainer.policy.weights = ModelFolder::read(&path)?.weights;
     trainer.policy.version = state.policy_version;
     trainer.progress = state.progress;
@@ -49,12 +51,15 @@ struct State {
     progress: Progress,
     policy_version: u64,
     updates: u64,
+    /// Fingerprints of the data by source.
+    data: BTreeMap<String, String>,
 }
 
 impl State {
     fn of(trainer: &Trainer) -> Self {
         let (policy_version, updates) = (trainer.policy.version, trainer.optimizer.count);
-        Self { progress: trainer.progress.clone(), policy_version, updates }
+        let data = trainer.prompts().fingerprints();
+        Self { progress: trainer.progress.clone(), policy_version, updates, data }
     }
 }
 

@@ -10,7 +10,7 @@ use reckon_datasets::Example;
 use super::{builtin, load_model, read_text};
 use crate::parallel::{default_threads, lock};
 use crate::policy::Policy;
-use crate::prompt::encode;
+use crate::prompt::encode_prompt;
 use crate::rollout::{Prompt, SampleKey, Sampling};
 
 /// Arguments of `reckon sample`.
@@ -63,7 +63,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let room = model.config.max_position_embeddings.saturating_sub(args.max_new_tokens);
     let mut prompts = Vec::new();
     for (index, text) in texts.iter().enumerate() {
-        let tokens = encode(&model.tokenizer, text)?;
+        let tokens = encode_prompt(&model.tokenizer, text)?;
         ensure!(!tokens.is_empty(), "prompt {} is empty", index + 1);
         ensure!(
             tokens.len() <= room,

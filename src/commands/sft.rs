@@ -1,19 +1,19 @@
-//! `reckon sft`: supervised training on generated traces, from random weights or a model folder.
+//! `reckon sft`: supervised training on generated traces or on completions from files, from random weights or a model folder.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use reckon_datasets::{Countdown, Split, Traces};
+use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpose, Split, Traces};
 
 use super::{load_model, read_text};
 use crate::checkpoint;
-use crate::config::{DataConfig, SftConfig, SftModel};
+use crate::config::{DataConfig, Learn, SftConfig, SftModel};
 use crate::model::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
 use crate::policy::Policy;
 use crate::progress::Progress;
-use crate::prompt::encode;
-use crate::sft::SftTrainer;
+use crate::prompt::{Template, encode_completion, encode_prompt};
+use crate::sft::{Lesson, SftTrainer};
 use crate::strict;
 
 /// Arguments of `reckon sft`.
@@ -31,27 +31,25 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let config: SftConfig = strict::load(&read_text(&args.config)?, &args.config.display().to_string(), &args.sets)?;
-    let DataConfig::Countdown { problems, template } = &config.data else {
-        bail!("data.dataset = \"jsonl\": supervised training makes its own traces, from dataset = \"countdown\"");
-    };
+    let lessons = Lessons::open(&config)?;
+    let template = Template::new(&config.prompt)?;
     let folder = start(&config.model, config.seed)?;
     let eos = folder.config.eos_token_id.first().copied();
     let tokenizer = folder.tokenizer.clone();
     let mut trainer = SftTrainer::new(&config, Policy::new(folder, config.compute.recompute, config.compute.threads()));
-    let countdown = Countdown::new(problems.clone(), config.seed, Split::Train)?;
-    let traces = Traces::new(countdown, config.traces.clone(), config.seed)?;
     let bar = Progress::steps(config.steps, "sft");
     let mut next = 0usize;
     for step in 1..=config.steps {
         let (mut batch, mut tokens) = (Vec::new(), 0);
         while tokens < config.tokens_per_step {
-            let trace = traces.get(next);
+            let (example, completion) = lessons.get(next);
             next += 1;
-            let text = template.replace("{question}", &trace.example.question) + &trace.completion;
-            let mut sequence = encode(&tokenizer, &text)?;
-            sequence.extend(eos);
-            tokens += sequence.len();
-            batch.push(sequence);
+            let mut lesson = encode_prompt(&tokenizer, &template.render(&example)?)?;
+            let learnt_from = if config.learn == Learn::All { 1 } else { lesson.len() };
+            lesson.extend(encode_completion(&tokenizer, &completion)?);
+            lesson.extend(eos);
+            tokens += lesson.len();
+            batch.push(Lesson { tokens: lesson, learnt_from });
         }
         let report = trainer.step(&batch)?;
         bar.tick(step, &format!("loss {:.4}  grad norm {:.3}  lr {:.2e}", report.loss, report.grad_norm, report.lr));
@@ -62,8 +60,51 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     let root = if root.as_os_str().is_empty() { std::path::Path::new(".") } else { root };
     checkpoint::write(root, &name, |path| trainer.policy.save(path, config.dtype))?;
-    bar.finish(&format!("{} traces seen; model in {}", next, args.out.display()));
+    bar.finish(&format!("{} completions seen; model in {}", next, args.out.display()));
     Ok(())
+}
+
+/// Completions to learn from, without end.
+enum Lessons {
+    /// Made for generated problems.
+    Traces(Traces),
+    /// Read from files, in another order in each pass.
+    Files { rows: FileRows, order: Order },
+}
+
+impl Lessons {
+    fn open(config: &SftConfig) -> Result<Self> {
+        match &config.data {
+            DataConfig::Countdown { problems } => {
+                let countdown = Countdown::new(problems.clone(), config.seed, Split::Train)?;
+                Ok(Self::Traces(Traces::new(countdown, config.traces.clone(), config.seed)?))
+            }
+            DataConfig::File(file) => {
+                let rows = FileRows::open(file.path.all(), &file.columns, Purpose::Completion)?.only(&file.only)?;
+                let order = Order::new(config.seed, &[Lane { weight: 1.0, len: rows.len(), shuffled: true }])?;
+                Ok(Self::Files { rows, order })
+            }
+            _ => bail!(
+                "data.dataset: supervised training reads completions from \"file\" or makes traces of \"countdown\""
+            ),
+        }
+    }
+
+    /// Example and completion of turn `index`.
+    fn get(&self, index: usize) -> (Example, String) {
+        match self {
+            Self::Traces(traces) => {
+                let trace = traces.get(index);
+                (trace.example, trace.completion)
+            }
+            Self::Files { rows, order } => {
+                let row = order.turns(index as u64, 1).first().map_or(0, |&(_, row)| row);
+                let example = rows.get(row);
+                let completion = example.answer.clone();
+                (example, completion)
+            }
+        }
+    }
 }
 
 /// The model that training starts from.

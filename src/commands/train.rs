@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use reckon_rewards::{Registry, Rubric};
+use reckon_rewards::Registry;
 
 use super::verify::before_training;
-use super::{load_model, read_text, rollouts, run, summary, train_config};
+use super::{load_model, read_text, rollouts, run, scorer, summary, train_config};
 use crate::checkpoint::{RunFolder, write_file};
 use crate::config::TrainConfig;
 use crate::eval::{Evaluation, evaluate};
 use crate::metrics::{MetricsFile, Record};
 use crate::policy::Policy;
 use crate::progress::Progress;
-use crate::score::Scorer;
 use crate::strict;
 use crate::train::Trainer;
 
@@ -67,7 +66,7 @@ fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
     config.validate()?;
     let threads = config.compute.threads();
     let policy = Policy::new(load_model(&config.model.path)?, config.compute.recompute, threads);
-    let scorer = Scorer::new(Rubric::from_config_with(&config.rubric, registry)?)?;
+    let scorer = scorer(&config, registry)?;
     Trainer::new(config, policy, scorer)
 }
 
@@ -194,11 +193,16 @@ fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) 
 fn audit(trainer: &Trainer) -> Result<()> {
     let config = &trainer.config;
     let prompts = trainer.prompts().train(0, config.audit.rows)?;
-    let mut seen = HashSet::new();
-    let fresh = prompts.iter().map(|prompt| &*prompt.example).filter(|example| seen.insert(&example.id));
-    let rows: Vec<_> = fresh.map(|example| (example.clone(), config.data.prompt(&example.question))).collect();
-    for remark in before_training(trainer.scorer().rubric(), &rows, &config.audit)? {
-        eprintln!("audit: {remark}");
+    for (index, source) in trainer.prompts().sources().iter().enumerate() {
+        let mut seen = HashSet::new();
+        let examples = prompts.iter().filter(|prompt| prompt.source == index).map(|prompt| &*prompt.example);
+        let rows = examples
+            .filter(|example| seen.insert(&example.id))
+            .map(|example| Ok((example.clone(), source.template.render(example)?)))
+            .collect::<Result<Vec<_>>>()?;
+        for remark in before_training(trainer.scorer().rubric(index), &rows, &config.audit)? {
+            eprintln!("audit: {remark}");
+        }
     }
     Ok(())
 }

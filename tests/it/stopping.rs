@@ -60,7 +60,7 @@ fn a_broken_verifier_stops_the_run_with_a_checkpoint_that_resumes_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
     let text = format!(
-        "steps = 3\nmodel = {{path = 'builtin:countdown'}}\ndata = {{dataset = 'countdown', template = '{{question}} '}}
+        "steps = 3\nmodel = {{path = 'builtin:countdown'}}\ndata = {{dataset = 'countdown'}}\nprompt = {{template = '{{question}} '}}
         rollout = {{prompts_per_step = {PROMPTS}, group_size = {GROUP}, max_new_tokens = 24}}
         eval = {{problems = 0}}\n[[rubric.verifiers]]\nkind = 'rust'\nverifier = 'even'\nname = 'even'\n"
     );

@@ -1,6 +1,7 @@
 //! `reckon verify audit`: a training config's rubric and dataset are held to each other, without a model. The short
 //! form that every run begins with is here too.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
@@ -8,7 +9,7 @@ use reckon_rewards::{Audit, Check, Registry, Rubric, Scope};
 
 use super::super::train_config;
 use crate::config::AuditConfig;
-use crate::prompt::{GENERATED, datasets};
+use crate::prompt::Source;
 
 /// Rows of generated data that are looked at: there is no end to them.
 const SAMPLE: usize = 1000;
@@ -33,27 +34,39 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let config = train_config(args.config.as_deref(), &args.sets)?;
-    let rubric = Rubric::from_config_with(&config.rubric, registry)?;
+    let mut failed = BTreeSet::new();
+    let views = config.sources()?;
+    for (index, view) in views.iter().enumerate() {
+        let source = Source::open(view, index, config.seed)?;
+        if views.len() > 1 && !args.json {
+            println!("data source {:?}", source.name);
+        }
+        let audit = audit(&args, &Rubric::from_config_with(view.rubric, registry)?, &source)?;
+        match args.json {
+            true => println!("{}", serde_json::to_string(&audit)?),
+            false => println!("{audit}"),
+        }
+        failed.extend(audit.findings.iter().filter(|f| f.failed > 0).map(|f| f.check.claim()));
+    }
+    let failed: Vec<&str> = failed.into_iter().collect();
+    ensure!(failed.is_empty(), "it does not hold that {}", failed.join(", nor that "));
+    Ok(())
+}
+
+/// The rubric of a source held to its rows.
+fn audit(args: &Args, rubric: &Rubric, source: &Source) -> Result<Audit> {
     ensure!(
         rubric.scope() == Scope::Completion,
         "this rubric judges completions by comparing those of a group; an audit judges them one by one"
     );
-    let (train, held_out, _) = datasets(&config.data, config.seed)?;
-    let data = if args.held_out { held_out } else { train };
-    let all = if data.len() == GENERATED { SAMPLE } else { data.len() };
-    let rows: Vec<_> = (0..args.rows.unwrap_or(all).min(data.len()))
+    let data = if args.held_out { &source.held_out } else { &source.train };
+    // Generated rows have an order of their own, and no end.
+    let all = if source.shuffled { data.len() } else { SAMPLE };
+    let rows = (0..args.rows.unwrap_or(all).min(data.len()))
         .map(|row| data.get(row))
-        .map(|example| (example.clone(), config.data.prompt(&example.question)))
-        .collect();
-    let audit = Audit::of(&rubric, &rows)?;
-    if args.json {
-        println!("{}", serde_json::to_string(&audit)?);
-    } else {
-        println!("{audit}");
-    }
-    let failed: Vec<&str> = audit.findings.iter().filter(|f| f.failed > 0).map(|f| f.check.claim()).collect();
-    ensure!(failed.is_empty(), "it does not hold that {}", failed.join(", nor that "));
-    Ok(())
+        .map(|example| Ok((example.clone(), source.template.render(&example)?)))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Audit::of(rubric, &rows)?)
 }
 
 /// The short form: refuses a run that would train on references that fail, or that would reward nothing or garbage.

@@ -4,14 +4,14 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use reckon_datasets::Example;
 use reckon_rewards::{Mode, Part, Registry, Rubric, Submission};
 use serde_json::json;
 
 use super::super::train_config;
 use super::{VerifierArgs, read_rows};
-use crate::prompt::datasets;
+use crate::prompt::Source;
 
 /// Rows of a config's data that are used.
 const ROWS: usize = 1000;
@@ -51,8 +51,12 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         }
         _ => {
             let config = train_config(args.config.as_deref(), &args.sets)?;
-            let rubric = Rubric::from_config_with(&config.rubric, registry)?;
-            let (train, ..) = datasets(&config.data, config.seed)?;
+            let views = config.sources()?;
+            let [view] = views.as_slice() else {
+                bail!("the config mixes {} data sources: measure one verifier with --kind and a file", views.len())
+            };
+            let rubric = Rubric::from_config_with(view.rubric, registry)?;
+            let train = Source::open(view, 0, config.seed)?.train;
             let examples: Vec<Example> = (0..ROWS.min(train.len())).map(|row| train.get(row)).collect();
             let rows = completions(&rubric, &examples);
             (rubric, rows)

@@ -48,11 +48,11 @@ struct Difference {
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let path = args.run.join("config.toml");
     let config: TrainConfig = strict::load(&read_text(&path)?, &path.display().to_string(), &[])?;
-    let rubric = Rubric::from_config_with(&config.rubric, registry)?;
+    let scorer = scorer(&config, registry)?;
     let mut replay = Replay::default();
     for file in rollouts::files(&args.run)? {
         for group in rollouts::read(&file)? {
-            replay.group(&rubric, group)?;
+            replay.group(scorer.rubric(group.source), group)?;
         }
     }
     let run = args.run.display();

@@ -1,7 +1,7 @@
 //! What a completion does, read by a parser of the trace: attempts, slips of arithmetic, repeats, giving up.
 //! Any text can be read. What does not look like a step is passed over; an attempt that holds it verifies nothing.
 
-use crate::chain::value;
+use super::chain::value;
 
 /// Counts over the thinking of one completion.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{Step, expression, write_steps};
-use crate::countdown::Problem;
+use super::chain::{Rules, Step, expression, write_steps};
+use super::countdown::CountdownProblem;
 use crate::{Countdown, Counted, Error, Example};
 
 /// How traces are made.
@@ -92,7 +92,7 @@ impl Traces {
         let example = self.problems.example(index, &problem);
         let mut random = Counted::new(&[self.seed, 0x7eace, index as u64]);
         let direct = random.unit() < self.config.direct_share;
-        let source = Attempts::new(&self.problems, &problem);
+        let source = Attempts::new(self.problems.task.rules(), &problem);
         let (mut thought, mut attempts) = (String::new(), 0);
         loop {
             let chain = source.draw(random.unit() < self.config.success_rate, &mut random);
@@ -121,8 +121,8 @@ const TRIES: usize = 2_000;
 
 /// What an attempt at one problem can be.
 struct Attempts<'a> {
-    problems: &'a Countdown,
-    problem: &'a Problem,
+    rules: Rules,
+    problem: &'a CountdownProblem,
     /// All legal chains one after the other; empty when there are too many to list.
     legal: Vec<Step>,
     /// Numbers of those chains that reach the target.
@@ -130,13 +130,13 @@ struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(problems: &'a Countdown, problem: &'a Problem) -> Self {
+    fn new(rules: Rules, problem: &'a CountdownProblem) -> Self {
         let few = problem.numbers.len() <= LISTED;
-        let legal = if few { problems.rules.all(&problem.numbers) } else { Vec::new() };
+        let legal = if few { rules.all(&problem.numbers) } else { Vec::new() };
         let reaches = |chain: &[Step]| chain.last().is_some_and(|step| step.result == problem.target());
         let chains = legal.chunks(problem.solution.len().max(1)).enumerate();
         let solving = chains.filter(|(_, chain)| reaches(chain)).map(|(i, _)| i).collect();
-        Self { problems, problem, legal, solving }
+        Self { rules, problem, legal, solving }
     }
 
     /// A solution if `solve`, else any legal chain, which may solve by luck; each is as likely as the others.
@@ -154,7 +154,7 @@ impl<'a> Attempts<'a> {
 
     fn search(&self, solve: bool, random: &mut Counted) -> Vec<Step> {
         let found = (0..TRIES).find_map(|_| {
-            let chain = self.problems.rules.draw(&self.problem.numbers, random)?;
+            let chain = self.rules.draw(&self.problem.numbers, random)?;
             let reaches = chain.last().is_some_and(|step| step.result == self.problem.target());
             (reaches || !solve).then_some(chain)
         });

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::Counted;
+use crate::{Counted, Error};
 
 /// One step of a chain: `left operation right = result`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,20 @@ impl Rules {
         let result = value(left, operation, right).filter(|_| !twin)?;
         let legal = (0..=self.intermediate_max).contains(&result);
         legal.then_some(Step { left, operation, right, result, running_left })
+    }
+}
+
+/// Refuses operations that there are not, or none at all.
+pub(crate) fn check_operations(operations: &str) -> Result<(), Error> {
+    let fault = operations.char_indices().find_map(|(at, c)| match c {
+        '+' | '-' | '*' | '/' if operations[..at].contains(c) => Some(format!("'{c}' stands twice")),
+        '+' | '-' | '*' | '/' => None,
+        _ => Some(format!("'{c}' is none of + - * /")),
+    });
+    match fault {
+        Some(fault) => Err(Error::Config(format!("operations = \"{operations}\": {fault}"))),
+        None if operations.is_empty() => Err(Error::Config("operations = \"\": name some of + - * /".into())),
+        None => Ok(()),
     }
 }
 

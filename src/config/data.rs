@@ -1,0 +1,190 @@
+//! Where examples come from and how they become prompts, as a config says it. Opening them is left to [`crate::prompt`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail, ensure};
+use reckon_datasets::{
+    ArithmeticConfig, Columns, CountdownConfig, KnightsConfig, MultiplicationConfig, ParityConfig, ThreeSumConfig,
+};
+use reckon_rewards::RubricConfig;
+use serde::{Deserialize, Serialize};
+
+/// Where examples come from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "dataset", rename_all = "snake_case", deny_unknown_fields)]
+pub enum DataConfig {
+    /// Generated: combine numbers into a target. Verifier `countdown`.
+    Countdown {
+        /// The problems.
+        #[serde(default)]
+        problems: CountdownConfig,
+    },
+    /// Generated: the value of a bracketed expression. Verifier `numeric`.
+    Arithmetic {
+        /// The problems.
+        #[serde(default)]
+        problems: ArithmeticConfig,
+    },
+    /// Generated: who tells the truth. Verifier `logic`.
+    KnightsAndKnaves {
+        /// The problems.
+        #[serde(default)]
+        problems: KnightsConfig,
+    },
+    /// Generated: which three numbers sum to a target. Verifier `exact`.
+    ThreeSum {
+        /// The problems.
+        #[serde(default)]
+        problems: ThreeSumConfig,
+    },
+    /// Generated: whether the count of ones is odd. Verifier `exact`.
+    Parity {
+        /// The problems.
+        #[serde(default)]
+        problems: ParityConfig,
+    },
+    /// Generated: products of long numbers. Verifier `numeric`.
+    Multiplication {
+        /// The problems.
+        #[serde(default)]
+        problems: MultiplicationConfig,
+    },
+    /// JSON Lines or Parquet files.
+    File(FileConfig),
+    /// Several of these, mixed by weight.
+    Mixture {
+        /// What is mixed.
+        sources: Vec<SourceConfig>,
+    },
+}
+
+/// Rows from files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileConfig {
+    /// One file or a list of them, JSON Lines or Parquet.
+    pub path: Paths,
+    /// Values of columns that the rows of `path` are to have, such as `{ level = ["Level 3"] }`; the others are left out.
+    #[serde(default)]
+    pub only: BTreeMap<String, Vec<String>>,
+    /// Files of held-out rows, or the share of `path` that is held out by a hash of the question.
+    #[serde(default)]
+    pub held_out: HeldOut,
+    /// Which columns hold what; what is not given is recognised.
+    #[serde(default)]
+    pub columns: Columns,
+}
+
+/// One path, or several.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Paths {
+    /// A single file.
+    One(PathBuf),
+    /// Files whose rows follow one another.
+    Several(Vec<PathBuf>),
+}
+
+impl Paths {
+    /// The paths as a slice.
+    pub fn all(&self) -> &[PathBuf] {
+        match self {
+            Self::One(path) => std::slice::from_ref(path),
+            Self::Several(paths) => paths,
+        }
+    }
+}
+
+/// What is evaluated on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum HeldOut {
+    /// This share of the rows, in (0, 1).
+    Share(f64),
+    /// These files.
+    Files(Paths),
+}
+
+impl Default for HeldOut {
+    fn default() -> Self {
+        Self::Share(0.05)
+    }
+}
+
+/// One source of a mixture.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// What metrics and errors call it; the dataset and a number when absent.
+    pub name: Option<String>,
+    /// How many of the prompts it gives, relative to the others.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// Where its examples come from; no mixture.
+    pub from: DataConfig,
+    /// How its questions become prompts; the run's `[prompt]` when absent.
+    pub prompt: Option<PromptConfig>,
+    /// How its completions are judged; the run's `[rubric]` when absent.
+    pub rubric: Option<RubricConfig>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// How an example becomes a prompt. `{question}` and `{column}` stand for what the example holds, `{{` for a brace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PromptConfig {
+    /// `r1`, `tinyzero`, `qwen-math` or `plain`, or a text of one's own with `{question}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// What the user says, which then stands for `{question}` in the template: `{question}` itself when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Stands for `{system}` in the template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// The start of the completion, put after the prompt; verifiers read it as the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefill: Option<String>,
+}
+
+/// A source with what the run gives it.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceView<'a> {
+    /// Its own name, if it has one.
+    pub name: Option<&'a str>,
+    /// Relative to the others.
+    pub weight: f64,
+    /// Where its examples come from.
+    pub from: &'a DataConfig,
+    /// How they become prompts.
+    pub prompt: &'a PromptConfig,
+    /// How completions are judged.
+    pub rubric: &'a RubricConfig,
+}
+
+impl DataConfig {
+    /// The sources: those of a mixture, or the one that this is.
+    pub fn sources<'a>(&'a self, prompt: &'a PromptConfig, rubric: &'a RubricConfig) -> Result<Vec<SourceView<'a>>> {
+        let Self::Mixture { sources } = self else {
+            return Ok(vec![SourceView { name: None, weight: 1.0, from: self, prompt, rubric }]);
+        };
+        ensure!(!sources.is_empty(), "data.sources is empty: a mixture needs at least one source");
+        let views = sources.iter().map(|source| {
+            if matches!(source.from, Self::Mixture { .. }) {
+                bail!("data.sources holds a mixture: list its sources in the outer one");
+            }
+            Ok(SourceView {
+                name: source.name.as_deref(),
+                weight: source.weight,
+                from: &source.from,
+                prompt: source.prompt.as_ref().unwrap_or(prompt),
+                rubric: source.rubric.as_ref().unwrap_or(rubric),
+            })
+        });
+        views.collect()
+    }
+}

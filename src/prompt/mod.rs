@@ -1,0 +1,127 @@
+//! Examples to prompts: sources, templates, tokens, and an order that depends on the seed and a count alone.
+
+mod source;
+mod template;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use reckon_datasets::{Lane, Order};
+use tokenizers::Tokenizer;
+
+pub use source::Source;
+pub use template::Template;
+
+use crate::config::SourceView;
+use crate::rollout::Prompt;
+
+/// Held-out prompts are numbered from here, so that their random numbers are not those of training prompts.
+const HELD_OUT_INDEX: u64 = 1 << 40;
+
+/// An endless, resumable order of prompts: prompt `i` of a run is a function of the seed and `i`.
+pub struct PromptSource {
+    sources: Vec<Source>,
+    order: Order,
+    held_out: Order,
+    tokenizer: Tokenizer,
+}
+
+impl PromptSource {
+    /// Opens the data of a run.
+    pub fn open(views: &[SourceView], tokenizer: Tokenizer, seed: u64) -> Result<Self> {
+        let sources: Vec<Source> =
+            views.iter().enumerate().map(|(i, view)| Source::open(view, i, seed)).collect::<Result<_>>()?;
+        let mut names = HashSet::new();
+        for source in &sources {
+            ensure!(names.insert(&source.name), "two data sources are called \"{}\": rename one", source.name);
+        }
+        let lanes = |held_out: bool| -> Vec<Lane> {
+            let lane = |s: &Source| match held_out {
+                true => Lane { weight: s.weight, len: s.held_out.len(), shuffled: false },
+                false => Lane { weight: s.weight, len: s.train.len(), shuffled: s.shuffled },
+            };
+            sources.iter().map(lane).collect()
+        };
+        // What is held out is the same, in the same order, for every seed, so that runs can be compared.
+        let (order, held_out) = (Order::new(seed, &lanes(false))?, Order::new(0, &lanes(true))?);
+        Ok(Self { sources, order, held_out, tokenizer })
+    }
+
+    /// The sources, in the order of the config.
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// Prompts `from..from + count` of the run.
+    pub fn train(&self, from: u64, count: usize) -> Result<Vec<Prompt>> {
+        let turns = self.order.turns(from, count).into_iter().zip(from..);
+        turns.map(|((source, row), index)| self.prompt(source, self.sources[source].train.get(row), index)).collect()
+    }
+
+    /// The first `count` held-out prompts, or as many as there are.
+    pub fn held_out(&self, count: usize) -> Result<Vec<Prompt>> {
+        let mut seen = HashSet::new();
+        let turns = self.held_out.turns(0, count).into_iter().filter(|turn| seen.insert(*turn)).zip(HELD_OUT_INDEX..);
+        turns.map(|((source, row), index)| self.prompt(source, self.sources[source].held_out.get(row), index)).collect()
+    }
+
+    /// What the rows of each source are, for a resumed run to compare.
+    pub fn fingerprints(&self) -> BTreeMap<String, String> {
+        self.sources.iter().map(|source| (source.name.clone(), source.fingerprint())).collect()
+    }
+
+    /// Refuses to go on with other data than a run began with.
+    pub fn check_fingerprints(&self, began: &BTreeMap<String, String>) -> Result<()> {
+        for (name, now) in self.fingerprints() {
+            let before = began.get(&name).map_or("none", String::as_str);
+            ensure!(
+                before == now,
+                "the rows of data source \"{name}\" are not those the run began with (fingerprint {now}, was {before}): \
+                 put the files back as they were, or start a new run"
+            );
+        }
+        Ok(())
+    }
+
+    /// Refuses a run whose prompts do not fit: counts rows (at most 1,000 of them) longer than `room` tokens.
+    pub fn check_lengths(&self, max_position: usize, max_new_tokens: usize) -> Result<()> {
+        let room = max_position.saturating_sub(max_new_tokens);
+        let rows = self.sources.iter().map(|source| source.train.len()).sum::<usize>().min(1000);
+        let prompts = self.train(0, rows)?;
+        let long: Vec<&Prompt> = prompts.iter().filter(|p| p.tokens.len() > room).collect();
+        ensure!(
+            long.is_empty(),
+            "{} of {rows} prompts are longer than {room} tokens, the model's context of {max_position} less \
+             rollout.max_new_tokens = {max_new_tokens} (the first is {}, with {}): shorten them or lower max_new_tokens",
+            long.len(),
+            long[0].example.id,
+            long[0].tokens.len()
+        );
+        Ok(())
+    }
+
+    /// An example of a source as prompt `index`.
+    pub fn prompt(&self, source: usize, example: reckon_datasets::Example, index: u64) -> Result<Prompt> {
+        let template = &self.sources[source].template;
+        let text = template.render(&example)? + template.prefill();
+        let tokens = encode_prompt(&self.tokenizer, &text)?;
+        ensure!(!tokens.is_empty(), "example {} gives an empty prompt", example.id);
+        Ok(Prompt { source, prefill: template.prefill().into(), ..Prompt::new(Arc::new(example), index, tokens) })
+    }
+}
+
+/// A prompt to tokens, with the beginning that the tokenizer puts before every text, such as Llama's.
+pub fn encode_prompt(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    tokens(tokenizer, text, true)
+}
+
+/// A completion to tokens, nothing added.
+pub fn encode_completion(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    tokens(tokenizer, text, false)
+}
+
+fn tokens(tokenizer: &Tokenizer, text: &str, begin: bool) -> Result<Vec<u32>> {
+    let encoding = tokenizer.encode(text, begin).map_err(|e| anyhow::anyhow!("cannot tokenize \"{text}\": {e}"))?;
+    Ok(encoding.get_ids().to_vec())
+}

@@ -1,0 +1,95 @@
+//! A source of examples, opened: what is trained on, what is held out, and the template between them and the model.
+
+use anyhow::{Result, anyhow, bail};
+use reckon_datasets::{Dataset, FileRows, Generated, Purpose, Split, Task};
+
+use super::template::Template;
+use crate::config::{DataConfig, FileConfig, HeldOut, SourceView};
+
+/// A source of a run.
+pub struct Source {
+    /// What metrics and errors call it.
+    pub name: String,
+    /// What is known of the rows: the shape that files were recognised as, or the task that is generated.
+    pub shape: String,
+    /// Relative to other sources.
+    pub weight: f64,
+    /// Rows to train on.
+    pub train: Box<dyn Dataset>,
+    /// Rows never trained on.
+    pub held_out: Box<dyn Dataset>,
+    /// Whether the training rows are used in random order; generated ones have one already.
+    pub shuffled: bool,
+    /// How a row becomes a prompt.
+    pub template: Template,
+}
+
+impl Source {
+    /// Opens source number `index`. Files are read; generated problems are made when asked for.
+    pub fn open(view: &SourceView, index: usize, seed: u64) -> Result<Self> {
+        let kind = kind(view.from);
+        let name = view.name.map_or_else(|| format!("{kind}-{index}"), str::to_owned);
+        let rows = open(view.from, seed).map_err(|e| anyhow!("data source \"{name}\": {e:#}"))?;
+        let template = Template::new(view.prompt)?;
+        let Rows { train, held_out, shape, shuffled } = rows;
+        Ok(Self { name, shape, weight: view.weight, train, held_out, shuffled, template })
+    }
+
+    /// Stands for all rows of both sides.
+    pub fn fingerprint(&self) -> String {
+        format!("{:016x}-{:016x}", self.train.fingerprint(), self.held_out.fingerprint())
+    }
+}
+
+fn kind(data: &DataConfig) -> &'static str {
+    match data {
+        DataConfig::Countdown { .. } => "countdown",
+        DataConfig::Arithmetic { .. } => "arithmetic",
+        DataConfig::KnightsAndKnaves { .. } => "knights_and_knaves",
+        DataConfig::ThreeSum { .. } => "three_sum",
+        DataConfig::Parity { .. } => "parity",
+        DataConfig::Multiplication { .. } => "multiplication",
+        DataConfig::File(_) => "file",
+        DataConfig::Mixture { .. } => "mixture",
+    }
+}
+
+struct Rows {
+    train: Box<dyn Dataset>,
+    held_out: Box<dyn Dataset>,
+    shape: String,
+    shuffled: bool,
+}
+
+fn open(data: &DataConfig, seed: u64) -> Result<Rows> {
+    match data {
+        DataConfig::Countdown { problems } => generated(problems, seed),
+        DataConfig::Arithmetic { problems } => generated(problems, seed),
+        DataConfig::KnightsAndKnaves { problems } => generated(problems, seed),
+        DataConfig::ThreeSum { problems } => generated(problems, seed),
+        DataConfig::Parity { problems } => generated(problems, seed),
+        DataConfig::Multiplication { problems } => generated(problems, seed),
+        DataConfig::File(file) => from_files(file),
+        DataConfig::Mixture { .. } => bail!("a mixture is no source: name one of its own"),
+    }
+}
+
+fn generated<T: Task + Clone + 'static>(task: &T, seed: u64) -> Result<Rows> {
+    Ok(Rows {
+        train: Box::new(Generated::new(task.clone(), seed, Split::Train)?),
+        // The same held-out problems for every seed, so that runs can be compared.
+        held_out: Box::new(Generated::new(task.clone(), 0, Split::HeldOut)?),
+        shape: format!("{} of {}", T::NAME, task.describe()),
+        shuffled: false,
+    })
+}
+
+fn from_files(file: &FileConfig) -> Result<Rows> {
+    let rows = FileRows::open(file.path.all(), &file.columns, Purpose::Reference)?.only(&file.only)?;
+    let shape = rows.shape().to_owned();
+    let (train, held_out) = match &file.held_out {
+        HeldOut::Share(share) => rows.split(*share)?,
+        HeldOut::Files(paths) => (rows, FileRows::open(paths.all(), &file.columns, Purpose::Reference)?),
+    };
+    Ok(Rows { train: Box::new(train), held_out: Box::new(held_out), shape, shuffled: true })
+}
