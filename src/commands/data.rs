@@ -1,0 +1,140 @@
+//! `reckon data`: whether the data of a config can be used, and what it looks like, before anything is trained.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use reckon_datasets::{Dataset, Example};
+use reckon_rewards::{Registry, Rubric};
+use tokenizers::Tokenizer;
+
+use super::{builtin, load_tokenizer, read_text, scorer};
+use crate::config::TrainConfig;
+use crate::prompt::{PromptSource, Source};
+use crate::rollout::Prompt;
+use crate::strict;
+
+/// Arguments of `reckon data`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Read every row, judge an empty completion of each, and count tokens.
+    Check(RunArgs),
+    /// Print prompts as the model will see them.
+    Show {
+        #[command(flatten)]
+        run: RunArgs,
+        /// How many.
+        #[arg(long, default_value_t = 3)]
+        count: usize,
+        /// The first, counted from 0 in the order of the run.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Held-out prompts instead of those trained on.
+        #[arg(long, conflicts_with = "from")]
+        held_out: bool,
+    },
+}
+
+/// Which data.
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// TOML config of `reckon train`; the embedded one without it.
+    config: Option<PathBuf>,
+    /// Override a key, such as `--set data.path=mine.jsonl`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+impl RunArgs {
+    fn open(&self) -> Result<(TrainConfig, PromptSource, Tokenizer)> {
+        let (text, source) = match &self.config {
+            Some(path) => (read_text(path)?, path.display().to_string()),
+            None => (builtin::CONFIG.to_owned(), "the embedded config".to_owned()),
+        };
+        let config: TrainConfig = strict::load(&text, &source, &self.sets)?;
+        let tokenizer = load_tokenizer(&config.model.path)?;
+        let prompts = PromptSource::open(&config.sources()?, tokenizer.clone(), config.seed)?;
+        Ok((config, prompts, tokenizer))
+    }
+}
+
+pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
+    match args.action {
+        Action::Check(run) => check(&run, registry),
+        Action::Show { run, count, from, held_out } => show(&run, count, from, held_out),
+    }
+}
+
+/// Rows of each source that are read in a check: all of a file, and so many of an endless source.
+const CHECKED: usize = 1000;
+
+fn check(run: &RunArgs, registry: &Registry) -> Result<()> {
+    let (config, prompts, _) = run.open()?;
+    let scorer = scorer(&config, registry)?;
+    let total: f64 = prompts.sources().iter().map(|source| source.weight).sum();
+    for (index, source) in prompts.sources().iter().enumerate() {
+        println!("{}: {}", source.name, source.shape);
+        println!("  share of prompts  {:.3}", source.weight / total);
+        for (side, rows) in [("trained on", &source.train), ("held out", &source.held_out)] {
+            let count = if source.shuffled { rows.len() } else { CHECKED };
+            let prompts = check_rows(&prompts, index, rows.as_ref(), count, scorer.rubric(index))?;
+            let known = if source.shuffled { format!("{count} rows") } else { format!("first {count}, endless") };
+            println!("  {side:<17} {known}, prompts of {prompts} tokens");
+        }
+        println!("  fingerprint       {}", source.fingerprint());
+        warn_of_repeats(source);
+    }
+    Ok(())
+}
+
+/// Renders and judges rows; returns the shortest, median and longest prompt.
+fn check_rows(
+    prompts: &PromptSource,
+    source: usize,
+    rows: &dyn Dataset,
+    count: usize,
+    rubric: &Rubric,
+) -> Result<String> {
+    let mut lengths = Vec::with_capacity(count);
+    for row in 0..count {
+        let example: Example = rows.get(row);
+        rubric.score(&example, "")?;
+        lengths.push(prompts.prompt(source, example, row as u64)?.tokens.len());
+    }
+    lengths.sort_unstable();
+    ensure!(!lengths.is_empty(), "no row to check");
+    Ok(format!("{} to {}, median {}", lengths[0], lengths[lengths.len() - 1], lengths[lengths.len() / 2]))
+}
+
+/// Says which held-out questions are trained on too.
+fn warn_of_repeats(source: &Source) {
+    // A generated problem is on one side by construction.
+    if !source.shuffled {
+        return;
+    }
+    let trained: std::collections::HashSet<String> =
+        (0..source.train.len()).map(|row| source.train.get(row).question).collect();
+    let known = (0..source.held_out.len()).filter(|&row| trained.contains(&source.held_out.get(row).question)).count();
+    if known > 0 {
+        println!("  warning: {known} of {} held-out questions are trained on too", source.held_out.len());
+    }
+}
+
+fn show(run: &RunArgs, count: usize, from: u64, held_out: bool) -> Result<()> {
+    let (_, prompts, tokenizer) = run.open()?;
+    let shown: Vec<Prompt> = if held_out { prompts.held_out(count)? } else { prompts.train(from, count)? };
+    for prompt in shown {
+        let source = &prompts.sources()[prompt.source].name;
+        let text =
+            tokenizer.decode(&prompt.tokens, false).map_err(|e| anyhow::anyhow!("cannot decode a prompt: {e}"))?;
+        println!("--- {source}, {}, {} tokens", prompt.example.id, prompt.tokens.len());
+        println!("{text}");
+        println!("--- answer: {}\n", prompt.example.answer);
+    }
+    Ok(())
+}
