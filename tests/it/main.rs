@@ -3,6 +3,8 @@
 
 /// Every command works, and complains clearly.
 mod commands;
+/// Data mixtures, wrong data, and looking at data.
+mod data;
 /// Model folders read back, and damaged ones are refused.
 mod folders;
 /// Every weight gets the gradient that finite differences say.
@@ -21,6 +23,8 @@ mod oracle;
 mod own_verifiers;
 /// The program, run as a user would.
 mod program;
+/// The recipes of `examples/`.
+mod recipes;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
 /// A broken verifier stops a run with a checkpoint.
