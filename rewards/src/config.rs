@@ -5,7 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    Choice, ChoiceOptions, Code, CodeOptions, CommandOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format, FormatOptions, HttpOptions, Instructions, InstructionsOptions, JsonSchema, JsonSchemaOptions, Language, LanguageOptions, Length, LengthOptions, Logic, LogicOptions, Math, MathOptions, Mode, Numeric, NumericOptions, Pattern, PatternOptions, Plugin, PythonOptions, Registry, Repetition, RepetitionOptions, RustOptions, TrlOptions, Verifier, VerifierError, VerlOptions,
+    Choice, ChoiceOptions, Code, CodeOptions, CommandOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format,
+    FormatOptions, HttpOptions, Instructions, InstructionsOptions, JsonSchema, JsonSchemaOptions, Language,
+    LanguageOptions, Length, LengthOptions, Logic, LogicOptions, Math, MathOptions, Mode, Numeric, NumericOptions,
+    Pattern, PatternOptions, Plugin, PythonOptions, Registry, Repetition, RepetitionOptions, RustOptions, TrlOptions,
+    Verifier, VerifierError, VerlOptions,
 };
 
 /// The `[rubric]` table.

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use reckon_rewards::{Registry, Rubric, Score, Verdict};
 use serde::Serialize;
 
-use super::super::{read_text, rollouts};
+use super::super::{read_text, rollouts, scorer};
 use crate::config::TrainConfig;
 use crate::strict;
 
