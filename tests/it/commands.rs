@@ -26,7 +26,7 @@ fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
     std::fs::write(&bad_row, "{\"answer\": \"1\", \"completion\": \"1\"}\n{\"answer\": 1,}\n").unwrap();
     for (arguments, expected) in [
         (vec!["train", "nowhere.toml"], "nowhere.toml"),
-        (vec!["train", config, "--set", "optim.lrr=1"], "did you mean `lr`"),
+        (vec!["train", config, "--set", "optim.lrr=1"], "did you mean \"lr\""),
         (vec!["train", config, "--set", "rollout.group_size=1"], "no group has a signal"),
         (vec!["train", config, "--set", "rollout.prompts_per_step=0"], "gives no update"),
         (vec!["train", config, "--set", "rollout.max_new_tokens=511"], "of 1000 prompts are longer than 1 tokens"),
@@ -95,8 +95,8 @@ fn presets_and_the_kl_term_run_and_leave_their_traces() {
         let config = small_run(folder.path(), 3, &format!("grpo = {grpo}"));
         let run = folder.path().join(metric.replace('/', "-"));
         succeeds(&["train", text(&config), "--out", text(&run)]);
-        let last = records(&run).pop().unwrap();
-        assert!(last.get(metric).is_some_and(|value| value > 0.0), "{grpo}: {metric} is {:?}", last.get(metric));
+        let values: Vec<f64> = records(&run).iter().filter_map(|record| record.get(metric)).collect();
+        assert!(values.iter().any(|&value| value > 0.0), "{grpo}: {metric} is {values:?}");
     }
 }
 

@@ -50,7 +50,7 @@ fn a_completion_beyond_the_limit_is_truncated() {
 fn a_config_that_makes_no_sense_is_refused_by_name() {
     for (config, expected) in [
         ("kind = 'countdwon'", "did you mean `countdown`?"),
-        ("kind = 'llm_judge'", "`format`, `exact`, `numeric`, `choice`, `regex`, `countdown`, `code`, `logic`"),
+        ("kind = 'llm_judge'", "`format`, `exact`, `math`, `numeric`, `choice`, `regex`, `countdown`, `code`, `logic`"),
         ("kind = 'rust'\nverifier = 'mine'", "no verifier `mine` is linked into this program (linked: none)"),
         ("weight = 1", "has no `kind`"),
         ("kind = 'exact'\nignorecase = true", "unknown field `ignorecase`, expected one of `trim`, `ignore_case`"),
