@@ -17,7 +17,7 @@ fn reckon(folder: &Path, arguments: &[&str]) -> (bool, String, String) {
 fn folder(rubric: &str, rows: &[Value]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let config = format!(
-        "steps = 2\nmodel = {{path = 'builtin:countdown'}}\ndata = {{dataset = 'file', path = 'rows.jsonl'}}
+        "steps = 2\nmodel = {{path = 'builtin:countdown'}}\ndata = {{dataset = 'file', path = 'rows.jsonl', held_out = 'rows.jsonl'}}
         rollout = {{prompts_per_step = 2, group_size = 3, max_new_tokens = 16}}
         eval = {{problems = 0}}\nsave = {{rollouts_every = 1}}\n{rubric}"
     );
