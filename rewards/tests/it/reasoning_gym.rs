@@ -13,7 +13,7 @@ fn the_answers_of_reasoning_gym_score_one_on_its_own_tasks() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/verifiers/reasoning_gym_tasks.py");
     let has = Command::new(&python).args(["-c", "import reasoning_gym"]).output();
     if !has.is_ok_and(|output| output.status.success()) {
-        println!("skipped: {python} has no package reasoning-gym (pip install reasoning-gym==0.1.25)");
+        eprintln!("skipped: {python} has no package reasoning-gym (pip install reasoning-gym==0.1.25)");
         return;
     }
     let listed = Command::new(&python).args([file, "1"]).output().unwrap();
@@ -26,7 +26,7 @@ fn the_answers_of_reasoning_gym_score_one_on_its_own_tasks() {
         verifier.verify_batch(&batch).unwrap().iter().filter(|verdict| verdict.passed()).count()
     };
     let (right, wrong) = (judge(&|row| row.answer.clone()), judge(&|_| "no idea".into()));
-    println!("{right} of {} tasks give their own answer 1; {wrong} give it to \"no idea\"", rows.len());
+    eprintln!("{right} of {} tasks give their own answer 1; {wrong} give it to \"no idea\"", rows.len());
     assert!(right >= 90, "only {right} of {} tasks give their own answer 1", rows.len());
     assert!(wrong <= 2, "{wrong} tasks accept \"no idea\"");
 }
