@@ -63,9 +63,10 @@ impl Limits {
         let time = u64::from(self.time_s);
         let memory = u64::from(self.memory_mb) << 20;
         let file = self.file_bytes();
-        // Soft below hard: the first second too many is SIGXCPU, which says why; the second is SIGKILL.
+        // Soft below hard: the first second too many is SIGXCPU, which says why. The first process of a namespace does
+        // not get it, and others may ignore it: the host's clock ends those, as long as SIGKILL comes later.
         let all = [
-            (Resource::Cpu, time, time + 1),
+            (Resource::Cpu, time, 2 * time + 10),
             (Resource::Fsize, file, file),
             (Resource::Nproc, processes, processes),
             (Resource::Nofile, 64, 64),
