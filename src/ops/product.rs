@@ -192,7 +192,7 @@ fn rows<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
                     column,
                     out,
                 ),
-                (step, PANEL) if step == R => tile::<S, R, V, WHOLE>(
+                (step, PANEL) if step == R && left.row == 1 => tile::<S, R, V, WHOLE>(
                     simd,
                     s.k,
                     Strips { step: R, row: 1, ..left },
