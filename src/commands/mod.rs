@@ -2,8 +2,11 @@
 #![allow(clippy::print_stdout)]
 
 mod bench;
+#[cfg(feature = "cuda")]
+mod bench_device;
 mod builtin;
 mod data;
+mod doctor;
 mod eval;
 mod rollouts;
 mod run;
@@ -50,6 +53,11 @@ enum Command {
     Data(data::Args),
     /// Speed of sampling and update on the common job.
     Bench(bench::Args),
+    /// Speed and memory of the update on a CUDA card.
+    #[cfg(feature = "cuda")]
+    BenchDevice(bench_device::Args),
+    /// What this binary and this machine can do.
+    Doctor(doctor::Args),
 }
 
 /// A whole program: parses the command line, runs the subcommand with the verifiers of `registry` beside the built-in
@@ -79,6 +87,9 @@ impl Cli {
             Command::Verify(args) => verify::run(args, registry),
             Command::Data(args) => data::run(args, registry),
             Command::Bench(args) => bench::run(args),
+            #[cfg(feature = "cuda")]
+            Command::BenchDevice(args) => bench_device::run(args),
+            Command::Doctor(args) => doctor::run(args),
         }
     }
 }

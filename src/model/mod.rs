@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod decoder;
+pub mod device;
 pub mod folder;
 pub mod packed;
 mod rope;
@@ -13,6 +14,7 @@ pub mod workspace;
 
 pub use config::{Family, ModelConfig};
 pub use decoder::Decoder;
+pub use device::DeviceModel;
 pub use folder::{Companions, ModelFolder};
 pub use packed::PackedWeights;
 pub use shards::SaveDtype;

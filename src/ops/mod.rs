@@ -23,4 +23,4 @@ pub mod swiglu;
 mod vector;
 
 pub(crate) use vector::vectorised;
-pub use vector::{LANES, exp};
+pub use vector::{LANES, exp, instruction_set};

@@ -8,6 +8,12 @@ pub const LANES: usize = 16;
 /// The best instruction set of this machine.
 pub(crate) static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
+/// The name of the instruction set that the operations use on this machine.
+pub fn instruction_set() -> String {
+    let name = format!("{:?}", *ARCH);
+    name.split('(').next().unwrap_or_default().to_lowercase()
+}
+
 /// Runs `body` compiled for the best instruction set of this machine. `body` must be `#[inline(always)]`.
 #[inline(always)]
 pub(crate) fn vectorised<R>(body: impl FnOnce() -> R) -> R {

@@ -1,7 +1,9 @@
 //! AdamW over the flat weights, clipping by global norm, and schedules of the learning rate.
 
+mod device;
 mod schedule;
 
+pub use device::{DeviceAdamW, MomentKind};
 pub use schedule::{Schedule, ScheduleKind};
 
 use crate::model::Weights;

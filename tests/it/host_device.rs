@@ -29,12 +29,31 @@ struct HostDevice {
 pub(crate) const ORDERS: [u32; 3] = [0, 1, 7];
 
 /// A device whose threads run in `order`, or `None`, with a message, where there is no C++ compiler.
+///
+/// With `RECKON_TEST_DEVICE=cuda`, the first CUDA card of this machine instead.
 pub(crate) fn device(order: u32) -> Option<Device> {
-    device_of(order, usize::MAX)
+    if wants_card() { Some(card()) } else { device_of(order, usize::MAX) }
 }
 
-/// The same with `limit` bytes of memory.
+fn wants_card() -> bool {
+    std::env::var_os("RECKON_TEST_DEVICE").is_some_and(|device| device == "cuda")
+}
+
+#[cfg(feature = "cuda")]
+fn card() -> Device {
+    reckon::ops::device::cuda::open(0).unwrap()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn card() -> Device {
+    panic!("RECKON_TEST_DEVICE=cuda, but these tests were built without --features cuda")
+}
+
+/// The device on this machine's processor with `limit` bytes of memory. A card is full when it is full.
 pub(crate) fn device_of(order: u32, limit: usize) -> Option<Device> {
+    if wants_card() {
+        return None;
+    }
     static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
     let library = LIBRARY.get_or_init(|| {
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());

@@ -68,7 +68,10 @@ fn up<T: Pod>(device: &Device, values: &[T]) -> reckon::ops::device::Buffer<T> {
 }
 
 fn empty<T: Pod>(device: &Device, n: usize) -> reckon::ops::device::Buffer<T> {
-    device.buffer(Class::Activations, n).unwrap()
+    // A card's memory holds what was there: here all bits are set, which is NaN.
+    let mut poison = vec![T::zeroed(); n];
+    bytemuck::cast_slice_mut::<T, u8>(&mut poison).fill(0xff);
+    up(device, &poison)
 }
 
 fn down(view: View<bf16>) -> Vec<f32> {

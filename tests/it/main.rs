@@ -5,6 +5,8 @@
 mod commands;
 /// Data mixtures, wrong data, and looking at data.
 mod data;
+/// A whole model on such a device agrees with the CPU.
+mod device_model;
 /// Model folders read back, and damaged ones are refused.
 mod folders;
 /// Every weight gets the gradient that finite differences say.

@@ -28,7 +28,7 @@ pub fn tiles(starts: &[u32]) -> Vec<[u32; 3]> {
 /// Refuses head sizes that no kernel was compiled for.
 pub fn check(heads: Heads) -> Result<()> {
     let known = kernels(heads.size).is_some();
-    ensure!(known, "head size {} has no CUDA kernels: 32, 64 and 128 have; set compute.device = \"cpu\"", heads.size);
+    ensure!(known, "head size {} has no CUDA kernels: 32, 64 and 128 have", heads.size);
     Ok(())
 }
 

@@ -61,7 +61,7 @@ pub fn card(ordinal: usize) -> Result<Card> {
 
 /// The card `ordinal`, ready to compute; an error says what is missing and how to get it.
 pub fn open(ordinal: usize) -> Result<Device> {
-    ensure!(driver_present(), "there is no NVIDIA driver (libcuda.so.1) on this machine: set compute.device = \"cpu\"");
+    ensure!(driver_present(), "there is no NVIDIA driver (libcuda.so.1) on this machine");
     ensure!(
         cublas_present(),
         "libcublas.so is not found: install the CUDA toolkit or the Python package nvidia-cublas, and set \

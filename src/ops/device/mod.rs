@@ -89,7 +89,7 @@ pub enum Class {
 
 const CLASSES: [(Class, &str, &str); 5] = [
     (Class::Weights, "weights", "take a smaller model"),
-    (Class::Optimizer, "optimizer", "set optim.state = \"eight_bit\""),
+    (Class::Optimizer, "optimizer", "keep its moments in eight bits"),
     (Class::Gradients, "gradients", "take a smaller model"),
     (Class::Activations, "activations", "lower compute.micro_batch_tokens or set compute.recompute = true"),
     (Class::Cache, "cache", "lower rollout.capacity or rollout.max_new_tokens"),

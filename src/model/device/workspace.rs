@@ -1,0 +1,114 @@
+//! The memory of a forward and a backward on a device: every buffer that grows with the tokens of a micro-batch. They
+//! grow to the largest micro-batch and stay.
+
+use anyhow::Result;
+use bytemuck::Pod;
+use half::bf16;
+
+use crate::model::Decoder;
+use crate::ops::device::kernels::partial_len;
+use crate::ops::device::linear_logprob::Scratch;
+use crate::ops::device::{Buffer, Class, Device};
+
+/// What a layer keeps for its backward beside its input. `(T, ..)` each.
+#[derive(Debug)]
+pub(super) struct Activations {
+    pub(super) normed: Buffer<bf16>,
+    /// Before the norm of heads; unused where there is none.
+    pub(super) raw_qkv: Buffer<bf16>,
+    /// Queries, keys and values, rotated.
+    pub(super) qkv: Buffer<bf16>,
+    pub(super) attended: Buffer<bf16>,
+    pub(super) middle: Buffer<bf16>,
+    pub(super) middle_normed: Buffer<bf16>,
+    pub(super) gate_up: Buffer<bf16>,
+    pub(super) activated: Buffer<bf16>,
+    pub(super) lse: Buffer<f32>,
+    /// Factors of the norms: before attention, before the feed-forward layer, of query and key heads.
+    pub(super) factors: Buffer<f32>,
+    pub(super) middle_factors: Buffer<f32>,
+    pub(super) head_factors: Buffer<f32>,
+}
+
+/// All buffers that grow.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    /// The residual stream before each layer, and after the last.
+    pub(super) streams: Vec<Buffer<bf16>>,
+    /// One a layer; a single one for all where layers are computed again.
+    layers: Vec<Activations>,
+    /// Hidden states after the last norm, then their gradient.
+    pub(super) hidden: Buffer<bf16>,
+    pub(super) last_factors: Buffer<f32>,
+    /// Rows that predict a target, and their gradient.
+    pub(super) predicting: Buffer<bf16>,
+    pub(super) d_predicting: Buffer<bf16>,
+    /// Gradient of the residual stream, and of what lies between the operations of a layer.
+    pub(super) dx: Buffer<bf16>,
+    pub(super) d_activated: Buffer<bf16>,
+    pub(super) d_gate_up: Buffer<bf16>,
+    pub(super) d_normed: Buffer<bf16>,
+    pub(super) d_attended: Buffer<bf16>,
+    pub(super) d_qkv: Buffer<bf16>,
+    pub(super) delta: Buffer<f32>,
+    pub(super) partial: Buffer<f32>,
+    pub(super) logprob: Scratch,
+}
+
+impl Workspace {
+    /// Room for `t` tokens of which `r` predict a target.
+    pub(super) fn new(device: &Device, decoder: &Decoder, layers: usize, t: usize, r: usize) -> Result<Self> {
+        let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
+        let kept = if decoder.recompute { 1 } else { layers };
+        let room = |n: usize| buffer::<bf16>(device, n);
+        let partial = [partial_len(k.max(heads.row()), t), partial_len(heads.size, t * heads.query)];
+        Ok(Self {
+            streams: (0..=layers).map(|_| room(t * k)).collect::<Result<_>>()?,
+            layers: (0..kept).map(|_| Activations::new(device, decoder, t)).collect::<Result<_>>()?,
+            hidden: room(t * k)?,
+            last_factors: buffer(device, t)?,
+            predicting: room(r * k)?,
+            d_predicting: room(r * k)?,
+            dx: room(t * k)?,
+            d_activated: room(t * f)?,
+            d_gate_up: room(t * 2 * f)?,
+            d_normed: room(t * k)?,
+            d_attended: room(t * heads.output())?,
+            d_qkv: room(t * heads.row())?,
+            delta: buffer(device, t * heads.query)?,
+            partial: buffer(device, partial.into_iter().max().unwrap_or(0))?,
+            logprob: Scratch::new(device)?,
+        })
+    }
+
+    /// Where layer `index` keeps what its backward needs.
+    pub(super) fn layer(&self, index: usize) -> &Activations {
+        &self.layers[index % self.layers.len()]
+    }
+}
+
+impl Activations {
+    fn new(device: &Device, decoder: &Decoder, t: usize) -> Result<Self> {
+        let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
+        let room = |width: usize| buffer::<bf16>(device, t * width);
+        let wide = |width: usize| buffer::<f32>(device, t * width);
+        Ok(Self {
+            normed: room(k)?,
+            raw_qkv: room(heads.row())?,
+            qkv: room(heads.row())?,
+            attended: room(heads.output())?,
+            middle: room(k)?,
+            middle_normed: room(k)?,
+            gate_up: room(2 * f)?,
+            activated: room(f)?,
+            lse: wide(heads.query)?,
+            factors: wide(1)?,
+            middle_factors: wide(1)?,
+            head_factors: wide(heads.query + heads.key_value)?,
+        })
+    }
+}
+
+fn buffer<T: Pod>(device: &Device, n: usize) -> Result<Buffer<T>> {
+    device.buffer(Class::Activations, n)
+}

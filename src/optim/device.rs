@@ -1,0 +1,121 @@
+//! AdamW on a device: moments beside the weights they move, and a bf16 copy of the weights written in the same pass.
+
+use std::ops::Range;
+
+use anyhow::Result;
+use bytemuck::Pod;
+use serde::{Deserialize, Serialize};
+
+use super::{AdamWConfig, Update};
+use crate::model::{DeviceModel, Layout};
+use crate::ops::adamw::Step;
+use crate::ops::device::kernels::{self, MOMENT_BLOCK, Moments};
+use crate::ops::device::{Buffer, Class};
+
+/// How moments are kept on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MomentKind {
+    /// Four bytes each.
+    #[default]
+    Full,
+    /// A byte each, with a largest magnitude for every 256: a quarter of the memory.
+    EightBit,
+}
+
+/// The optimizer of a [`DeviceModel`].
+#[derive(Debug)]
+pub struct DeviceAdamW {
+    /// Settings.
+    pub config: AdamWConfig,
+    /// Updates made.
+    pub count: u64,
+    moments: State,
+    stretches: Vec<Stretch>,
+}
+
+#[derive(Debug)]
+enum State {
+    Full { m: Buffer<f32>, v: Buffer<f32> },
+    EightBit { m: Buffer<i8>, v: Buffer<u8>, m_largest: Buffer<f32>, v_largest: Buffer<f32> },
+}
+
+/// Weights side by side that decay alike, and where their blocks' largest moments lie.
+#[derive(Debug, PartialEq)]
+struct Stretch {
+    range: Range<usize>,
+    decays: bool,
+    blocks: Range<usize>,
+}
+
+fn stretches(layout: &Layout) -> Vec<Stretch> {
+    let mut all: Vec<Stretch> = Vec::new();
+    for entry in &layout.entries {
+        match all.last_mut() {
+            Some(last) if last.decays == entry.is_matrix() => last.range.end = entry.range.end,
+            _ => all.push(Stretch { range: entry.range.clone(), decays: entry.is_matrix(), blocks: 0..0 }),
+        }
+    }
+    let mut next = 0;
+    for stretch in &mut all {
+        stretch.blocks = next..next + stretch.range.len().div_ceil(MOMENT_BLOCK);
+        next = stretch.blocks.end;
+    }
+    all
+}
+
+impl DeviceAdamW {
+    /// An optimizer with empty moments for the weights of `model`.
+    pub fn new(config: AdamWConfig, kind: MomentKind, model: &DeviceModel) -> Result<Self> {
+        let stretches = stretches(&model.layout);
+        let (n, blocks) = (model.layout.len(), stretches.last().map_or(0, |s| s.blocks.end));
+        fn zeros<T: Pod>(model: &DeviceModel, n: usize) -> Result<Buffer<T>> {
+            model.device.zeros(Class::Optimizer, n)
+        }
+        let moments = match kind {
+            MomentKind::Full => State::Full { m: zeros(model, n)?, v: zeros(model, n)? },
+            MomentKind::EightBit => State::EightBit {
+                m: zeros(model, n)?,
+                v: zeros(model, n)?,
+                m_largest: zeros(model, blocks)?,
+                v_largest: zeros(model, blocks)?,
+            },
+        };
+        Ok(Self { config, count: 0, moments, stretches })
+    }
+
+    /// One update of `model` by its gradients at learning rate `lr`, which empties them.
+    pub fn update(&mut self, model: &DeviceModel, lr: f64) -> Result<Update> {
+        let grad_norm = kernels::squared_norm(&model.device, model.gradients.all())?.sqrt();
+        if !grad_norm.is_finite() {
+            model.gradients.all().zero()?;
+            return Ok(Update::Skipped);
+        }
+        self.count += 1;
+        let limit = f64::from(self.config.max_grad_norm);
+        let scale = if limit > 0.0 && grad_norm > limit { limit / grad_norm } else { 1.0 };
+        let AdamWConfig { beta1, beta2, eps, .. } = self.config;
+        for stretch in &self.stretches {
+            let weight_decay = if stretch.decays { self.config.weight_decay } else { 0.0 };
+            let step = Step { lr: lr as f32, beta1, beta2, eps, weight_decay, scale: scale as f32, count: self.count };
+            let r = stretch.range.clone();
+            let (w, copy) = (model.weights.part(r.clone()), model.rounded.part(r.clone()));
+            kernels::adamw(step, w, copy, model.gradients.part(r), self.moments(stretch))?;
+        }
+        model.gradients.all().zero()?;
+        Ok(Update::Applied { grad_norm })
+    }
+
+    fn moments(&self, stretch: &Stretch) -> Moments<'_> {
+        let (r, blocks) = (stretch.range.clone(), stretch.blocks.clone());
+        match &self.moments {
+            State::Full { m, v } => Moments::Full { m: m.part(r.clone()), v: v.part(r) },
+            State::EightBit { m, v, m_largest, v_largest } => Moments::EightBit {
+                m: m.part(r.clone()),
+                v: v.part(r),
+                m_largest: m_largest.part(blocks.clone()),
+                v_largest: v_largest.part(blocks),
+            },
+        }
+    }
+}

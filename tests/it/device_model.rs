@@ -1,0 +1,126 @@
+//! The whole model on a device, its kernels run on this machine's processor, against the CPU's decoder in fp32.
+
+use half::bf16;
+use reckon::grpo::MicroBatch;
+use reckon::model::DeviceModel;
+use reckon::optim::{AdamW, AdamWConfig, DeviceAdamW, MomentKind, Update};
+use reckon::policy::{Policy, TokenStats};
+
+use super::host_device::device;
+use super::models::{FAMILIES, micros, samples, tiny_with};
+
+const TEMPERATURE: f32 = 0.9;
+
+/// A loss whose gradient depends on the log-probabilities.
+fn head(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
+    let rows = stats.logprobs.iter().zip(&micro.loss_weights);
+    let value = rows.clone().map(|(&l, &w)| f64::from(w * (l + 0.1 * l * l))).sum();
+    (rows.map(|(l, w)| w * (1.0 + 0.2 * l)).collect(), value)
+}
+
+/// A tiny model whose weights bf16 holds exactly, so that both sides start alike.
+fn rounded(architecture: &str, tied: bool) -> Policy {
+    let mut policy = tiny_with(architecture, tied, 32);
+    for entry in policy.weights.layout.entries.clone() {
+        // Norms of 3 make scores of 50, whose rounding to bf16 alone moves probabilities by a fifth.
+        let scale = if entry.name.contains("q_norm") || entry.name.contains("k_norm") { 1.0 / 3.0 } else { 1.0 };
+        policy.weights.values[entry.range].iter_mut().for_each(|w| *w = bf16::from_f32(*w * scale).to_f32());
+    }
+    policy
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let size: f64 = b.iter().map(|&b| square(b)).sum();
+    (a.iter().zip(b).map(|(a, b)| square(a - b)).sum::<f64>() / size.max(1e-30)).sqrt()
+}
+
+#[test]
+fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
+    for (architecture, tied, recompute) in [(0, true, true), (1, false, false), (2, true, true), (2, false, false)]
+        .map(|(family, tied, recompute)| (FAMILIES[family], tied, recompute))
+    {
+        let Some(device) = device(0) else { return };
+        let mut policy = rounded(architecture, tied);
+        let micros = micros(&samples(4), 30);
+        assert!(micros.len() > 1, "gradients of several micro-batches are added");
+        let (gradient, losses) = policy.gradients(&micros, TEMPERATURE, &head);
+        policy.decoder.recompute = recompute;
+        let model = DeviceModel::new(device, &policy.decoder, &policy.weights).unwrap();
+        for (micro, expected) in micros.iter().zip(losses) {
+            let loss = model.gradient(micro, TEMPERATURE, head).unwrap();
+            assert!((loss - expected).abs() < 0.01 * expected.abs(), "{architecture}: loss {loss}, not {expected}");
+        }
+        let got = model.gradients.all().read().unwrap();
+        for entry in &policy.weights.layout.entries {
+            let (got, expected) = (&got[entry.range.clone()], &gradient[entry.range.clone()]);
+            // The keys' biases shift all scores of a row alike: their gradient is rounding.
+            if entry.name.contains("k_proj.bias") {
+                continue;
+            }
+            let error = distance(got, expected);
+            assert!(error < 0.05, "{architecture}: {}: relative error {error:.3}", entry.name);
+        }
+        let error = distance(&got, &gradient);
+        assert!(error < 0.02, "{architecture}: relative error of the whole gradient {error:.4}");
+        for (micro, expected) in micros.iter().zip(policy.logprobs(&micros, TEMPERATURE)) {
+            let stats = model.logprobs(micro, TEMPERATURE).unwrap();
+            assert!(distance(&stats.logprobs, &expected.logprobs) < 0.01, "{architecture}: log-probabilities");
+            assert!(distance(&stats.entropies, &expected.entropies) < 0.01, "{architecture}: entropies");
+        }
+    }
+}
+
+#[test]
+fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
+    let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
+    let mut policy = rounded(FAMILIES[1], true);
+    let start = policy.weights.clone();
+    let micros = micros(&samples(3), 1000);
+    let run = |kind: MomentKind| {
+        let model = DeviceModel::new(device(0)?, &policy.decoder, &start).unwrap();
+        let mut optimizer = DeviceAdamW::new(config, kind, &model).unwrap();
+        let updates = (0..3).map(|_| {
+            model.gradient(&micros[0], TEMPERATURE, head).unwrap();
+            optimizer.update(&model, 1e-3).unwrap()
+        });
+        let updates: Vec<Update> = updates.collect();
+        let way = model.download().unwrap().values.iter().zip(&start.values).map(|(a, b)| a - b).collect::<Vec<f32>>();
+        Some((way, updates))
+    };
+    let Some((way, updates)) = run(MomentKind::Full) else { return };
+    assert_eq!(run(MomentKind::Full).unwrap(), (way.clone(), updates), "a second run gives other bits");
+    let (eight_bit, _) = run(MomentKind::EightBit).unwrap();
+    let mut optimizer = AdamW::new(config, start.values.len());
+    for _ in 0..3 {
+        let (gradient, _) = policy.gradients(&micros, TEMPERATURE, &head);
+        optimizer.update(&mut policy.weights, &gradient, 1e-3);
+    }
+    let expected: Vec<f32> = policy.weights.values.iter().zip(&start.values).map(|(a, b)| a - b).collect();
+    // The first updates of AdamW are signs: where a gradient is near 0, rounding to bf16 decides.
+    for (what, way) in [("full", way), ("eight bits", eight_bit)] {
+        let error = distance(&way, &expected);
+        assert!(error < 0.25, "{what}: relative error of the way {error:.3}");
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_moves_nothing() {
+    let Some(device) = device(0) else { return };
+    let policy = rounded(FAMILIES[0], true);
+    let model = DeviceModel::new(device, &policy.decoder, &policy.weights).unwrap();
+    let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
+    let mut optimizer = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
+    model.gradients.part(5..6).write(&[f32::NAN]).unwrap();
+    assert_eq!(optimizer.update(&model, 1e-3).unwrap(), Update::Skipped);
+    assert_eq!(model.download().unwrap().values, policy.weights.values);
+    assert!(model.gradients.all().read().unwrap().iter().all(|&g| g == 0.0), "the bad gradient is gone");
+}
+
+#[test]
+fn shapes_without_kernels_are_refused_by_name() {
+    let Some(device) = device(0) else { return };
+    let policy = tiny_with(FAMILIES[0], true, 16);
+    let error = DeviceModel::new(device, &policy.decoder, &policy.weights).unwrap_err().to_string();
+    assert!(error.contains("head size 16") && error.contains("32, 64 and 128"), "{error}");
+}
