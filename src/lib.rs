@@ -10,6 +10,7 @@
 //!
 //! Read [`train::Trainer::step`] first; then the modules in this order.
 
+pub mod chat;
 pub mod checkpoint;
 pub mod commands;
 pub mod config;

@@ -27,6 +27,8 @@ mod own_verifiers;
 mod program;
 /// The recipes of `examples/`.
 mod recipes;
+/// The numbers and texts of transformers.
+mod parity;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
 /// A broken verifier stops a run with a checkpoint.

@@ -102,3 +102,15 @@ pub(crate) fn generate(
     done.sort_by_key(|(p, s, _)| (*p, *s));
     done.into_iter().map(|(_, _, c)| c).collect()
 }
+
+/// A prompt of given tokens.
+pub(crate) fn prompt_of(tokens: &[u32], index: u64) -> Prompt {
+    Prompt { tokens: tokens.to_vec(), index, ..prompts(1).remove(0) }
+}
+
+/// The likeliest continuation of `tokens`, `count` tokens long.
+pub(crate) fn generate_greedily(policy: &Policy, tokens: &[u32], count: usize) -> Completion {
+    let (stop_tokens, stop_strings) = (Vec::new(), Vec::new());
+    let sampling = Sampling { temperature: 0.0, stop_tokens, stop_strings, ..sampling(count) };
+    generate(policy, &[prompt_of(tokens, 0)], &sampling, 1, 4).remove(0)
+}

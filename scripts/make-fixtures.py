@@ -1,0 +1,151 @@
+"""Makes tests/fixtures again with transformers, the implementation that Reckon is compared with.
+
+    pip install torch transformers
+    python scripts/make-fixtures.py
+
+Tiny random models of the three families with their logits, greedy tokens and gradients; and conversations rendered
+through the templates in tests/fixtures/chat.
+"""
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, Qwen2Config, Qwen3Config, AutoModelForCausalLM
+from transformers.utils.chat_template_utils import render_jinja_template
+
+FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures"
+VOCAB, GREEDY = 48, 256
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
+MODELS = {
+    "llama": (LlamaConfig, dict(tie_word_embeddings=False, rope_parameters=LLAMA3, head_dim=16), "20KB"),
+    "llama-tied": (LlamaConfig, dict(tie_word_embeddings=True, rope_parameters=PLAIN), "1GB"),
+    "qwen2": (Qwen2Config, dict(tie_word_embeddings=True, rope_parameters=PLAIN), "1GB"),
+    "qwen3": (Qwen3Config, dict(tie_word_embeddings=False, rope_parameters=PLAIN, head_dim=16), "1GB"),
+}
+
+
+def make_model(name, seed):
+    kind, extra, shard_size = MODELS[name]
+    config = kind(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=640, eos_token_id=[VOCAB - 1, VOCAB - 2], bos_token_id=None,
+        **extra,
+    )
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # Biases and norms too: none may hide behind zero or one.
+            weight += 0.15 * torch.randn_like(weight)
+    folder = FIXTURES / "models" / name
+    model.save_pretrained(folder, max_shard_size=shard_size)
+    save_tokenizer(folder)
+    expected(model, folder)
+
+
+def save_tokenizer(folder):
+    letters = {chr(ord("0") + i): i for i in range(VOCAB)}
+    tokenizer = Tokenizer(models.WordLevel(letters, unk_token="0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+
+
+def expected(model, folder):
+    sequences = [[(7 * i * i + 3 * i + 1) % VOCAB for i in range(n)] for n in (19, 11)]
+    logits = model(torch.tensor(sequences[:1])).logits[0]
+    targets = sum(len(s) - 1 for s in sequences)
+    for s in sequences:
+        s = torch.tensor([s])
+        chosen = model(s).logits[0, :-1].log_softmax(-1).gather(1, s[0, 1:, None])
+        (-chosen.sum() / targets).backward()
+    prompt = sequences[0][:5]
+    text, cache = list(prompt), None
+    with torch.no_grad():
+        while len(text) < len(prompt) + GREEDY:
+            step = model(torch.tensor([text if cache is None else text[-1:]]), past_key_values=cache, use_cache=True)
+            cache = step.past_key_values
+            text.append(int(step.logits[0, -1].argmax()))
+    tensors = {"gradient." + n: w.grad.contiguous() for n, w in model.named_parameters()} | {"logits": logits.detach().contiguous()}
+    save_file(tensors, folder / "expected.safetensors")
+    tokens = {"sequences": sequences, "prompt": prompt, "greedy": text[len(prompt):]}
+    (folder / "expected.json").write_text(json.dumps(tokens))
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text, **other):
+    return {"role": "assistant", "content": text, **other}
+
+
+def call(name, **arguments):
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+SYSTEM = {"role": "system", "content": "  Count slowly.\n"}
+TOOLS = [
+    {"type": "function", "function": {
+        "name": "add", "description": "Adds \"numbers\", <b>both</b> & more: 'é', 数.",
+        "parameters": {"type": "object", "required": ["a", "b"], "properties": {
+            "b": {"type": "number", "minimum": -1.5}, "a": {"type": "number", "default": None, "exact": True},
+            "none": {}, "list": []}}}},
+    {"type": "function", "function": {"name": "now", "parameters": {}}},
+]
+DATE = {"date_string": "01 Feb 2026"}
+CONVERSATIONS = [
+    dict(messages=[user("What is 1 + 1?")], add_generation_prompt=True, variables=DATE),
+    dict(messages=[SYSTEM, user(" a \n"), assistant("b"), user("c")], add_generation_prompt=True, variables=DATE),
+    dict(messages=[user("hi"), assistant("<think>\nhm\n\nyes</think>\n\nhello"), user("and?"),
+                   assistant("<think>\nso\n</think>\n\nthat")], variables=DATE),
+    dict(messages=[user("hi"), assistant("hello", reasoning_content="\nwhy\n")], variables=DATE),
+    dict(messages=[SYSTEM, user("1 + 2?"), assistant("", tool_calls=[call("add", a=1, b=2.5, c="x\"y")]),
+                   {"role": "tool", "content": "3.5"}], tools=TOOLS, add_generation_prompt=True, variables=DATE),
+    dict(messages=[user("twice"), assistant("both", tool_calls=[call("add", a=True, b=None), call("now")]),
+                   {"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}, assistant("done")],
+         tools=TOOLS, variables=DATE),
+    dict(messages=[user("q")], add_generation_prompt=True, variables={**DATE, "enable_thinking": False}),
+    dict(messages=[user("q")], add_generation_prompt=True, variables={"enable_thinking": True}),
+    dict(messages=[user("find it"), assistant("", tool_calls=[call("search", query="x", place="y z")]),
+                   {"role": "ipython", "content": {"found": [1, "two", None]}}],
+         variables={**DATE, "builtin_tools": ["search", "code_interpreter", "solve"]}),
+    dict(messages=[user("ünïcode 数 <&>\"'"), {"role": "stranger", "content": "x"}, user("<result>5</result>")],
+         variables=DATE),
+]
+
+
+def render(template, conversation):
+    today = datetime.now().strftime("%d %b %Y")
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    try:
+        rendered, _ = render_jinja_template(
+            conversations=[conversation["messages"]], tools=conversation.get("tools"), chat_template=template,
+            add_generation_prompt=conversation.get("add_generation_prompt", False),
+            **tokens, **conversation["variables"],
+        )
+    except Exception as error:
+        return {"error": str(error)}
+    return {"text": rendered[0].replace(today, "@TODAY@")}
+
+
+def main():
+    for seed, name in enumerate(MODELS):
+        make_model(name, seed)
+    templates = sorted((FIXTURES / "chat").glob("*.jinja"))
+    rendered = {t.stem: [render(t.read_text(), c) for c in CONVERSATIONS] for t in templates}
+    chat = {"conversations": CONVERSATIONS, "rendered": rendered}
+    text = json.dumps(chat, indent=1, ensure_ascii=False)
+    (FIXTURES / "chat" / "expected.json").write_text(re.sub(r"\n {3,}", " ", text) + "\n")
+
+
+if __name__ == "__main__":
+    main()

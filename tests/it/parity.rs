@@ -1,0 +1,175 @@
+//! Reckon computes what transformers computes. `scripts/make-fixtures.py` wrote the expected values.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use reckon::chat::{ChatTemplate, Conversation};
+use reckon::grpo::MicroBatch;
+use reckon::model::decoder::Packed;
+use reckon::model::{ModelFolder, PackedWeights, Workspace};
+use reckon::policy::Policy;
+use reckon::rollout::Sampling;
+use safetensors::SafeTensors;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::models::{generate_greedily, prompt_of};
+
+const MODELS: [&str; 4] = ["llama", "llama-tied", "qwen2", "qwen3"];
+
+fn fixture(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    sequences: Vec<Vec<u32>>,
+    prompt: Vec<u32>,
+    greedy: Vec<u32>,
+}
+
+/// What transformers says of one model.
+struct Expected {
+    tokens: Tokens,
+    tensors: BTreeMap<String, Vec<f32>>,
+}
+
+fn load(name: &str) -> (Policy, Expected) {
+    let folder = fixture("models").join(name);
+    let tokens = serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let bytes = fs::read(folder.join("expected.safetensors")).unwrap();
+    let values = |data: &[u8]| data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let tensors = tensors.into_iter().map(|(name, tensor)| (name, values(tensor.data()))).collect();
+    (Policy::new(ModelFolder::read(&folder).unwrap(), false, 1), Expected { tokens, tensors })
+}
+
+/// Logits `(T, V)` of a whole sequence at once.
+fn logits(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
+    let packed = PackedWeights::new(&policy.weights);
+    let positions: Vec<u32> = (0..tokens.len() as u32).collect();
+    let input = Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
+    let mut workspace = Workspace::default();
+    policy.decoder.forward(&packed, input, &mut workspace);
+    let mut logits = vec![0f32; tokens.len() * policy.config.vocab_size];
+    packed.head.forward(&workspace.hidden, &mut logits, false);
+    logits
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn logits_agree_within_a_ten_thousandth() {
+    for name in MODELS {
+        let (policy, expected) = load(name);
+        let difference =
+            largest_difference(&logits(&policy, &expected.tokens.sequences[0]), &expected.tensors["logits"]);
+        assert!(difference < 1e-4, "{name}: logits differ by {difference}");
+    }
+}
+
+#[test]
+fn greedy_text_of_256_tokens_is_equal() {
+    for name in MODELS {
+        let (policy, Expected { tokens, .. }) = load(name);
+        assert_eq!(tokens.greedy.len(), 256);
+        let ours = generate_greedily(&policy, &tokens.prompt, 256);
+        assert_eq!(ours.tokens, tokens.greedy, "{name}");
+        assert_eq!(ours.text, policy.tokenizer.decode(&tokens.greedy, false).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn every_weight_has_the_gradient_that_autograd_gives() {
+    for name in MODELS {
+        let (policy, Expected { tokens, tensors }) = load(name);
+        let (gradient, _) = policy.gradients(&[packed(&tokens.sequences)], 1.0, &|micro, _| {
+            (micro.loss_weights.iter().map(|w| -w).collect(), ())
+        });
+        for entry in &policy.weights.layout.entries {
+            let theirs = &tensors[&format!("gradient.{}", entry.name)];
+            let largest = theirs.iter().fold(0f32, |a, g| a.max(g.abs()));
+            let difference = largest_difference(&gradient[entry.range.clone()], theirs);
+            // The gradient of a key's bias is zero but for rounding.
+            let noise = if entry.name.ends_with("k_proj.bias") { 1e-6 } else { 0.0 };
+            assert!(
+                difference <= 1e-3 * largest + noise,
+                "{name}: {} differs by {difference} of {largest}",
+                entry.name
+            );
+        }
+    }
+}
+
+/// All next-token targets of the sequences in one micro-batch.
+fn packed(sequences: &[Vec<u32>]) -> MicroBatch {
+    let count: usize = sequences.iter().map(|s| s.len() - 1).sum();
+    let mut micro =
+        MicroBatch { cu_seqlens: vec![0], loss_weights: vec![1.0 / count as f32; count], ..Default::default() };
+    for sequence in sequences {
+        let n = sequence.len() as u32 - 1;
+        micro.tokens.extend(&sequence[..n as usize]);
+        micro.positions.extend(0..n);
+        micro.targets.extend(&sequence[1..]);
+        micro.cu_seqlens.push(micro.tokens.len() as u32);
+    }
+    micro.rows = (0..count as u32).collect();
+    micro
+}
+
+#[test]
+fn greedy_sampling_through_the_cache_equals_the_full_forward_for_512_tokens() {
+    for name in ["llama", "qwen2", "qwen3"] {
+        let (policy, Expected { tokens, .. }) = load(name);
+        let sampled = generate_greedily(&policy, &tokens.prompt, 512).tokens;
+        assert_eq!(sampled.len(), 512);
+        let whole = [tokens.prompt.as_slice(), &sampled].concat();
+        let logits = logits(&policy, &whole[..whole.len() - 1]);
+        let rows = logits.chunks_exact(policy.config.vocab_size).skip(tokens.prompt.len() - 1);
+        let likeliest = |z: &[f32]| (0..z.len()).fold(0, |best, i| if z[i] > z[best] { i } else { best }) as u32;
+        assert_eq!(rows.map(likeliest).collect::<Vec<_>>(), sampled, "{name}");
+    }
+}
+
+#[derive(Deserialize)]
+struct Chat {
+    conversations: Vec<Conversation>,
+    rendered: BTreeMap<String, Vec<Value>>,
+}
+
+#[test]
+fn chat_templates_render_as_transformers_renders_them() {
+    let chat: Chat = serde_json::from_slice(&fs::read(fixture("chat/expected.json")).unwrap()).unwrap();
+    assert_eq!((chat.rendered.len(), chat.conversations.len()), (3, 10));
+    let today = jiff::Zoned::now().strftime("%d %b %Y").to_string();
+    let special = [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(name, text)| (name.to_owned(), text.into()));
+    for (name, rendered) in &chat.rendered {
+        let source = fs::read_to_string(fixture(&format!("chat/{name}.jinja"))).unwrap();
+        let template = ChatTemplate::new(&source, special.clone().into()).unwrap();
+        for (number, (conversation, expected)) in chat.conversations.iter().zip(rendered).enumerate() {
+            match (template.render(conversation), expected["text"].as_str(), expected["error"].as_str()) {
+                (Ok(text), Some(expected), _) => {
+                    assert_eq!(text.replace(&today, "@TODAY@"), expected, "{name} {number}")
+                }
+                (Err(error), _, Some(expected)) => assert!(error.to_string().contains(expected), "{name}: {error}"),
+                (ours, ..) => panic!("{name} {number}: {ours:?}, transformers says {expected}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sample_ends_at_any_of_several_end_tokens() {
+    let (policy, _) = load("qwen2");
+    assert_eq!(policy.config.eos_token_id, [47, 46]);
+    let mut ends = std::collections::BTreeSet::new();
+    let sampling = Sampling { stop_tokens: policy.config.eos_token_id.clone(), ..super::models::sampling(200) };
+    for completion in super::models::generate(&policy, &[prompt_of(&[1, 2], 0), prompt_of(&[3], 1)], &sampling, 1, 8) {
+        ends.extend(completion.tokens.last().filter(|t| [46, 47].contains(*t)).copied());
+    }
+    assert_eq!(ends.into_iter().collect::<Vec<_>>(), [46, 47]);
+}
