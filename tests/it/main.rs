@@ -23,12 +23,12 @@ mod models;
 mod oracle;
 /// Verifiers of one's own.
 mod own_verifiers;
+/// The numbers and texts of transformers.
+mod parity;
 /// The program, run as a user would.
 mod program;
 /// The recipes of `examples/`.
 mod recipes;
-/// The numbers and texts of transformers.
-mod parity;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
 /// A broken verifier stops a run with a checkpoint.
