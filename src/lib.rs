@@ -21,6 +21,7 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod parallel;
+pub mod plan;
 pub mod policy;
 pub mod progress;
 pub mod prompt;

@@ -7,11 +7,10 @@ use reckon_datasets::{Dataset, Example};
 use reckon_rewards::{Registry, Rubric};
 use tokenizers::Tokenizer;
 
-use super::{builtin, load_tokenizer, read_text, scorer};
+use super::{load_tokenizer, scorer, train_config};
 use crate::config::TrainConfig;
 use crate::prompt::{PromptSource, Source};
 use crate::rollout::Prompt;
-use crate::strict;
 
 /// Arguments of `reckon data`.
 #[derive(Debug, clap::Args)]
@@ -52,11 +51,7 @@ struct RunArgs {
 
 impl RunArgs {
     fn open(&self) -> Result<(TrainConfig, PromptSource, Tokenizer)> {
-        let (text, source) = match &self.config {
-            Some(path) => (read_text(path)?, path.display().to_string()),
-            None => (builtin::CONFIG.to_owned(), "the embedded config".to_owned()),
-        };
-        let config: TrainConfig = strict::load(&text, &source, &self.sets)?;
+        let config = train_config(self.config.as_deref(), &self.sets)?;
         let tokenizer = load_tokenizer(&config.model.path)?;
         let prompts = PromptSource::open(&config.sources()?, tokenizer.clone(), config.seed)?;
         Ok((config, prompts, tokenizer))

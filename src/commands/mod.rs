@@ -8,6 +8,9 @@ mod builtin;
 mod data;
 mod doctor;
 mod eval;
+mod export;
+mod memory;
+mod plan;
 mod rollouts;
 mod run;
 mod sample;
@@ -25,7 +28,8 @@ use reckon_rewards::{Registry, Rubric};
 use tokenizers::Tokenizer;
 
 use crate::config::TrainConfig;
-use crate::model::folder::ModelFolder;
+use crate::model::ModelConfig;
+use crate::model::folder::{ModelFolder, read_config};
 use crate::score::Scorer;
 use crate::strict;
 
@@ -51,6 +55,10 @@ enum Command {
     Verify(verify::Args),
     /// Look at the data of a config: whether it can be used, and what prompts it makes.
     Data(data::Args),
+    /// A trained model as a folder that other programs load.
+    Export(export::Args),
+    /// The memory of a run, and settings that make it fit.
+    Plan(plan::Args),
     /// Speed of sampling and update on the common job.
     Bench(bench::Args),
     /// Speed and memory of the update on a CUDA card.
@@ -86,6 +94,8 @@ impl Cli {
             Command::Sample(args) => sample::run(args),
             Command::Verify(args) => verify::run(args, registry),
             Command::Data(args) => data::run(args, registry),
+            Command::Export(args) => export::run(args),
+            Command::Plan(args) => plan::run(args),
             Command::Bench(args) => bench::run(args),
             #[cfg(feature = "cuda")]
             Command::BenchDevice(args) => bench_device::run(args),
@@ -99,18 +109,39 @@ fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
+/// The text of a training config, or of the embedded one, and what errors call it.
+fn config_text(path: Option<&Path>) -> Result<(String, String)> {
+    match path {
+        Some(path) => Ok((read_text(path)?, path.display().to_string())),
+        None => Ok((builtin::CONFIG.to_owned(), "the embedded config".to_owned())),
+    }
+}
+
 /// A training config, or the embedded one, with some keys overridden.
 fn train_config(path: Option<&Path>, sets: &[String]) -> Result<TrainConfig> {
-    let (text, source) = match path {
-        Some(path) => (read_text(path)?, path.display().to_string()),
-        None => (builtin::CONFIG.to_owned(), "the embedded config".to_owned()),
-    };
+    let (text, source) = config_text(path)?;
     strict::load(&text, &source, sets)
+}
+
+/// The parent and the name of a folder to write.
+fn split_out(out: &Path) -> Result<(&Path, &str)> {
+    let name = out.file_name().and_then(|name| name.to_str());
+    let name = name.with_context(|| format!("--out {} is not a folder that can be written", out.display()))?;
+    let root = out.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((root, name))
 }
 
 /// A model folder, or the one in the binary.
 fn load_model(path: &str) -> Result<ModelFolder> {
     if path == builtin::MODEL { builtin::model() } else { ModelFolder::read(Path::new(path)) }
+}
+
+/// The shape of a model, without its weights.
+fn load_shape(path: &str) -> Result<ModelConfig> {
+    if path == builtin::MODEL {
+        return Ok(builtin::model()?.config);
+    }
+    read_config(read_text(&Path::new(path).join("config.json"))?.as_bytes())
 }
 
 /// The tokenizer of a model, without its weights.

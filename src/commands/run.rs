@@ -16,7 +16,7 @@ pub(super) fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
     checkpoint::write(&root, &checkpoint::step_name(trainer.progress.step), |path| {
         trainer.policy.save(path, SaveDtype::F32)?;
         write(&path.join("trainer.json"), &serde_json::to_vec_pretty(&State::of(trainer))?)?;
-        write(&path.join("trainer.safetensors"), &buffers(trainer)?)
+        write_buffers(trainer, &path.join("trainer.safetensors"))
     })?;
     let keep = trainer.config.save.keep_last;
     checkpoint::prune(&root, keep, trainer.progress.best.map(|(_, step)| step))
@@ -47,33 +47,37 @@ pub(super) fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool>
 
 /// What a checkpoint holds beside tensors.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct State {
+pub(super) struct State {
     progress: Progress,
     policy_version: u64,
     updates: u64,
     /// Fingerprints of the data by source.
     data: BTreeMap<String, String>,
+    /// What the weights were stored in before training.
+    #[serde(default)]
+    pub(super) dtype: SaveDtype,
 }
 
 impl State {
     fn of(trainer: &Trainer) -> Self {
         let (policy_version, updates) = (trainer.policy.version, trainer.optimizer.count);
+        let dtype = trainer.policy.companions.dtype;
         let data = trainer.prompts().fingerprints();
-        Self { progress: trainer.progress.clone(), policy_version, updates, data }
+        Self { progress: trainer.progress.clone(), policy_version, updates, data, dtype }
     }
 }
 
-/// Optimizer state, and the reference where there is one, each as one flat tensor.
-fn buffers(trainer: &Trainer) -> Result<Vec<u8>> {
+/// Optimizer state, and the reference where there is one, each as one flat tensor; no copy is made of them.
+fn write_buffers(trainer: &Trainer, path: &Path) -> Result<()> {
     let mut parts = vec![("m", &trainer.optimizer.m), ("v", &trainer.optimizer.v)];
     parts.extend(trainer.reference.as_ref().map(|r| ("reference", &r.values)));
-    let data: Vec<(&str, Vec<u8>)> =
-        parts.iter().map(|(name, values)| (*name, values.iter().flat_map(|x| x.to_le_bytes()).collect())).collect();
-    let views = data
-        .iter()
-        .map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?)))
+    let views = parts
+        .into_iter()
+        .map(|(name, values)| {
+            Ok((name, TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values.as_slice()))?))
+        })
         .collect::<Result<Vec<_>>>()?;
-    Ok(safetensors::serialize(views, None)?)
+    Ok(safetensors::serialize_to_file(views, None, path)?)
 }
 
 fn fill(file: &SafeTensors, name: &str, out: &mut [f32]) -> Result<()> {

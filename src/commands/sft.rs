@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpose, Split, Traces};
 
-use super::{load_model, read_text};
+use super::{load_model, read_text, split_out};
 use crate::checkpoint;
 use crate::config::{DataConfig, Learn, SftConfig, SftModel};
 use crate::model::folder::{read_config, read_tokenizer};
@@ -54,12 +54,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         let report = trainer.step(&batch)?;
         bar.tick(step, &format!("loss {:.4}  grad norm {:.3}  lr {:.2e}", report.loss, report.grad_norm, report.lr));
     }
-    let (root, name) = match (args.out.parent(), args.out.file_name()) {
-        (Some(root), Some(name)) => (root, name.to_string_lossy().into_owned()),
-        _ => bail!("--out {} is not a folder that can be written", args.out.display()),
-    };
-    let root = if root.as_os_str().is_empty() { std::path::Path::new(".") } else { root };
-    checkpoint::write(root, &name, |path| trainer.policy.save(path, config.dtype))?;
+    let (root, name) = split_out(&args.out)?;
+    checkpoint::write(root, name, |path| trainer.policy.save(path, config.dtype))?;
     bar.finish(&format!("{} completions seen; model in {}", next, args.out.display()));
     Ok(())
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use reckon_rewards::Registry;
 
 use super::verify::before_training;
-use super::{load_model, read_text, rollouts, run, scorer, summary, train_config};
+use super::{load_model, plan, read_text, rollouts, run, scorer, summary, train_config};
 use crate::checkpoint::{RunFolder, write_file};
 use crate::config::TrainConfig;
 use crate::eval::{Evaluation, evaluate};
@@ -44,6 +44,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         let text = read_text(&folder.config())?;
         let config = strict::load(&text, &folder.config().display().to_string(), &[])?;
         let mut trainer = build(config, registry)?;
+        plan::check(&trainer)?;
         let resumed = run::restore(&mut trainer, &folder)?;
         eprintln!(
             "{} at step {}",
@@ -57,6 +58,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     if args.dry_run {
         return dry_run(&trainer);
     }
+    plan::check(&trainer)?;
     let folder = RunFolder::create(args.out)?;
     write_file(&folder.config(), toml::to_string(&trainer.config)?.as_bytes())?;
     train(&mut { trainer }, &folder)

@@ -9,6 +9,11 @@ use super::vector::{LANES, exp, reduce, vectorised};
 /// Logits held at a time, in values: 1 MiB.
 const CHUNK_VALUES: usize = 1 << 18;
 
+/// Logits that exist at a time for a vocabulary of `v`: whole rows, at least one.
+pub fn chunk_values(v: usize) -> usize {
+    (CHUNK_VALUES / v).max(1) * v
+}
+
 /// What a row of logits says of its distribution.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowStats {
@@ -48,7 +53,7 @@ pub fn normalise(z: &mut [f32], temperature: f32) -> RowStats {
 /// `h (R, K)`, `targets (R)`, weights `(V, K)` -> log-probability and entropy of each row.
 pub fn forward(h: &[f32], head: &PackedMatrix, k: usize, targets: &[u32], temperature: f32) -> (Vec<f32>, Vec<f32>) {
     let v = head.outputs();
-    let rows = (CHUNK_VALUES / v).max(1);
+    let rows = chunk_values(v) / v;
     let mut logits = vec![0f32; rows.min(targets.len()) * v];
     let (mut logprobs, mut entropies) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
     for (h, targets) in h.chunks(rows * k).zip(targets.chunks(rows)) {
@@ -78,7 +83,7 @@ pub fn backward(
 ) {
     let v = head.outputs();
     let k = w.len() / v;
-    let rows = (CHUNK_VALUES / v).max(1);
+    let rows = chunk_values(v) / v;
     let mut logits = vec![0f32; rows.min(targets.len()) * v];
     let chunks = h.chunks(rows * k).zip(dh.chunks_mut(rows * k));
     for ((h, dh), (targets, g)) in chunks.zip(targets.chunks(rows).zip(dlogprob.chunks(rows))) {

@@ -87,18 +87,28 @@ impl PromptSource {
     /// Refuses a run whose prompts do not fit: counts rows (at most 1,000 of them) longer than `room` tokens.
     pub fn check_lengths(&self, max_position: usize, max_new_tokens: usize) -> Result<()> {
         let room = max_position.saturating_sub(max_new_tokens);
-        let rows = self.sources.iter().map(|source| source.train.len()).sum::<usize>().min(1000);
-        let prompts = self.train(0, rows)?;
+        let prompts = self.first()?;
         let long: Vec<&Prompt> = prompts.iter().filter(|p| p.tokens.len() > room).collect();
         ensure!(
             long.is_empty(),
-            "{} of {rows} prompts are longer than {room} tokens, the model's context of {max_position} less \
+            "{} of {} prompts are longer than {room} tokens, the model's context of {max_position} less \
              rollout.max_new_tokens = {max_new_tokens} (the first is {}, with {}): shorten them or lower max_new_tokens",
             long.len(),
+            prompts.len(),
             long[0].example.id,
             long[0].tokens.len()
         );
         Ok(())
+    }
+
+    /// Tokens of the longest prompt among the first 1,000.
+    pub fn longest(&self) -> Result<usize> {
+        Ok(self.first()?.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0))
+    }
+
+    /// The prompts that are looked at before the run: the first 1,000, or one a row where there are fewer.
+    fn first(&self) -> Result<Vec<Prompt>> {
+        self.train(0, self.sources.iter().map(|source| source.train.len()).sum::<usize>().min(1000))
     }
 
     /// An example of a source as prompt `index`.

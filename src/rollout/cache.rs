@@ -6,7 +6,12 @@ use crate::ops::LANES;
 pub type BlockId = u32;
 
 /// Blocks allocated at a time.
-const SLAB: usize = 64;
+pub(crate) const SLAB: usize = 64;
+
+/// Blocks that a sequence takes.
+pub(crate) fn blocks(tokens: usize) -> usize {
+    tokens.div_ceil(LANES)
+}
 
 /// A pool of blocks; one holds 16 positions of every layer. Blocks are counted, and used again when nobody holds them.
 #[derive(Debug, Default)]

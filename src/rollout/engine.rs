@@ -16,7 +16,7 @@ use crate::ops::attention::{Heads, Scratch, cached};
 use crate::ops::{LANES, embedding, rms_norm, swiglu};
 use crate::parallel::{Pool, lock};
 
-use super::cache::{BlockId, Cache};
+use super::cache::{self, BlockId, Cache};
 use super::{Completion, FinishReason, Prompt, Sampling};
 
 /// Samples completions from one version of the weights.
@@ -210,7 +210,7 @@ impl<'a> Worker<'a> {
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
         let input = Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
         decoder.forward(packed, input, &mut self.memory.workspace);
-        let blocks: Vec<BlockId> = (0..tokens.len().div_ceil(LANES)).map(|_| self.memory.cache.take()).collect();
+        let blocks: Vec<BlockId> = (0..cache::blocks(tokens.len())).map(|_| self.memory.cache.take()).collect();
         for (layer, qkv) in self.memory.workspace.qkv().enumerate() {
             for (position, qkv) in qkv.chunks_exact(decoder.heads.row()).enumerate() {
                 let block = self.memory.cache.layer_mut(blocks[position / LANES], layer);

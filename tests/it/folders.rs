@@ -8,6 +8,7 @@ use reckon::policy::Policy;
 use serde_json::{Value, json};
 
 use super::models::{FAMILIES, VOCAB, tiny};
+use super::program::{small_run, succeeds, text};
 
 /// A policy whose weights go to two files.
 fn sharded(architecture: &str) -> Policy {
@@ -115,4 +116,24 @@ fn a_damaged_folder_is_refused_in_a_line_that_names_the_fault() {
         assert!(words.iter().all(|word| message.contains(word)), "{words:?} are not all in: {message}");
         assert!(!message.contains('\n'), "{message}");
     }
+}
+
+#[test]
+fn an_exported_run_is_a_folder_of_the_type_it_began_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("base");
+    succeeds(&["export", "builtin:countdown", "--out", text(&base), "--dtype", "bf16"]);
+    assert_eq!(ModelFolder::read(&base).unwrap().companions.dtype, SaveDtype::Bf16);
+    let config = small_run(folder.path(), 1, "");
+    let (run, out) = (folder.path().join("run"), folder.path().join("out"));
+    let from = format!("model.path=\"{}\"", base.display());
+    succeeds(&["train", text(&config), "--set", &from, "--out", text(&run)]);
+    assert!(succeeds(&["export", text(&run), "--out", text(&out)]).contains("step-000001, as bfloat16"));
+    let (trained, written) =
+        (ModelFolder::read(&run.join("checkpoints/step-000001")), ModelFolder::read(&out).unwrap());
+    let trained = trained.unwrap();
+    assert_eq!((trained.companions.dtype, written.companions.dtype), (SaveDtype::F32, SaveDtype::Bf16));
+    let near = |a: f32, b: f32| (a - b).abs() <= b.abs() / 256.0;
+    assert!(written.weights.values.iter().zip(&trained.weights.values).all(|(a, b)| near(*a, *b)));
+    assert!(!out.join("trainer.json").exists(), "what only a resumed run needs stays behind");
 }

@@ -26,6 +26,7 @@ mod own_verifiers;
 /// The numbers and texts of transformers.
 mod parity;
 /// The program, run as a user would.
+mod plan;
 mod program;
 /// The recipes of `examples/`.
 mod recipes;

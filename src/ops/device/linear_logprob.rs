@@ -13,6 +13,16 @@ const CHUNK_BYTES: usize = 256 << 20;
 /// Most rows of a chunk: more make no product faster.
 const CHUNK_ROWS: usize = 1024;
 
+/// Rows of a chunk for a vocabulary of `v`.
+fn chunk_rows(v: usize) -> usize {
+    (CHUNK_BYTES / (v * (size_of::<f32>() + size_of::<bf16>()))).clamp(1, CHUNK_ROWS)
+}
+
+/// Bytes that the chunks of `count` rows take: of one, which all use.
+pub fn chunk_bytes(v: usize, count: usize) -> usize {
+    chunk_rows(v).min(count) * v * (size_of::<f32>() + size_of::<bf16>())
+}
+
 /// Output matrix and temperature.
 #[derive(Clone, Copy)]
 pub struct Head<'a> {
@@ -29,14 +39,9 @@ impl Head<'_> {
         self.w.len() / self.k
     }
 
-    /// Rows of a chunk.
-    fn rows(&self) -> usize {
-        (CHUNK_BYTES / (self.columns() * (size_of::<f32>() + size_of::<bf16>()))).clamp(1, CHUNK_ROWS)
-    }
-
     /// Ranges of the rows of the chunks of `count` rows.
     fn chunks(&self, count: usize) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
-        let rows = self.rows();
+        let rows = chunk_rows(self.columns());
         (0..count).step_by(rows).map(move |start| start..(start + rows).min(count))
     }
 }
@@ -66,7 +71,7 @@ pub fn forward(head: Head, h: View<bf16>, targets: View<u32>, scratch: &mut Scra
     let (count, v) = (targets.len(), head.columns());
     let lses = scratch.lses.sized(count)?;
     let (out, entropies) = (scratch.logprobs.sized(count)?, scratch.entropies.sized(count)?);
-    let logits = scratch.logits.sized(head.rows().min(count) * v)?;
+    let logits = scratch.logits.sized(chunk_rows(v).min(count) * v)?;
     for rows in head.chunks(count) {
         let values = logits.part(0..rows.len() * v);
         forward_wide(h.part(rows.start * head.k..rows.end * head.k), head.w, values, head.k)?;
@@ -88,7 +93,7 @@ pub fn backward(
 ) -> Result<()> {
     let (count, v) = (targets.len(), head.columns());
     let lses = scratch.lses.sized(count)?;
-    let chunk = head.rows().min(count) * v;
+    let chunk = chunk_rows(v).min(count) * v;
     let (logits, d_logits) = (scratch.logits.sized(chunk)?, scratch.d_logits.sized(chunk)?);
     for rows in head.chunks(count) {
         let (values, dz) = (logits.part(0..rows.len() * v), d_logits.part(0..rows.len() * v));

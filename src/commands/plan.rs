@@ -1,0 +1,149 @@
+//! `reckon plan`: the memory of a run by class, and settings that make it fit. Reads config, data and the model's shape,
+//! no weights. `reckon train` asks here whether its run fits.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::memory::{self, gib};
+use super::{config_text, load_shape, load_tokenizer};
+use crate::config::TrainConfig;
+use crate::model::ModelConfig;
+use crate::plan::{Device, Free, Job, Plan, Sizes, fit};
+use crate::prompt::PromptSource;
+use crate::strict;
+use crate::train::Trainer;
+
+/// Arguments of `reckon plan`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// TOML config of `reckon train`; the embedded one without it.
+    config: Option<PathBuf>,
+    /// Override a key, such as `--set rollout.capacity=64`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Where the run will compute.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Device,
+    /// Memory of the device, such as 80GiB or 24GB; this machine's without it.
+    #[arg(long, required_if_eq("device", "cuda"))]
+    memory: Option<String>,
+    /// Longest prompt, in tokens; that of the data without it.
+    #[arg(long)]
+    prompt_tokens: Option<usize>,
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    let (text, source) = config_text(args.config.as_deref())?;
+    let config: TrainConfig = strict::load(&text, &source, &args.sets)?;
+    config.validate()?;
+    let shape = load_shape(&config.model.path)?;
+    let memory = match &args.memory {
+        Some(text) => memory::parse(text)?,
+        None => memory::of_this_machine().context("how much memory there is is not known: pass --memory")?,
+    };
+    let prompt = match args.prompt_tokens {
+        Some(tokens) => tokens,
+        None => PromptSource::open(&config.sources()?, load_tokenizer(&config.model.path)?, config.seed)?.longest()?,
+    };
+    let (sizes, job) = (Sizes::of(&shape)?, job(&config, &shape, args.device, prompt)?);
+    let given = Given::new(&text, &args.sets)?;
+    let free = Free {
+        micro_batch_tokens: !given.has("compute", "micro_batch_tokens"),
+        recompute: !given.has("compute", "recompute"),
+        rows: !given.has("rollout", "capacity"),
+    };
+    let picked = fit(&sizes, &job, free, memory);
+    print(&sizes, &picked.unwrap_or(job));
+    let Some(job) = picked else {
+        bail!("the run does not fit into {}: take a smaller model, or more memory", gib(memory))
+    };
+    println!("\nfits into {} with\n", gib(memory));
+    println!("[compute]\nmicro_batch_tokens = {}\nrecompute = {}\n", job.micro_batch_tokens, job.recompute);
+    println!("[rollout]\ncapacity = {}", job.rows);
+    Ok(())
+}
+
+/// What of a run decides its memory.
+fn job(config: &TrainConfig, shape: &ModelConfig, device: Device, prompt: usize) -> Result<Job> {
+    let (r, grpo) = (&config.rollout, config.grpo.resolve(config.rollout.max_new_tokens)?);
+    let (completions, sequence) = (r.prompts_per_step * r.group_size, prompt + r.max_new_tokens);
+    ensure!(
+        sequence <= shape.max_position_embeddings,
+        "prompts of {prompt} tokens and rollout.max_new_tokens = {} are more than the model's context of {}",
+        r.max_new_tokens,
+        shape.max_position_embeddings
+    );
+    Ok(Job {
+        device,
+        threads: if device == Device::Cpu { config.compute.threads() } else { 1 },
+        micro_batch_tokens: config.compute.micro_batch_tokens,
+        recompute: config.compute.recompute,
+        rows: r.capacity.min(completions),
+        prompt,
+        sequence,
+        update_tokens: (completions * sequence).div_ceil(grpo.updates_per_step),
+        reference: grpo.needs_reference(),
+    })
+}
+
+/// Refuses a run that would end for want of memory, before it begins.
+pub(super) fn check(trainer: &Trainer) -> Result<()> {
+    let Some(memory) = memory::of_this_machine() else { return Ok(()) };
+    let shape = &trainer.policy.config;
+    let job = job(&trainer.config, shape, Device::Cpu, trainer.prompts().longest()?)?;
+    let plan = Plan::new(&Sizes::of(shape)?, &job);
+    let classes: Vec<String> = plan.classes().iter().map(|(name, bytes)| format!("{name} {}", gib(*bytes))).collect();
+    ensure!(
+        plan.peak() <= memory,
+        "the run needs {}, but this machine has {}: {}; `reckon plan` names settings that fit, where there are some",
+        gib(plan.peak()),
+        gib(memory),
+        classes.join(", ")
+    );
+    Ok(())
+}
+
+/// Which keys the user set, in the file or on the command line; the others have their defaults.
+struct Given<'a> {
+    file: toml::Table,
+    sets: &'a [String],
+}
+
+impl<'a> Given<'a> {
+    fn new(text: &str, sets: &'a [String]) -> Result<Self> {
+        Ok(Self { file: text.parse()?, sets })
+    }
+
+    fn has(&self, table: &str, key: &str) -> bool {
+        let in_file = self.file.get(table).is_some_and(|values| values.get(key).is_some());
+        let name = format!("{table}.{key}");
+        in_file || self.sets.iter().any(|set| set.split_once('=').is_some_and(|(set, _)| set.trim() == name))
+    }
+}
+
+fn print(sizes: &Sizes, job: &Job) {
+    let plan = Plan::new(sizes, job);
+    let activations = |recompute| Plan::new(sizes, &Job { recompute, ..*job }).activations;
+    let also = [
+        ("activations if kept", activations(false)),
+        ("activations if recomputed", activations(true)),
+        ("peak", plan.peak()),
+    ];
+    for (name, bytes) in plan.classes().into_iter().chain(also) {
+        println!("{name:<28}{:>14}", gib(bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_the_file_and_of_overrides_are_given() {
+        let sets = ["rollout.capacity = 3".to_owned()];
+        let given = Given::new("[compute]\nrecompute = true\n", &sets).unwrap();
+        assert!(given.has("compute", "recompute") && given.has("rollout", "capacity"));
+        assert!(!given.has("compute", "micro_batch_tokens"));
+    }
+}

@@ -1,0 +1,46 @@
+//! What a run holds on a CPU, in fp32: `Policy`, `AdamW`, `model/workspace.rs` and the engine's memory.
+
+use super::{Device, Job, Plan, Sizes};
+use crate::ops::attention::cached;
+use crate::ops::linear_logprob;
+use crate::rollout::cache;
+
+pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
+    let threads = job.threads;
+    Plan {
+        weights: 4 * s.weights,
+        copy: 4 * s.packed,
+        reference: if job.reference { 4 * s.weights } else { 0 },
+        optimizer: 8 * s.weights,
+        // A buffer a thread, one that waits for its turn, and their sum.
+        gradients: 4 * s.weights * (threads + 2),
+        activations: 4 * threads * activations(s, job),
+        // A chunk for each micro-batch; for sampling a row each, and a prompt's twice a thread.
+        logits: 4 * (threads * linear_logprob::chunk_values(s.vocab) + (job.rows + 2 * threads) * s.vocab),
+        prefill: 4 * threads * job.prompt * (s.layers * layer(s) + 2 * s.hidden),
+        cache: 4 * threads * cache(s, job),
+        device: Device::Cpu,
+    }
+}
+
+/// Values a token that a layer keeps.
+fn layer(s: &Sizes) -> usize {
+    4 * s.hidden + s.heads.row() + raw_qkv(s) + s.heads.output() + s.heads.query + 3 * s.intermediate
+}
+
+fn raw_qkv(s: &Sizes) -> usize {
+    if s.head_norms { s.heads.row() } else { 0 }
+}
+
+/// Values of the largest micro-batch: kept by the layers, their gradients, and six rows of the hidden states' width.
+fn activations(s: &Sizes, job: &Job) -> usize {
+    let kept = if job.recompute { s.layers * s.hidden + layer(s) } else { s.layers * layer(s) };
+    let gradients = 3 * s.intermediate + s.hidden + s.heads.output() + s.heads.row() + raw_qkv(s);
+    job.tokens() * (kept + gradients + 6 * s.hidden)
+}
+
+/// Values of a thread's cache: blocks for its share of the rows and for the prompt that is at hand.
+fn cache(s: &Sizes, job: &Job) -> usize {
+    let blocks = job.rows.div_ceil(job.threads) * cache::blocks(job.sequence) + cache::blocks(job.prompt);
+    blocks.next_multiple_of(cache::SLAB) * s.layers * cached::block_len(s.heads)
+}

@@ -1,0 +1,34 @@
+//! What a run holds on a card, in bf16 with fp32 master weights: `DeviceModel`, `DeviceAdamW` and their workspace.
+//! Sampling there is counted by its cache alone.
+
+use super::{Device, Job, Plan, Sizes};
+use crate::ops::device::{kernels::partial_len, linear_logprob};
+
+pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
+    let tables = 2 * s.positions * s.heads.size / 2;
+    Plan {
+        weights: 4 * (s.weights + tables),
+        copy: 2 * s.weights,
+        reference: if job.reference { 2 * s.weights } else { 0 },
+        optimizer: 8 * s.weights,
+        gradients: 4 * s.weights,
+        activations: activations(s, job.tokens(), job.recompute),
+        logits: linear_logprob::chunk_bytes(s.vocab, job.tokens()),
+        prefill: 0,
+        cache: 2 * job.rows * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,
+        device: Device::Cuda,
+    }
+}
+
+/// Bytes of a micro-batch of `t` tokens, all of which predict a target.
+fn activations(s: &Sizes, t: usize, recompute: bool) -> usize {
+    let (k, f, heads) = (s.hidden, s.intermediate, s.heads);
+    let layer = 2 * (3 * k + 2 * heads.row() + heads.output() + 3 * f) + 4 * (2 * heads.query + heads.key_value + 2);
+    let kept = if recompute { 1 } else { s.layers };
+    let streams = 2 * k * (s.layers + 1);
+    let gradients = 2 * (5 * k + 3 * f + heads.output() + heads.row()) + 4 * (1 + heads.query);
+    // Tokens, positions, rows and targets going in; log-probabilities, their gradient, entropies and log-sum-exps.
+    let head = 8 * 4;
+    let partial = partial_len(k.max(heads.row()), t).max(partial_len(heads.size, t * heads.query));
+    t * (kept * layer + streams + gradients + head) + 4 * partial
+}

@@ -1,0 +1,213 @@
+//! The bytes that a run will take, by class, before it takes them, and the settings under which they fit.
+//!
+//! Counted at the worst step: every prompt and completion as long as can be. What a CPU and a card hold is counted in
+//! [`cpu`] and [`cuda`], in the order of the buffers there; how much memory there is, the caller knows.
+
+mod cpu;
+mod cuda;
+mod fit;
+
+use anyhow::Result;
+
+pub use fit::{Free, fit};
+
+use crate::model::{Layout, ModelConfig};
+use crate::ops::attention::Heads;
+
+/// Where the run computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Device {
+    /// fp32, a micro-batch a thread; the buffers of sampling and of updating stay for the next step.
+    Cpu,
+    /// bf16 with fp32 master weights, one micro-batch at a time; sampling and updating share one budget.
+    Cuda,
+}
+
+/// What of a model decides its memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// All weights.
+    weights: usize,
+    /// Those that are packed for products: the layers' matrices and the output matrix.
+    packed: usize,
+    layers: usize,
+    hidden: usize,
+    intermediate: usize,
+    vocab: usize,
+    heads: Heads,
+    /// Whether queries and keys have norms of their own.
+    head_norms: bool,
+    positions: usize,
+}
+
+impl Sizes {
+    /// Those of a model's shape.
+    pub fn of(config: &ModelConfig) -> Result<Self> {
+        let layout = Layout::new(config, config.family()?);
+        let of_layers = layout.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
+        Ok(Self {
+            weights: layout.len(),
+            packed: of_layers.map(|range| range.len()).sum::<usize>() + layout.head.len(),
+            layers: layout.layers.len(),
+            hidden: config.hidden_size,
+            intermediate: config.intermediate_size,
+            vocab: config.vocab_size,
+            heads: config.heads(),
+            head_norms: layout.layers.iter().any(|layer| !layer.query_norm.is_empty()),
+            positions: config.max_position_embeddings,
+        })
+    }
+}
+
+/// What decides the memory of a run beside the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Job {
+    /// Where it computes.
+    pub device: Device,
+    /// Micro-batches under way at a time; 1 on a card.
+    pub threads: usize,
+    /// Most tokens of a micro-batch of several sequences. A longer sequence is a micro-batch of its own.
+    pub micro_batch_tokens: usize,
+    /// Whether layers are computed again in the backward.
+    pub recompute: bool,
+    /// Completions sampled at a time.
+    pub rows: usize,
+    /// Longest prompt, in tokens.
+    pub prompt: usize,
+    /// Longest prompt and completion together, in tokens.
+    pub sequence: usize,
+    /// Tokens of all completions of an update, each at its longest.
+    pub update_tokens: usize,
+    /// Whether the objective has a reference policy.
+    pub reference: bool,
+}
+
+impl Job {
+    /// Tokens of the largest micro-batch.
+    fn tokens(&self) -> usize {
+        self.micro_batch_tokens.max(self.sequence)
+    }
+}
+
+/// Bytes by class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// fp32 weights, which the optimizer moves.
+    pub weights: usize,
+    /// The weights as products read them: packed matrices on a CPU, bf16 on a card.
+    pub copy: usize,
+    /// Frozen weights of the KL term.
+    pub reference: usize,
+    /// Both moments of AdamW.
+    pub optimizer: usize,
+    /// Sums over the update, and on a CPU those of the micro-batches under way.
+    pub gradients: usize,
+    /// What the micro-batches under way keep for their backward, and work in.
+    pub activations: usize,
+    /// Logits that exist at a time.
+    pub logits: usize,
+    /// What prompts are prefilled in.
+    pub prefill: usize,
+    /// Keys and values of the rows being sampled.
+    pub cache: usize,
+    device: Device,
+}
+
+impl Plan {
+    /// What `job` takes with a model of such sizes.
+    pub fn new(sizes: &Sizes, job: &Job) -> Self {
+        match job.device {
+            Device::Cpu => cpu::plan(sizes, job),
+            Device::Cuda => cuda::plan(sizes, job),
+        }
+    }
+
+    /// Each class by name.
+    pub fn classes(&self) -> [(&'static str, usize); 9] {
+        [
+            ("weights", self.weights),
+            ("weights, as multiplied", self.copy),
+            ("reference", self.reference),
+            ("optimizer", self.optimizer),
+            ("gradients", self.gradients),
+            ("activations", self.activations),
+            ("logits", self.logits),
+            ("prefill", self.prefill),
+            ("cache", self.cache),
+        ]
+    }
+
+    /// Bytes that the run holds from beginning to end.
+    fn standing(&self) -> usize {
+        self.weights + self.copy + self.reference + self.optimizer
+    }
+
+    /// The most that the run holds at a time.
+    pub fn peak(&self) -> usize {
+        let (sampling, updating) = (self.cache + self.prefill, self.gradients + self.activations + self.logits);
+        self.standing()
+            + match self.device {
+                Device::Cpu => sampling + updating,
+                Device::Cuda => sampling.max(updating),
+            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Qwen2.5-0.5B's.
+    pub(super) fn sizes() -> Sizes {
+        let config = json!({
+            "architectures": ["Qwen2ForCausalLM"], "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864,
+            "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 32768, "tie_word_embeddings": true,
+        });
+        Sizes::of(&serde_json::from_value(config).unwrap()).unwrap()
+    }
+
+    pub(super) const JOB: Job = Job {
+        device: Device::Cuda,
+        threads: 1,
+        micro_batch_tokens: 8192,
+        recompute: false,
+        rows: 256,
+        prompt: 256,
+        sequence: 1024,
+        update_tokens: 1 << 18,
+        reference: true,
+    };
+
+    #[test]
+    fn the_bytes_of_a_known_model_are_those_counted_by_hand() {
+        let weights = 494_032_768;
+        let card = Plan::new(&sizes(), &JOB);
+        let tables = 32768 * 32 * 2;
+        assert_eq!((card.weights, card.copy), (4 * weights + 4 * tables, 2 * weights));
+        assert_eq!((card.reference, card.optimizer, card.gradients), (2 * weights, 8 * weights, 4 * weights));
+        assert_eq!(card.cache, 256 * 1024 * 12_288, "12 KiB a token: 24 layers x 2 x 2 heads x 64 values x 2 bytes");
+        let threads = Job { device: Device::Cpu, threads: 2, ..JOB };
+        let cpu = Plan::new(&sizes(), &threads);
+        let biases_and_norms = 24 * (1152 + 2 * 896) + 896;
+        assert_eq!((cpu.weights, cpu.copy), (4 * weights, 4 * (weights - biases_and_norms)), "the tied head is packed");
+        assert_eq!(cpu.gradients, 4 * 4 * weights, "two threads, one that waits, and the sum");
+        assert!(cpu.cache >= 2 * card.cache, "fp32");
+    }
+
+    #[test]
+    fn a_card_holds_one_phase_at_a_time_and_a_cpu_both() {
+        let (card, cpu) = (Plan::new(&sizes(), &JOB), Plan::new(&sizes(), &Job { device: Device::Cpu, ..JOB }));
+        let sum = |plan: &Plan| plan.classes().iter().map(|(_, bytes)| bytes).sum::<usize>();
+        assert_eq!(card.peak(), sum(&card) - card.cache, "the update is the larger one");
+        assert_eq!(cpu.peak(), sum(&cpu));
+    }
+
+    #[test]
+    fn a_sequence_longer_than_a_micro_batch_is_one() {
+        let plan = |micro_batch_tokens| Plan::new(&sizes(), &Job { micro_batch_tokens, ..JOB }).activations;
+        assert_eq!(plan(512), plan(1024));
+        assert!(plan(1024) < plan(2048));
+    }
+}

@@ -1,0 +1,101 @@
+//! What `reckon plan` counts is what is held, and what does not fit is refused before it begins.
+
+use reckon::grpo::{LossNorm, TrainSample, micro_batches};
+use reckon::model::DeviceModel;
+use reckon::ops::device::Class;
+use reckon::optim::{AdamWConfig, DeviceAdamW, MomentKind};
+use reckon::plan::{Device, Job, Plan, Sizes};
+
+use crate::host_device::device;
+use crate::models::{FAMILIES, VOCAB, tiny_with};
+use crate::program::{fails, small_run, succeeds, text};
+
+const TOKENS: usize = 96;
+
+/// A sample that is all completion.
+fn sample() -> TrainSample {
+    TrainSample {
+        tokens: (0..=TOKENS).map(|i| (i % VOCAB) as u32).collect(),
+        prompt_len: 1,
+        rollout_logprobs: vec![-1.0; TOKENS],
+        ref_logprobs: None,
+        advantage: 1.0,
+        masked: false,
+    }
+}
+
+#[test]
+fn the_plan_for_a_card_is_what_a_device_holds_within_a_twentieth() {
+    let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
+    let micro = micro_batches(&[sample()], LossNorm::Token, TOKENS).remove(0);
+    for (architecture, recompute) in FAMILIES.iter().flat_map(|family| [(family, false), (family, true)]) {
+        let Some(device) = device(0) else { return };
+        let mut policy = tiny_with(architecture, true, 32);
+        policy.decoder.recompute = recompute;
+        let model = DeviceModel::new(device.clone(), &policy.decoder, &policy.weights).unwrap();
+        let optimizer = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
+        model.gradient(&micro, 1.0, |micro, _| (micro.loss_weights.clone(), ())).unwrap();
+        let job = Job {
+            device: Device::Cuda,
+            threads: 1,
+            micro_batch_tokens: TOKENS,
+            recompute,
+            rows: 1,
+            prompt: 1,
+            sequence: TOKENS,
+            update_tokens: TOKENS,
+            reference: false,
+        };
+        let plan = Plan::new(&Sizes::of(&policy.config).unwrap(), &job);
+        for (class, planned) in [
+            (Class::Weights, plan.weights + plan.copy),
+            (Class::Optimizer, plan.optimizer),
+            (Class::Gradients, plan.gradients),
+            (Class::Activations, plan.activations + plan.logits),
+        ] {
+            let held = device.held(class);
+            let error = (planned as f64 / held as f64 - 1.0).abs();
+            assert!(error < 0.05, "{architecture}, recompute {recompute}: {class:?} holds {held}, planned {planned}");
+        }
+        drop(optimizer);
+    }
+}
+
+#[test]
+fn a_plan_names_every_class_and_picks_what_the_config_leaves_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 1, "compute = {threads = 2}");
+    let printed = succeeds(&["plan", text(&config), "--memory", "1GiB"]);
+    for expected in ["optimizer", "activations if recomputed", "cache", "recompute = false", "capacity = 16"] {
+        assert!(printed.contains(expected), "{expected} in {printed}");
+    }
+    let crowd = ["plan", text(&config), "--set", "rollout.prompts_per_step=64", "--memory"];
+    // 127 MB with activations kept, 104 with activations computed again; 128 rows have 51 MB of that.
+    for (memory, recompute, all_rows) in [("134MB", false, true), ("114MB", true, true), ("75MB", true, false)] {
+        let printed = succeeds(&[&crowd[..], &[memory]].concat());
+        assert!(printed.contains(&format!("recompute = {recompute}")), "{memory}: {printed}");
+        assert_eq!(printed.contains("capacity = 128"), all_rows, "{memory}: {printed}");
+    }
+    let kept = succeeds(&["plan", text(&config), "--memory", "64MiB", "--set", "rollout.capacity=3"]);
+    assert!(kept.contains("capacity = 3"), "{kept}");
+    let card = succeeds(&["plan", text(&config), "--device", "cuda", "--memory", "1GiB"]);
+    assert!(card.contains("micro_batch_tokens = 2048"), "16 sequences of at most 128 tokens: {card}");
+}
+
+#[test]
+fn what_does_not_fit_is_said_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 1, "");
+    let config = text(&config);
+    let crowd = ["--set", "rollout.prompts_per_step=100000000", "--set", "rollout.capacity=400000000"];
+    for (arguments, expected) in [
+        (vec!["plan", config, "--memory", "9MB"], "does not fit into 0.008 GiB"),
+        (vec!["plan", config, "--memory", "9"], "write a unit"),
+        (vec!["plan", config, "--prompt-tokens", "500"], "more than the model's context of 512"),
+        ([&["train", config][..], &crowd].concat(), "the run needs"),
+    ] {
+        let complaint = fails(&arguments);
+        assert!(complaint.contains(expected), "{arguments:?}: {complaint}");
+        assert_eq!(complaint.trim().lines().count(), 1, "{complaint}");
+    }
+}
