@@ -101,3 +101,9 @@ fn gsm8k_runs() {
 fn knights_and_knaves_run() {
     check("knights-and-knaves/config.toml", None);
 }
+
+#[test]
+fn math_runs() {
+    let row = |n: i64| json!({"problem": format!("Halve {n}."), "level": "Level 4", "solution": format!("So $\\boxed{{\\frac{{{n}}}{{2}}}}$.")});
+    check("math/config.toml", Some((1..5).map(row).collect()));
+}
