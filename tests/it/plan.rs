@@ -79,7 +79,7 @@ fn a_plan_names_every_class_and_picks_what_the_config_leaves_open() {
     let kept = succeeds(&["plan", text(&config), "--memory", "64MiB", "--set", "rollout.capacity=3"]);
     assert!(kept.contains("capacity = 3"), "{kept}");
     let card = succeeds(&["plan", text(&config), "--device", "cuda", "--memory", "1GiB"]);
-    assert!(card.contains("micro_batch_tokens = 2048"), "16 sequences of at most 128 tokens: {card}");
+    assert!(card.contains("micro_batch_tokens = 1024"), "16 sequences of about 63 tokens: {card}");
 }
 
 #[test]
