@@ -14,7 +14,7 @@ use crate::config::OptimConfig;
 use crate::grpo::{GrpoOverrides, TrainSample, micro_batches, token_losses};
 use crate::model::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
-use crate::ops::linear::PackedMatrix;
+use crate::ops::linear::{Onto, PackedMatrix};
 use crate::optim::AdamW;
 use crate::parallel::{default_threads, lock};
 use crate::policy::Policy;
@@ -213,7 +213,7 @@ fn best_product(d: usize, f: usize) -> f64 {
     let w = PackedMatrix::new(&vec![0.25f32; 2 * f * d], d);
     let seconds = (0..5).map(|_| {
         let start = Instant::now();
-        w.forward(&x, &mut y, false);
+        w.forward(&x, &mut y, Onto::Nothing);
         start.elapsed().as_secs_f64()
     });
     2.0 * (rows * d * 2 * f) as f64 / seconds.fold(f64::INFINITY, f64::min)

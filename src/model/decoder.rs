@@ -6,7 +6,7 @@ use std::mem::take;
 
 use crate::ops::attention::Heads;
 use crate::ops::attention::packed as attention;
-use crate::ops::linear;
+use crate::ops::linear::{self, Onto};
 use crate::ops::rope::RopeTable;
 use crate::ops::{embedding, rms_norm, swiglu};
 
@@ -68,8 +68,8 @@ impl Decoder {
             let mut next = take(ws.stream(index + 1));
             ws.swap_active(index, self.recompute);
             self.layer_forward(packed, index, input, ws);
-            next.clone_from(&ws.active.middle);
-            packed.layers[index].down.forward(&ws.active.activated, &mut next, true);
+            let middle = Onto::Residual(&ws.active.middle);
+            packed.layers[index].down.forward(&ws.active.activated, sized(&mut next, values), middle);
             ws.swap_active(index, self.recompute);
             *ws.stream(index + 1) = next;
         }
@@ -86,11 +86,10 @@ impl Decoder {
         self.rope.rotate(&mut a.qkv, input.positions, self.heads.query + self.heads.key_value, self.heads.row());
         let (o, lse) = (sized(&mut a.attended, t * self.heads.output()), sized(&mut a.lse, t * self.heads.query));
         attention::forward(self.heads, &a.qkv, input.starts, o, lse, &mut ws.scratch);
-        a.middle.clone_from(&a.x);
-        matrices.output.forward(&a.attended, &mut a.middle, true);
+        matrices.output.forward(&a.attended, sized(&mut a.middle, t * k), Onto::Residual(&a.x));
 
         rms_norm::forward(&a.middle, packed.part(&layer.mlp_norm), self.eps, sized(&mut a.middle_normed, t * k));
-        matrices.gate_up.forward(&a.middle_normed, sized(&mut a.gate_up, t * 2 * f), false);
+        matrices.gate_up.forward(&a.middle_normed, sized(&mut a.gate_up, t * 2 * f), Onto::Nothing);
         swiglu::forward(&a.gate_up, f, sized(&mut a.activated, t * f));
     }
 
@@ -104,11 +103,11 @@ impl Decoder {
         raw: &mut Vec<f32>,
     ) {
         let layer = &packed.weights.layout.layers[index];
-        let biased = !layer.qkv_bias.is_empty();
-        if biased {
-            linear::fill_bias(packed.part(&layer.qkv_bias), qkv);
-        }
-        packed.layers[index].qkv.forward(normed, qkv, biased);
+        let onto = match packed.part(&layer.qkv_bias) {
+            [] => Onto::Nothing,
+            bias => Onto::Bias(bias),
+        };
+        packed.layers[index].qkv.forward(normed, qkv, onto);
         if layer.query_norm.is_empty() {
             return;
         }

@@ -1,5 +1,6 @@
 //! `y = x Wᵀ (+ b)`, with `W` stored `(N, K)` as Hugging Face stores it.
 
+pub use super::product::Onto;
 use super::product::{Left, Out, PANEL, Right, Shape, product};
 use super::vector::vectorised;
 
@@ -28,13 +29,13 @@ impl PackedMatrix {
         Self { panels, n, k }
     }
 
-    /// `y (T, N) = [y +] x (T, K) Wᵀ`. With `add`, what `y` holds is the start: a bias or the residual stream.
-    pub fn forward(&self, x: &[f32], y: &mut [f32], add: bool) {
+    /// `y (T, N) = x (T, K) Wᵀ`, added to a bias or the residual stream.
+    pub fn forward(&self, x: &[f32], y: &mut [f32], onto: Onto) {
         let (n, k) = (self.n, self.k);
         let left = Left { values: x, row: k, inner: 1 };
         for (p, panel) in self.panels.chunks_exact(PANEL * k).enumerate() {
             let shape = Shape { m: x.len() / k, n: (n - p * PANEL).min(PANEL), k };
-            let out = Out { values: &mut y[p * PANEL..], row: n, add };
+            let out = Out { values: &mut y[p * PANEL..], row: n, onto: onto.at_column(p * PANEL) };
             product(shape, left, Right { values: panel, row: PANEL }, out);
         }
     }
@@ -45,16 +46,11 @@ impl PackedMatrix {
     }
 }
 
-/// Writes the bias `b (N)` into every row of `y (T, N)`, ready for [`PackedMatrix::forward`] to add to.
-pub fn fill_bias(b: &[f32], y: &mut [f32]) {
-    y.chunks_exact_mut(b.len()).for_each(|row| row.copy_from_slice(b));
-}
-
 /// `dx (T, K) = dy (T, N) W`. Rows of `W` are read as they lie.
 pub fn backward_input(dy: &[f32], w: &[f32], dx: &mut [f32], k: usize) {
     let n = w.len() / k;
     let left = Left { values: dy, row: n, inner: 1 };
-    let out = Out { values: dx, row: k, add: false };
+    let out = Out { values: dx, row: k, onto: Onto::Nothing };
     product(Shape { m: dy.len() / n, n: k, k: n }, left, Right { values: w, row: k }, out);
 }
 
@@ -66,7 +62,7 @@ pub fn backward_weight(dy: &[f32], x: &[f32], dw: &mut [f32], k: usize) {
     let n = dw.len() / k;
     for (dy, x) in dy.chunks(CHUNK * n).zip(x.chunks(CHUNK * k)) {
         let left = Left { values: dy, row: 1, inner: n };
-        let out = Out { values: dw, row: k, add: true };
+        let out = Out { values: dw, row: k, onto: Onto::Held };
         product(Shape { m: n, n: k, k: x.len() / k }, left, Right { values: x, row: k }, out);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! `z = h Wᵀ / temperature`, `logprob = z_target - logsumexp(z)`, `entropy = logsumexp(z) - sum softmax(z) z`.
 
-use super::linear::{self, PackedMatrix};
+use super::linear::{self, Onto, PackedMatrix};
 use super::vector::{LANES, exp, reduce, vectorised};
 
 /// Logits held at a time, in values: 1 MiB.
@@ -58,7 +58,7 @@ pub fn forward(h: &[f32], head: &PackedMatrix, k: usize, targets: &[u32], temper
     let (mut logprobs, mut entropies) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
     for (h, targets) in h.chunks(rows * k).zip(targets.chunks(rows)) {
         let logits = &mut logits[..targets.len() * v];
-        head.forward(h, logits, false);
+        head.forward(h, logits, Onto::Nothing);
         for (z, &target) in logits.chunks_exact_mut(v).zip(targets) {
             let stats = normalise(z, temperature);
             logprobs.push(z[target as usize] - stats.lse);
@@ -88,7 +88,7 @@ pub fn backward(
     let chunks = h.chunks(rows * k).zip(dh.chunks_mut(rows * k));
     for ((h, dh), (targets, g)) in chunks.zip(targets.chunks(rows).zip(dlogprob.chunks(rows))) {
         let logits = &mut logits[..targets.len() * v];
-        head.forward(h, logits, false);
+        head.forward(h, logits, Onto::Nothing);
         for ((z, &target), &g) in logits.chunks_exact_mut(v).zip(targets).zip(g) {
             let stats = normalise(z, temperature);
             let g = g / temperature;

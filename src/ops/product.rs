@@ -1,8 +1,10 @@
 //! The one matrix product that linear layers and attention stand on: `C (M, N) = [C +] A (M, K) B (K, N)`.
 //!
-//! Every value of `C` is one chain of multiply-adds over `K` in order, then added to `C`: its bits depend on neither
+//! Every value of `C` is one chain of multiply-adds over `K` in order, then added to what [`Onto`] says: its bits depend on neither
 //! `M`, `N`, the strides nor the machine. Libraries change the order with the size, and pack both operands in every
 //! call; here the caller chooses layouts in which the forward needs no packing. Threads are the caller's.
+
+use std::cell::Cell;
 
 use super::vector::ARCH;
 
@@ -21,11 +23,35 @@ pub(crate) struct Right<'a> {
     pub(crate) row: usize,
 }
 
-/// `C`: element `(m, n)` lies at `m * row + n`; it is added to or written.
+/// `C`: element `(m, n)` lies at `m * row + n`.
 pub(crate) struct Out<'a> {
     pub(crate) values: &'a mut [f32],
     pub(crate) row: usize,
-    pub(crate) add: bool,
+    pub(crate) onto: Onto<'a>,
+}
+
+/// What a product is added to on its way into `C`: this way, no value of `C` is written twice.
+#[derive(Debug, Clone, Copy)]
+pub enum Onto<'a> {
+    /// Nothing: `C` is written.
+    Nothing,
+    /// What `C` holds.
+    Held,
+    /// A bias `(N)`, in every row.
+    Bias(&'a [f32]),
+    /// Another matrix of `C`'s layout: the residual stream.
+    Residual(&'a [f32]),
+}
+
+impl<'a> Onto<'a> {
+    /// For the columns of `C` from `column` on.
+    pub(crate) fn at_column(self, column: usize) -> Self {
+        match self {
+            Self::Bias(b) => Self::Bias(&b[column..]),
+            Self::Residual(x) => Self::Residual(&x[column..]),
+            same => same,
+        }
+    }
 }
 
 /// `(M, N, K)`.
@@ -104,31 +130,46 @@ impl Dispatch<'_> {
         let strips = Strips { values: left.values, strip: left.row, row: left.row, step: left.inner };
         // Elements far apart share few sets of the first cache, and every panel reads them again.
         if left.inner != 1 && s.n > 2 * PANEL {
-            let packed = pack_strips::<R>(s, left);
+            let mut packed = STRIPS.take();
+            pack_strips::<R>(s, left, &mut packed);
             let strips = Strips { values: &packed, strip: s.k, row: 1, step: R };
             panels::<S, R, V, H>(simd, s, strips, right, &mut out);
+            STRIPS.set(packed);
         } else {
             panels::<S, R, V, H>(simd, s, strips, right, &mut out);
         }
     }
 }
 
-/// Strips of `R` rows, `(K, R)` each; rows beyond the last are zero.
+thread_local! {
+    // Used again by every product of a thread: zeroing and returning it would cost a tenth of a small one.
+    static STRIPS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static COPY: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Strips of `R` rows, `(K, R)` each. What lies beyond the last row is left as it is, for no tile reads it.
 #[inline(always)]
-fn pack_strips<const R: usize>(s: Shape, left: Left) -> Vec<f32> {
-    let mut packed = vec![0f32; s.m.next_multiple_of(R) * s.k];
-    for (strip, first) in packed.chunks_exact_mut((s.k * R).max(1)).zip((0..s.m).step_by(R)) {
+fn pack_strips<const R: usize>(s: Shape, left: Left, packed: &mut Vec<f32>) {
+    let strip = R * s.k;
+    packed.resize(s.m.div_ceil(R) * strip, 0.0);
+    // Two strips of a transposed `A` at a time: together they read whole cache lines.
+    let whole = if left.row == 1 { s.m / (2 * R) * 2 * R } else { 0 };
+    for (pair, first) in packed.chunks_exact_mut(2 * strip).zip((0..whole).step_by(2 * R)) {
+        let (one, other) = pair.split_at_mut(strip);
+        let columns = one.chunks_exact_mut(R).zip(other.chunks_exact_mut(R));
+        for ((one, other), row) in columns.zip(left.values[first..].chunks(left.inner)) {
+            let (to_one, to_other) = row[..2 * R].split_at(R);
+            one.copy_from_slice(to_one);
+            other.copy_from_slice(to_other);
+        }
+    }
+    for (strip, first) in packed.chunks_exact_mut(strip).zip((0..s.m).step_by(R)).skip(whole / R) {
         let rows = R.min(s.m - first);
         for (k, column) in strip.chunks_exact_mut(R).enumerate() {
             let values = &left.values[first * left.row + k * left.inner..];
-            if left.row == 1 && rows == R {
-                column.copy_from_slice(&values[..R]);
-            } else {
-                column[..rows].iter_mut().zip(values.iter().step_by(left.row)).for_each(|(to, from)| *to = *from);
-            }
+            column[..rows].iter_mut().zip(values.iter().step_by(left.row)).for_each(|(to, from)| *to = *from);
         }
     }
-    packed
 }
 
 /// From this many strips on a panel is copied before it is read: once instead of once a strip from far apart.
@@ -142,7 +183,7 @@ fn panels<S: pulp::Simd, const R: usize, const V: usize, const H: usize>(
     right: Right,
     out: &mut Out,
 ) {
-    let mut copy = Vec::new();
+    let mut copy = COPY.take();
     let copies = right.row != PANEL && s.m >= STRIPS_WORTH_A_COPY * R;
     for column in (0..s.n).step_by(PANEL) {
         let width = PANEL.min(s.n - column);
@@ -168,6 +209,7 @@ fn panels<S: pulp::Simd, const R: usize, const V: usize, const H: usize>(
             _ => rows::<S, R, H, false>(simd, s, left, panel, out, column),
         }
     }
+    COPY.set(copy);
 }
 
 #[inline(always)]
@@ -227,26 +269,38 @@ fn tile<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
     out: &mut Out,
 ) {
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    let mut a = left.values.as_ptr().wrapping_add(first * left.strip + r * left.row);
-    let mut b = panel.values.as_ptr();
-    let mut steps = k;
-    while steps >= UNROLL {
-        for i in 0..UNROLL {
-            let (a, b) = (a.wrapping_add(i * left.step), b.wrapping_add(i * panel.step));
-            multiply_add::<S, R, V, WHOLE>(simd, &mut sums, a, left.row, b, panel.width);
-        }
-        a = a.wrapping_add(UNROLL * left.step);
-        b = b.wrapping_add(UNROLL * panel.step);
-        steps -= UNROLL;
+    let start = left.values.as_ptr().wrapping_add(first * left.strip + r * left.row);
+    let mut a: [*const f32; R] = std::array::from_fn(|i| start.wrapping_add(i * left.row));
+    if left.row != 1 {
+        // Rows far apart need a register each. What the compiler knows to be equal distances it computes again at
+        // every step, from a value that it keeps in memory: a tenth of the time.
+        a = std::hint::black_box(a);
     }
-    for _ in 0..steps {
-        multiply_add::<S, R, V, WHOLE>(simd, &mut sums, a, left.row, b, panel.width);
-        a = a.wrapping_add(left.step);
+    let mut b = panel.values.as_ptr();
+    let mut at = 0;
+    let unrolled = k / UNROLL * UNROLL;
+    while at < unrolled {
+        for i in 0..UNROLL {
+            let b = b.wrapping_add(i * panel.step);
+            multiply_add::<S, R, V, WHOLE>(simd, &mut sums, &a, (at + i) * left.step, b, panel.width);
+        }
+        b = b.wrapping_add(UNROLL * panel.step);
+        at += UNROLL;
+    }
+    while at < k {
+        multiply_add::<S, R, V, WHOLE>(simd, &mut sums, &a, at * left.step, b, panel.width);
         b = b.wrapping_add(panel.step);
+        at += 1;
     }
     for (i, sums) in sums.into_iter().enumerate() {
-        let c = &mut out.values[(first + r + i) * out.row + column..][..panel.width];
-        store::<S, V, WHOLE>(simd, sums, c, out.add);
+        let at = (first + r + i) * out.row + column;
+        let sums = match out.onto {
+            Onto::Nothing => sums,
+            Onto::Held => plus::<S, V, WHOLE>(simd, sums, &out.values[at..][..panel.width]),
+            Onto::Bias(b) => plus::<S, V, WHOLE>(simd, sums, &b[column..][..panel.width]),
+            Onto::Residual(x) => plus::<S, V, WHOLE>(simd, sums, &x[at..][..panel.width]),
+        };
+        store::<S, V, WHOLE>(simd, sums, &mut out.values[at..][..panel.width]);
     }
 }
 
@@ -255,8 +309,8 @@ fn tile<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
 fn multiply_add<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
     simd: S,
     sums: &mut [[S::f32s; V]; R],
-    a: *const f32,
-    a_row: usize,
+    a: &[*const f32; R],
+    at: usize,
     b: *const f32,
     width: usize,
 ) {
@@ -268,11 +322,10 @@ fn multiply_add<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool
         let row: [S::f32s; V] = if WHOLE {
             std::array::from_fn(|v| b.cast::<S::f32s>().add(v).read_unaligned())
         } else {
-            let values = std::slice::from_raw_parts(b, width);
-            std::array::from_fn(|v| simd.partial_load_f32s(&values[(v * S::F32_LANES).min(width)..]))
+            load::<S, V, false>(simd, std::slice::from_raw_parts(b, width))
         };
         for (r, sums) in sums.iter_mut().enumerate() {
-            let value = simd.splat_f32s(*a.add(r * a_row));
+            let value = simd.splat_f32s(*a[r].add(at));
             for v in 0..V {
                 sums[v] = simd.mul_add_f32s(value, row[v], sums[v]);
             }
@@ -280,19 +333,39 @@ fn multiply_add<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool
     }
 }
 
+/// A row of the panel's width in registers.
 #[inline(always)]
-fn store<S: pulp::Simd, const V: usize, const WHOLE: bool>(simd: S, sums: [S::f32s; V], c: &mut [f32], add: bool) {
+fn load<S: pulp::Simd, const V: usize, const WHOLE: bool>(simd: S, values: &[f32]) -> [S::f32s; V] {
     if WHOLE {
-        let (c, _) = S::as_mut_simd_f32s(c);
-        for v in 0..V {
-            c[v] = if add { simd.add_f32s(c[v], sums[v]) } else { sums[v] };
-        }
-        return;
+        let (whole, _) = S::as_simd_f32s(values);
+        std::array::from_fn(|v| whole[v])
+    } else {
+        std::array::from_fn(|v| simd.partial_load_f32s(&values[(v * S::F32_LANES).min(values.len())..]))
     }
-    let mut row = [0f32; PANEL];
-    S::as_mut_simd_f32s(&mut row).0[..V].copy_from_slice(&sums);
-    for (c, sum) in c.iter_mut().zip(row) {
-        *c = if add { *c + sum } else { sum };
+}
+
+#[inline(always)]
+fn plus<S: pulp::Simd, const V: usize, const WHOLE: bool>(
+    simd: S,
+    mut sums: [S::f32s; V],
+    values: &[f32],
+) -> [S::f32s; V] {
+    let values = load::<S, V, WHOLE>(simd, values);
+    for v in 0..V {
+        sums[v] = simd.add_f32s(values[v], sums[v]);
+    }
+    sums
+}
+
+#[inline(always)]
+fn store<S: pulp::Simd, const V: usize, const WHOLE: bool>(simd: S, sums: [S::f32s; V], c: &mut [f32]) {
+    for (v, sum) in sums.into_iter().enumerate() {
+        if WHOLE {
+            S::as_mut_simd_f32s(c).0[v] = sum;
+        } else {
+            let start = (v * S::F32_LANES).min(c.len());
+            simd.partial_store_f32s(&mut c[start..], sum);
+        }
     }
 }
 
@@ -307,17 +380,26 @@ mod tests {
         for (m, n, k) in [(1, 1, 1), (8, 32, 7), (9, 33, 16), (17, 64, 3), (3, 80, 40), (2, 5, 0), (25, 31, 100)] {
             for transposed in [false, true] {
                 let mut draw = |n: usize| (0..n).map(|_| random.normal() as f32).collect::<Vec<_>>();
-                let (a, b, c) = (draw(m * k + 3), draw(k * (n + 2)), draw(m * (n + 1)));
+                let (a, b, c, bias) = (draw(m * k + 3), draw(k * (n + 2)), draw(m * (n + 1)), draw(n));
                 let (row, inner) = if transposed { (1, m) } else { (k, 1) };
-                let mut got = c.clone();
-                let out = Out { values: &mut got, row: n + 1, add: true };
-                product(Shape { m, n, k }, Left { values: &a, row, inner }, Right { values: &b, row: n + 2 }, out);
-                let mut expected = c;
-                for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-                    let chain = (0..k).fold(0f32, |sum, x| a[i * row + x * inner].mul_add(b[x * (n + 2) + j], sum));
-                    expected[i * (n + 1) + j] += chain;
+                for onto in [Onto::Nothing, Onto::Held, Onto::Bias(&bias), Onto::Residual(&c)] {
+                    let mut got = if matches!(onto, Onto::Held) { c.clone() } else { vec![f32::NAN; c.len()] };
+                    let out = Out { values: &mut got, row: n + 1, onto };
+                    product(Shape { m, n, k }, Left { values: &a, row, inner }, Right { values: &b, row: n + 2 }, out);
+                    for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                        let chain = (0..k).fold(0f32, |sum, x| a[i * row + x * inner].mul_add(b[x * (n + 2) + j], sum));
+                        let expected = match onto {
+                            Onto::Nothing => chain,
+                            Onto::Bias(bias) => bias[j] + chain,
+                            Onto::Held | Onto::Residual(_) => c[i * (n + 1) + j] + chain,
+                        };
+                        assert_eq!(
+                            got[i * (n + 1) + j],
+                            expected,
+                            "{m} x {n} x {k}, transposed: {transposed}, {onto:?}"
+                        );
+                    }
                 }
-                assert_eq!(got, expected, "{m} x {n} x {k}, transposed: {transposed}");
             }
         }
     }
@@ -325,7 +407,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "B holds 11 values")]
     fn an_operand_that_is_too_short_is_refused() {
-        let out = Out { values: &mut [0.0; 4], row: 2, add: false };
+        let out = Out { values: &mut [0.0; 4], row: 2, onto: Onto::Nothing };
         let left = Left { values: &[0.0; 12], row: 6, inner: 1 };
         product(Shape { m: 2, n: 2, k: 6 }, left, Right { values: &[0.0; 11], row: 2 }, out);
     }

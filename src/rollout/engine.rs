@@ -13,6 +13,7 @@ use tokenizers::Tokenizer;
 use crate::model::decoder::Packed;
 use crate::model::{Decoder, PackedWeights, Weights, Workspace};
 use crate::ops::attention::{Heads, Scratch, cached};
+use crate::ops::linear::Onto;
 use crate::ops::{LANES, embedding, rms_norm, swiglu};
 use crate::parallel::{Pool, lock};
 
@@ -219,7 +220,7 @@ impl<'a> Worker<'a> {
         }
         let mut logits = vec![0f32; packed.head.outputs()];
         let hidden = &self.memory.workspace.hidden;
-        packed.head.forward(&hidden[hidden.len() - decoder.hidden..], &mut logits, false);
+        packed.head.forward(&hidden[hidden.len() - decoder.hidden..], &mut logits, Onto::Nothing);
         self.prefilled = Some(Prefilled { prompt, blocks, logits });
     }
 
@@ -259,14 +260,14 @@ impl<'a> Worker<'a> {
             decoder.project_qkv(packed, index, &b.normed, &mut b.qkv, &mut b.raw);
             decoder.rope.rotate(&mut b.qkv, &positions, heads.query + heads.key_value, heads.row());
             attend(heads, &self.rows, index, &mut self.memory.cache, &b.qkv, &mut b.attended, &mut self.memory.scratch);
-            matrices.output.forward(&b.attended, &mut b.x, true);
+            matrices.output.forward(&b.attended, &mut b.x, Onto::Held);
             rms_norm::forward(&b.x, packed.part(&layer.mlp_norm), decoder.eps, &mut b.normed);
-            matrices.gate_up.forward(&b.normed, &mut b.gate_up, false);
+            matrices.gate_up.forward(&b.normed, &mut b.gate_up, Onto::Nothing);
             swiglu::forward(&b.gate_up, f, &mut b.activated);
-            matrices.down.forward(&b.activated, &mut b.x, true);
+            matrices.down.forward(&b.activated, &mut b.x, Onto::Held);
         }
         rms_norm::forward(&b.x, packed.part(&layout.norm), decoder.eps, &mut b.normed);
-        packed.head.forward(&b.normed, &mut b.logits, false);
+        packed.head.forward(&b.normed, &mut b.logits, Onto::Nothing);
         self.rows.iter_mut().for_each(|row| row.cached += 1);
     }
 

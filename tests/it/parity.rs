@@ -53,7 +53,7 @@ fn logits(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
     let mut workspace = Workspace::default();
     policy.decoder.forward(&packed, input, &mut workspace);
     let mut logits = vec![0f32; tokens.len() * policy.config.vocab_size];
-    packed.head.forward(&workspace.hidden, &mut logits, false);
+    packed.head.forward(&workspace.hidden, &mut logits, reckon::ops::linear::Onto::Nothing);
     logits
 }
 

@@ -1,6 +1,6 @@
 //! Attention over packed sequences, forward and backward, a tile of queries of one head at a time.
 
-use super::super::product::{Left, Out, PANEL, Right, Shape, product};
+use super::super::product::{Left, Onto, Out, PANEL, Right, Shape, product};
 use super::super::vector::{LANES, exp, sum_by, vectorised};
 use super::{Heads, Scratch, exponentiate, grown};
 
@@ -61,14 +61,14 @@ impl Tile {
         let shape = Shape { m: self.rows, n: self.computed, k: transposed.len() / self.width };
         let left = Left { values: &queries[self.first * stride..], row: stride, inner: 1 };
         let right = Right { values: transposed, row: self.width };
-        product(shape, left, right, Out { values: scores, row: self.width, add: false });
+        product(shape, left, right, Out { values: scores, row: self.width, onto: Onto::Nothing });
     }
 
     /// `out_i = sum_j weights_ij rows_j` for the tile's rows; `rows` and `out` are heads of `size` in wider rows.
     fn gather(self, size: usize, weights: &[f32], rows: &[f32], stride: usize, out: &mut [f32], out_stride: usize) {
         let shape = Shape { m: self.rows, n: size, k: self.n };
         let left = Left { values: weights, row: self.width, inner: 1 };
-        let out = Out { values: &mut out[self.first * out_stride..], row: out_stride, add: false };
+        let out = Out { values: &mut out[self.first * out_stride..], row: out_stride, onto: Onto::Nothing };
         product(shape, left, Right { values: rows, row: stride }, out);
     }
 
@@ -77,7 +77,7 @@ impl Tile {
         let shape = Shape { m: self.n, n: size, k: self.rows };
         let left = Left { values: weights, row: 1, inner: self.width };
         let right = Right { values: &rows[self.first * stride..], row: stride };
-        product(shape, left, right, Out { values: out, row: out_stride, add: true });
+        product(shape, left, right, Out { values: out, row: out_stride, onto: Onto::Held });
     }
 }
 
