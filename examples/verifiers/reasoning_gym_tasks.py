@@ -1,8 +1,9 @@
 """Any task of reasoning-gym as data set and verifier. `pip install reasoning-gym`, then
 
-    python3 reasoning_gym_tasks.py 100 chain_sum leg_counting > rows.jsonl
+    PYTHONHASHSEED=0 python3 reasoning_gym_tasks.py 100 chain_sum leg_counting > rows.jsonl
 
 writes 100 rows a task, and `kind = "python"`, `entry = "reasoning_gym_tasks.py:verify"` judges completions of them.
+Workers run under hash seed 0, and some tasks have other rows under another.
 """
 import functools
 import json
@@ -20,7 +21,10 @@ def verify(row):
     task, index, size = (row["info"][key] for key in ("task", "index", "size"))
     tasks = dataset(task, size)
     answer = row["completion"].rsplit("</think>")[-1].strip()
-    return float(tasks.score_answer(answer, tasks[index])) >= 1.0
+    try:
+        return float(tasks.score_answer(answer, tasks[index])) >= 1.0
+    except ValueError:  # prime_factorization hands whatever it is given to int()
+        return False
 
 
 def rows(task, size):

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
+use std::io::Write;
 use std::time::Instant;
 
 use reckon_datasets::Example;
@@ -12,12 +13,12 @@ const VERDICTS: usize = 100_000;
 const FUNCTION: &str = "def verify(row):\n    return row['completion'].endswith(row['answer'])\n";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let file = std::env::temp_dir().join(format!("reckon-throughput-{}.py", std::process::id()));
-    std::fs::write(&file, FUNCTION)?;
-    let mut options = PythonOptions::new(&format!("{}:verify", file.display()));
+    // Workers read the file when they start, so it stays until the end.
+    let mut file = tempfile::Builder::new().suffix(".py").tempfile()?;
+    file.write_all(FUNCTION.as_bytes())?;
+    let mut options = PythonOptions::new(&format!("{}:verify", file.path().display()));
     options.pool.workers = std::env::args().nth(1).map_or(Ok(0), |text| text.parse())?;
     let verifier = Plugin::new("ends", &options)?;
-    std::fs::remove_file(&file)?;
     let example = Example { id: "1".into(), question: "?".into(), answer: "42".into(), info: Default::default() };
     let texts: Vec<String> = (0..100).map(|i| format!("{}{i}", "a thought, ".repeat(93))).collect();
     let batch: Vec<_> = texts.iter().cycle().take(VERDICTS).map(|text| Submission::new(&example, text)).collect();

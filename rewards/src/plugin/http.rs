@@ -71,7 +71,7 @@ impl Remote {
 impl Worker for Remote {
     fn judge(&mut self, calls: &[&Call], answers: &mut Answers) -> Result<(), Fault> {
         for (place, call) in calls.iter().enumerate() {
-            let broken = |problem: String| Fault::Broken(format!("{}: {problem}", self.url));
+            let broken = |problem: String| Fault::Broken(place, format!("{}: {problem}", self.url));
             let reply = self.post(call).map_err(|error| match error {
                 ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => broken(error.to_string()),
                 ureq::Error::Timeout(_) => Fault::Died(Outcome::Timeout),

@@ -39,8 +39,8 @@ impl Default for PoolOptions {
 pub(super) enum Fault {
     /// The worker ran out of time or died over the first call that it has not answered.
     Died(Outcome),
-    /// The worker broke the rules, or cannot be reached: which call it worked on says nothing.
-    Broken(String),
+    /// The worker broke the rules, or cannot be reached, at the call of this place: what it wrote is not to blame.
+    Broken(usize, String),
 }
 
 /// Verdicts of calls, each with the place of its call.
@@ -128,13 +128,15 @@ impl Pool {
                 Some(call) => vec![call],
                 None => (0..calls.len()).filter(|&call| verdicts[call].is_none()).collect::<Vec<_>>(),
             };
-            let Some(&first) = left.first() else { break };
+            if left.is_empty() {
+                break;
+            }
             let given: Vec<&Call> = left.iter().map(|&call| &calls[call]).collect();
             let mut answers = Vec::with_capacity(given.len());
             let done = self.with_worker(suspect.is_some(), |worker| worker.judge(&given, &mut answers));
-            if let Err(Fault::Broken(problem)) = done {
+            if let Err(Fault::Broken(place, problem)) = done {
                 if broken == self.options.retries {
-                    return Err((first, format!("{problem} ({} attempts)", broken + 1)));
+                    return Err((left[place], format!("{problem} ({} attempts)", broken + 1)));
                 }
                 // What a worker that breaks the rules has said is not kept.
                 std::thread::sleep(Duration::from_millis(50 << broken.min(6)));
@@ -182,7 +184,7 @@ impl Pool {
         let seat = Seat(self);
         let mut worker = match idle {
             Some(idle) if !fresh => idle,
-            _ => (self.start)().map_err(Fault::Broken)?,
+            _ => (self.start)().map_err(|problem| Fault::Broken(0, problem))?,
         };
         work(&mut *worker)?;
         lock(&self.seats).idle.push(worker);

@@ -45,32 +45,34 @@ impl Worker for ProcessWorker {
     fn judge(&mut self, calls: &[&Call], answers: &mut Answers) -> Result<(), Fault> {
         let mut open: HashMap<u64, usize> = calls.iter().enumerate().map(|(place, call)| (call.id, place)).collect();
         if self.channel.has_more() {
-            return Err(Fault::Broken("a worker said something without being asked, or answered twice".into()));
+            let problem = "a worker said something without being asked, or answered twice";
+            return Err(Fault::Broken(0, problem.into()));
         }
         self.channel.send(calls.iter().map(|call| call.line.as_str()));
         let mut answered = vec![false; calls.len()];
         let mut at = 0;
         while !open.is_empty() {
+            let broken = |problem: String| Fault::Broken(at, problem);
             // Calls are worked on in order, so an answer is the start of the work on the next call.
             let deadline = Instant::now() + self.timeout * calls[at].count as u32;
             let line = self.channel.receive(deadline).map_err(|none| match none {
                 NoLine::Late => Fault::Died(Outcome::Timeout),
                 NoLine::Closed(_) => Fault::Died(Outcome::Crash),
-                NoLine::TooLong => Fault::Broken("a worker wrote a line of more than 1 MiB".into()),
+                NoLine::TooLong => broken("a worker wrote a line of more than 1 MiB".into()),
             })?;
-            let answer = Answer::parse(line).map_err(Fault::Broken)?;
-            let id = answer.id.ok_or_else(|| Fault::Broken("an answer without an `id`".into()))?;
-            let place = open.remove(&id).ok_or_else(|| {
-                let twice = calls.iter().any(|call| call.id == id);
-                let problem = if twice { "was answered twice" } else { "was answered but not asked" };
-                Fault::Broken(format!("call {id} {problem}"))
+            let answer = Answer::parse(line).map_err(broken)?;
+            let id = answer.id.ok_or_else(|| broken("an answer without an `id`".into()))?;
+            let place = open.remove(&id).ok_or_else(|| match calls.iter().position(|call| call.id == id) {
+                Some(place) => Fault::Broken(place, format!("call {id} was answered twice")),
+                None => broken(format!("call {id} was answered but not asked")),
             })?;
-            answers.push((place, calls[place].verdicts(answer).map_err(Fault::Broken)?));
+            let verdicts = calls[place].verdicts(answer).map_err(|problem| Fault::Broken(place, problem))?;
+            answers.push((place, verdicts));
             answered[place] = true;
             at += answered[at..].iter().take_while(|&&done| done).count();
         }
         match self.channel.has_more() {
-            true => Err(Fault::Broken("a worker answered more than it was asked".into())),
+            true => Err(Fault::Broken(calls.len() - 1, "a worker answered more than it was asked".into())),
             false => Ok(()),
         }
     }

@@ -32,9 +32,14 @@ fn note(name: &str) -> PathBuf {
 }
 
 fn judge(plugin: &Plugin, question: &str, completions: &[&str]) -> Result<Vec<Verdict>, VerifierError> {
-    let example =
-        Example { id: "row-7".into(), question: question.into(), answer: String::new(), info: Default::default() };
-    let batch: Vec<_> = completions.iter().map(|completion| Submission::new(&example, completion)).collect();
+    let example = |row| Example {
+        id: format!("row-{row}"),
+        question: question.into(),
+        answer: String::new(),
+        info: Default::default(),
+    };
+    let rows: Vec<_> = (0..completions.len()).map(example).collect();
+    let batch: Vec<_> = rows.iter().zip(completions).map(|(row, text)| Submission::new(row, text)).collect();
     plugin.verify_batch(&batch)
 }
 
@@ -101,8 +106,8 @@ fn a_worker_that_breaks_the_protocol_gives_no_reward_and_stops_the_run() {
         ("gives up", "the database is gone"),
     ] {
         let error = judge(&rogue(), "", &["is fine", fault, "is fine"]).unwrap_err();
-        let VerifierError::Infra { verifier, problem, .. } = &error else { panic!("{fault}: {error}") };
-        assert!(verifier == "rogue" && problem.contains(expected), "{fault}: {error}");
+        let VerifierError::Infra { verifier, id, problem } = &error else { panic!("{fault}: {error}") };
+        assert!(verifier == "rogue" && id == "row-1" && problem.contains(expected), "{fault}: {error}");
         assert!(problem.ends_with("(2 attempts)"), "{fault} is retried once: {error}");
     }
     // The second answer to the last call of a batch is found as well.
@@ -114,7 +119,7 @@ fn a_worker_that_breaks_the_protocol_gives_no_reward_and_stops_the_run() {
 fn a_worker_that_dies_over_everything_stops_the_run() {
     let plugin = rogue();
     let error = judge(&plugin, "", &["is fine", "exits", "exits", "exits", "exits"]).unwrap_err().to_string();
-    assert!(error.contains("3 completions in a row without a verdict") && error.contains("row-7"), "{error}");
+    assert!(error.contains("3 completions in a row without a verdict") && error.contains("row-3"), "{error}");
     let plugin = rogue();
     let verdicts = judge(&plugin, "", &["exits", "exits", "is fine", "exits", "exits", "is fine"]).unwrap();
     assert_eq!(verdicts.iter().filter(|verdict| verdict.passed()).count(), 2, "a verdict in between starts the count");

@@ -16,19 +16,23 @@ fn the_answers_of_reasoning_gym_score_one_on_its_own_tasks() {
         eprintln!("skipped: {python} has no package reasoning-gym (pip install reasoning-gym==0.1.25)");
         return;
     }
-    let listed = Command::new(&python).args([file, "1"]).output().unwrap();
+    // Workers have this hash seed, and some tasks are others under another.
+    let listed = Command::new(&python).args([file, "1"]).env("PYTHONHASHSEED", "0").output().unwrap();
     let rows: Vec<Example> = String::from_utf8(listed.stdout).unwrap().lines().filter_map(example).collect();
     let options = PythonOptions { python, ..PythonOptions::new(&format!("{file}:verify")) };
     let verifier = Plugin::new("reasoning_gym", &options).unwrap();
-    let judge = |completion: &dyn Fn(&Example) -> String| -> usize {
+    let passing = |completion: &dyn Fn(&Example) -> String| -> Vec<&str> {
         let completions: Vec<String> = rows.iter().map(completion).collect();
         let batch: Vec<_> = rows.iter().zip(&completions).map(|(row, text)| Submission::new(row, text)).collect();
-        verifier.verify_batch(&batch).unwrap().iter().filter(|verdict| verdict.passed()).count()
+        let verdicts = verifier.verify_batch(&batch).unwrap();
+        rows.iter().zip(verdicts).filter(|(_, verdict)| verdict.passed()).map(|(row, _)| row.id.as_str()).collect()
     };
-    let (right, wrong) = (judge(&|row| row.answer.clone()), judge(&|_| "no idea".into()));
-    eprintln!("{right} of {} tasks give their own answer 1; {wrong} give it to \"no idea\"", rows.len());
-    assert!(right >= 90, "only {right} of {} tasks give their own answer 1", rows.len());
-    assert!(wrong <= 2, "{wrong} tasks accept \"no idea\"");
+    let (right, wrong) = (passing(&|row| row.answer.clone()), passing(&|_| "no idea".into()));
+    let others: Vec<&str> = rows.iter().map(|row| row.id.as_str()).filter(|id| !right.contains(id)).collect();
+    eprintln!("{} of {} tasks give their own answer 1, all but {others:?}", right.len(), rows.len());
+    assert!(right.len() >= 90, "only {} of {} tasks give their own answer 1", right.len(), rows.len());
+    // This task compares whether two texts are empty.
+    assert_eq!(wrong, ["game_of_life_halting"], "tasks that accept \"no idea\"");
 }
 
 /// A row of the example's data set; tasks whose answer is no text are left out.
