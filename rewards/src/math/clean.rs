@@ -76,7 +76,7 @@ const SUPERSCRIPTS: &str = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 /// `text` in the spelling that the lexer reads.
 pub(crate) fn clean(text: &str) -> String {
     let text = strip(text);
-    let text = halve(text);
+    let text = halve(text).replace("{.}", ".");
     let mut out = String::with_capacity(text.len() + 16);
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -86,12 +86,18 @@ pub(crate) fn clean(text: &str) -> String {
                 chars.next();
                 out.push('$');
             }
-            '$' | '\u{200b}' | '\u{feff}' => out.push(' '),
+            '$' => out.push(' '),
+            _ if is_invisible(c) => out.push(' '),
             _ if c.is_ascii() => out.push(c),
             _ => push_sign(c, &mut chars, &mut out),
         }
     }
     out
+}
+
+/// Characters of no width, which only direct how others are set.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
 fn push_sign(c: char, rest: &mut std::iter::Peekable<std::str::Chars>, out: &mut String) {
@@ -128,10 +134,11 @@ fn strip(text: &str) -> &str {
     let mut text = text;
     loop {
         let before = text.len();
-        text = text.trim().trim_matches(['`', '"', '“', '”']).trim_end_matches([',', ';', '。']);
+        text = text.trim().trim_matches(['`', '"', '“', '”']);
+        // A thin space, `\,`, goes as a whole.
+        text = text.trim_end_matches([',', ';', '。']).trim_end_matches('\\');
         text = text.strip_prefix("**").and_then(|text| text.strip_suffix("**")).unwrap_or(text);
         text = text.strip_suffix('.').filter(|text| !text.ends_with('.')).unwrap_or(text);
-        text = text.strip_suffix("\\\\").unwrap_or(text);
         if text.len() == before {
             return text;
         }

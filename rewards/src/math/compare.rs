@@ -3,7 +3,7 @@
 use dashu_ratio::RBig;
 
 use super::exact;
-use super::expr::{Expr, Number};
+use super::expr::{Constant, Expr, Number};
 use super::fuel::Fuel;
 use super::poly::Fraction;
 use super::probe;
@@ -130,6 +130,8 @@ impl Comparison<'_> {
             // The sign may be left out of 28%, but 0.28% is not 0.28.
             (Some(Unit::Percent), None) => (!below_one(a) && self.scalars(a, b)) || self.scalars(&hundredth(a), b),
             (None, Some(Unit::Percent)) => (!below_one(b) && self.scalars(a, b)) || self.scalars(a, &hundredth(b)),
+            (Some(unit), None) if *unit == Unit::degree() => self.scalars(a, b) || self.scalars(&radians(a), b),
+            (None, Some(unit)) if *unit == Unit::degree() => self.scalars(a, b) || self.scalars(a, &radians(b)),
             _ => self.scalars(a, b),
         }
     }
@@ -181,6 +183,10 @@ fn unit(value: &Value) -> Option<&Unit> {
 
 fn below_one(expr: &Expr) -> bool {
     matches!(expr, Expr::Number(number) if number.value < RBig::ONE && number.value > -RBig::ONE)
+}
+
+fn radians(degrees: &Expr) -> Expr {
+    degrees.clone().times(Expr::Constant(Constant::Degree))
 }
 
 fn hundredth(expr: &Expr) -> Expr {

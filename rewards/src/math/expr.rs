@@ -154,17 +154,17 @@ impl Expr {
         names
     }
 
-    /// Every occurrence of the symbol `name` under another name.
-    pub(crate) fn renamed(&self, name: &str, to: &str) -> Self {
-        let each = |parts: &[Self]| parts.iter().map(|part| part.renamed(name, to)).collect();
+    /// With what `instead` has for a symbol in its place.
+    pub(crate) fn with_symbols(&self, instead: &impl Fn(&str) -> Option<Self>) -> Self {
+        let each = |parts: &[Self]| parts.iter().map(|part| part.with_symbols(instead)).collect();
         match self {
-            Self::Symbol(own) if own == name => Self::symbol(to),
-            Self::Number(_) | Self::Constant(_) | Self::Symbol(_) => self.clone(),
+            Self::Symbol(name) => instead(name).unwrap_or_else(|| self.clone()),
+            Self::Number(_) | Self::Constant(_) => self.clone(),
             Self::Sum(parts) => Self::Sum(each(parts)),
             Self::Product(parts) => Self::Product(each(parts)),
             Self::Call(function, parts) => Self::Call(function.clone(), each(parts)),
-            Self::Power(pair) => Self::power(pair.0.renamed(name, to), pair.1.renamed(name, to)),
-            Self::Root(pair) => Self::root(pair.0.renamed(name, to), pair.1.renamed(name, to)),
+            Self::Power(pair) => Self::power(pair.0.with_symbols(instead), pair.1.with_symbols(instead)),
+            Self::Root(pair) => Self::root(pair.0.with_symbols(instead), pair.1.with_symbols(instead)),
         }
     }
 }

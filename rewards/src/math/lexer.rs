@@ -121,7 +121,7 @@ impl<'a> Lexer<'a> {
         } else if name == "begin" || name == "end" {
             self.environment(name);
         } else if name == "mathbb" {
-            let content = self.braced();
+            let content = self.letter();
             self.push(if content == "R" { Token::Reals } else { Token::Symbol(content.into()) });
         } else if name == "partial" {
             self.push(Token::Symbol("partial".into()));
@@ -156,9 +156,21 @@ impl<'a> Lexer<'a> {
         taken.get(1..end).unwrap_or_default()
     }
 
+    /// The argument of `\mathbb`: a group, or one letter.
+    fn letter(&mut self) -> &'a str {
+        self.rest = self.rest.trim_start();
+        if self.rest.starts_with(|c: char| c.is_ascii_alphabetic()) { self.take(1) } else { self.braced() }
+    }
+
     /// Words in `\text{}`: a connective, a name of a function or constant, or text.
     fn text(&mut self, name: &str, content: &str) {
-        let mathematical = matches!(name, "mathrm" | "operatorname" | "operatorname*" | "rm" | "text");
+        let (first, rest) = content.split_once(' ').unwrap_or((content, ""));
+        if let Some(power) = token::magnitude(first) {
+            self.push(Token::Magnitude(power));
+            return self.text(name, rest);
+        }
+        let mathematical = matches!(name, "mathrm" | "operatorname" | "operatorname*" | "rm" | "text")
+            && !(self.behind_number() && Unit::is_word(content) && !name.starts_with("operatorname"));
         let token = match content {
             "" => return,
             "and" | ", and" | "and " => Token::And,
@@ -202,14 +214,12 @@ impl<'a> Lexer<'a> {
                 return self.push(token);
             }
         }
-        if let Some(token) = token::word(run) {
+        if let Some(token) = token::word(run).filter(|_| !self.is_unit(run)) {
             self.take(length);
             return self.push(token);
         }
         let lower = run.to_ascii_lowercase();
-        if Unit::is_word(run)
-            && matches!(self.out.last().map(|last| &last.token), Some(Token::Number(_) | Token::Close(_)))
-        {
+        if Unit::is_word(run) && self.behind_number() {
             let words = self.take(length).to_string();
             return self.push(if lower.starts_with("perc") || lower == "pct" {
                 Token::Percent
@@ -219,8 +229,8 @@ impl<'a> Lexer<'a> {
         }
         let shouting = run.bytes().all(|byte| byte.is_ascii_uppercase());
         if length >= 4 && !shouting {
-            let words = self.take(length).to_string();
-            return self.push(Token::Word(words));
+            let word = self.take(length);
+            return self.push(token::magnitude(word).map_or_else(|| Token::Word(word.into()), Token::Magnitude));
         }
         self.take(1);
         self.push(match &run[..1] {
@@ -237,6 +247,20 @@ impl<'a> Lexer<'a> {
                 _ => Token::Symbol(letter.into()),
             });
         }
+    }
+
+    /// Whether a number, or a bracket, has just ended.
+    fn behind_number(&self) -> bool {
+        matches!(
+            self.out.last().map(|last| &last.token),
+            Some(Token::Number(_) | Token::Close(_) | Token::Magnitude(_))
+        )
+    }
+
+    /// Whether a run that also names a function, `min` or `sec`, is a unit: it has a number before and no argument behind.
+    fn is_unit(&self, run: &str) -> bool {
+        let applied = |c: char| c.is_ascii_alphabetic() || "\\({^_".contains(c);
+        self.behind_number() && Unit::is_word(run) && !self.rest[run.len()..].trim_start().starts_with(applied)
     }
 
     fn sign(&mut self, c: char) {

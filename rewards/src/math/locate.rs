@@ -28,7 +28,8 @@ static STATED: LazyLock<Regex> = LazyLock::new(|| {
         r"\s*(%|\\%|percent|pct)?"
     ))
 });
-static HEDGE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b(?:or|either|maybe|perhaps)\b"));
+static HEDGE: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)\b(?:or|either|maybe|perhaps|but|unsure|not sure|guess|do(?: not|n.t) know)\b"));
 static SPECIAL: LazyLock<Regex> = LazyLock::new(|| pattern(r"<\|[a-zA-Z_]+\|>"));
 static CONNECTED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s*(?:,|,?\s*(?:and|or)\b|;)\s*$"));
 
@@ -56,7 +57,7 @@ pub(crate) fn unmarked(text: &str, fuel: &Fuel) -> Option<String> {
     }
     let introduced = PHRASE.find_iter(text).last().and_then(|phrase| after_phrase(&text[phrase.end()..], fuel));
     let short = || (text.len() <= MAX_WHOLE && !text.is_empty()).then(|| text.to_string());
-    introduced.or_else(|| last_stated(text)).or_else(short)
+    introduced.or_else(|| last_stated(text)).or_else(|| words_after_phrase(text)).or_else(short)
 }
 
 fn is_math(text: &str, fuel: &Fuel) -> bool {
@@ -71,6 +72,14 @@ fn after_phrase(rest: &str, fuel: &Fuel) -> Option<String> {
     let bare = bare.strip_prefix("is").unwrap_or(bare);
     let bare = bare.trim_matches(|c: char| c.is_whitespace() || ":*\"\\.".contains(c));
     if is_math(bare, fuel) { Some(bare.to_string()) } else { last_stated(sentence) }
+}
+
+/// The words that a phrase such as `the answer is` introduces, up to the end of their line.
+fn words_after_phrase(text: &str) -> Option<String> {
+    let phrase = PHRASE.find_iter(text).last()?;
+    let line = text[phrase.end()..].lines().next()?;
+    let line = line.trim_start_matches(|c: char| c.is_whitespace() || ":*=".contains(c));
+    (!line.is_empty() && line.len() <= MAX_WHOLE).then(|| line.to_string())
 }
 
 /// The last formula, or the last number that the last line states, whichever comes later.

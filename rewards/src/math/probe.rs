@@ -13,6 +13,8 @@ use super::real::{Long, Real};
 const POINTS: u64 = 24;
 /// Points at which both sides must be defined, and agree, for two functions to be equal.
 const ENOUGH: usize = 3;
+/// Largest number that a symbol stands for under a factorial: its value still is exact at any precision.
+const MAX_NATURAL: i64 = 12;
 /// Price of one node in doubles.
 const NODE: u64 = 8;
 
@@ -31,6 +33,9 @@ pub(crate) fn equal(a: &Expr, b: &Expr, fuel: &Fuel) -> bool {
         let points = [Point { index: 0, domain: Domain::Complex, fuel }];
         return !differ(a, b, &points[0]) && confirmed(a, b, &points);
     }
+    if counts(a) || counts(b) {
+        return equal_at_naturals(a, b, fuel);
+    }
     for domain in [Domain::Real, Domain::Complex] {
         let points: Vec<Point> = (0..POINTS).map(|index| Point { index, domain, fuel }).collect();
         let defined: Vec<Point> =
@@ -43,6 +48,34 @@ pub(crate) fn equal(a: &Expr, b: &Expr, fuel: &Fuel) -> bool {
         }
     }
     false
+}
+
+/// Whether an expression has factorials or binomials of symbols, which stand for natural numbers then.
+fn counts(expr: &Expr) -> bool {
+    let mut found = false;
+    expr.visit(&mut |part| {
+        let combinatorial = matches!(part, Expr::Call(Function::Factorial | Function::Binomial, _));
+        found |= combinatorial && !part.symbols().is_empty();
+    });
+    found
+}
+
+/// As [`equal`], at natural numbers.
+fn equal_at_naturals(a: &Expr, b: &Expr, fuel: &Fuel) -> bool {
+    let mut defined = 0;
+    for index in 0..POINTS {
+        let natural = |name: &str| Some(Expr::integer(1 + (hash(name, index) >> 8) as i64 % MAX_NATURAL));
+        let (a, b) = (a.with_symbols(&natural), b.with_symbols(&natural));
+        let equal = match (exact::value(&a, fuel), exact::value(&b, fuel)) {
+            (Some(a), Some(b)) => Some(a == b),
+            _ => constant::<Long>(&a, fuel).zip(constant::<Long>(&b, fuel)).map(|(a, b)| a.touches(&b)),
+        };
+        if equal == Some(false) {
+            return false;
+        }
+        defined += usize::from(equal.is_some());
+    }
+    defined >= 2 * ENOUGH
 }
 
 /// Whether doubles prove both sides different.

@@ -35,8 +35,10 @@ impl Comparison<'_> {
         if let (Some((name, symbol, body)), Some((other, other_symbol, other_body))) =
             (definition(left, right), definition(other_left, other_right))
         {
-            let body = body.renamed(symbol, ARGUMENT);
-            return name == other && self.scalars(&body, &other_body.renamed(other_symbol, ARGUMENT));
+            let renamed = |body: &Expr, from: &str| {
+                body.with_symbols(&|name: &str| (name == from).then(|| Expr::symbol(ARGUMENT)))
+            };
+            return name == other && self.scalars(&renamed(body, symbol), &renamed(other_body, other_symbol));
         }
         if self.same(left, other_left) && self.same(right, other_right) {
             return true;
@@ -116,6 +118,8 @@ impl Comparison<'_> {
     /// The answer is a relation and the reference is not: what the last right side says.
     pub(super) fn named_by_answer(&self, reference: &Value, chain: &Chain) -> bool {
         match (equation(chain), membership(chain)) {
+            // `5 = x` gives 5 as `x = 5` does.
+            (Some((left, Value::Scalar(Expr::Symbol(_)))), _) if is_constant(left) => self.same(reference, left),
             (Some((_, right)), _) => self.same(reference, right),
             (None, Some((_, set))) => self.same(reference, set),
             (None, None) => false,
@@ -148,6 +152,10 @@ fn definition<'a>(left: &'a Value, right: &'a Value) -> Option<(&'a str, &'a str
         },
         _ => None,
     }
+}
+
+fn is_constant(value: &Value) -> bool {
+    value.scalar().is_some_and(|expr| expr.symbols().is_empty())
 }
 
 /// Whether a left side only names what is asked for: symbols, words, ratios of them; no sum and no number.

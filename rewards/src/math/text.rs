@@ -5,11 +5,28 @@ use std::borrow::Cow;
 use super::token;
 
 /// Phrases of one meaning, in the form of [`plain`].
-const SYNONYMS: &[&[&str]] = &[
-    &["undefined", "dne", "doesnotexist", "notdefined"],
-    &["\\emptyset", "nosolution", "nosolutions", "norealsolution", "norealsolutions", "none"],
-    &["infinitelymany", "infinitelymanysolutions"],
-];
+const SYNONYMS: &[&[&str]] =
+    &[&["undefined", "dne", "doesnotexist", "notdefined"], &["infinitelymany", "infinitelymanysolutions"]];
+
+/// What words may stand for beside themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phrase {
+    Infinity,
+    /// The set of real numbers.
+    Reals,
+    /// The set of nothing, as the solutions of what has none.
+    Nothing,
+}
+
+/// What a text in the form of [`plain`] stands for.
+pub(crate) fn phrase(text: &str) -> Option<Phrase> {
+    Some(match text {
+        "infinity" => Phrase::Infinity,
+        "allreals" | "allrealnumbers" | "realnumbers" => Phrase::Reals,
+        "nosolution" | "nosolutions" | "norealsolution" | "norealsolutions" | "none" => Phrase::Nothing,
+        _ => return None,
+    })
+}
 
 /// `text` without commands for type, white space, brackets around one letter, and case.
 pub(crate) fn plain(text: &str) -> String {
@@ -25,6 +42,8 @@ pub(crate) fn plain(text: &str) -> String {
                 out.push('\\');
                 out.push_str(name);
             }
+        } else if c == '.' && !rest.starts_with(|next: char| next.is_ascii_digit()) {
+            // `a.m.` is `am`; only a decimal point means something.
         } else if !(c.is_whitespace() || matches!(c, '{' | '}' | '$' | '"' | '*' | '`' | '~')) {
             out.extend(c.to_lowercase());
         }

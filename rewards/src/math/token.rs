@@ -20,7 +20,11 @@ pub(crate) enum Token {
     Frac,
     Binomial,
     Choose,
+    /// `\over`: all that stands before it in its group, over all that stands behind it.
+    Stacked,
     Root,
+    /// A word such as `million`, as a power of ten.
+    Magnitude(i64),
     Plus,
     Minus,
     PlusMinus,
@@ -77,6 +81,7 @@ pub(crate) fn command(name: &str) -> Option<Token> {
         "frac" | "dfrac" | "tfrac" | "cfrac" => Token::Frac,
         "binom" | "dbinom" | "tbinom" => Token::Binomial,
         "choose" => Token::Choose,
+        "over" => Token::Stacked,
         "sqrt" => Token::Root,
         "pm" => Token::PlusMinus,
         "mp" => Token::MinusPlus,
@@ -193,6 +198,18 @@ pub(crate) fn word(run: &str) -> Option<Token> {
         "theta" | "alpha" | "beta" | "gamma" | "lambda" | "phi" | "mu" | "omega" | "delta" => Token::Symbol(run.into()),
         "Re" | "Im" | "inf " | "sup" | "det" => return None,
         _ => return function(run).map(Token::Function),
+    })
+}
+
+/// The power of ten that a word multiplies by.
+pub(crate) fn magnitude(word: &str) -> Option<i64> {
+    Some(match word {
+        "hundred" => 2,
+        "thousand" => 3,
+        "million" => 6,
+        "billion" => 9,
+        "trillion" => 12,
+        _ => return None,
     })
 }
 

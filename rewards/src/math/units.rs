@@ -70,6 +70,29 @@ const QUOTIENTS: &[(&str, &str)] =
 
 const PERCENT: &[&str] = &["percent", "pct", "percentage", "percents"];
 
+/// Words that change or doubt the number before them.
+const QUALIFIERS: &[&str] = &[
+    "or",
+    "not",
+    "no",
+    "never",
+    "is",
+    "isn't",
+    "wrong",
+    "incorrect",
+    "false",
+    "maybe",
+    "perhaps",
+    "but",
+    "except",
+    "if",
+    "unless",
+    "either",
+    "plus",
+    "minus",
+    "half",
+];
+
 /// The unit of a quantity.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Unit {
@@ -82,11 +105,16 @@ pub(crate) enum Unit {
 
 impl Unit {
     pub(crate) fn degree() -> Self {
-        Self::read("°")
+        Self::of("°")
     }
 
     pub(crate) fn dollar() -> Self {
-        Self::read("$")
+        Self::of("$")
+    }
+
+    /// A unit of the table.
+    fn of(name: &str) -> Self {
+        Self::product(name).unwrap_or_else(|| Self::Other(name.into()))
     }
 
     /// Whether `word` alone names a unit even outside `\text{}`.
@@ -96,18 +124,23 @@ impl Unit {
         word.len() > 1 && lower != "in" && (known || entry(&lower).is_some())
     }
 
-    /// The unit that `text` describes: `cm`, `square meters`, `m/s^2`, `km per hour`.
-    pub(crate) fn read(text: &str) -> Self {
+    /// The unit that `text` describes: `cm`, `square meters`, `m/s^2`, `km per hour`, `apples`. Words that say more about
+    /// the number than what it counts, as `or so` and `is wrong` do, are none.
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let lower = text.trim().trim_end_matches(['.', ',']).to_lowercase();
         if PERCENT.contains(&lower.as_str()) {
-            return Self::Percent;
+            return Some(Self::Percent);
         }
         let spelled = QUOTIENTS.iter().find(|(short, _)| *short == lower).map_or(lower.as_str(), |(_, long)| long);
-        Self::product(spelled).unwrap_or_else(|| Self::Other(singular(&lower)))
+        Self::product(spelled).or_else(|| counts_things(&lower).then(|| Self::Other(singular(&lower))))
     }
 
     fn product(text: &str) -> Option<Self> {
-        let spaced = text.replace('/', " per ").replace(['*', '·', '{', '}', '(', ')'], " ").replace("sq.", "square");
+        let spaced = text
+            .replace('/', " per ")
+            .replace(['{', '}'], "")
+            .replace(['*', '·', '(', ')'], " ")
+            .replace("sq.", "square");
         let (mut dimensions, mut factor, mut sign, mut power) = ([0; BASES], RBig::ONE, 1i8, 1i8);
         let mut found = false;
         for word in spaced.split_whitespace() {
@@ -136,6 +169,18 @@ impl Unit {
             _ => (self == other).then_some(RBig::ONE),
         }
     }
+}
+
+/// Whether a text can be the name of things, in words and powers of words.
+fn counts_things(text: &str) -> bool {
+    let sign = |c: char| c.is_alphabetic() || c.is_whitespace() || "-'./^".contains(c);
+    let mut before = ' ';
+    let letters = text.chars().all(|c| {
+        let exponent = c.is_ascii_digit() && "^-".contains(before);
+        before = c;
+        sign(c) || exponent
+    });
+    letters && !text.split_whitespace().any(|word| QUALIFIERS.contains(&word))
 }
 
 fn entry(name: &str) -> Option<&'static Entry> {

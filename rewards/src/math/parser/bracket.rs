@@ -12,9 +12,11 @@ const MAX_ENTRIES: usize = 400;
 impl Parser<'_> {
     /// What stands in a bracket that has just been opened.
     pub(super) fn bracketed(&mut self, open: Bracket) -> Option<Value> {
-        let outer = (std::mem::take(&mut self.bars), std::mem::replace(&mut self.builder, open == Bracket::Brace));
+        let outer = (self.bars, self.builder, self.inner);
+        let braces = open == Bracket::Brace;
+        (self.bars, self.builder, self.inner) = (0, braces, !braces);
         let value = self.inside(open);
-        (self.bars, self.builder) = outer;
+        (self.bars, self.builder, self.inner) = outer;
         value
     }
 
@@ -23,12 +25,7 @@ impl Parser<'_> {
             self.at += 1;
             return (open == Bracket::Brace).then(|| Value::Collection(Brackets::Set, Vec::new()));
         }
-        let content = self.list()?;
-        if open == Bracket::Group && self.take(&Token::Choose) {
-            let (Value::Scalar(n), Value::Scalar(k)) = (content, self.list()?) else { return None };
-            self.expect(&Token::Close(Bracket::Group))?;
-            return Some(Value::Scalar(Expr::Call(Function::Binomial, vec![n, k])));
-        }
+        let content = self.group()?;
         if open == Bracket::Brace && (self.take(&Token::Mid) || self.take(&Token::Bar) || self.take(&Token::Colon)) {
             let condition = self.list()?;
             self.expect(&Token::Close(Bracket::Brace))?;

@@ -12,7 +12,7 @@ mod bracket;
 mod call;
 mod scalar;
 
-use super::expr::{Constant, Expr};
+use super::expr::{Constant, Expr, Function};
 use super::fuel::Fuel;
 use super::lexer::{self, Commas, Lexeme};
 use super::region::{self, Region};
@@ -27,9 +27,18 @@ const MAX_DEPTH: usize = 48;
 pub(crate) fn parse(text: &str, commas: Commas, fuel: &Fuel) -> Option<Value> {
     let lexemes = lexer::lex(text, commas)?;
     fuel.spend(lexemes.len() as u64)?;
-    let mut parser =
-        Parser { lexemes: &lexemes, at: 0, depth: 0, bars: 0, builder: false, sign: None, signed: false, fuel };
-    let value = parser.list()?;
+    let mut parser = Parser {
+        lexemes: &lexemes,
+        at: 0,
+        depth: 0,
+        bars: 0,
+        builder: false,
+        inner: false,
+        sign: None,
+        signed: false,
+        fuel,
+    };
+    let value = parser.group()?;
     (parser.at == lexemes.len()).then_some(value)
 }
 
@@ -41,6 +50,8 @@ struct Parser<'a> {
     bars: usize,
     /// Inside `\{x | ...\}`, where a bar behind an element starts the condition.
     builder: bool,
+    /// Inside any other bracket, where `±` is part of what stands around it.
+    inner: bool,
     /// What `±` stands for now.
     sign: Option<bool>,
     /// Whether a `±` was read.
@@ -91,6 +102,20 @@ impl<'a> Parser<'a> {
         value
     }
 
+    /// A list, or two of them on either side of `\over` or `\choose`.
+    fn group(&mut self) -> Option<Value> {
+        let content = self.list()?;
+        let binomial = self.take(&Token::Choose);
+        if !binomial && !self.take(&Token::Stacked) {
+            return Some(content);
+        }
+        let (Value::Scalar(above), Value::Scalar(below)) = (content, self.list()?) else { return None };
+        Some(Value::Scalar(match binomial {
+            true => Expr::Call(Function::Binomial, vec![above, below]),
+            false => above.over(below),
+        }))
+    }
+
     fn list(&mut self) -> Option<Value> {
         let mut items = Vec::new();
         let mut brackets = Brackets::List;
@@ -118,6 +143,10 @@ impl<'a> Parser<'a> {
 
     /// One chain, or two where it holds `±`.
     fn item(&mut self, items: &mut Vec<Value>, brackets: &mut Brackets) -> Option<()> {
+        if self.inner {
+            items.push(self.chain()?);
+            return Some(());
+        }
         let (start, outer) = (self.at, (self.sign, self.signed));
         (self.sign, self.signed) = (Some(true), false);
         items.push(self.chain()?);
@@ -139,16 +168,26 @@ impl<'a> Parser<'a> {
             relations.push(*relation);
             terms.push(self.element()?);
         }
-        self.modulus();
+        if let (Some(modulus), Some(Value::Scalar(expr))) = (self.modulus(), terms.last()) {
+            let number = Value::Quantity(expr.clone(), modulus);
+            terms.pop();
+            terms.push(number);
+        }
         if relations.is_empty() { terms.pop() } else { Some(Value::Relation(Chain { terms, relations })) }
     }
 
-    /// Skips `\pmod{7}` and `(mod 7)` behind an answer.
-    fn modulus(&mut self) {
+    /// `\pmod{7}` and `(mod 7)` behind a number, as its unit.
+    fn modulus(&mut self) -> Option<Unit> {
         let bracketed = self.peek() == Some(&Token::Open(Bracket::Round)) && self.peek_at(1) == Some(&Token::Modulus);
-        if bracketed || self.peek() == Some(&Token::Modulus) {
-            while !matches!(self.peek(), None | Some(Token::Comma | Token::And | Token::Or)) {
-                self.at += 1;
+        if !bracketed && self.peek() != Some(&Token::Modulus) {
+            return None;
+        }
+        self.at += 1 + usize::from(bracketed);
+        let mut name = String::from("mod ");
+        loop {
+            name.push_str(&self.spelled()?);
+            if !bracketed || self.take(&Token::Close(Bracket::Round)) {
+                return Some(Unit::Other(name));
             }
         }
     }
@@ -201,7 +240,7 @@ impl<'a> Parser<'a> {
             Token::Text(_) | Token::Word(_) => {}
             _ => return None,
         }
-        let mut text = String::new();
+        let (start, mut text) = (self.at, String::new());
         loop {
             match (self.peek(), self.peek_at(1)) {
                 (Some(Token::Text(word) | Token::Word(word)), _) => {
@@ -220,7 +259,12 @@ impl<'a> Parser<'a> {
             }
             self.at += 1;
         }
-        Some(Unit::read(&text))
+        let unit = Unit::read(&text);
+        if unit.is_none() {
+            // What is not read keeps the whole from being read.
+            self.at = start;
+        }
+        unit
     }
 
     fn region(&mut self) -> Option<Value> {

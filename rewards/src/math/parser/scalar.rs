@@ -1,6 +1,8 @@
 //! Arithmetic: sums, products with and without sign, powers, and what they are made of.
 
 use super::super::expr::{Constant, Expr, Function, Number};
+use super::super::region::Region;
+use super::super::text::{self, Phrase};
 use super::super::token::{Bracket, Token};
 use super::super::units::Unit;
 use super::super::value::{Brackets, Value};
@@ -99,12 +101,15 @@ impl Parser<'_> {
             | Token::Binomial
             | Token::Root
             | Token::Accent(_)
+            | Token::Magnitude(_)
             | Token::Begin => true,
             Token::Open(Bracket::Round) => self.peek_at(1) != Some(&Token::Modulus),
             Token::Open(bracket) => !matches!(bracket, Bracket::Brace | Bracket::Angle),
             Token::Bar => self.bars == 0 && !self.builder,
-            // Two numbers side by side are no product, but `2 3^x` after a bracket may be.
-            Token::Number(_) => self.at > 0 && matches!(self.lexemes[self.at - 1].token, Token::Close(_)),
+            // Two numbers side by side are no product, but `(2)3^x` and `3!7!` are.
+            Token::Number(_) => {
+                self.at > 0 && matches!(self.lexemes[self.at - 1].token, Token::Close(_) | Token::Factorial)
+            }
             _ => false,
         }
     }
@@ -218,10 +223,11 @@ impl Parser<'_> {
                 self.expect(&Token::Bar)?;
                 Expr::Call(Function::Abs, vec![inside.scalar()?.clone()])
             }
+            Token::Magnitude(power) => Expr::power(Expr::integer(10), Expr::integer(*power)),
             Token::Digits(digits) => return self.in_base(digits),
             Token::Text(_) | Token::Word(_) => return Some(self.words(token)),
             Token::Empty => return Some(Value::Collection(Brackets::Set, Vec::new())),
-            Token::Reals => return Some(Value::Region(super::super::region::Region::all())),
+            Token::Reals => return Some(Value::Region(Region::all())),
             Token::Open(bracket) => return self.bracketed(*bracket),
             Token::Close(Bracket::Square) => return self.french_interval(),
             Token::Begin => return self.matrix(),
@@ -238,7 +244,12 @@ impl Parser<'_> {
             next = self.peek().filter(|token| matches!(token, Token::Text(_) | Token::Word(_)));
             self.at += usize::from(next.is_some());
         }
-        Value::Text(text)
+        match text::phrase(&text::plain(&text)) {
+            Some(Phrase::Infinity) => Value::Scalar(Expr::Constant(Constant::Infinity)),
+            Some(Phrase::Reals) => Value::Region(Region::all()),
+            Some(Phrase::Nothing) => Value::Collection(Brackets::Set, Vec::new()),
+            None => Value::Text(text),
+        }
     }
 
     /// A symbol with its primes and index; applied, if it is a function's.
@@ -264,7 +275,7 @@ impl Parser<'_> {
     }
 
     /// The next group or token as part of a name.
-    fn spelled(&mut self) -> Option<String> {
+    pub(super) fn spelled(&mut self) -> Option<String> {
         let mut name = String::new();
         if !self.take(&Token::Open(Bracket::Group)) {
             return Some(spell(self.next()?));
