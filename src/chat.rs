@@ -160,7 +160,7 @@ fn special_tokens(config: &serde_json::Map<String, Json>) -> BTreeMap<String, Va
 fn explain(error: Error) -> anyhow::Error {
     let line = error.line().map_or(String::new(), |line| format!(", line {line}"));
     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    anyhow!("the chat template{line}: {detail}")
+    anyhow!("the chat template{line}: {}", detail.lines().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ impl Trainer {
     pub fn new(config: TrainConfig, policy: Policy, scorer: Scorer) -> Result<Self> {
         config.validate()?;
         let grpo = config.grpo.resolve(config.rollout.max_new_tokens)?;
-        let prompts = PromptSource::open(&config.sources()?, policy.tokenizer.clone(), config.seed)?;
+        let (tokenizer, companions) = (policy.tokenizer.clone(), &policy.companions);
+        let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed)?;
         prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
         let optimizer = AdamW::new(config.optim.adamw(), policy.weights.values.len());
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone());

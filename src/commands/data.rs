@@ -7,7 +7,7 @@ use reckon_datasets::{Dataset, Example};
 use reckon_rewards::{Registry, Rubric};
 use tokenizers::Tokenizer;
 
-use super::{load_tokenizer, scorer, train_config};
+use super::{open_prompts, scorer, train_config};
 use crate::config::TrainConfig;
 use crate::prompt::{PromptSource, Source};
 use crate::rollout::Prompt;
@@ -52,8 +52,7 @@ struct RunArgs {
 impl RunArgs {
     fn open(&self) -> Result<(TrainConfig, PromptSource, Tokenizer)> {
         let config = train_config(self.config.as_deref(), &self.sets)?;
-        let tokenizer = load_tokenizer(&config.model.path)?;
-        let prompts = PromptSource::open(&config.sources()?, tokenizer.clone(), config.seed)?;
+        let (tokenizer, prompts) = open_prompts(&config)?;
         Ok((config, prompts, tokenizer))
     }
 }

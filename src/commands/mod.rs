@@ -22,14 +22,15 @@ mod verify;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, Subcommand};
 use reckon_rewards::{Registry, Rubric};
 use tokenizers::Tokenizer;
 
 use crate::config::TrainConfig;
-use crate::model::ModelConfig;
 use crate::model::folder::{ModelFolder, read_config};
+use crate::model::{Companions, ModelConfig};
+use crate::prompt::PromptSource;
 use crate::score::Scorer;
 use crate::strict;
 
@@ -144,14 +145,22 @@ fn load_shape(path: &str) -> Result<ModelConfig> {
     read_config(read_text(&Path::new(path).join("config.json"))?.as_bytes())
 }
 
-/// The tokenizer of a model, without its weights.
-fn load_tokenizer(path: &str) -> Result<Tokenizer> {
-    if path == builtin::MODEL {
-        return Ok(builtin::model()?.tokenizer);
-    }
-    let file = Path::new(path).join("tokenizer.json");
-    let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    Tokenizer::from_bytes(bytes).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))
+/// The files beside a model's weights.
+fn load_companions(path: &str) -> Result<Companions> {
+    if path == builtin::MODEL { Ok(Companions::default()) } else { Companions::read(Path::new(path)) }
+}
+
+/// The tokenizer of a run's model and the run's prompts, without the weights.
+fn open_prompts(config: &TrainConfig) -> Result<(Tokenizer, PromptSource)> {
+    let path = &config.model.path;
+    let companions = load_companions(path)?;
+    let tokenizer = match companions.file("tokenizer.json") {
+        Some(bytes) => Tokenizer::from_bytes(bytes).map_err(|e| anyhow!("{path}/tokenizer.json: {e}"))?,
+        None if path == builtin::MODEL => builtin::model()?.tokenizer,
+        None => bail!("there is no tokenizer.json in {path}"),
+    };
+    let prompts = PromptSource::open(&config.sources()?, tokenizer.clone(), &companions, config.seed)?;
+    Ok((tokenizer, prompts))
 }
 
 /// A rubric for each source of the run's data.

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::memory::{self, gib};
-use super::{config_text, load_shape, load_tokenizer};
+use super::{config_text, load_shape, open_prompts};
 use crate::config::TrainConfig;
 use crate::model::ModelConfig;
 use crate::plan::{Device, Free, Job, Plan, Sizes, fit};
-use crate::prompt::PromptSource;
 use crate::strict;
 use crate::train::Trainer;
 
@@ -44,7 +43,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     let prompt = match args.prompt_tokens {
         Some(tokens) => tokens,
-        None => PromptSource::open(&config.sources()?, load_tokenizer(&config.model.path)?, config.seed)?.longest()?,
+        None => open_prompts(&config)?.1.longest()?,
     };
     let (sizes, job) = (Sizes::of(&shape)?, job(&config, &shape, args.device, prompt)?);
     let given = Given::new(&text, &args.sets)?;

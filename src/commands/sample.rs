@@ -8,15 +8,16 @@ use anyhow::{Result, ensure};
 use reckon_datasets::Example;
 
 use super::{builtin, load_model, read_text};
+use crate::config::PromptConfig;
 use crate::parallel::{default_threads, lock};
 use crate::policy::Policy;
-use crate::prompt::encode_prompt;
+use crate::prompt::Template;
 use crate::rollout::{Prompt, SampleKey, Sampling};
 
 /// Arguments of `reckon sample`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Prompts, taken as they are.
+    /// Prompts, taken as they are unless `--chat` is given.
     prompts: Vec<String>,
     /// A file with a prompt a line.
     #[arg(long)]
@@ -24,6 +25,9 @@ pub(super) struct Args {
     /// Model folder; the embedded base model without it.
     #[arg(long, default_value = builtin::MODEL)]
     model: String,
+    /// Put each prompt into the model's chat template, as what the user says.
+    #[arg(long)]
+    chat: bool,
     /// Completions a prompt.
     #[arg(long, default_value_t = 1)]
     samples: usize,
@@ -60,10 +64,15 @@ pub(super) fn run(args: Args) -> Result<()> {
     }
     ensure!(!texts.is_empty(), "no prompt: give one on the command line, or a file with --file");
     let model = load_model(&args.model)?;
+    let named = if args.chat { "chat" } else { "plain" };
+    let template = PromptConfig { template: Some(named.into()), ..PromptConfig::default() };
+    let template = Template::new(&template, &model.companions)?;
     let room = model.config.max_position_embeddings.saturating_sub(args.max_new_tokens);
     let mut prompts = Vec::new();
     for (index, text) in texts.iter().enumerate() {
-        let tokens = encode_prompt(&model.tokenizer, text)?;
+        let example =
+            Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
+        let tokens = template.encode(&model.tokenizer, &template.render(&example)?)?;
         ensure!(!tokens.is_empty(), "prompt {} is empty", index + 1);
         ensure!(
             tokens.len() <= room,
@@ -71,8 +80,6 @@ pub(super) fn run(args: Args) -> Result<()> {
             index + 1,
             tokens.len()
         );
-        let example =
-            Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
         prompts.push(Prompt::new(Arc::new(example), index as u64, tokens));
     }
     let sampling = Sampling {

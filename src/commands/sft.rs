@@ -12,7 +12,7 @@ use crate::model::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
 use crate::policy::Policy;
 use crate::progress::Progress;
-use crate::prompt::{Template, encode_completion, encode_prompt};
+use crate::prompt::{Template, encode_completion};
 use crate::sft::{Lesson, SftTrainer};
 use crate::strict;
 
@@ -32,8 +32,8 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<()> {
     let config: SftConfig = strict::load(&read_text(&args.config)?, &args.config.display().to_string(), &args.sets)?;
     let lessons = Lessons::open(&config)?;
-    let template = Template::new(&config.prompt)?;
     let folder = start(&config.model, config.seed)?;
+    let template = Template::new(&config.prompt, &folder.companions)?;
     let eos = folder.config.eos_token_id.first().copied();
     let tokenizer = folder.tokenizer.clone();
     let mut trainer = SftTrainer::new(&config, Policy::new(folder, config.compute.recompute, config.compute.threads()));
@@ -44,7 +44,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         while tokens < config.tokens_per_step {
             let (example, completion) = lessons.get(next);
             next += 1;
-            let mut lesson = encode_prompt(&tokenizer, &template.render(&example)?)?;
+            let mut lesson = template.encode(&tokenizer, &template.render(&example)?)?;
             let learnt_from = if config.learn == Learn::All { 1 } else { lesson.len() };
             lesson.extend(encode_completion(&tokenizer, &completion)?);
             lesson.extend(eos);

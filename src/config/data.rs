@@ -137,18 +137,23 @@ fn one() -> f64 {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptConfig {
-    /// `r1`, `tinyzero`, `qwen-math` or `plain`, or a text of one's own with `{question}`.
+    /// `chat` for the model's own chat template, `r1`, `tinyzero`, `qwen-math` or `plain`, or a text of one's own with
+    /// `{question}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// What the user says, which then stands for `{question}` in the template: `{question}` itself when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Stands for `{system}` in the template.
+    /// Stands for `{system}` in the template; in a chat, what the system says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// The start of the completion, put after the prompt; verifiers read it as the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefill: Option<String>,
+    /// What a chat template is told beside the conversation, such as `{ enable_thinking = false }`. A template that
+    /// prints today's date makes other prompts tomorrow: Llama 3's takes `date_string` instead.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, serde_json::Value>,
 }
 
 /// A source with what the run gives it.

@@ -38,7 +38,8 @@ pub struct Companions {
 }
 
 impl Companions {
-    fn read(folder: &Path) -> Result<Self> {
+    /// Reads those that a folder holds.
+    pub fn read(folder: &Path) -> Result<Self> {
         let mut files = Vec::new();
         for name in COMPANIONS.iter().filter(|name| folder.join(name).exists()) {
             let content = fs::read(folder.join(name)).with_context(|| format!("cannot read {name}"))?;

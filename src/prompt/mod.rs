@@ -1,5 +1,6 @@
 //! Examples to prompts: sources, templates, tokens, and an order that depends on the seed and a count alone.
 
+mod chat;
 mod source;
 mod template;
 
@@ -14,6 +15,7 @@ pub use source::Source;
 pub use template::Template;
 
 use crate::config::SourceView;
+use crate::model::Companions;
 use crate::rollout::Prompt;
 
 /// Held-out prompts are numbered from here, so that their random numbers are not those of training prompts.
@@ -28,10 +30,10 @@ pub struct PromptSource {
 }
 
 impl PromptSource {
-    /// Opens the data of a run.
-    pub fn open(views: &[SourceView], tokenizer: Tokenizer, seed: u64) -> Result<Self> {
-        let sources: Vec<Source> =
-            views.iter().enumerate().map(|(i, view)| Source::open(view, i, seed)).collect::<Result<_>>()?;
+    /// Opens the data of a run for a model with this tokenizer and these files beside it.
+    pub fn open(views: &[SourceView], tokenizer: Tokenizer, companions: &Companions, seed: u64) -> Result<Self> {
+        let open = |(i, view)| Source::open(view, i, companions, seed);
+        let sources: Vec<Source> = views.iter().enumerate().map(open).collect::<Result<_>>()?;
         let mut names = HashSet::new();
         for source in &sources {
             ensure!(names.insert(&source.name), "two data sources are called \"{}\": rename one", source.name);
@@ -115,15 +117,18 @@ impl PromptSource {
     pub fn prompt(&self, source: usize, example: reckon_datasets::Example, index: u64) -> Result<Prompt> {
         let template = &self.sources[source].template;
         let text = template.render(&example)? + template.prefill();
-        let tokens = encode_prompt(&self.tokenizer, &text)?;
+        let tokens = template.encode(&self.tokenizer, &text)?;
         ensure!(!tokens.is_empty(), "example {} gives an empty prompt", example.id);
         Ok(Prompt { source, prefill: template.prefill().into(), ..Prompt::new(Arc::new(example), index, tokens) })
     }
 }
 
-/// A prompt to tokens, with the beginning that the tokenizer puts before every text, such as Llama's.
-pub fn encode_prompt(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    tokens(tokenizer, text, true)
+impl Template {
+    /// A rendered prompt to tokens, with the beginning that the tokenizer puts before every text, such as Llama's, where
+    /// the template has not written it.
+    pub fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+        tokens(tokenizer, text, !self.is_whole())
+    }
 }
 
 /// A completion to tokens, nothing added.

@@ -5,6 +5,7 @@ use reckon_datasets::{Dataset, FileRows, Generated, Purpose, Split, Task};
 
 use super::template::Template;
 use crate::config::{DataConfig, FileConfig, HeldOut, SourceView};
+use crate::model::Companions;
 
 /// A source of a run.
 pub struct Source {
@@ -25,12 +26,12 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens source number `index`. Files are read; generated problems are made when asked for.
-    pub fn open(view: &SourceView, index: usize, seed: u64) -> Result<Self> {
+    /// Opens source number `index` for a model with these `companions`. Files are read; generated problems are made when asked for.
+    pub fn open(view: &SourceView, index: usize, companions: &Companions, seed: u64) -> Result<Self> {
         let kind = kind(view.from);
         let name = view.name.map_or_else(|| format!("{kind}-{index}"), str::to_owned);
         let rows = open(view.from, seed).map_err(|e| anyhow!("data source \"{name}\": {e:#}"))?;
-        let template = Template::new(view.prompt)?;
+        let template = Template::new(view.prompt, companions)?;
         let Rows { train, held_out, shape, shuffled } = rows;
         Ok(Self { name, shape, weight: view.weight, train, held_out, shuffled, template })
     }

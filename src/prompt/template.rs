@@ -1,10 +1,13 @@
-//! From an example to the text of a prompt: the named templates, and those of a config. Tokens are left to the caller.
+//! From an example to the text of a prompt: the named templates, those of a config, and the model's own for chats.
+//! Tokens are left to the caller.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use reckon_datasets::Example;
 use serde_json::Value;
 
+use super::chat::Chat;
 use crate::config::PromptConfig;
+use crate::model::Companions;
 
 /// A template that goes by a name: frame, the user's words, and the start of the completion.
 struct Named {
@@ -51,10 +54,22 @@ const NAMED: [Named; 4] = [
     },
 ];
 
+/// What stands around the user's words.
+#[derive(Debug)]
+enum Frame {
+    /// A text with `{question}`.
+    Text(String),
+    /// The model's chat template.
+    Chat(Box<Chat>),
+}
+
+/// The name of a model's own template.
+const CHAT: &str = "chat";
+
 /// What turns examples into prompts.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Template {
-    frame: String,
+    frame: Frame,
     user: String,
     system: Option<String>,
     /// Of a named template, where neither config nor example has one.
@@ -63,30 +78,36 @@ pub struct Template {
 }
 
 impl Template {
-    /// The template that a config describes; refuses one that would lose what it is given.
-    pub fn new(config: &PromptConfig) -> Result<Self> {
+    /// The template that a config describes; refuses one that would lose what it is given. A chat template is looked
+    /// for in the model's `companions`.
+    pub fn new(config: &PromptConfig, companions: &Companions) -> Result<Self> {
         let wanted = config.template.as_deref().unwrap_or("plain");
         let named = NAMED.iter().find(|named| named.name == wanted);
         let frame = match named {
-            Some(named) => named.frame,
-            None if wanted.contains("{question}") => wanted,
+            _ if wanted == CHAT => Frame::Chat(Box::new(Chat::new(config, companions)?)),
+            Some(named) => Frame::Text(named.frame.to_owned()),
+            None if wanted.contains("{question}") => Frame::Text(wanted.to_owned()),
             None => {
                 let names: Vec<&str> = NAMED.iter().map(|named| named.name).collect();
                 bail!(
-                    "prompt.template = \"{wanted}\" is neither one of {} nor a text with {{question}} in it",
+                    "prompt.template = \"{wanted}\" is neither {CHAT}, one of {} nor a text with {{question}} in it",
                     names.join(", ")
                 )
             }
         };
-        ensure!(
-            config.system.is_none() || frame.contains("{system}"),
-            "prompt.system is set, but template \"{wanted}\" has no place for it: put {{system}} into a template of your own"
-        );
+        if let Frame::Text(frame) = &frame {
+            ensure!(
+                config.system.is_none() || frame.contains("{system}"),
+                "prompt.system is set, but template \"{wanted}\" has no place for it: put {{system}} into a template of \
+                 your own"
+            );
+            ensure!(config.variables.is_empty(), "prompt.variables are read by prompt.template = \"{CHAT}\" alone");
+        }
         let or_default = |given: &Option<String>, default: fn(&Named) -> &'static str, other: &'static str| {
             given.clone().unwrap_or_else(|| named.map_or(other, default).to_owned())
         };
         Ok(Self {
-            frame: frame.to_owned(),
+            frame,
             user: or_default(&config.user, |named| named.user, "{question}"),
             system: config.system.clone(),
             default_system: named.map_or("", |named| named.system),
@@ -99,8 +120,27 @@ impl Template {
         &self.prefill
     }
 
+    /// Whether the text has all that a model wants to read: a chat template writes the tokenizer's beginning itself.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.frame, Frame::Chat(_))
+    }
+
     /// The prompt of an example, without the prefilled start.
     pub fn render(&self, example: &Example) -> Result<String> {
+        let user = fill(&self.user, &example.id, &|name| match name {
+            "question" => Some(example.question.clone()),
+            "answer" => None,
+            _ => example.info.get(name).map(shown),
+        })?;
+        match &self.frame {
+            Frame::Text(frame) => self.render_text(frame, example, &user),
+            Frame::Chat(chat) => {
+                chat.render(example, user).with_context(|| format!("the prompt of example {}", example.id))
+            }
+        }
+    }
+
+    fn render_text(&self, frame: &str, example: &Example, user: &str) -> Result<String> {
         let messages = example.info.get("messages").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let told = match messages {
             [first, _] if first["role"] == "system" => first["content"].as_str(),
@@ -112,13 +152,8 @@ impl Template {
             ),
         };
         let system = self.system.as_deref().or(told).unwrap_or(self.default_system);
-        let user = fill(&self.user, &example.id, &|name| match name {
-            "question" => Some(example.question.clone()),
-            "answer" => None,
-            _ => example.info.get(name).map(shown),
-        })?;
-        fill(&self.frame, &example.id, &|name| match name {
-            "question" => Some(user.clone()),
+        fill(frame, &example.id, &|name| match name {
+            "question" => Some(user.to_owned()),
             "system" => Some(system.to_owned()),
             "answer" => None,
             _ => example.info.get(name).map(shown),
@@ -182,7 +217,7 @@ mod tests {
     }
 
     fn render(config: &PromptConfig, info: Value) -> Result<String> {
-        Template::new(config)?.render(&example(info))
+        Template::new(config, &Companions::default())?.render(&example(info))
     }
 
     #[test]
@@ -204,7 +239,7 @@ mod tests {
         ] {
             let text = render(&config(name), numbers.clone()).unwrap();
             assert!(parts.iter().all(|part| text.contains(part)), "{name}: {text}");
-            assert_eq!(Template::new(&config(name)).unwrap().prefill(), prefill);
+            assert_eq!(Template::new(&config(name), &Companions::default()).unwrap().prefill(), prefill);
         }
     }
 
@@ -235,7 +270,7 @@ mod tests {
         let system = PromptConfig { system: Some("x".into()), ..config("r1") };
         let answer = PromptConfig { user: Some("{answer}".into()), ..config("r1") };
         for (config, info, expected) in [
-            (config("r2"), json!({}), "\"r2\" is neither one of plain, r1, tinyzero, qwen-math nor a text"),
+            (config("r2"), json!({}), "\"r2\" is neither chat, one of plain, r1, tinyzero, qwen-math nor a text"),
             (system, json!({}), "has no place for it"),
             (config("{question}{levle}"), json!({"level": 1}), "names {levle}, which example e does not have"),
             (config("plain"), long, "conversation of 3 messages"),

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 /// Every command works, and complains clearly.
+mod chat;
 mod commands;
 /// Data mixtures, wrong data, and looking at data.
 mod data;

@@ -37,7 +37,7 @@ fn tokenizer() -> Value {
 }
 
 /// Writes a random model of Qwen2's shape.
-fn write_model(folder: &Path) {
+pub(crate) fn write_model(folder: &Path) {
     let config = json!({
         "architectures": ["Qwen2ForCausalLM"], "vocab_size": 259, "hidden_size": 32, "intermediate_size": 48,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail, ensure};
 use reckon_rewards::{Audit, Check, Registry, Rubric, Scope};
 
-use super::super::train_config;
+use super::super::{load_companions, train_config};
 use crate::config::AuditConfig;
 use crate::prompt::Source;
 
@@ -35,9 +35,9 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let config = train_config(args.config.as_deref(), &args.sets)?;
     let mut failed = BTreeSet::new();
-    let views = config.sources()?;
+    let (views, companions) = (config.sources()?, load_companions(&config.model.path)?);
     for (index, view) in views.iter().enumerate() {
-        let source = Source::open(view, index, config.seed)?;
+        let source = Source::open(view, index, &companions, config.seed)?;
         if views.len() > 1 && !args.json {
             println!("data source {:?}", source.name);
         }

@@ -1,0 +1,97 @@
+//! Prompts as a model's own chat template writes them: the example's conversation, the user's words last, and the
+//! beginning of the assistant's turn.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use minijinja::value::Value;
+use reckon_datasets::Example;
+
+use crate::chat::{ChatTemplate, Conversation, Message};
+use crate::config::PromptConfig;
+use crate::model::Companions;
+
+/// A chat template with what a config tells it.
+#[derive(Debug)]
+pub(super) struct Chat {
+    template: ChatTemplate,
+    system: Option<String>,
+    variables: BTreeMap<String, Value>,
+}
+
+impl Chat {
+    /// The template of the model with these files.
+    pub(super) fn new(config: &PromptConfig, companions: &Companions) -> Result<Self> {
+        let template = ChatTemplate::of(companions)?.context(
+            "prompt.template = \"chat\", but the model has no chat template (chat_template.jinja, or one in \
+             tokenizer_config.json): take plain or a text of your own",
+        )?;
+        let variables = config.variables.iter().map(|(name, value)| (name.clone(), Value::from_serialize(value)));
+        Ok(Self { template, system: config.system.clone(), variables: variables.collect() })
+    }
+
+    /// The conversation of an example, in which the user says `user` last. The column `tools` describes functions.
+    pub(super) fn render(&self, example: &Example, user: String) -> Result<String> {
+        let mut messages: Vec<Message> = match example.info.get("messages") {
+            Some(messages) => serde_json::from_value(messages.clone()).context("column \"messages\"")?,
+            None => Vec::new(),
+        };
+        messages.pop_if(|last| last.role == "user");
+        messages.push(Message::new("user", &user));
+        if let Some(system) = &self.system {
+            let told = usize::from(messages[0].role == "system");
+            messages.splice(..told, [Message::new("system", system)]);
+        }
+        self.template.render(&Conversation {
+            messages,
+            tools: example.info.get("tools").filter(|tools| tools.is_array()).map(Value::from_serialize),
+            add_generation_prompt: true,
+            variables: self.variables.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}\
+        {%- if loud is defined and loud %}!{% endif %}{{ tools | length if tools else '' }}\
+        {%- if add_generation_prompt %}<assistant>{% endif %}";
+
+    fn render(template: &str, config: PromptConfig, info: serde_json::Value) -> Result<String> {
+        let tokens = json!({ "bos_token": "<s>", "chat_template": template }).to_string();
+        let files = vec![("tokenizer_config.json".to_owned(), tokens.into_bytes())];
+        let chat = Chat::new(&config, &Companions { files, ..Companions::default() })?;
+        let info = info.as_object().cloned().unwrap_or_default();
+        chat.render(&Example { id: "e".into(), question: "q".into(), answer: "a".into(), info }, "words".into())
+    }
+
+    #[test]
+    fn the_user_speaks_last_after_the_examples_conversation() {
+        let turn = |role: &str, content: &str| json!({ "role": role, "content": content });
+        let told = json!({ "messages": [turn("system", "data"), turn("user", "q")] });
+        let long = json!({ "messages": [turn("user", "1"), turn("assistant", "2"), turn("user", "q")] });
+        let system = || PromptConfig { system: Some("own".into()), ..PromptConfig::default() };
+        let loud = PromptConfig { variables: [("loud".to_owned(), json!(true))].into(), ..PromptConfig::default() };
+        for (config, info, expected) in [
+            (PromptConfig::default(), json!({}), "<s><user>words<assistant>"),
+            (PromptConfig::default(), told.clone(), "<s><system>data<user>words<assistant>"),
+            (PromptConfig::default(), long.clone(), "<s><user>1<assistant>2<user>words<assistant>"),
+            (system(), told, "<s><system>own<user>words<assistant>"),
+            (system(), long, "<s><system>own<user>1<assistant>2<user>words<assistant>"),
+            (loud, json!({ "tools": [{}, {}] }), "<s><user>words!2<assistant>"),
+        ] {
+            assert_eq!(render(TEMPLATE, config, info).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_template_that_refuses_the_conversation_says_why_in_one_line() {
+        let refusing = "{{ raise_exception('no system\\nplease') }}";
+        let message = format!("{:#}", render(refusing, PromptConfig::default(), json!({})).unwrap_err());
+        assert!(message.contains("line 1: no system please"), "{message}");
+    }
+}
