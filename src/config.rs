@@ -124,8 +124,18 @@ pub struct SftModel {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSource {
-    /// A folder of `config.json`, `tokenizer.json` and `model.safetensors`, or `builtin:countdown`.
+    /// A folder of `config.json`, `tokenizer.json` and safetensors files, the hub's `owner/name`, or `builtin:countdown`.
     pub path: String,
+    /// A branch, tag or commit of the hub's repository; `main` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+impl ModelSource {
+    /// What the model is loaded by.
+    pub fn name(&self) -> String {
+        self.revision.as_ref().map_or_else(|| self.path.clone(), |revision| format!("{}@{revision}", self.path))
+    }
 }
 
 /// How completions are sampled.

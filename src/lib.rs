@@ -16,6 +16,7 @@ pub mod commands;
 pub mod config;
 pub mod eval;
 pub mod grpo;
+pub mod hub;
 pub mod metrics;
 pub mod model;
 pub mod ops;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use reckon_rewards::Registry;
 
 use super::{load_model, scorer, train_config};
+use crate::config::ModelSource;
 use crate::eval::evaluate;
 use crate::policy::Policy;
 use crate::train::Trainer;
@@ -32,9 +33,9 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut config = train_config(args.config.as_deref(), &args.sets)?;
     if let Some(model) = args.model {
-        config.model.path = model;
+        config.model = ModelSource { path: model, revision: None };
     }
-    let policy = Policy::new(load_model(&config.model.path)?, false, config.compute.threads());
+    let policy = Policy::new(load_model(&config.model.name())?, false, config.compute.threads());
     let scorer = scorer(&config, registry)?;
     let trainer = Trainer::new(config, policy, scorer)?;
     let mut sampling = trainer.sampling().clone();

@@ -28,6 +28,7 @@ use reckon_rewards::{Registry, Rubric};
 use tokenizers::Tokenizer;
 
 use crate::config::TrainConfig;
+use crate::hub::{self, Wanted};
 use crate::model::folder::{ModelFolder, read_config};
 use crate::model::{Companions, ModelConfig};
 use crate::prompt::PromptSource;
@@ -132,9 +133,9 @@ fn split_out(out: &Path) -> Result<(&Path, &str)> {
     Ok((root, name))
 }
 
-/// A model folder, or the one in the binary.
+/// A model folder, one of the hub, or the one in the binary.
 fn load_model(path: &str) -> Result<ModelFolder> {
-    if path == builtin::MODEL { builtin::model() } else { ModelFolder::read(Path::new(path)) }
+    if path == builtin::MODEL { builtin::model() } else { ModelFolder::read(&hub::model_folder(path, Wanted::All)?) }
 }
 
 /// The shape of a model, without its weights.
@@ -142,18 +143,21 @@ fn load_shape(path: &str) -> Result<ModelConfig> {
     if path == builtin::MODEL {
         return Ok(builtin::model()?.config);
     }
-    read_config(read_text(&Path::new(path).join("config.json"))?.as_bytes())
+    read_config(read_text(&hub::model_folder(path, Wanted::Small)?.join("config.json"))?.as_bytes())
 }
 
 /// The files beside a model's weights.
 fn load_companions(path: &str) -> Result<Companions> {
-    if path == builtin::MODEL { Ok(Companions::default()) } else { Companions::read(Path::new(path)) }
+    if path == builtin::MODEL {
+        return Ok(Companions::default());
+    }
+    Companions::read(&hub::model_folder(path, Wanted::Small)?)
 }
 
 /// The tokenizer of a run's model and the run's prompts, without the weights.
 fn open_prompts(config: &TrainConfig) -> Result<(Tokenizer, PromptSource)> {
-    let path = &config.model.path;
-    let companions = load_companions(path)?;
+    let path = config.model.name();
+    let companions = load_companions(&path)?;
     let tokenizer = match companions.file("tokenizer.json") {
         Some(bytes) => Tokenizer::from_bytes(bytes).map_err(|e| anyhow!("{path}/tokenizer.json: {e}"))?,
         None if path == builtin::MODEL => builtin::model()?.tokenizer,

@@ -36,7 +36,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let (text, source) = config_text(args.config.as_deref())?;
     let config: TrainConfig = strict::load(&text, &source, &args.sets)?;
     config.validate()?;
-    let shape = load_shape(&config.model.path)?;
+    let shape = load_shape(&config.model.name())?;
     let memory = match &args.memory {
         Some(text) => memory::parse(text)?,
         None => memory::of_this_machine().context("how much memory there is is not known: pass --memory")?,

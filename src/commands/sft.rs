@@ -8,6 +8,7 @@ use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpos
 use super::{load_model, read_text, split_out};
 use crate::checkpoint;
 use crate::config::{DataConfig, Learn, SftConfig, SftModel};
+use crate::hub;
 use crate::model::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
 use crate::policy::Policy;
@@ -76,7 +77,8 @@ impl Lessons {
                 Ok(Self::Traces(Traces::new(countdown, config.traces.clone(), config.seed)?))
             }
             DataConfig::File(file) => {
-                let rows = FileRows::open(file.path.all(), &file.columns, Purpose::Completion)?.only(&file.only)?;
+                let paths = hub::data_files(file.path.all())?;
+                let rows = FileRows::open(&paths, &file.columns, Purpose::Completion)?.only(&file.only)?;
                 let order = Order::new(config.seed, &[Lane { weight: 1.0, len: rows.len(), shuffled: true }])?;
                 Ok(Self::Files { rows, order })
             }

@@ -67,7 +67,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
 fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
     config.validate()?;
     let threads = config.compute.threads();
-    let policy = Policy::new(load_model(&config.model.path)?, config.compute.recompute, threads);
+    let policy = Policy::new(load_model(&config.model.name())?, config.compute.recompute, threads);
     let scorer = scorer(&config, registry)?;
     Trainer::new(config, policy, scorer)
 }

@@ -26,6 +26,11 @@ const COMPANIONS: [&str; 9] = [
     "tokenizer.model",
 ];
 
+/// Whether a model folder may hold a file of this name beside its weights.
+pub fn is_small_file(name: &str) -> bool {
+    name == "config.json" || COMPANIONS.contains(&name)
+}
+
 /// Everything of a model folder that is not `config.json` or a weight.
 #[derive(Debug, Clone, Default)]
 pub struct Companions {

@@ -4,7 +4,8 @@ use anyhow::{Result, anyhow, bail};
 use reckon_datasets::{Dataset, FileRows, Generated, Purpose, Split, Task};
 
 use super::template::Template;
-use crate::config::{DataConfig, FileConfig, HeldOut, SourceView};
+use crate::config::{DataConfig, FileConfig, HeldOut, Paths, SourceView};
+use crate::hub;
 use crate::model::Companions;
 
 /// A source of a run.
@@ -86,11 +87,14 @@ fn generated<T: Task + Clone + 'static>(task: &T, seed: u64) -> Result<Rows> {
 }
 
 fn from_files(file: &FileConfig) -> Result<Rows> {
-    let rows = FileRows::open(file.path.all(), &file.columns, Purpose::Reference)?.only(&file.only)?;
+    let open = |paths: &Paths| -> Result<FileRows> {
+        Ok(FileRows::open(&hub::data_files(paths.all())?, &file.columns, Purpose::Reference)?)
+    };
+    let rows = open(&file.path)?.only(&file.only)?;
     let shape = rows.shape().to_owned();
     let (train, held_out) = match &file.held_out {
         HeldOut::Share(share) => rows.split(*share)?,
-        HeldOut::Files(paths) => (rows, FileRows::open(paths.all(), &file.columns, Purpose::Reference)?),
+        HeldOut::Files(paths) => (rows, open(paths)?),
     };
     Ok(Rows { train: Box::new(train), held_out: Box::new(held_out), shape, shuffled: true })
 }

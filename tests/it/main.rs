@@ -15,6 +15,7 @@ mod gradients;
 /// A device whose kernels run on this machine's processor.
 mod host_device;
 /// Each kernel agrees with its CPU twin.
+mod hub;
 mod kernels;
 /// A killed run resumes exactly.
 mod killing;

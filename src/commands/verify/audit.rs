@@ -35,7 +35,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let config = train_config(args.config.as_deref(), &args.sets)?;
     let mut failed = BTreeSet::new();
-    let (views, companions) = (config.sources()?, load_companions(&config.model.path)?);
+    let (views, companions) = (config.sources()?, load_companions(&config.model.name())?);
     for (index, view) in views.iter().enumerate() {
         let source = Source::open(view, index, &companions, config.seed)?;
         if views.len() > 1 && !args.json {

@@ -56,7 +56,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
                 bail!("the config mixes {} data sources: measure one verifier with --kind and a file", views.len())
             };
             let rubric = Rubric::from_config_with(view.rubric, registry)?;
-            let train = Source::open(view, 0, &load_companions(&config.model.path)?, config.seed)?.train;
+            let train = Source::open(view, 0, &load_companions(&config.model.name())?, config.seed)?.train;
             let examples: Vec<Example> = (0..ROWS.min(train.len())).map(|row| train.get(row)).collect();
             let rows = completions(&rubric, &examples);
             (rubric, rows)
