@@ -99,8 +99,9 @@ fn hub() -> (Hub, tempfile::TempDir) {
     files.insert("org/tiny/pytorch_model.bin".into(), b"not wanted".to_vec());
     fs::remove_dir_all(folder.path().join("tiny")).unwrap();
     for part in 0..2i32 {
-        let row =
-            |n: i32| json!({ "question": format!("{part} + {n}"), "answer": (part + n).to_string() }).to_string() + "\n";
+        let row = |n: i32| {
+            json!({ "question": format!("{part} + {n}"), "answer": (part + n).to_string() }).to_string() + "\n"
+        };
         let rows: String = (0..4).map(row).collect();
         files.insert(format!("datasets/org/sums/main/train-{part}.jsonl"), rows.into_bytes());
     }
