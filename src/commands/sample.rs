@@ -97,6 +97,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     engine.generate(&prompts, args.samples, &sampling, SampleKey { seed: args.seed, step: 0 }, |prompt, sample, c| {
         let line = if args.json {
             serde_json::json!({ "prompt": texts[prompt], "sample": sample, "completion": c.text, "finish": c.finish,
+                "tokens": c.tokens, "logprobs": c.logprobs,
                 "logprob": c.logprobs.iter().map(|&l| f64::from(l)).sum::<f64>() })
             .to_string()
         } else {

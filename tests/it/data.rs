@@ -111,6 +111,12 @@ fn wrong_data_is_told_in_one_line_before_step_0() {
         (file("rows.jsonl"), "{\"a\": 1}", "rows.jsonl, line 1: no known shape has the columns a"),
         (file("rows.jsonl"), "{\"question\": \"a\", \"answer\": \"\"}", "line 1: column \"answer\" is empty"),
         (file("rows.parquet"), "PAR1 and no more", "rows.parquet: it is no Parquet file, or a damaged one"),
+        (
+            file(concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/tests/data/gsm8k.parquet"))
+                + "columns = {question = 'problem', answer = 'answer'}\n",
+            "",
+            "no column \"problem\"; the row has: answer, question",
+        ),
         (file("absent.jsonl"), "", "cannot read absent.jsonl"),
         (
             file("rows.jsonl") + "columns = {question = 'q', answer = 'a'}\n",

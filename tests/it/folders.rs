@@ -8,7 +8,7 @@ use reckon::policy::Policy;
 use serde_json::{Value, json};
 
 use super::models::{FAMILIES, VOCAB, tiny};
-use super::program::{small_run, succeeds, text};
+use super::program::{fails, small_run, succeeds, text};
 
 /// A policy whose weights go to two files.
 fn sharded(architecture: &str) -> Policy {
@@ -136,4 +136,26 @@ fn an_exported_run_is_a_folder_of_the_type_it_began_with() {
     let near = |a: f32, b: f32| (a - b).abs() <= b.abs() / 256.0;
     assert!(written.weights.values.iter().zip(&trained.weights.values).all(|(a, b)| near(*a, *b)));
     assert!(!out.join("trainer.json").exists(), "what only a resumed run needs stays behind");
+}
+
+#[test]
+fn a_run_on_a_damaged_folder_ends_with_one_line_before_step_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, run) = (folder.path().join("model"), folder.path().join("run"));
+    let config = small_run(folder.path(), 1, "");
+    let from = format!("model.path=\"{}\"", model.display());
+    type Damage = fn(&Path);
+    let table: [(Damage, &str); 4] = [
+        (|f| shorten(f, "model.safetensors"), "cut short"),
+        (|f| edit_json(f, "config.json", |v| v["num_hidden_layers"] = json!(9)), "has no tensor model.layers."),
+        (|f| edit_json(f, "config.json", |v| v["num_hidden_layers"] = json!(1)), "has no place for"),
+        (|f| edit_json(f, "config.json", |v| v["vocab_size"] = json!(9)), "they belong to different models"),
+    ];
+    for (damage, expected) in table {
+        succeeds(&["export", "builtin:countdown", "--out", text(&model)]);
+        damage(&model);
+        let complaint = fails(&["train", text(&config), "--set", &from, "--out", text(&run)]);
+        assert!(complaint.contains(expected) && complaint.trim().lines().count() == 1, "{complaint}");
+        assert!(!run.exists(), "nothing is begun");
+    }
 }
