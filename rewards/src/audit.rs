@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use reckon_datasets::Example;
 use serde::Serialize;
 
-use crate::{Reference, Rubric, VerifierError};
+use crate::{Reference, ReferenceKind, Rubric, VerifierError};
 
 /// What is asked of a rubric, a row at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -213,7 +213,7 @@ impl Auditor<'_> {
             return Ok(());
         }
         self.note(Check::Judged, None);
-        let Some(Reference { answer, unique }) = self.references[row].clone() else {
+        let Some(Reference { answer, kind }) = self.references[row].clone() else {
             self.audit.without_reference += 1;
             return self.must_fail(Check::Empty, row, &[String::new(), " \n".into()]);
         };
@@ -221,13 +221,15 @@ impl Auditor<'_> {
         let empty = [String::new(), laid_out("")];
         let garbage: Vec<String> = GARBAGE.iter().flat_map(|text| [(*text).to_owned(), laid_out(text)]).collect();
         let echo = [prompt.clone(), example.question.clone(), laid_out(&example.question)];
-        let huge = huge().map(|text| laid_out(&text));
         self.must_pass(row, laid_out(&answer))?;
         self.must_fail(Check::Empty, row, &empty)?;
         self.must_fail(Check::Garbage, row, &garbage)?;
         self.must_fail(Check::Echo, row, &echo)?;
-        self.must_fail(Check::Huge, row, &huge)?;
-        if unique { self.others(row, &answer) } else { Ok(()) }
+        if kind != ReferenceKind::Program {
+            let huge = huge().map(|text| laid_out(&text));
+            self.must_fail(Check::Huge, row, &huge)?;
+        }
+        if kind == ReferenceKind::Form { Ok(()) } else { self.others(row, &answer) }
     }
 
     /// The checks that need another row's answer.

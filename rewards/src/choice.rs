@@ -125,7 +125,7 @@ impl Verifier for Choice {
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {
-        Reference::unique(&example.answer)
+        Reference::value(&example.answer)
     }
 
     fn lay_out(&self, draft: &str) -> String {

@@ -132,7 +132,7 @@ impl Verifier for Countdown {
     fn reference(&self, example: &Example) -> Option<Reference> {
         // The rule does not read `answer`; a dataset may put a bare target there, which is no solution.
         let solves = example.answer.trim_start_matches(['-', '−']).contains(['+', '-', '−', '*', '×', '/', '÷']);
-        Reference::unique(&example.answer).filter(|_| solves)
+        Reference::value(&example.answer).filter(|_| solves)
     }
 
     fn lay_out(&self, draft: &str) -> String {

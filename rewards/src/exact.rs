@@ -83,7 +83,7 @@ impl Verifier for Exact {
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {
-        Reference::unique(&example.answer)
+        Reference::value(&example.answer)
     }
 
     fn lay_out(&self, draft: &str) -> String {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::json::{parse_strict, unfenced};
-use crate::{ExtractOptions, Extractor, Outcome, Reference, Verdict, Verifier, VerifierError};
+use crate::{ExtractOptions, Extractor, Outcome, Reference, ReferenceKind, Verdict, Verifier, VerifierError};
 
 /// Deepest nesting that a config may ask for; the reader recurses once a level.
 const DEEPEST: usize = 120;
@@ -136,8 +136,7 @@ impl Verifier for JsonSchema {
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {
-        let reference = Reference::unique(&example.answer)?;
-        Some(Reference { unique: false, ..reference })
+        Reference::new(&example.answer, ReferenceKind::Form)
     }
 
     fn lay_out(&self, draft: &str) -> String {

@@ -86,4 +86,4 @@ pub use rational::Rational;
 pub use registry::{Registry, RustOptions};
 pub use repetition::{Repetition, RepetitionOptions};
 pub use rubric::{MAX_COMPLETION_BYTES, Mode, Part, Rubric, Score};
-pub use verdict::{Credit, Outcome, Reference, Scope, Submission, Verdict, Verifier, VerifierError};
+pub use verdict::{Credit, Outcome, Reference, ReferenceKind, Scope, Submission, Verdict, Verifier, VerifierError};

@@ -120,7 +120,7 @@ impl Verifier for Numeric {
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {
-        Reference::unique(stated(example))
+        Reference::value(stated(example))
     }
 
     fn lay_out(&self, draft: &str) -> String {

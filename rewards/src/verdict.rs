@@ -47,14 +47,30 @@ pub trait Verifier: Send + Sync {
 pub struct Reference {
     /// The answer, without tags or thoughts.
     pub answer: String,
-    /// Whether the answers of other rows must fail, as they need not where only a form is asked for.
-    pub unique: bool,
+    /// What it says about other answers.
+    pub kind: ReferenceKind,
+}
+
+/// What a reference answer says about others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReferenceKind {
+    /// It is right by its value: the answers of other rows are wrong.
+    Value,
+    /// It is one of many that have the form asked for: the answers of other rows may be right too.
+    Form,
+    /// It is a program, right by what it does. A huge expression is a program that runs until its time is up.
+    Program,
 }
 
 impl Reference {
     /// The answer, unless it is blank.
-    pub fn unique(answer: &str) -> Option<Self> {
-        (!answer.trim().is_empty()).then(|| Self { answer: answer.trim().to_owned(), unique: true })
+    pub fn new(answer: &str, kind: ReferenceKind) -> Option<Self> {
+        (!answer.trim().is_empty()).then(|| Self { answer: answer.trim().to_owned(), kind })
+    }
+
+    /// The answer as one that is right by its value, unless it is blank.
+    pub fn value(answer: &str) -> Option<Self> {
+        Self::new(answer, ReferenceKind::Value)
     }
 }
 

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::sandbox::{End, Level, Limits, Run, Sandbox, SandboxError, Task};
-use crate::{AnswerFrom, Credit, ExtractOptions, Extractor, Outcome, Verdict, Verifier, VerifierError};
+use crate::{
+    AnswerFrom, Credit, ExtractOptions, Extractor, Outcome, Reference, ReferenceKind, Verdict, Verifier, VerifierError,
+};
 
 use cases::{Call, Stream, Suite};
 pub use compare::{Compare, Tolerance};
@@ -25,6 +27,8 @@ use runner::{Runner, last_line};
 pub struct CodeOptions {
     /// The column of `info` with the test cases.
     pub tests: String,
+    /// The column of `info` with a program that passes, or a list of them, for audits. Without the column it is `answer`.
+    pub solution: String,
     /// What passing only some tests earns. With [`Credit::All`] the first test that fails is the last that runs; with
     /// [`Credit::Share`] one that times out is, so that a program that hangs costs its time once.
     pub credit: Credit,
@@ -58,6 +62,7 @@ impl Default for CodeOptions {
     fn default() -> Self {
         Self {
             tests: "tests".into(),
+            solution: "solution".into(),
             credit: Credit::All,
             compare: Compare::Lines,
             tolerance: None,
@@ -233,6 +238,21 @@ impl Verifier for Code {
             }
         }
         Ok(self.verdict(program, passed, suite.len(), first))
+    }
+
+    fn reference(&self, example: &Example) -> Option<Reference> {
+        let program = match example.info.get(&self.options.solution) {
+            Some(Value::String(program)) => program,
+            Some(Value::Array(programs)) => programs.first()?.as_str()?,
+            _ => &example.answer,
+        };
+        Reference::new(program, ReferenceKind::Program)
+    }
+
+    /// In a code block with a label that is read.
+    fn lay_out(&self, draft: &str) -> String {
+        let label = self.options.labels.first().map_or("", String::as_str);
+        if draft.contains("```") { draft.to_owned() } else { format!("\n```{label}\n{draft}\n```\n") }
     }
 }
 

@@ -123,7 +123,7 @@ impl Verifier for Logic {
     fn reference(&self, example: &Example) -> Option<Reference> {
         let pairs = self.reference_pairs(example).ok()?;
         let lines: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-        Reference::unique(&lines.join(", "))
+        Reference::value(&lines.join(", "))
     }
 
     fn lay_out(&self, draft: &str) -> String {

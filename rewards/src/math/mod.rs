@@ -27,7 +27,7 @@ mod value;
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 
-use crate::{AnswerFrom, ExtractOptions, Extractor, Outcome, Verdict, Verifier, VerifierError};
+use crate::{AnswerFrom, ExtractOptions, Extractor, Outcome, Reference, Verdict, Verifier, VerifierError};
 use answer::Answer;
 use fuel::Fuel;
 
@@ -164,5 +164,15 @@ impl Verifier for Math {
             Ok(reason) => Verdict::pass(answer, reason),
             Err(reason) => Verdict::fail(answer, reason),
         })
+    }
+
+    fn reference(&self, example: &Example) -> Option<Reference> {
+        let (answer, _) = self.read(&example.answer, MathFrom::Any, &Fuel::new()).ok()?;
+        Reference::value(&answer)
+    }
+
+    /// In a box, which all that [`MathFrom`] allows can read.
+    fn lay_out(&self, draft: &str) -> String {
+        if draft.contains("\\boxed") { draft.to_owned() } else { format!("\\boxed{{{draft}}}") }
     }
 }

@@ -39,7 +39,6 @@ impl ProcessOptions {
     pub(super) fn setup(
         &self,
         scope: Scope,
-        token_ids: bool,
         pool: &PoolOptions,
         command: impl Fn() -> Command + Send + Sync + 'static,
     ) -> Setup {
@@ -58,7 +57,7 @@ impl ProcessOptions {
             let memory = (options.memory_mb > 0).then_some(options.memory_mb << 20);
             Ok(Box::new(ProcessWorker::start(command, memory, start, timeout)?) as Box<dyn Worker>)
         };
-        Setup { scope, token_ids, pool: pool.clone(), start: Box::new(start) }
+        Setup::new(scope, pool, start)
     }
 }
 
@@ -90,6 +89,10 @@ pub struct CommandOptions {
     /// Whether a call holds one completion or a whole group.
     #[serde(default)]
     pub scope: Scope,
+    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers of
+    /// rows so; without it they cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
     /// How many workers, and how faults are met.
     #[serde(default)]
     pub pool: PoolOptions,
@@ -101,12 +104,13 @@ pub struct CommandOptions {
 impl PluginOptions for CommandOptions {
     fn setup(&self) -> Setup {
         let words = self.command.clone();
-        self.process.setup(self.scope, false, &self.pool, move || {
+        let setup = self.process.setup(self.scope, &self.pool, move || {
             // Without a program, starting it fails by its empty name.
             let mut words = words.iter();
             let mut command = Command::new(words.next().map(PathBuf::from).unwrap_or_default());
             command.args(words);
             command
-        })
+        });
+        setup.laid_out(&self.layout)
     }
 }

@@ -33,6 +33,10 @@ pub struct HttpOptions {
     /// Whether a call holds one completion or a whole group.
     #[serde(default)]
     pub scope: Scope,
+    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers of
+    /// rows so; without it they cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
     /// How many requests at a time, and how faults are met.
     #[serde(default)]
     pub pool: PoolOptions,
@@ -48,7 +52,7 @@ impl PluginOptions for HttpOptions {
             let agent = ureq::Agent::config_builder().http_status_as_error(true).build().new_agent();
             Ok(Box::new(Remote { agent, url: url.clone(), timeout_s }) as Box<dyn Worker>)
         };
-        Setup { scope: self.scope, token_ids: false, pool: self.pool.clone(), start: Box::new(start) }
+        Setup::new(self.scope, &self.pool, start).laid_out(&self.layout)
     }
 }
 

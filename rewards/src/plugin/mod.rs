@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use reckon_datasets::Example;
 
-use crate::{Scope, Submission, Verdict, Verifier, VerifierError};
+use crate::{Reference, Scope, Submission, Verdict, Verifier, VerifierError};
 
 pub use command::{CommandOptions, ProcessOptions};
 pub use http::HttpOptions;
@@ -38,15 +38,39 @@ pub trait PluginOptions {
 pub struct Setup {
     scope: Scope,
     token_ids: bool,
+    layout: Option<String>,
     pool: PoolOptions,
     start: Box<dyn Fn() -> Result<Box<dyn Worker>, String> + Send + Sync>,
 }
+
+impl Setup {
+    fn new(
+        scope: Scope,
+        pool: &PoolOptions,
+        start: impl Fn() -> Result<Box<dyn Worker>, String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { scope, token_ids: false, layout: None, pool: pool.clone(), start: Box::new(start) }
+    }
+
+    fn with_token_ids(self) -> Self {
+        Self { token_ids: true, ..self }
+    }
+
+    fn laid_out(self, layout: &Option<String>) -> Self {
+        Self { layout: layout.clone(), ..self }
+    }
+}
+
+/// What stands for the answer in a layout.
+const ANSWER: &str = "{answer}";
 
 /// A verifier that runs outside this program.
 pub struct Plugin {
     name: String,
     scope: Scope,
     token_ids: bool,
+    /// What stands before and behind an answer in a completion.
+    layout: Option<(String, String)>,
     pool: Pool,
     /// The id of the next call.
     next: AtomicU64,
@@ -56,9 +80,14 @@ impl Plugin {
     /// A verifier called `name`. One worker is started at once, so that a plug-in that cannot work is found before the
     /// first completion.
     pub fn new(name: &str, options: &impl PluginOptions) -> Result<Self, VerifierError> {
-        let Setup { scope, token_ids, pool, start } = options.setup();
+        let Setup { scope, token_ids, layout, pool, start } = options.setup();
+        let split = |layout: String| match layout.split_once(ANSWER) {
+            Some((before, behind)) => Ok((before.to_owned(), behind.to_owned())),
+            None => Err(VerifierError::config(name, format!("`layout = {layout:?}` has no `{ANSWER}`"))),
+        };
+        let layout = layout.map(split).transpose()?;
         let pool = Pool::new(pool, start).map_err(|problem| VerifierError::config(name, problem))?;
-        Ok(Self { name: name.into(), scope, token_ids, pool, next: AtomicU64::new(0) })
+        Ok(Self { name: name.into(), scope, token_ids, layout, pool, next: AtomicU64::new(0) })
     }
 }
 
@@ -69,6 +98,19 @@ impl Verifier for Plugin {
 
     fn scope(&self) -> Scope {
         self.scope
+    }
+
+    fn reference(&self, example: &Example) -> Option<Reference> {
+        self.layout.as_ref().and_then(|_| Reference::value(&example.answer))
+    }
+
+    fn lay_out(&self, draft: &str) -> String {
+        match &self.layout {
+            Some((before, behind)) if !(draft.contains(before) && draft.contains(behind)) => {
+                format!("{before}{draft}{behind}")
+            }
+            _ => draft.to_owned(),
+        }
     }
 
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {

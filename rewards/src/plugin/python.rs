@@ -65,6 +65,10 @@ pub struct PythonOptions {
     /// Whether the function judges one completion or a whole group.
     #[serde(default)]
     pub scope: Scope,
+    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers of
+    /// rows so; without it they cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
     /// The interpreter.
     #[serde(default = "python3")]
     pub python: String,
@@ -81,14 +85,14 @@ impl PythonOptions {
     pub fn new(entry: &str) -> Self {
         let (pool, process) = Default::default();
         let (kwargs, scope) = Default::default();
-        Self { entry: entry.into(), kwargs, scope, python: python3(), pool, process }
+        Self { entry: entry.into(), kwargs, scope, layout: None, python: python3(), pool, process }
     }
 }
 
 impl PluginOptions for PythonOptions {
     fn setup(&self) -> Setup {
         let told = json!({"style": "plain", "entry": self.entry, "kwargs": self.kwargs});
-        self.process.setup(self.scope, false, &self.pool, worker(&self.python, told))
+        self.process.setup(self.scope, &self.pool, worker(&self.python, told)).laid_out(&self.layout)
     }
 }
 
@@ -132,6 +136,10 @@ pub struct TrlOptions {
     /// Whether the lists hold one completion or a whole group.
     #[serde(default = "whole_groups")]
     pub scope: Scope,
+    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers of
+    /// rows so; without it they cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
     /// The interpreter.
     #[serde(default = "python3")]
     pub python: String,
@@ -148,7 +156,8 @@ impl TrlOptions {
     pub fn new(entry: &str) -> Self {
         let PythonOptions { entry, kwargs, python, pool, process, .. } = PythonOptions::new(entry);
         let scope = whole_groups();
-        Self { entry, kwargs, answer_column: answer(), conversational: false, scope, python, pool, process }
+        let answer_column = answer();
+        Self { entry, kwargs, answer_column, conversational: false, scope, layout: None, python, pool, process }
     }
 }
 
@@ -158,7 +167,7 @@ impl PluginOptions for TrlOptions {
             "style": "trl", "entry": self.entry, "kwargs": self.kwargs,
             "answer_column": self.answer_column, "conversational": self.conversational,
         });
-        self.process.setup(self.scope, true, &self.pool, worker(&self.python, told))
+        self.process.setup(self.scope, &self.pool, worker(&self.python, told)).laid_out(&self.layout).with_token_ids()
     }
 }
 
@@ -191,6 +200,10 @@ pub struct VerlOptions {
     /// Further arguments of the function, by name: verl's `reward_kwargs`.
     #[serde(default)]
     pub kwargs: Map<String, Value>,
+    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers of
+    /// rows so; without it they cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
     /// The interpreter.
     #[serde(default = "python3")]
     pub python: String,
@@ -206,13 +219,13 @@ impl VerlOptions {
     /// The function with every other option at its default.
     pub fn new(entry: &str) -> Self {
         let PythonOptions { entry, kwargs, python, pool, process, .. } = PythonOptions::new(entry);
-        Self { entry, kwargs, python, pool, process }
+        Self { entry, kwargs, layout: None, python, pool, process }
     }
 }
 
 impl PluginOptions for VerlOptions {
     fn setup(&self) -> Setup {
         let told = json!({"style": "verl", "entry": self.entry, "kwargs": self.kwargs});
-        self.process.setup(Scope::Completion, false, &self.pool, worker(&self.python, told))
+        self.process.setup(Scope::Completion, &self.pool, worker(&self.python, told)).laid_out(&self.layout)
     }
 }

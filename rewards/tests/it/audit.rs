@@ -53,6 +53,64 @@ fn sound_rubrics_pass_whatever_their_order_and_layout() {
 }
 
 #[test]
+fn mathematics_is_audited_in_boxes_and_answer_blocks() {
+    let answers = [
+        "$\\frac12$",
+        "so it is \\boxed{x^2+1}.",
+        "3 and 4 make 7, #### 42",
+        "(1, 2)",
+        "\\text{Tuesday}",
+        "x>5",
+        "1,234 cm",
+        "[0, \\infty)",
+    ];
+    for config in [
+        "[[verifiers]]\nkind = 'math'".to_owned(),
+        "[[verifiers]]\nkind = 'math'\nextract = {from = 'boxed'}".to_owned(),
+        format!("{FORMAT}kind = 'math'"),
+        format!("{FORMAT}kind = 'math'\nextract = {{from = 'marked'}}"),
+    ] {
+        let audit = audit(&config, &rows(&answers));
+        assert!(audit.is_clean() && audit.without_reference == 0, "{config}\n{audit}");
+        assert_eq!(audit.finding(Check::Huge).rows, answers.len());
+    }
+}
+
+#[test]
+fn a_program_of_the_dataset_is_the_reference_of_code() {
+    let Some(verifier) = super::code::verifier(json!({})) else { return };
+    let program = |factor: i64| format!("print({factor} * int(input()))");
+    let row = |factor: i64| {
+        let tests = json!([{"input": "2", "output": (2 * factor).to_string()}]);
+        let column = if factor == 3 { json!(program(3)) } else { json!([program(factor), "print('slower')"]) };
+        (example("", json!({"tests": tests, "solution": column})), format!("Multiply by {factor}."))
+    };
+    let in_answer = (example(&program(5), json!({"tests": [{"input": "1", "output": "5"}]})), "By five.".to_owned());
+    let parts = [Box::new(verifier) as Box<dyn Verifier>, crate::common::verifier("kind = 'format'")];
+    let parts = parts.map(|verifier| Part { verifier, weight: 1.0, required: true });
+    let audit = Audit::of(&Rubric::new(Mode::Binary, parts.into()).unwrap(), &[row(3), row(4), in_answer]).unwrap();
+    assert!(audit.is_clean() && audit.without_reference == 0, "{audit}");
+    assert_eq!((audit.finding(Check::OtherAnswer).rows, audit.finding(Check::Huge).rows), (3, 0));
+}
+
+#[test]
+fn a_plug_in_is_audited_by_its_layout() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plugins/mine.py");
+    let plain = format!("[[verifiers]]\nkind = 'python'\nentry = '{file}:after_the_mark'\n");
+    let unknown = audit(&plain, &rows(&["a", "b", "c"]));
+    assert_eq!((unknown.without_reference, unknown.is_clean()), (3, true));
+    let known = audit(&format!("{plain}layout = 'Answer: {{answer}}.'"), &rows(&["a", "b", "c"]));
+    assert!(known.is_clean() && known.without_reference == 0, "{known}");
+    let lax = plain.replace("after_the_mark", "anywhere");
+    let found = audit(&format!("{lax}layout = '{{answer}}'"), &rows(&["red", "green", "blue"]));
+    assert_eq!(found.finding(Check::Reference).failed, 0, "{found}");
+    assert_eq!(found.finding(Check::TwoAnswers).failed, 3, "{found}");
+    let config: RubricConfig = toml::from_str(&format!("{plain}layout = 'Answer:'")).unwrap();
+    let error = Rubric::from_config(&config).err().unwrap().to_string();
+    assert!(error.contains("`layout = \"Answer:\"` has no `{answer}`"), "{error}");
+}
+
+#[test]
 fn generated_countdown_passes_with_its_own_solutions() {
     let problems = Countdown::new(CountdownConfig::default(), 1, Split::Train).unwrap();
     let rows: Vec<_> = (0..200).map(|row| problems.get(row)).map(|row| (row.clone(), row.question)).collect();
@@ -94,7 +152,7 @@ impl Verifier for Lax {
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {
-        Reference::unique(&example.answer)
+        Reference::value(&example.answer)
     }
 }
 

@@ -39,3 +39,12 @@ def returns_text(row):
 
 def sees(row):
     return row["completion"] in os.environ
+
+
+def after_the_mark(row):
+    before, mark, answer = row["completion"].rpartition("Answer: ")
+    return bool(mark) and answer == row["answer"] + "."
+
+
+def anywhere(row):
+    return row["answer"] in row["completion"]

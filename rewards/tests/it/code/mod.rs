@@ -32,7 +32,7 @@ fn verifier_at(level: Level, options: Value) -> Option<Code> {
 }
 
 /// At the highest level there is.
-fn verifier(options: Value) -> Option<Code> {
+pub(crate) fn verifier(options: Value) -> Option<Code> {
     [Level::S2, Level::S1, Level::S0].into_iter().find_map(|level| verifier_at(level, options.clone()))
 }
 
