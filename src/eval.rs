@@ -53,23 +53,28 @@ pub fn evaluate(
     // The same random numbers for every run and every step: what changes between evaluations is the policy.
     let key = SampleKey { seed: 0, step: EVAL_STEP };
     let (groups, _) = scorer.rollouts(engine, prompts, samples, sampling, key)?;
-    let passed = |r: &Rollout| f64::from(r.score.total) * f64::from(r.completion.finish == FinishReason::Stop);
-    let accuracy = mean(&groups, passed);
+    // Right or wrong, whatever shaping terms add to a reward.
+    let passed = |group: &Group, r: &Rollout| {
+        let rubric = scorer.rubric(group.prompt.source);
+        r.completion.finish == FinishReason::Stop && rubric.accepts(&group.prompt.example, &r.score)
+    };
     let judged = groups.iter().flat_map(|group| group.rollouts.iter().map(move |r| (group, r)));
-    let n = groups.iter().map(|g| g.rollouts.len()).sum::<usize>().max(1) as f64;
+    let judged: Vec<Judged> = judged
+        .map(|(group, r)| Judged {
+            question: group.prompt.example.question.clone(),
+            completion: r.completion.text.clone(),
+            passed: passed(group, r),
+        })
+        .collect();
+    let n = judged.len().max(1) as f64;
+    let accuracy = judged.iter().filter(|judged| judged.passed).count() as f64 / n;
     Ok(Evaluation {
         accuracy,
         margin: 1.96 * (accuracy * (1.0 - accuracy) / n).sqrt(),
         len_mean: mean(&groups, |r| r.completion.tokens.len() as f64),
         waits_mean: mean(&groups, |r| waits(&r.completion.text) as f64),
         attempts_max: groups.iter().flat_map(|g| g.rollouts.iter().filter_map(|r| attempts(g, r))).max().unwrap_or(0),
-        judged: judged
-            .map(|(group, r)| Judged {
-                question: group.prompt.example.question.clone(),
-                completion: r.completion.text.clone(),
-                passed: passed(r) >= 1.0,
-            })
-            .collect(),
+        judged,
     })
 }
 
