@@ -14,48 +14,7 @@ const PAIRS: &str = include_str!("../tests/it/math/math_verify_pairs.jsonl");
 const ROUNDS: usize = 100;
 const MUTATIONS: usize = 1_000_000;
 /// What a mutation inserts: signs of the language, numbers that grow, brackets that nest.
-const PIECES: [&str; 40] = [
-    "\\boxed{",
-    "}",
-    "{",
-    "$",
-    "(",
-    ")",
-    "[",
-    "]",
-    "\\{",
-    "\\}",
-    "|",
-    "\\frac",
-    "\\sqrt",
-    "^",
-    "_",
-    "\\pm",
-    "+",
-    "-",
-    "*",
-    "!",
-    ",",
-    "=",
-    "<",
-    "\\cup",
-    "\\infty",
-    "\\pi",
-    "x",
-    "y",
-    "e^",
-    "i",
-    "f(",
-    "\\sin ",
-    "\\log_",
-    "\\sum_{k=1}^{9}",
-    "\\text{ cm}",
-    "\\begin{pmatrix}",
-    "&",
-    "\\\\",
-    "99999999999999",
-    "²",
-];
+const PIECES: &str = include_str!("../tests/it/math/pieces.txt");
 
 fn main() -> Result<(), Box<dyn Error>> {
     let pairs = PAIRS.lines().map(pair).collect::<Result<Vec<_>, _>>()?;
@@ -70,10 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (mut state, mut text, mut slowest) =
         (0x9e37_79b9_7f4a_7c15_u64, String::new(), (Duration::ZERO, String::new()));
-    let mut times = Vec::new();
+    let (mut times, pieces) = (Vec::new(), PIECES.lines().collect::<Vec<_>>());
     for _ in 0..MUTATIONS {
         let (example, completion) = &pairs[below(&mut state, pairs.len())];
-        mutate(&mut text, completion, &mut state);
+        mutate(&mut text, completion, &pieces, &mut state);
         let taken = time(&verifier, example, &text);
         if taken > slowest.0 {
             slowest = (taken, text.clone());
@@ -113,7 +72,7 @@ fn report(what: &str, mut times: Vec<Duration>) {
 }
 
 /// The tail of `completion` with up to 8 pieces put in and up to 8 characters taken out; in half of the texts within a box.
-fn mutate(text: &mut String, completion: &str, state: &mut u64) {
+fn mutate(text: &mut String, completion: &str, pieces: &[&str], state: &mut u64) {
     let mut chars: Vec<char> = completion.chars().collect();
     let keep = 1 + below(state, 120);
     chars.drain(..chars.len().saturating_sub(keep));
@@ -122,7 +81,7 @@ fn mutate(text: &mut String, completion: &str, state: &mut u64) {
             chars.remove(below(state, chars.len()));
         }
         let at = below(state, chars.len() + 1);
-        let piece = PIECES[below(state, PIECES.len())].repeat(1 + below(state, 4));
+        let piece = pieces[below(state, pieces.len())].repeat(1 + below(state, 4));
         chars.splice(at..at, piece.chars());
     }
     let boxed = below(state, 2) == 0;

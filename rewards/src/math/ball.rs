@@ -74,7 +74,7 @@ impl<R: Real> Ball<R> {
 
     /// Whether both may be the same number.
     pub(crate) fn touches(&self, other: &Self) -> bool {
-        let (re, im) = (self.re.sub(&other.re), self.im.sub(&other.im));
+        let (re, im) = (self.re.clone() - &other.re, self.im.clone() - &other.im);
         re.log2().max(im.log2()) <= self.error.max(other.error) + SLACK
     }
 
@@ -87,20 +87,20 @@ impl<R: Real> Ball<R> {
     }
 
     pub(crate) fn neg(&self) -> Self {
-        Self { re: self.re.neg(), im: self.im.neg(), error: self.error }
+        Self { re: -self.re.clone(), im: -self.im.clone(), error: self.error }
     }
 
     pub(crate) fn add(&self, other: &Self) -> Option<Self> {
-        Self::new(self.re.add(&other.re), self.im.add(&other.im), join(self.error, other.error))
+        Self::new(self.re.clone() + &other.re, self.im.clone() + &other.im, join(self.error, other.error))
     }
 
     pub(crate) fn mul(&self, other: &Self) -> Option<Self> {
         let error = join(self.error + other.log2(), other.error + self.log2());
         if self.is_real() && other.is_real() {
-            return Self::new(self.re.mul(&other.re), real(0.0), error);
+            return Self::new(self.re.clone() * &other.re, real(0.0), error);
         }
-        let re = self.re.mul(&other.re).sub(&self.im.mul(&other.im));
-        let im = self.re.mul(&other.im).add(&self.im.mul(&other.re));
+        let re = self.re.clone() * &other.re - &(self.im.clone() * &other.im);
+        let im = self.re.clone() * &other.im + &(self.im.clone() * &other.re);
         Self::new(re, im, join(error, self.log2() + other.log2() - R::BITS))
     }
 
@@ -111,10 +111,15 @@ impl<R: Real> Ball<R> {
         }
         let error = self.error - 2.0 * self.log2();
         if self.is_real() {
-            return Self::new(real::<R>(1.0).div(&self.re), real(0.0), error);
+            return Self::new(real::<R>(1.0) / &self.re, real(0.0), error);
         }
-        let square = self.re.mul(&self.re).add(&self.im.mul(&self.im));
-        Self::new(self.re.div(&square), self.im.neg().div(&square), error)
+        let square = self.square();
+        Self::new(self.re.clone() / &square, -self.im.clone() / &square, error)
+    }
+
+    /// The square of the modulus.
+    fn square(&self) -> R {
+        self.re.clone() * &self.re + &(self.im.clone() * &self.im)
     }
 
     /// `self ^ exponent`, by squaring.
@@ -138,8 +143,7 @@ impl<R: Real> Ball<R> {
         if self.is_real() {
             return Some(if self.re.is_negative() { self.neg() } else { self.clone() });
         }
-        let square = self.re.mul(&self.re).add(&self.im.mul(&self.im));
-        Self::new(square.sqrt(), real(0.0), self.error)
+        Self::new(self.square().sqrt(), real(0.0), self.error)
     }
 
     /// The principal root: real part from 0 up.
@@ -153,13 +157,13 @@ impl<R: Real> Ball<R> {
             return if self.re.is_negative() { Self::new(zero, root, error) } else { Self::new(root, zero, error) };
         }
         let (size, two) = (self.abs()?.re, real::<R>(2.0));
-        let magnitude = |part: &R| if part.is_negative() { part.neg() } else { part.clone() };
-        let root = size.add(&magnitude(&self.re)).div(&two).sqrt();
-        let other = self.im.div(&two.mul(&root));
+        let magnitude = |part: &R| if part.is_negative() { -part.clone() } else { part.clone() };
+        let root = ((size + &magnitude(&self.re)) / &two).sqrt();
+        let other = self.im.clone() / &(two * &root);
         if !self.re.is_negative() {
             return Self::new(root, other, error);
         }
-        let im = if self.im.is_negative() { root.neg() } else { root };
+        let im = if self.im.is_negative() { -root } else { root };
         Self::new(magnitude(&other), im, error)
     }
 
@@ -173,7 +177,7 @@ impl<R: Real> Ball<R> {
             return Self::new(size, real(0.0), error);
         }
         let (sin, cos) = self.im.sin_cos()?;
-        Self::new(size.mul(&cos), size.mul(&sin), join(error, size.log2() - R::BITS))
+        Self::new(size.clone() * &cos, size.clone() * &sin, join(error, size.log2() - R::BITS))
     }
 
     /// The principal logarithm.
@@ -201,11 +205,11 @@ impl<R: Real> Ball<R> {
         if self.is_real() {
             return Some((Self::new(sin, real(0.0), error)?, Self::new(cos, real(0.0), error)?));
         }
-        let (up, down, two) = (self.im.exp()?, self.im.neg().exp()?, real::<R>(2.0));
-        let (cosh, sinh) = (up.add(&down).div(&two), up.sub(&down).div(&two));
+        let (up, down, two) = (self.im.exp()?, (-self.im.clone()).exp()?, real::<R>(2.0));
+        let (cosh, sinh) = ((up.clone() + &down) / &two, (up - &down) / &two);
         let error = error + cosh.log2() + 1.0;
-        let sine = Self::new(sin.mul(&cosh), cos.mul(&sinh), error)?;
-        Some((sine, Self::new(cos.mul(&cosh), sin.neg().mul(&sinh), error)?))
+        let sine = Self::new(sin.clone() * &cosh, cos.clone() * &sinh, error)?;
+        Some((sine, Self::new(cos * &cosh, -sin * &sinh, error)?))
     }
 
     /// The angle of the point (`x`, `self`) of the real plane.
@@ -226,8 +230,8 @@ impl<R: Real> Ball<R> {
         if !self.is_real() || self.log2() > R::BITS - SLACK {
             return None;
         }
-        let nearest = self.re.add(&real(0.5)).floor();
-        let on_it = self.re.sub(&nearest).log2() <= self.error + SLACK;
+        let nearest = (self.re.clone() + &real(0.5)).floor();
+        let on_it = (self.re.clone() - &nearest).log2() <= self.error + SLACK;
         Self::new(if on_it { nearest } else { self.re.floor() }, real(0.0), f64::NEG_INFINITY)
     }
 }

@@ -232,14 +232,8 @@ impl<'a> Lexer<'a> {
             let word = self.take(length);
             return self.push(token::magnitude(word).map_or_else(|| Token::Word(word.into()), Token::Magnitude));
         }
-        self.take(1);
-        self.push(match &run[..1] {
-            "e" => Token::Constant(Constant::E),
-            "i" => Token::Constant(Constant::I),
-            letter => Token::Symbol(letter.into()),
-        });
-        // The rest of a short run is more symbols, whatever words it spells.
-        for letter in run[1..].chars() {
+        // A short run is a product of symbols, whatever word it spells.
+        for letter in run.chars() {
             self.take(1);
             self.push(match letter {
                 'e' => Token::Constant(Constant::E),

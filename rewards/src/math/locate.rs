@@ -18,18 +18,21 @@ fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("the pattern is well formed")
 }
 
-static PHRASE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)final\s+answer\b|\banswer\s*(?:is\b|:|=)"));
+static PHRASE: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)final\s+answer\b|\banswer\s*(?:is\b|:|=)|\b(?:option|choice)\s+is\b"));
 static CONCLUSION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)final\s+answer\s+is\b"));
 /// What follows `is`, `are`, `=` or `:`, as far as the sentence goes.
 static STATED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(concat!(
-        r"(?:^|\bis\b|\bare\b|\bequals\b|[=:])[\s*]*",
-        r"([-−+]?\s?[$€£]?\s?(?:\d{1,3}(?:[, ]\d{3})+|\d+)(?:[.,]\d+)?(?:\s?/\s?\d+)?|[-−+]?\.\d+)",
+        r"(?:^|\bis\b|\bare\b|\bequals\b|\bapproximately\b|\best\b|[=:])[\s*]*",
+        r"([-−+]?\s?\\?[$€£]?\s?(?:\d{1,3}(?:[, ]\d{3})+|\d+)(?:[.,]\d+)?(?:\s?/\s?\d+)?|[-−+]?\.\d+)",
         r"\s*(%|\\%|percent|pct)?"
     ))
 });
 static HEDGE: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(?i)\b(?:or|either|maybe|perhaps|but|unsure|not sure|guess|do(?: not|n.t) know)\b"));
+/// Words that short runs of letters, each a symbol, could be taken for.
+static PROSE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b(?:is|are|the|that|we|so|of)\b"));
 static SPECIAL: LazyLock<Regex> = LazyLock::new(|| pattern(r"<\|[a-zA-Z_]+\|>"));
 static CONNECTED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s*(?:,|,?\s*(?:and|or)\b|;)\s*$"));
 
@@ -52,7 +55,7 @@ pub(crate) fn concluded(text: &str, fuel: &Fuel) -> Option<String> {
 /// formula or number that it states, or, where it is short, its words.
 pub(crate) fn unmarked(text: &str, fuel: &Fuel) -> Option<String> {
     let text = SPECIAL.find(text).map_or(text, |special| &text[..special.start()]).trim();
-    if is_math(text, fuel) {
+    if !PROSE.is_match(text) && is_math(text, fuel) {
         return Some(text.to_string());
     }
     let introduced = PHRASE.find_iter(text).last().and_then(|phrase| after_phrase(&text[phrase.end()..], fuel));
@@ -70,7 +73,8 @@ fn after_phrase(rest: &str, fuel: &Fuel) -> Option<String> {
     let sentence = rest[..end].split(" I hope").next().unwrap_or_default();
     let bare = sentence.trim_start_matches(|c: char| c.is_whitespace() || ":*=".contains(c));
     let bare = bare.strip_prefix("is").unwrap_or(bare);
-    let bare = bare.trim_matches(|c: char| c.is_whitespace() || ":*\"\\.".contains(c));
+    let bare = bare.trim_start_matches(|c: char| c.is_whitespace() || ":*\"\\".contains(c));
+    let bare = bare.trim_end_matches(|c: char| c.is_whitespace() || ":*\"\\.".contains(c));
     if is_math(bare, fuel) { Some(bare.to_string()) } else { last_stated(sentence) }
 }
 

@@ -3,13 +3,21 @@
 
 use std::cell::RefCell;
 use std::f64::consts::PI;
+use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use dashu_base::{Abs, EstimatedLog2};
 use dashu_float::{ConstCache, Context, FBig, FpResult, round::mode::HalfEven};
 use dashu_ratio::RBig;
 
 /// A real number. Results may be meaningless outside what [`super::ball`] checks before it calls.
-pub(crate) trait Real: Clone {
+pub(crate) trait Real:
+    Clone
+    + Neg<Output = Self>
+    + for<'a> Add<&'a Self, Output = Self>
+    + for<'a> Sub<&'a Self, Output = Self>
+    + for<'a> Mul<&'a Self, Output = Self>
+    + for<'a> Div<&'a Self, Output = Self>
+{
     /// Bits of the significand.
     const BITS: f64;
     /// Relative price in fuel.
@@ -19,12 +27,6 @@ pub(crate) trait Real: Clone {
 
     fn of(value: &RBig) -> Self;
     fn pi() -> Self;
-    fn add(&self, other: &Self) -> Self;
-    fn sub(&self, other: &Self) -> Self;
-    fn mul(&self, other: &Self) -> Self;
-    /// `other` is not 0.
-    fn div(&self, other: &Self) -> Self;
-    fn neg(&self) -> Self;
     /// Of a number from 0 up.
     fn sqrt(&self) -> Self;
     fn exp(&self) -> Option<Self>;
@@ -49,21 +51,6 @@ impl Real for f64 {
     }
     fn pi() -> Self {
         PI
-    }
-    fn add(&self, other: &Self) -> Self {
-        self + other
-    }
-    fn sub(&self, other: &Self) -> Self {
-        self - other
-    }
-    fn mul(&self, other: &Self) -> Self {
-        self * other
-    }
-    fn div(&self, other: &Self) -> Self {
-        self / other
-    }
-    fn neg(&self) -> Self {
-        -self
     }
     fn sqrt(&self) -> Self {
         Self::sqrt(*self)
@@ -118,21 +105,6 @@ impl Real for Long {
     }
     fn pi() -> Self {
         CONSTANTS.with_borrow_mut(|cache| CONTEXT.pi(Some(cache)).value())
-    }
-    fn add(&self, other: &Self) -> Self {
-        self + other
-    }
-    fn sub(&self, other: &Self) -> Self {
-        self - other
-    }
-    fn mul(&self, other: &Self) -> Self {
-        self * other
-    }
-    fn div(&self, other: &Self) -> Self {
-        self / other
-    }
-    fn neg(&self) -> Self {
-        -self.clone()
     }
     fn sqrt(&self) -> Self {
         if self.repr().significand().is_zero() { self.clone() } else { Self::sqrt(self) }

@@ -17,10 +17,11 @@ impl Comparison<'_> {
         if let (Some(a), Some(b)) = (equation(reference), equation(answer)) {
             return self.equations(a, b);
         }
-        if reference.relations == answer.relations
-            && reference.terms.len() == answer.terms.len()
-            && reference.terms.iter().zip(&answer.terms).all(|(a, b)| self.same(a, b))
-        {
+        let alike = |answer: &Chain| {
+            reference.relations == answer.relations
+                && reference.terms.iter().zip(&answer.terms).all(|(a, b)| self.same(a, b))
+        };
+        if alike(answer) || reversed(answer).is_some_and(|answer| alike(&answer)) {
             return true;
         }
         if membership(reference).is_some() && membership(answer).is_none() {
@@ -178,6 +179,12 @@ fn plain_name(expr: &Expr) -> bool {
         Expr::Power(pair) => plain_name(&pair.0),
         Expr::Number(_) | Expr::Sum(_) | Expr::Root(_) => false,
     }
+}
+
+/// The chain read from its other end.
+fn reversed(chain: &Chain) -> Option<Chain> {
+    let relations = chain.relations.iter().rev().map(|relation| relation.flipped()).collect::<Option<_>>()?;
+    Some(Chain { terms: chain.terms.iter().rev().cloned().collect(), relations })
 }
 
 /// The links of a chain of inequalities as `difference relation 0`, written with less than.

@@ -102,6 +102,18 @@ pub(crate) fn command(name: &str) -> Option<Token> {
         "colon" => Token::Colon,
         "log" | "lg" => Token::Log,
         "pmod" | "bmod" | "mod" => Token::Modulus,
+        "%" => Token::Percent,
+        "\\" | "newline" | "cr" => Token::Row,
+        _ => {
+            let relation = || relation(name).map(Token::Relation);
+            return bracket(name).or_else(relation).or_else(|| function(name).map(Token::Function));
+        }
+    })
+}
+
+/// Brackets, and marks over what follows.
+fn bracket(name: &str) -> Option<Token> {
+    Some(match name {
         "overline" | "bar" => Token::Accent("bar"),
         "vec" | "overrightarrow" => Token::Accent("vec"),
         "hat" | "widehat" => Token::Accent("hat"),
@@ -117,9 +129,7 @@ pub(crate) fn command(name: &str) -> Option<Token> {
         "}" | "rbrace" => Token::Close(Bracket::Brace),
         "lbrack" => Token::Open(Bracket::Square),
         "rbrack" => Token::Close(Bracket::Square),
-        "%" => Token::Percent,
-        "\\" | "newline" | "cr" => Token::Row,
-        _ => return relation(name).map(Token::Relation).or_else(|| function(name).map(Token::Function)),
+        _ => return None,
     })
 }
 
