@@ -102,8 +102,7 @@ fn optimizer_and_sampler(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("one");
     let n = 1 << 20;
     let (mut w, g, mut m, mut v) = (random(1, n), random(2, n), vec![0f32; n], vec![0f32; n]);
-    let step =
-        adamw::Step { lr: 1e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, scale: 1.0, count: 1 };
+    let step = adamw::Step { lr: 1e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, scale: 1.0, count: 1 };
     group.throughput(Throughput::Elements(n as u64));
     group.bench_function("adamw", |b| b.iter(|| adamw::update(step, &mut w, black_box(&g), &mut m, &mut v)));
     let logits = random(3, VOCAB);

@@ -95,6 +95,13 @@ pub struct SftConfig {
     /// Type of the saved weights.
     #[serde(default)]
     pub dtype: SaveDtype,
+    /// Steps between two saves of the model; the last step and a signal save it too.
+    #[serde(default = "default_sft_save_every")]
+    pub save_every: u64,
+}
+
+fn default_sft_save_every() -> u64 {
+    500
 }
 
 /// Which tokens supervised training learns.

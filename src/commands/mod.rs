@@ -15,6 +15,7 @@ mod rollouts;
 mod run;
 mod sample;
 mod sft;
+mod signals;
 mod summary;
 mod train;
 mod verify;

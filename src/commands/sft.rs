@@ -1,11 +1,12 @@
 //! `reckon sft`: supervised training on generated traces or on completions from files, from random weights or a model folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
 use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpose, Split, Traces};
 
-use super::{load_model, read_text, split_out};
+use super::{load_model, read_text, signals, split_out};
 use crate::checkpoint;
 use crate::config::{DataConfig, Learn, SftConfig, SftModel};
 use crate::hub;
@@ -38,9 +39,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     let eos = folder.config.eos_token_id.first().copied();
     let tokenizer = folder.tokenizer.clone();
     let mut trainer = SftTrainer::new(&config, Policy::new(folder, config.compute.recompute, config.compute.threads()));
+    let stop = signals::stop_flag()?;
     let bar = Progress::steps(config.steps, "sft");
-    let mut next = 0usize;
-    for step in 1..=config.steps {
+    let (mut step, mut next) = (0, 0usize);
+    while step < config.steps && !stop.load(Ordering::Relaxed) {
+        step += 1;
         let (mut batch, mut tokens) = (Vec::new(), 0);
         while tokens < config.tokens_per_step {
             let (example, completion) = lessons.get(next);
@@ -54,11 +57,19 @@ pub(super) fn run(args: Args) -> Result<()> {
         }
         let report = trainer.step(&batch)?;
         bar.tick(step, &format!("loss {:.4}  grad norm {:.3}  lr {:.2e}", report.loss, report.grad_norm, report.lr));
+        if step % config.save_every.max(1) == 0 {
+            save(&trainer, &config, &args.out)?;
+        }
     }
-    let (root, name) = split_out(&args.out)?;
-    checkpoint::write(root, name, |path| trainer.policy.save(path, config.dtype))?;
-    bar.finish(&format!("{} completions seen; model in {}", next, args.out.display()));
+    save(&trainer, &config, &args.out)?;
+    bar.finish(&format!("{step} steps, {next} completions seen; model in {}", args.out.display()));
     Ok(())
+}
+
+/// Writes the model as it is now, whole or not at all.
+fn save(trainer: &SftTrainer, config: &SftConfig, out: &Path) -> Result<()> {
+    let (root, name) = split_out(out)?;
+    checkpoint::write(root, name, |path| trainer.policy.save(path, config.dtype)).map(drop)
 }
 
 /// Completions to learn from, without end.

@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use reckon_rewards::Registry;
 
 use super::verify::before_training;
-use super::{load_model, plan, read_text, rollouts, run, scorer, summary, train_config};
+use super::{load_model, plan, read_text, rollouts, run, scorer, signals, summary, train_config};
 use crate::checkpoint::{RunFolder, write_file};
 use crate::config::TrainConfig;
 use crate::eval::{Evaluation, evaluate};
@@ -96,29 +95,8 @@ fn held_out(trainer: &Trainer) -> Result<Option<Evaluation>> {
     evaluate(trainer.engine(), trainer.scorer(), prompts, eval.samples, trainer.sampling()).map(Some)
 }
 
-/// Sets a flag at the first SIGINT or SIGTERM: the step is finished, saved, and the run ends.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let seen = flag.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return;
-            };
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            eprintln!("finishing the step, then saving");
-            seen.store(true, Ordering::Relaxed);
-        });
-    })?;
-    Ok(flag)
-}
-
 fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag()?;
     let mut metrics = MetricsFile::open(folder.metrics(), trainer.progress.step)?;
     let steps = trainer.config.steps;
     let before = before(trainer, folder, &mut metrics)?;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::program::{errors, fails, reckon, records, small_run, succeeds, text};
+use crate::program::{base_config, errors, fails, reckon, records, small_run, succeeds, text};
 
 #[test]
 fn a_dry_run_prints_the_resolved_config_and_what_follows_from_it() {
@@ -103,10 +103,7 @@ fn presets_and_the_kl_term_run_and_leave_their_traces() {
 #[test]
 fn sft_makes_a_model_from_random_weights_that_samples() {
     let folder = tempfile::tempdir().unwrap();
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/countdown");
-    let config = folder.path().join("base.toml");
-    let text_of = std::fs::read_to_string(format!("{root}/base.toml")).unwrap();
-    std::fs::write(&config, text_of.replace("examples/countdown", root)).unwrap();
+    let config = base_config(folder.path());
     let model = folder.path().join("model");
     let sets = ["--set", "steps=3", "--set", "tokens_per_step=300"];
     succeeds(&[&["sft", text(&config), "--out", text(&model)], &sets[..]].concat());

@@ -53,3 +53,12 @@ pub(crate) fn records(run: &Path) -> Vec<Record> {
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
+
+/// The config that makes the embedded base model, with paths that hold anywhere.
+pub(crate) fn base_config(folder: &Path) -> PathBuf {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/countdown");
+    let config = folder.join("base.toml");
+    let original = std::fs::read_to_string(format!("{root}/base.toml")).unwrap();
+    std::fs::write(&config, original.replace("examples/countdown", root)).unwrap();
+    config
+}
