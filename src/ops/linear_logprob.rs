@@ -4,7 +4,7 @@
 //! `z = h Wᵀ / temperature`, `logprob = z_target - logsumexp(z)`, `entropy = logsumexp(z) - sum softmax(z) z`.
 
 use super::linear::{self, Onto, PackedMatrix};
-use super::vector::{LANES, exp, reduce, vectorised};
+use super::vector::{self, LANES, exp, reduce, vectorised};
 
 /// Logits held at a time, in values: 1 MiB.
 const CHUNK_VALUES: usize = 1 << 18;
@@ -29,19 +29,35 @@ pub fn normalise(z: &mut [f32], temperature: f32) -> RowStats {
         #[inline(always)]
         || {
             let scale = 1.0 / temperature;
-            let mut largest = f32::NEG_INFINITY;
-            for value in z.iter_mut() {
-                *value *= scale;
-                largest = if *value > largest { *value } else { largest };
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            // Whole arrays are vectorised, chunks of a length that the compiler does not know are not.
+            let (whole, rest) = z.as_chunks_mut::<LANES>();
+            for chunk in whole {
+                for l in 0..LANES {
+                    chunk[l] *= scale;
+                    lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
+                }
             }
+            for (lane, value) in lanes.iter_mut().zip(rest) {
+                *value *= scale;
+                *lane = if *value > *lane { *value } else { *lane };
+            }
+            let largest = vector::largest(lanes);
             let (mut sums, mut weighted) = ([0f32; LANES], [0f32; LANES]);
-            for chunk in z.chunks(LANES) {
-                for (l, &value) in chunk.iter().enumerate() {
-                    let shifted = value - largest;
+            let (whole, rest) = z.as_chunks::<LANES>();
+            for chunk in whole {
+                for l in 0..LANES {
+                    let shifted = chunk[l] - largest;
                     let p = exp(shifted);
                     sums[l] += p;
                     weighted[l] += p * shifted;
                 }
+            }
+            for (l, value) in rest.iter().enumerate() {
+                let shifted = value - largest;
+                let p = exp(shifted);
+                sums[l] += p;
+                weighted[l] += p * shifted;
             }
             let sum = reduce(sums);
             let log_sum = sum.ln();

@@ -37,33 +37,57 @@ pub(crate) fn prefetch(values: &[f32]) {
 
 /// Adds the lanes in a fixed tree.
 #[inline(always)]
-pub(crate) fn reduce(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn reduce(lanes: [f32; LANES]) -> f32 {
+    fold(lanes, |a, b| a + b)
+}
+
+/// The largest lane.
+#[inline(always)]
+pub(crate) fn largest(lanes: [f32; LANES]) -> f32 {
+    fold(lanes, |a, b| if b > a { b } else { a })
+}
+
+/// Halves the lanes until one is left: four steps, where one after the other would be fifteen.
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES], both: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
-            lanes[i] += lanes[i + width];
+            lanes[i] = both(lanes[i], lanes[i + width]);
         }
         width /= 2;
     }
     lanes[0]
 }
 
-/// `sum_i f(i)` for `i < n`, in [`LANES`] partial sums.
+/// `sum_i a_i b_i`, in [`LANES`] partial sums. Whole arrays, because a slice's bounds keep a loop scalar.
 #[inline(always)]
-pub(crate) fn sum_by(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let whole = n / LANES * LANES;
-    let mut start = 0;
-    while start < whole {
-        for (l, lane) in lanes.iter_mut().enumerate() {
-            *lane += f(start + l);
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for l in 0..LANES {
+            sums[l] += a[l] * b[l];
         }
-        start += LANES;
     }
-    for i in whole..n {
-        lanes[i - whole] += f(i);
+    sums.iter_mut().zip(a_rest.iter().zip(b_rest)).for_each(|(sum, (a, b))| *sum += a * b);
+    reduce(sums)
+}
+
+/// `sum_i a_i b_i c_i`, in the same way.
+#[inline(always)]
+pub(crate) fn dot3(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
+    let mut sums = [0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let (c, c_rest) = c.as_chunks::<LANES>();
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for l in 0..LANES {
+            sums[l] += a[l] * b[l] * c[l];
+        }
     }
-    reduce(lanes)
+    let rest = a_rest.iter().zip(b_rest).zip(c_rest);
+    sums.iter_mut().zip(rest).for_each(|(sum, ((a, b), c))| *sum += a * b * c);
+    reduce(sums)
 }
 
 /// `e^x` within 2 units in the last place; 0 below -87.3, and the largest finite power above 88.
@@ -111,7 +135,20 @@ mod tests {
     #[test]
     fn a_sum_visits_every_index_once() {
         for n in [0, 1, 15, 16, 17, 100] {
-            assert_eq!(sum_by(n, |i| i as f32), (n * n.saturating_sub(1) / 2) as f32);
+            let (indices, ones) = ((0..n).map(|i| i as f32).collect::<Vec<_>>(), vec![1f32; n]);
+            let twos = vec![2f32; n];
+            let expected = (n * n.saturating_sub(1) / 2) as f32;
+            assert_eq!(dot(&indices, &ones), expected);
+            assert_eq!(dot3(&ones, &indices, &twos), 2.0 * expected);
+        }
+    }
+
+    #[test]
+    fn the_largest_lane_is_found_wherever_it_is() {
+        for at in 0..LANES {
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            lanes[at] = -3.0;
+            assert_eq!(largest(lanes), -3.0);
         }
     }
 }

@@ -10,7 +10,7 @@
 pub mod cached;
 pub mod packed;
 
-use super::vector::{LANES, exp, reduce};
+use super::vector::{self, LANES, exp, reduce};
 
 /// The sizes of an attention layer. A row of `qkv` holds the queries, then the keys, then the values.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +86,7 @@ fn exponentiate(scores: &mut [f32], n: usize, scale: f32) -> (f32, f32) {
             largest[l] = if chunk[l] > largest[l] { chunk[l] } else { largest[l] };
         }
     }
-    let largest = largest.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+    let largest = vector::largest(largest);
     let mut sums = [0f32; LANES];
     for chunk in chunks {
         for l in 0..LANES {

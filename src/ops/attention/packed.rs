@@ -1,7 +1,7 @@
 //! Attention over packed sequences, forward and backward, a tile of queries of one head at a time.
 
 use super::super::product::{Left, Onto, Out, PANEL, Right, Shape, product};
-use super::super::vector::{LANES, exp, sum_by, vectorised};
+use super::super::vector::{LANES, dot, exp, vectorised};
 use super::{Heads, Scratch, exponentiate, grown};
 
 /// Queries of a tile. More would compute more of what the causal mask throws away.
@@ -184,13 +184,17 @@ fn softmax_backward(heads: Heads, tile: Tile, head: usize, kept: Forward, d_o: &
                 let row = tile.first + r;
                 let o = &kept.o[row * outputs + head * size..][..size];
                 let d_o = &d_o[row * outputs..][..size];
-                let delta = sum_by(size, |d| o[d] * d_o[d]);
+                let delta = dot(o, d_o);
                 let lse = kept.lse[row * heads.query + head];
-                let p = &mut p[r * tile.width..][..tile.n];
-                let ds = &mut ds[r * tile.width..][..tile.n];
-                for (p, ds) in p.iter_mut().zip(ds.iter_mut()).take(row + 1) {
-                    *p = exp(p.mul_add(scale, -lse));
-                    *ds = *p * (*ds - delta) * scale;
+                let p = &mut p[r * tile.width..][..tile.computed];
+                let ds = &mut ds[r * tile.width..][..tile.computed];
+                let (ps, _) = p.as_chunks_mut::<LANES>();
+                let (dss, _) = ds.as_chunks_mut::<LANES>();
+                for (p, ds) in ps.iter_mut().zip(dss).take(row / LANES + 1) {
+                    for l in 0..LANES {
+                        p[l] = exp(p[l].mul_add(scale, -lse));
+                        ds[l] = p[l] * (ds[l] - delta) * scale;
+                    }
                 }
                 p[row + 1..].fill(0.0);
                 ds[row + 1..].fill(0.0);
