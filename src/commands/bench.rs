@@ -58,8 +58,8 @@ pub(super) struct Args {
     /// Rows sampled at a time, over all threads.
     #[arg(long, default_value_t = 128)]
     capacity: usize,
-    /// Most tokens of a micro-batch.
-    #[arg(long, default_value_t = 512)]
+    /// Most tokens of a micro-batch. Two sequences of the job: what a layer keeps then stays in the second cache.
+    #[arg(long, default_value_t = 320)]
     micro_batch_tokens: usize,
     /// Print one JSON object.
     #[arg(long)]
