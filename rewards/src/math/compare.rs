@@ -127,13 +127,19 @@ impl Comparison<'_> {
                 Some(factor) => self.scalars(&a.clone().times(Expr::Number(Number { value: factor, places: None })), b),
                 None => false,
             },
+            // `12_3` is not 12.
+            (None, Some(unit)) if unit.is_base() => false,
             // The sign may be left out of 28%, but 0.28% is not 0.28.
-            (Some(Unit::Percent), None) => (!below_one(a) && self.scalars(a, b)) || self.scalars(&hundredth(a), b),
-            (None, Some(Unit::Percent)) => (!below_one(b) && self.scalars(a, b)) || self.scalars(a, &hundredth(b)),
+            (Some(Unit::Percent), None) => (!self.below_one(a) && self.scalars(a, b)) || self.scalars(&hundredth(a), b),
+            (None, Some(Unit::Percent)) => (!self.below_one(b) && self.scalars(a, b)) || self.scalars(a, &hundredth(b)),
             (Some(unit), None) if *unit == Unit::degree() => self.scalars(a, b) || self.scalars(&radians(a), b),
             (None, Some(unit)) if *unit == Unit::degree() => self.scalars(a, b) || self.scalars(a, &radians(b)),
             _ => self.scalars(a, b),
         }
+    }
+
+    fn below_one(&self, expr: &Expr) -> bool {
+        exact::value(expr, self.fuel).is_some_and(|value| value < RBig::ONE && value > -RBig::ONE)
     }
 
     pub(super) fn scalars(&self, reference: &Expr, answer: &Expr) -> bool {
@@ -179,10 +185,6 @@ impl Comparison<'_> {
 
 fn unit(value: &Value) -> Option<&Unit> {
     if let Value::Quantity(_, unit) = value { Some(unit) } else { None }
-}
-
-fn below_one(expr: &Expr) -> bool {
-    matches!(expr, Expr::Number(number) if number.value < RBig::ONE && number.value > -RBig::ONE)
 }
 
 fn radians(degrees: &Expr) -> Expr {

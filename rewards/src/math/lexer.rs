@@ -164,6 +164,11 @@ impl<'a> Lexer<'a> {
 
     /// Words in `\text{}`: a connective, a name of a function or constant, or text.
     fn text(&mut self, name: &str, content: &str) {
+        if let Some((number, length)) = literal::number(content, true, false).filter(|(_, l)| *l < content.len()) {
+            // `\text{3 hours}` is `3 \text{hours}`.
+            self.push(Token::Number(number));
+            return self.text(name, content[length..].trim());
+        }
         let (first, rest) = content.split_once(' ').unwrap_or((content, ""));
         if let Some(power) = token::magnitude(first) {
             self.push(Token::Magnitude(power));
@@ -228,7 +233,7 @@ impl<'a> Lexer<'a> {
             });
         }
         let shouting = run.bytes().all(|byte| byte.is_ascii_uppercase());
-        if length >= 4 && !shouting {
+        if (length >= 4 || token::is_word(&lower)) && !shouting {
             let word = self.take(length);
             return self.push(token::magnitude(word).map_or_else(|| Token::Word(word.into()), Token::Magnitude));
         }

@@ -211,6 +211,11 @@ pub(crate) fn word(run: &str) -> Option<Token> {
     })
 }
 
+/// Whether short letters, in lower case, are a word and no product of symbols.
+pub(crate) fn is_word(run: &str) -> bool {
+    matches!(run, "yes" | "no" | "not" | "all" | "any" | "odd" | "one" | "two" | "six" | "ten" | "the" | "is" | "are")
+}
+
 /// The power of ten that a word multiplies by.
 pub(crate) fn magnitude(word: &str) -> Option<i64> {
     Some(match word {

@@ -99,6 +99,8 @@ pub(crate) enum Unit {
     Percent,
     /// Dimensions, and how many of the base unit one is.
     Known([i8; BASES], RBig),
+    /// The base that a number is written in.
+    Base(String),
     /// A word that is in no table, such as `apples`.
     Other(String),
 }
@@ -160,6 +162,10 @@ impl Unit {
             }
         }
         found.then_some(Self::Known(dimensions, factor))
+    }
+
+    pub(crate) fn is_base(&self) -> bool {
+        matches!(self, Self::Base(_))
     }
 
     /// What to multiply a number in `self` by to have it in `other`; `None` where they measure different things.

@@ -300,7 +300,7 @@ impl Parser<'_> {
         let base = super::super::exact::value(&self.argument()?, self.fuel)?;
         let value: dashu_int::IBig = digits.parse().ok()?;
         let number = Number { value: value.into(), places: None };
-        Some(Value::Quantity(Expr::Number(number), Unit::Other(format!("base {base}"))))
+        Some(Value::Quantity(Expr::Number(number), Unit::Base(base.to_string())))
     }
 }
 
