@@ -47,15 +47,17 @@ impl Sampling {
 
     fn draw_kept(&self, z: &[f32], lse: f32, uniform: f64) -> usize {
         let mut kept: Vec<(usize, f32)> = z.iter().map(|z| exp(z - lse)).enumerate().collect();
-        // Equal probabilities stay in the order of their ids, so that the draw is the same everywhere.
-        kept.sort_by(|a, b| b.1.total_cmp(&a.1));
         let count = if self.top_k == 0 { kept.len() } else { self.top_k.min(kept.len()) };
-        let floor = kept[0].1 * self.min_p;
-        let mut total = 0.0;
-        let mut end = 0;
-        while end < count && (end == 0 || (total < f64::from(self.top_p) && kept[end].1 >= floor)) {
-            total += f64::from(kept[end].1);
-            end += 1;
+        let (mut total, mut end, mut sorted) = (0.0, 0, 0);
+        // Few of a large vocabulary are kept: only as many are put into order as are looked at.
+        while end == sorted && end < count {
+            sorted = (sorted * 8).max(64).min(count);
+            sort_first(&mut kept[end..], sorted - end);
+            let floor = kept[0].1 * self.min_p;
+            while end < sorted && (end == 0 || (total < f64::from(self.top_p) && kept[end].1 >= floor)) {
+                total += f64::from(kept[end].1);
+                end += 1;
+            }
         }
         let mut left = uniform * total;
         for &(token, p) in &kept[..end] {
@@ -66,6 +68,16 @@ impl Sampling {
         }
         kept[end - 1].0
     }
+}
+
+/// Puts the `n` most likely tokens first, in order. Equal probabilities stay in the order of their ids, so that the draw
+/// is the same everywhere.
+fn sort_first(tokens: &mut [(usize, f32)], n: usize) {
+    let order = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if n < tokens.len() {
+        tokens.select_nth_unstable_by(n, order);
+    }
+    tokens[..n].sort_unstable_by(order);
 }
 
 /// The first of the largest logits.
@@ -128,6 +140,34 @@ mod tests {
             let shares = shares(&sampling);
             let close = shares.iter().zip(expected).all(|(s, e): (&f64, f64)| (s - e).abs() < 0.015);
             assert!(close, "{sampling:?}: {shares:?}, not {expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_large_vocabulary_is_cut_where_sorting_all_of_it_would_cut_it() {
+        let mut stream = Counted::new(&[6]);
+        // Few distinct values, so that ties decide too.
+        let z: Vec<f32> = (0..3000).map(|_| (stream.normal() * 4.0).round() as f32 / 2.0).collect();
+        for (top_p, top_k, min_p) in [(0.3, 0, 0.0), (0.95, 0, 0.0), (0.9999, 0, 0.0), (1.0, 700, 0.0), (0.9, 0, 0.02)]
+        {
+            let sampling = sampling(1.0, top_p, top_k, min_p);
+            let mut normal = z.clone();
+            let lse = normalise(&mut normal, 1.0).lse;
+            let mut all: Vec<(usize, f32)> = normal.iter().map(|z| exp(z - lse)).enumerate().collect();
+            all.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let floor = all[0].1 * min_p;
+            let mut total = 0.0;
+            let mut kept = Vec::new();
+            for &(token, p) in all.iter().take(if top_k == 0 { all.len() } else { top_k }) {
+                if !kept.is_empty() && (total >= f64::from(top_p) || p < floor) {
+                    break;
+                }
+                total += f64::from(p);
+                kept.push(token);
+            }
+            // The last kept token is drawn just below 1, the first at 0.
+            assert_eq!(sampling.draw(&mut z.clone(), 0.0).0 as usize, kept[0]);
+            assert_eq!(sampling.draw(&mut z.clone(), 1.0 - 1e-12).0 as usize, kept[kept.len() - 1], "{sampling:?}");
         }
     }
 }
