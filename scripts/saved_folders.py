@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 ROOT = Path(__file__).resolve().parent.parent
 RECKON = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "target" / "release" / "reckon").resolve()
@@ -97,5 +98,6 @@ def check(name, dtype):
 
 
 if __name__ == "__main__":
+    logging.disable_progress_bar()
     results = [check(name, dtype) for name in MODELS for dtype in ("f32", "bf16")]
     sys.exit(0 if all(results) else 1)
