@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use reckon::ops::attention::{Heads, Scratch, packed};
-use reckon::ops::linear::{self, Onto, PackedMatrix};
+use reckon::ops::linear::{Linear, Onto};
 use reckon::ops::rope::RopeTable;
 use reckon::ops::{adamw, linear_logprob, rms_norm, swiglu};
 use reckon::rollout::Sampling;
@@ -29,16 +29,14 @@ fn products(criterion: &mut Criterion) {
     for (n, k) in [(3 * WIDTH, WIDTH), (WIDTH, WIDTH), (2 * FFN, WIDTH), (WIDTH, FFN)] {
         let (x, w, dy) = (random(1, T * k), random(2, n * k), random(3, T * n));
         let (mut y, mut dx, mut dw) = (vec![0f32; T * n], vec![0f32; T * k], vec![0f32; n * k]);
-        let packed = PackedMatrix::new(&w, k);
+        let layer = Linear::trained(&w, k, 0..w.len());
         group.throughput(Throughput::Elements((T * n * k) as u64));
         group.bench_function(format!("forward {n} x {k}"), |b| {
-            b.iter(|| packed.forward(black_box(&x), &mut y, Onto::Nothing));
+            b.iter(|| layer.forward(black_box(&x), &mut y, Onto::Nothing));
         });
-        group.bench_function(format!("backward_input {n} x {k}"), |b| {
-            b.iter(|| linear::backward_input(black_box(&dy), &w, &mut dx, k));
-        });
-        group.bench_function(format!("backward_weight {n} x {k}"), |b| {
-            b.iter(|| linear::backward_weight(black_box(&dy), &x, &mut dw, k));
+        group.throughput(Throughput::Elements(2 * (T * n * k) as u64));
+        group.bench_function(format!("backward {n} x {k}"), |b| {
+            b.iter(|| layer.backward(&x, black_box(&dy), &mut dx, &mut dw));
         });
     }
 }
@@ -66,15 +64,15 @@ fn head(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear_logprob");
     let (h, w, dlogprob) = (random(1, T * WIDTH), random(2, VOCAB * WIDTH), random(3, T));
     let targets: Vec<u32> = (0..T as u32).map(|t| t * 7 % VOCAB as u32).collect();
-    let packed = PackedMatrix::new(&w, WIDTH);
+    let layer = Linear::trained(&w, WIDTH, 0..w.len());
     let (mut dh, mut dw) = (vec![0f32; h.len()], vec![0f32; w.len()]);
     group.throughput(Throughput::Elements((T * VOCAB * WIDTH) as u64));
     group.bench_function("forward", |b| {
-        b.iter(|| linear_logprob::forward(black_box(&h), &packed, WIDTH, &targets, 1.0));
+        b.iter(|| linear_logprob::forward(black_box(&h), &layer, &targets, 1.0));
     });
     group.throughput(Throughput::Elements(3 * (T * VOCAB * WIDTH) as u64));
     group.bench_function("backward", |b| {
-        b.iter(|| linear_logprob::backward(&h, &w, &packed, &targets, 1.0, black_box(&dlogprob), &mut dh, &mut dw));
+        b.iter(|| linear_logprob::backward(&h, &layer, &targets, 1.0, black_box(&dlogprob), &mut dh, &mut dw));
     });
 }
 
@@ -90,7 +88,7 @@ fn elementwise(criterion: &mut Criterion) {
     });
     group.bench_function("rms_norm forward", |b| b.iter(|| rms_norm::forward(black_box(&x), &w, 1e-6, &mut normed)));
     group.bench_function("rms_norm backward", |b| {
-        b.iter(|| rms_norm::backward(black_box(&x), &w, 1e-6, &normed, &mut dx, &mut dw));
+        b.iter(|| rms_norm::backward(black_box(&x), &w, 1e-6, &normed, &mut dx, Some(&mut dw)));
     });
     let frequencies: Vec<f64> = (0..HEADS.size / 2).map(|i| 0.5f64.powi(i as i32)).collect();
     let (rope, positions) = (RopeTable::new(T, &frequencies), (0..T as u32).collect::<Vec<_>>());

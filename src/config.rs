@@ -2,6 +2,7 @@
 //! Reading TOML, overrides and the errors of both are left to [`crate::strict`].
 
 mod data;
+mod lora;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use reckon_rewards::RubricConfig;
 use serde::{Deserialize, Serialize};
 
 pub use data::{DataConfig, FileConfig, HeldOut, Paths, PromptConfig, SourceConfig, SourceView};
+pub use lora::LoraConfig;
 
 use crate::grpo::GrpoOverrides;
 use crate::model::SaveDtype;
@@ -29,6 +31,9 @@ pub struct TrainConfig {
     pub steps: u64,
     /// What is trained.
     pub model: ModelSource,
+    /// A low-rank adapter to train in place of all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// What it is asked.
     pub data: DataConfig,
     /// How it is asked.
@@ -371,6 +376,6 @@ impl TrainConfig {
         let failed = self.audit.max_failed;
         ensure!((0.0..=1.0).contains(&failed), "audit.max_failed = {failed}: a share lies in [0, 1]");
         ensure!(self.optim.lr > 0.0, "optim.lr = {}: it must be positive, or nothing is learnt", self.optim.lr);
-        Ok(())
+        self.lora.iter().try_for_each(LoraConfig::validate)
     }
 }

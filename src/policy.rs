@@ -8,7 +8,9 @@ use tokenizers::Tokenizer;
 use crate::grpo::MicroBatch;
 use crate::model::decoder::Packed;
 use crate::model::folder;
-use crate::model::{Companions, Decoder, ModelConfig, ModelFolder, PackedWeights, SaveDtype, Weights, Workspace};
+use crate::model::{
+    Companions, Decoder, ModelConfig, ModelFolder, PackedWeights, Parameters, Reference, SaveDtype, Workspace, peft,
+};
 use crate::ops::linear_logprob;
 use crate::parallel::{Pool, map_in_order};
 use crate::rollout::{Engine, Memory};
@@ -24,8 +26,8 @@ pub struct Policy {
     pub companions: Companions,
     /// The computation.
     pub decoder: Decoder,
-    /// What learns.
-    pub weights: Weights,
+    /// Its values, and which of them learn.
+    pub parameters: Parameters,
     /// Number of updates made.
     pub version: u64,
     /// Threads to compute on; changes no result.
@@ -38,7 +40,7 @@ pub struct Policy {
 struct Buffers {
     /// One a thread.
     workspaces: Pool<Workspace>,
-    /// Of a shard, in the weights' layout.
+    /// Of a shard, in the layout of what learns.
     gradients: Pool<Vec<f32>>,
     /// The sampler's.
     rollout: Pool<Memory>,
@@ -58,22 +60,31 @@ pub type Head<'a, S> = dyn Fn(&MicroBatch, &TokenStats) -> (Vec<f32>, S) + Sync 
 
 impl Policy {
     /// The policy that a model folder holds.
-    pub fn new(folder: ModelFolder, recompute: bool, threads: usize) -> Self {
+    pub fn new(folder: ModelFolder<impl Into<Parameters>>, recompute: bool, threads: usize) -> Self {
         let decoder = Decoder::new(&folder.config, recompute);
         let ModelFolder { config, tokenizer, companions, weights } = folder;
-        Self { config, tokenizer, companions, decoder, weights, version: 0, threads, buffers: Buffers::default() }
+        let (parameters, buffers) = (weights.into(), Buffers::default());
+        Self { config, tokenizer, companions, decoder, parameters, version: 0, threads, buffers }
     }
 
-    /// Writes the model folder as it is now into `folder`, which exists.
+    /// Writes what learns into `folder`, which exists: a model folder, or the files of an adapter.
     pub fn save(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
-        folder::write(folder, &self.config, &self.tokenizer, &self.companions, &self.weights, dtype)
+        match self.parameters.adapter() {
+            Some(adapter) => peft::write(folder, adapter, dtype),
+            None => self.save_merged(folder, dtype),
+        }
+    }
+
+    /// Writes a model folder into `folder`, which exists, an adapter merged into its base.
+    pub fn save_merged(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
+        folder::write(folder, &self.config, &self.tokenizer, &self.companions, &self.parameters, dtype)
     }
 
     /// The sampler over the weights as they are now, `capacity` rows at a time.
     pub fn engine(&self, capacity: usize) -> Engine<'_> {
         Engine {
             decoder: &self.decoder,
-            weights: &self.weights,
+            parameters: &self.parameters,
             tokenizer: &self.tokenizer,
             policy_version: self.version,
             threads: self.threads,
@@ -84,13 +95,21 @@ impl Policy {
 
     /// Log-probabilities of all micro-batches, without gradients.
     pub fn logprobs(&self, micros: &[MicroBatch], temperature: f32) -> Vec<TokenStats> {
-        self.logprobs_of(&self.weights, micros, temperature)
+        self.logprobs_of(&self.parameters.packed(), micros, temperature)
     }
 
-    /// The same for other weights of this shape: the reference's.
-    pub fn logprobs_of(&self, weights: &Weights, micros: &[MicroBatch], temperature: f32) -> Vec<TokenStats> {
-        let packed = PackedWeights::new(weights);
-        let work = |ws: &mut Workspace, i: usize| self.forward(&packed, &micros[i], temperature, ws).1;
+    /// The same for the reference.
+    pub fn reference_logprobs(
+        &self,
+        reference: &Reference,
+        micros: &[MicroBatch],
+        temperature: f32,
+    ) -> Vec<TokenStats> {
+        self.logprobs_of(&self.parameters.packed_as(reference), micros, temperature)
+    }
+
+    fn logprobs_of(&self, packed: &PackedWeights, micros: &[MicroBatch], temperature: f32) -> Vec<TokenStats> {
+        let work = |ws: &mut Workspace, i: usize| self.forward(packed, &micros[i], temperature, ws).1;
         let mut all = Vec::with_capacity(micros.len());
         map_in_order(micros.len(), self.threads, &self.buffers.workspaces, work, |stats| all.push(stats));
         all
@@ -101,14 +120,14 @@ impl Policy {
     /// A thread computes a shard; gradients are added in the order of the shards, so that the number of threads changes
     /// nothing.
     pub fn gradients<S: Send>(&self, micros: &[MicroBatch], temperature: f32, head: &Head<S>) -> (Vec<f32>, Vec<S>) {
-        let packed = PackedWeights::new(&self.weights);
-        let mut total = vec![0f32; self.weights.values.len()];
+        let packed = self.parameters.packed();
+        let mut total = vec![0f32; self.parameters.values().len()];
         let mut kept = Vec::with_capacity(micros.len());
         let shards = shards(micros);
         let work = |ws: &mut Workspace, i: usize| {
             let mut gradient = self.buffers.gradients.take();
             gradient.clear();
-            gradient.resize(packed.weights.values.len(), 0.0);
+            gradient.resize(self.parameters.values().len(), 0.0);
             let add = |micro| self.add_gradient(&packed, micro, temperature, head, ws, &mut gradient);
             let states: Vec<S> = shards[i].iter().map(add).collect();
             (gradient, states)
@@ -133,10 +152,9 @@ impl Policy {
     ) -> S {
         let (h, stats) = self.forward(packed, micro, temperature, ws);
         let (d_logprobs, state) = head(micro, &stats);
-        let (k, range) = (self.decoder.hidden, &packed.weights.layout.head);
+        let k = self.decoder.hidden;
         let mut dh = vec![0f32; h.len()];
-        let (w, dw) = (packed.part(range), &mut gradient[range.clone()]);
-        linear_logprob::backward(&h, w, &packed.head, &micro.targets, temperature, &d_logprobs, &mut dh, dw);
+        linear_logprob::backward(&h, &packed.head, &micro.targets, temperature, &d_logprobs, &mut dh, gradient);
         let mut d_hidden = vec![0f32; ws.hidden.len()];
         for (&row, dh) in micro.rows.iter().zip(dh.chunks_exact(k)) {
             d_hidden[row as usize * k..][..k].copy_from_slice(dh);
@@ -156,7 +174,7 @@ impl Policy {
         let k = self.decoder.hidden;
         self.decoder.forward(packed, input(micro), ws);
         let h: Vec<f32> = micro.rows.iter().flat_map(|&row| &ws.hidden[row as usize * k..][..k]).copied().collect();
-        let (logprobs, entropies) = linear_logprob::forward(&h, &packed.head, k, &micro.targets, temperature);
+        let (logprobs, entropies) = linear_logprob::forward(&h, &packed.head, &micro.targets, temperature);
         (h, TokenStats { logprobs, entropies })
     }
 }

@@ -49,7 +49,7 @@ pub struct SftReport {
 impl SftTrainer {
     /// A run of `config` on `policy`.
     pub fn new(config: &SftConfig, policy: Policy) -> Self {
-        let optimizer = AdamW::new(config.optim.adamw(), policy.weights.values.len());
+        let optimizer = AdamW::new(config.optim.adamw(), policy.parameters.values().len());
         let schedule = config.optim.schedule(config.steps);
         let micro_batch_tokens = config.compute.micro_batch_tokens;
         Self {
@@ -73,7 +73,7 @@ impl SftTrainer {
         });
         let (loss, lr) = (losses.iter().sum::<f64>(), self.schedule.at(self.step));
         self.step += 1;
-        match self.optimizer.update(&mut self.policy.weights, &gradient, lr) {
+        match self.optimizer.update(self.policy.parameters.learnt(), &gradient, lr) {
             Update::Applied { grad_norm } => {
                 self.skipped = 0;
                 self.policy.version += 1;

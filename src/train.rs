@@ -12,7 +12,7 @@ use crate::grpo::{
     token_losses,
 };
 use crate::metrics::Record;
-use crate::model::Weights;
+use crate::model::Reference;
 use crate::optim::{AdamW, Schedule, Update};
 use crate::policy::Policy;
 use crate::prompt::PromptSource;
@@ -40,8 +40,8 @@ pub struct Trainer {
     pub policy: Policy,
     /// Its optimizer.
     pub optimizer: AdamW,
-    /// A frozen copy for the KL term, where there is one.
-    pub reference: Option<Weights>,
+    /// What the KL term holds on to, where there is one.
+    pub reference: Option<Reference>,
     /// Where the run stands.
     pub progress: Progress,
     grpo: GrpoConfig,
@@ -73,14 +73,14 @@ impl Trainer {
         let (tokenizer, companions) = (policy.tokenizer.clone(), &policy.companions);
         let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed)?;
         prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
-        let optimizer = AdamW::new(config.optim.adamw(), policy.weights.values.len());
+        let optimizer = AdamW::new(config.optim.adamw(), policy.parameters.values().len());
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone());
         ensure!(
             !sampling.stop_tokens.is_empty() || !sampling.stop_strings.is_empty(),
             "nothing ends a completion: set eos_token_id in the model's config.json or rollout.stop"
         );
         let schedule = config.optim.schedule(config.steps);
-        let reference = grpo.needs_reference().then(|| policy.weights.clone());
+        let reference = grpo.needs_reference().then(|| policy.parameters.reference());
         let progress = Progress::default();
         Ok(Self { config, policy, optimizer, reference, progress, grpo, schedule, sampling, scorer, prompts })
     }
@@ -198,7 +198,7 @@ impl Trainer {
         let start = Instant::now();
         let temperature = self.sampling.logprob_temperature();
         if let Some(reference) = &self.reference {
-            let stats = self.policy.logprobs_of(reference, &micros, temperature);
+            let stats = self.policy.reference_logprobs(reference, &micros, temperature);
             for (micro, stats) in micros.iter_mut().zip(stats) {
                 micro.ref_logprobs = Some(stats.logprobs);
             }
@@ -228,7 +228,7 @@ impl Trainer {
     fn apply(&mut self, gradient: &[f32], loss: f64, step: u64, report: &mut UpdateReport) -> Result<()> {
         let lr = self.schedule.at(step - 1);
         let update = match loss.is_finite() {
-            true => self.optimizer.update(&mut self.policy.weights, gradient, lr),
+            true => self.optimizer.update(self.policy.parameters.learnt(), gradient, lr),
             false => Update::Skipped,
         };
         let Update::Applied { grad_norm } = update else {
@@ -253,7 +253,7 @@ impl Trainer {
     fn refresh_reference(&mut self, step: u64) {
         let every = self.grpo.ref_refresh_every;
         if self.reference.is_some() && every > 0 && step > 1 && (step - 1).is_multiple_of(every) {
-            self.reference = Some(self.policy.weights.clone());
+            self.reference = Some(Reference::Values(self.policy.parameters.values().to_vec()));
         }
     }
 

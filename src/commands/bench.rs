@@ -75,7 +75,7 @@ struct Timing {
 pub(super) fn run(args: Args) -> Result<()> {
     let threads = if args.threads == 0 { default_threads() } else { args.threads };
     let mut policy = Policy::new(random_model(&args)?, false, threads);
-    let mut optimizer = AdamW::new(OptimConfig::default().adamw(), policy.weights.values.len());
+    let mut optimizer = AdamW::new(OptimConfig::default().adamw(), policy.parameters.values().len());
     let mut timings = Vec::new();
     let mut memory = Vec::new();
     for step in 0..=args.steps {
@@ -93,7 +93,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let trained = tokens * (PROMPT_TOKENS + args.new) as f64 / args.new as f64;
     let update_flops = 6.0 * products(&args) * trained / update_s;
     let report = json!({
-        "threads": threads, "parameters": policy.weights.values.len(),
+        "threads": threads, "parameters": policy.parameters.values().len(),
         "sample_tokens_per_s": tokens / sample_s, "update_tokens_per_s": tokens / update_s,
         "step_s": sample_s + update_s,
         "matmul_best_gflops": best / 1e9,
@@ -105,7 +105,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         println!("{report}");
         return Ok(());
     }
-    println!("{} weights, {threads} threads", policy.weights.values.len());
+    println!("{} weights, {threads} threads", policy.parameters.values().len());
     println!(
         "sampling {:>9.0} tokens/s   update {:>9.0} tokens/s   step {:.3} s",
         tokens / sample_s,
@@ -160,7 +160,7 @@ fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut AdamW, step: u64) 
     let micros = micro_batches(&samples, grpo.loss_norm, args.micro_batch_tokens);
     let (gradient, _) =
         policy.gradients(&micros, 1.0, &|micro, stats| (token_losses(&stats.logprobs, micro, &grpo.loss).gradient, ()));
-    optimizer.update(&mut policy.weights, &gradient, 1e-4);
+    optimizer.update(policy.parameters.learnt(), &gradient, 1e-4);
     Ok(Timing { sample_s, update_s: start.elapsed().as_secs_f64() })
 }
 

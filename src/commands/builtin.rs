@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::model::folder::ModelFolder;
+use crate::model::{Base, ModelFolder};
 
 /// The name by which a config asks for the embedded model.
 pub(super) const MODEL: &str = "builtin:countdown";
@@ -10,11 +10,20 @@ pub(super) const MODEL: &str = "builtin:countdown";
 /// The embedded config.
 pub(super) const CONFIG: &str = include_str!("../../examples/countdown/config.toml");
 
+const FILES: [&[u8]; 3] = [
+    include_bytes!("../../examples/countdown/base/config.json"),
+    include_bytes!("../../examples/countdown/base/tokenizer.json"),
+    include_bytes!("../../examples/countdown/base/model.safetensors"),
+];
+
 /// The embedded base model.
 pub(super) fn model() -> Result<ModelFolder> {
-    ModelFolder::parse(
-        include_bytes!("../../examples/countdown/base/config.json"),
-        include_bytes!("../../examples/countdown/base/tokenizer.json"),
-        include_bytes!("../../examples/countdown/base/model.safetensors"),
-    )
+    let [config, tokenizer, weights] = FILES;
+    ModelFolder::parse(config, tokenizer, weights)
+}
+
+/// The same, not to learn.
+pub(super) fn base() -> Result<ModelFolder<Base>> {
+    let [config, tokenizer, weights] = FILES;
+    ModelFolder::parse_frozen(config, tokenizer, weights)
 }

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use reckon_rewards::Registry;
 
-use super::{load_model, scorer, train_config};
+use super::{policies, scorer, train_config};
 use crate::config::ModelSource;
 use crate::eval::evaluate;
-use crate::policy::Policy;
 use crate::train::Trainer;
 
 /// Arguments of `reckon eval`.
@@ -16,7 +15,7 @@ use crate::train::Trainer;
 pub(super) struct Args {
     /// TOML config of `reckon train`; the embedded one without it.
     config: Option<PathBuf>,
-    /// Model folder, instead of the config's.
+    /// Model folder or adapter, instead of the config's.
     #[arg(long)]
     model: Option<String>,
     /// Override a key, such as `--set eval.problems=1000`.
@@ -32,10 +31,15 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut config = train_config(args.config.as_deref(), &args.sets)?;
-    if let Some(model) = args.model {
-        config.model = ModelSource { path: model, revision: None };
-    }
-    let policy = Policy::new(load_model(&config.model.name())?, false, config.compute.threads());
+    let mut policy = match (args.model, &config.lora) {
+        (None, Some(_)) => policies::trained(&config)?,
+        (None, None) => policies::frozen(&config.model.name())?,
+        (Some(path), _) => {
+            config.model = ModelSource { path, revision: None };
+            policies::frozen(&config.model.path)?
+        }
+    };
+    policy.threads = config.compute.threads();
     let scorer = scorer(&config, registry)?;
     let trainer = Trainer::new(config, policy, scorer)?;
     let mut sampling = trainer.sampling().clone();

@@ -1,24 +1,28 @@
 //! `reckon export`: a trained model as a folder that other programs load: the original's names, shards, type of number,
-//! tokenizer and chat template around the trained weights.
+//! tokenizer and chat template around the trained weights. An adapter is merged into its base, or written by itself.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
+use super::policies;
 use crate::checkpoint;
-use crate::model::{SaveDtype, folder};
+use crate::model::SaveDtype;
 
 /// Arguments of `reckon export`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A run (its newest checkpoint is taken), a checkpoint, any model folder, or `builtin:countdown`.
+    /// A run (its newest checkpoint is taken), a checkpoint, any model folder or adapter, or `builtin:countdown`.
     source: PathBuf,
     /// Folder to write; it is replaced when it exists.
     #[arg(long)]
     out: PathBuf,
-    /// Type of the written weights; that of the model which training began with when not given.
+    /// Type of the written weights; that of the model which training began with when not given, and f32 for an adapter.
     #[arg(long, value_enum)]
     dtype: Option<SaveDtype>,
+    /// Write the adapter by itself, as PEFT's files, in place of the whole model.
+    #[arg(long)]
+    adapter: bool,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -26,14 +30,18 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some((_, path)) => path,
         None => args.source,
     };
-    let model = super::load_model(&source.to_string_lossy())?;
+    let policy = policies::frozen(&source.to_string_lossy())?;
+    let has = policy.parameters.adapter().is_some();
+    ensure!(has || !args.adapter, "{} has no adapter: it was trained without [lora]", source.display());
     let dtype = match args.dtype {
         Some(dtype) => dtype,
-        None => original_dtype(&source)?.unwrap_or(model.companions.dtype),
+        None if args.adapter => SaveDtype::F32,
+        None => original_dtype(&source)?.unwrap_or(policy.companions.dtype),
     };
     let (root, name) = super::split_out(&args.out)?;
-    checkpoint::write(root, name, |path| {
-        folder::write(path, &model.config, &model.tokenizer, &model.companions, &model.weights, dtype)
+    checkpoint::write(root, name, |path| match args.adapter {
+        true => policy.save(path, dtype),
+        false => policy.save_merged(path, dtype),
     })?;
     println!("{} from {}, as {}", args.out.display(), source.display(), dtype.torch_name());
     Ok(())

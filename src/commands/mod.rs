@@ -11,6 +11,7 @@ mod eval;
 mod export;
 mod memory;
 mod plan;
+mod policies;
 mod rollouts;
 mod run;
 mod sample;

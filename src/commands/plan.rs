@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::memory::{self, gib};
 use super::{config_text, load_shape, open_prompts};
 use crate::config::TrainConfig;
-use crate::model::ModelConfig;
-use crate::plan::{Device, Free, Job, Plan, Sizes, fit};
+use crate::model::{Layout, ModelConfig, SaveDtype};
+use crate::plan::{Device, Free, Job, Lora, Plan, Sizes, fit};
 use crate::strict;
 use crate::train::Trainer;
 
@@ -45,7 +45,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some(tokens) => tokens,
         None => open_prompts(&config)?.1.longest()?,
     };
-    let (sizes, job) = (Sizes::of(&shape)?, job(&config, &shape, args.device, prompt)?);
+    let (sizes, job) = (Sizes::of(&shape)?, job(&config, &shape, shape.dtype(), args.device, prompt)?);
     let given = Given::new(&text, &args.sets)?;
     let free = Free {
         micro_batch_tokens: !given.has("compute", "micro_batch_tokens"),
@@ -64,7 +64,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 /// What of a run decides its memory.
-fn job(config: &TrainConfig, shape: &ModelConfig, device: Device, prompt: usize) -> Result<Job> {
+fn job(config: &TrainConfig, shape: &ModelConfig, dtype: SaveDtype, device: Device, prompt: usize) -> Result<Job> {
     let (r, grpo) = (&config.rollout, config.grpo.resolve(config.rollout.max_new_tokens)?);
     let (completions, sequence) = (r.prompts_per_step * r.group_size, prompt + r.max_new_tokens);
     ensure!(
@@ -83,14 +83,24 @@ fn job(config: &TrainConfig, shape: &ModelConfig, device: Device, prompt: usize)
         sequence,
         update_tokens: (completions * sequence).div_ceil(grpo.updates_per_step),
         reference: grpo.needs_reference(),
+        lora: lora(config, shape, dtype, device)?,
     })
+}
+
+/// The adapter on a base whose weights are of type `dtype`; only bf16 is held as it is.
+fn lora(config: &TrainConfig, shape: &ModelConfig, dtype: SaveDtype, device: Device) -> Result<Option<Lora>> {
+    let Some(lora) = &config.lora else { return Ok(None) };
+    ensure!(device == Device::Cpu, "[lora] is trained on a CPU alone: leave --device away");
+    let values = lora.layout(&Layout::new(shape, shape.family()?))?.values();
+    Ok(Some(Lora { values, base_bytes: if dtype == SaveDtype::Bf16 { 2 } else { 4 } }))
 }
 
 /// Refuses a run that would end for want of memory, before it begins.
 pub(super) fn check(trainer: &Trainer) -> Result<()> {
     let Some(memory) = memory::of_this_machine() else { return Ok(()) };
     let shape = &trainer.policy.config;
-    let job = job(&trainer.config, shape, Device::Cpu, trainer.prompts().longest()?)?;
+    let dtype = trainer.policy.companions.dtype;
+    let job = job(&trainer.config, shape, dtype, Device::Cpu, trainer.prompts().longest()?)?;
     let plan = Plan::new(&Sizes::of(shape)?, &job);
     let classes: Vec<String> = plan.classes().iter().map(|(name, bytes)| format!("{name} {}", gib(*bytes))).collect();
     ensure!(

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::checkpoint::{self, RunFolder};
-use crate::model::{ModelFolder, SaveDtype};
+use crate::model::{Base, Reference, SaveDtype};
 use crate::train::{Progress, Trainer};
 
-/// Saves everything a resumed run needs. A checkpoint is a model folder with two files more.
+/// Saves everything a resumed run needs. A checkpoint is a model folder, or an adapter, with two files more.
 pub(super) fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
     let root = folder.checkpoints();
     checkpoint::write(&root, &checkpoint::step_name(trainer.progress.step), |path| {
@@ -31,7 +31,8 @@ pub(super) fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool>
     };
     let state: State = serde_json::from_slice(&read("trainer.json")?).context("trainer.json")?;
     trainer.prompts().check_fingerprints(&state.data)?;
-    trainer.policy.weights = ModelFolder::read(&path)?.weights;
+    check_base(trainer, &state)?;
+    trainer.policy.parameters.restore(&path)?;
     trainer.policy.version = state.policy_version;
     trainer.progress = state.progress;
     trainer.optimizer.count = state.updates;
@@ -39,10 +40,36 @@ pub(super) fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool>
     let file = SafeTensors::deserialize(&bytes).context("trainer.safetensors")?;
     fill(&file, "m", &mut trainer.optimizer.m)?;
     fill(&file, "v", &mut trainer.optimizer.v)?;
-    if let Some(reference) = &mut trainer.reference {
-        fill(&file, "reference", &mut reference.values)?;
+    match &mut trainer.reference {
+        Some(Reference::Values(values)) => fill(&file, "reference", values)?,
+        // A run that began with the base may have replaced it by the policy of a later step.
+        Some(reference) if file.tensor("reference").is_ok() => {
+            let mut values = vec![0f32; trainer.policy.parameters.values().len()];
+            fill(&file, "reference", &mut values)?;
+            *reference = Reference::Values(values);
+        }
+        Some(Reference::Base) | None => {}
     }
     Ok(true)
+}
+
+/// An adapter means nothing beside another base than it was trained on.
+fn check_base(trainer: &Trainer, state: &State) -> Result<()> {
+    let now = fingerprint(trainer);
+    ensure!(
+        now == state.base,
+        "the model in {} is not the one that the run began with (fingerprint {}, was {}): put that one back, or start a \
+         new run",
+        trainer.config.model.path,
+        now.as_deref().unwrap_or("none"),
+        state.base.as_deref().unwrap_or("none")
+    );
+    Ok(())
+}
+
+/// Of the frozen base, where there is one.
+fn fingerprint(trainer: &Trainer) -> Option<String> {
+    trainer.policy.parameters.base().map(|Base { fingerprint, .. }| fingerprint.clone())
 }
 
 /// What a checkpoint holds beside tensors.
@@ -53,6 +80,9 @@ pub(super) struct State {
     updates: u64,
     /// Fingerprints of the data by source.
     data: BTreeMap<String, String>,
+    /// Fingerprint of the frozen base.
+    #[serde(default)]
+    base: Option<String>,
     /// What the weights were stored in before training.
     #[serde(default)]
     pub(super) dtype: SaveDtype,
@@ -63,14 +93,17 @@ impl State {
         let (policy_version, updates) = (trainer.policy.version, trainer.optimizer.count);
         let dtype = trainer.policy.companions.dtype;
         let data = trainer.prompts().fingerprints();
-        Self { progress: trainer.progress.clone(), policy_version, updates, data, dtype }
+        let base = fingerprint(trainer);
+        Self { progress: trainer.progress.clone(), policy_version, updates, data, base, dtype }
     }
 }
 
-/// Optimizer state, and the reference where there is one, each as one flat tensor; no copy is made of them.
+/// Optimizer state, and the reference where it is a copy, each as one flat tensor; no further copy is made of them.
 fn write_buffers(trainer: &Trainer, path: &Path) -> Result<()> {
     let mut parts = vec![("m", &trainer.optimizer.m), ("v", &trainer.optimizer.v)];
-    parts.extend(trainer.reference.as_ref().map(|r| ("reference", &r.values)));
+    if let Some(Reference::Values(values)) = &trainer.reference {
+        parts.push(("reference", values));
+    }
     let views = parts
         .into_iter()
         .map(|(name, values)| {

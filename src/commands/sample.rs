@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Result, ensure};
 use reckon_datasets::Example;
 
-use super::{builtin, load_model, read_text};
+use super::{builtin, policies, read_text};
 use crate::config::PromptConfig;
-use crate::parallel::{default_threads, lock};
-use crate::policy::Policy;
+use crate::parallel::lock;
 use crate::prompt::Template;
 use crate::rollout::{Prompt, SampleKey, Sampling};
 
@@ -22,7 +21,7 @@ pub(super) struct Args {
     /// A file with a prompt a line.
     #[arg(long)]
     file: Option<PathBuf>,
-    /// Model folder; the embedded base model without it.
+    /// Model folder or adapter; the embedded base model without it.
     #[arg(long, default_value = builtin::MODEL)]
     model: String,
     /// Put each prompt into the model's chat template, as what the user says.
@@ -63,16 +62,16 @@ pub(super) fn run(args: Args) -> Result<()> {
         texts.extend(read_text(file)?.lines().map(str::to_owned));
     }
     ensure!(!texts.is_empty(), "no prompt: give one on the command line, or a file with --file");
-    let model = load_model(&args.model)?;
+    let policy = policies::frozen(&args.model)?;
     let named = if args.chat { "chat" } else { "plain" };
     let template = PromptConfig { template: Some(named.into()), ..PromptConfig::default() };
-    let template = Template::new(&template, &model.companions)?;
-    let room = model.config.max_position_embeddings.saturating_sub(args.max_new_tokens);
+    let template = Template::new(&template, &policy.companions)?;
+    let room = policy.config.max_position_embeddings.saturating_sub(args.max_new_tokens);
     let mut prompts = Vec::new();
     for (index, text) in texts.iter().enumerate() {
         let example =
             Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
-        let tokens = template.encode(&model.tokenizer, &template.render(&example)?)?;
+        let tokens = template.encode(&policy.tokenizer, &template.render(&example)?)?;
         ensure!(!tokens.is_empty(), "prompt {} is empty", index + 1);
         ensure!(
             tokens.len() <= room,
@@ -88,10 +87,9 @@ pub(super) fn run(args: Args) -> Result<()> {
         top_k: args.top_k,
         min_p: args.min_p,
         max_new_tokens: args.max_new_tokens,
-        stop_tokens: model.config.eos_token_id.clone(),
+        stop_tokens: policy.config.eos_token_id.clone(),
         stop_strings: args.stop.clone(),
     };
-    let policy = Policy::new(model, false, default_threads());
     let engine = policy.engine(64);
     let out = Mutex::new(std::io::stdout());
     engine.generate(&prompts, args.samples, &sampling, SampleKey { seed: args.seed, step: 0 }, |prompt, sample, c| {

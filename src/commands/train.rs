@@ -8,12 +8,11 @@ use anyhow::{Context, Result};
 use reckon_rewards::Registry;
 
 use super::verify::before_training;
-use super::{load_model, plan, read_text, rollouts, run, scorer, signals, summary, train_config};
+use super::{plan, policies, read_text, rollouts, run, scorer, signals, summary, train_config};
 use crate::checkpoint::{RunFolder, write_file};
 use crate::config::TrainConfig;
 use crate::eval::{Evaluation, evaluate};
 use crate::metrics::{MetricsFile, Record};
-use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::strict;
 use crate::train::Trainer;
@@ -65,8 +64,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
 
 fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
     config.validate()?;
-    let threads = config.compute.threads();
-    let policy = Policy::new(load_model(&config.model.name())?, config.compute.recompute, threads);
+    let policy = policies::trained(&config)?;
     let scorer = scorer(&config, registry)?;
     Trainer::new(config, policy, scorer)
 }

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::ops::attention::Heads;
 
+use super::shards::SaveDtype;
+
 /// The architectures the decoder speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -137,12 +139,19 @@ impl ModelConfig {
     }
 
     /// The same shape as it is written beside weights of type `dtype`.
-    pub(super) fn stored_as(&self, dtype: super::shards::SaveDtype) -> Self {
+    pub(super) fn stored_as(&self, dtype: SaveDtype) -> Self {
         let mut config = self.clone();
         // The older name, which every reader knows, unless the file had the newer one alone.
         let key = if self.other.contains_key("dtype") { "dtype" } else { "torch_dtype" };
         config.other.insert(key.to_owned(), dtype.torch_name().into());
         config
+    }
+
+    /// The type that the file says its weights are of; fp32 if it does not say.
+    pub fn dtype(&self) -> SaveDtype {
+        let name = ["dtype", "torch_dtype"].iter().find_map(|key| self.other.get(*key)?.as_str());
+        let known = [SaveDtype::F32, SaveDtype::Bf16, SaveDtype::F16];
+        known.into_iter().find(|dtype| Some(dtype.torch_name()) == name).unwrap_or_default()
     }
 
     /// Radians a position for each pair of a head's values.

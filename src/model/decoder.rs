@@ -8,11 +8,10 @@ use crate::ops::attention::Heads;
 use crate::ops::attention::packed as attention;
 use crate::ops::linear::{self, Onto};
 use crate::ops::rope::RopeTable;
-use crate::ops::{embedding, rms_norm, swiglu};
+use crate::ops::{rms_norm, swiglu};
 
 use super::config::ModelConfig;
-use super::packed::PackedWeights;
-use super::weights::LayerLayout;
+use super::packed::{PackedLayer, PackedWeights};
 use super::workspace::{Workspace, sized};
 
 /// A model's shape with its table of angles: everything about it that does not learn.
@@ -60,55 +59,45 @@ impl Decoder {
 
     /// Leaves the hidden states of every token, and what the backward needs, in the workspace.
     pub fn forward(&self, packed: &PackedWeights, input: Packed, ws: &mut Workspace) {
-        let layout = &packed.weights.layout;
-        let (count, values) = (layout.layers.len(), input.tokens.len() * self.hidden);
+        let (count, values) = (packed.layers.len(), input.tokens.len() * self.hidden);
         ws.layers.resize_with(count, Default::default);
-        embedding::forward(input.tokens, packed.part(&layout.embedding), self.hidden, sized(ws.stream(0), values));
+        packed.embedding.forward(input.tokens, self.hidden, sized(ws.stream(0), values));
         for index in 0..count {
             let mut next = take(ws.stream(index + 1));
             ws.swap_active(index, self.recompute);
-            self.layer_forward(packed, index, input, ws);
+            self.layer_forward(&packed.layers[index], input, ws);
             let middle = Onto::Residual(&ws.active.middle);
             packed.layers[index].down.forward(&ws.active.activated, sized(&mut next, values), middle);
             ws.swap_active(index, self.recompute);
             *ws.stream(index + 1) = next;
         }
-        rms_norm::forward(&ws.last, packed.part(&layout.norm), self.eps, sized(&mut ws.hidden, values));
+        rms_norm::forward(&ws.last, packed.norm.values, self.eps, sized(&mut ws.hidden, values));
     }
 
     /// From the active layer's `x (T, K)` to all else that its backward needs. Its last product is left to the caller.
-    fn layer_forward(&self, packed: &PackedWeights, index: usize, input: Packed, ws: &mut Workspace) {
+    fn layer_forward(&self, layer: &PackedLayer, input: Packed, ws: &mut Workspace) {
         let (t, k, f) = (input.tokens.len(), self.hidden, self.intermediate);
-        let (layer, matrices) = (&packed.weights.layout.layers[index], &packed.layers[index]);
         let a = &mut ws.active;
-        rms_norm::forward(&a.x, packed.part(&layer.attention_norm), self.eps, sized(&mut a.normed, t * k));
-        self.project_qkv(packed, index, &a.normed, sized(&mut a.qkv, t * self.heads.row()), &mut a.raw_qkv);
+        rms_norm::forward(&a.x, layer.attention_norm.values, self.eps, sized(&mut a.normed, t * k));
+        self.project_qkv(layer, &a.normed, sized(&mut a.qkv, t * self.heads.row()), &mut a.raw_qkv);
         self.rope.rotate(&mut a.qkv, input.positions, self.heads.query + self.heads.key_value, self.heads.row());
         let (o, lse) = (sized(&mut a.attended, t * self.heads.output()), sized(&mut a.lse, t * self.heads.query));
         attention::forward(self.heads, &a.qkv, input.starts, o, lse, &mut ws.scratch);
-        matrices.output.forward(&a.attended, sized(&mut a.middle, t * k), Onto::Residual(&a.x));
+        layer.output.forward(&a.attended, sized(&mut a.middle, t * k), Onto::Residual(&a.x));
 
-        rms_norm::forward(&a.middle, packed.part(&layer.mlp_norm), self.eps, sized(&mut a.middle_normed, t * k));
-        matrices.gate_up.forward(&a.middle_normed, sized(&mut a.gate_up, t * 2 * f), Onto::Nothing);
+        rms_norm::forward(&a.middle, layer.mlp_norm.values, self.eps, sized(&mut a.middle_normed, t * k));
+        layer.gate_up.forward(&a.middle_normed, sized(&mut a.gate_up, t * 2 * f), Onto::Nothing);
         swiglu::forward(&a.gate_up, f, sized(&mut a.activated, t * f));
     }
 
     /// Queries, keys and values of normed rows, with biases and head norms, not yet rotated. Also the sampler's.
-    pub(crate) fn project_qkv(
-        &self,
-        packed: &PackedWeights,
-        index: usize,
-        normed: &[f32],
-        qkv: &mut [f32],
-        raw: &mut Vec<f32>,
-    ) {
-        let layer = &packed.weights.layout.layers[index];
-        let onto = match packed.part(&layer.qkv_bias) {
+    pub(crate) fn project_qkv(&self, layer: &PackedLayer, normed: &[f32], qkv: &mut [f32], raw: &mut Vec<f32>) {
+        let onto = match layer.qkv_bias.values {
             [] => Onto::Nothing,
             bias => Onto::Bias(bias),
         };
-        packed.layers[index].qkv.forward(normed, qkv, onto);
-        if layer.query_norm.is_empty() {
+        layer.qkv.forward(normed, qkv, onto);
+        if layer.query_norm.values.is_empty() {
             return;
         }
         raw.clear();
@@ -116,7 +105,7 @@ impl Decoder {
         let heads = [(&layer.query_norm, self.query_part()), (&layer.key_norm, self.key_part())];
         for (raw, row) in raw.chunks_exact(self.heads.row()).zip(qkv.chunks_exact_mut(self.heads.row())) {
             for (norm, part) in &heads {
-                rms_norm::forward(&raw[part.clone()], packed.part(norm), self.eps, &mut row[part.clone()]);
+                rms_norm::forward(&raw[part.clone()], norm.values, self.eps, &mut row[part.clone()]);
             }
         }
     }
@@ -129,8 +118,8 @@ impl Decoder {
         self.heads.output()..self.heads.output() + self.heads.key_value * self.heads.size
     }
 
-    /// From the gradient of the hidden states `(T, K)` to those of all weights, added to `gradients`. The workspace is
-    /// as [`Decoder::forward`] left it.
+    /// From the gradient of the hidden states `(T, K)` to those of all that learns, added to `gradients`. The workspace
+    /// is as [`Decoder::forward`] left it.
     pub fn backward(
         &self,
         packed: &PackedWeights,
@@ -139,74 +128,59 @@ impl Decoder {
         gradients: &mut [f32],
         ws: &mut Workspace,
     ) {
-        let layout = &packed.weights.layout;
         ws.dx.clear();
         ws.dx.resize(d_hidden.len(), 0.0);
-        let d_norm = &mut gradients[layout.norm.clone()];
-        rms_norm::backward(&ws.last, packed.part(&layout.norm), self.eps, d_hidden, &mut ws.dx, d_norm);
-        for index in (0..layout.layers.len()).rev() {
+        let d_norm = packed.norm.gradient(gradients);
+        rms_norm::backward(&ws.last, packed.norm.values, self.eps, d_hidden, &mut ws.dx, d_norm);
+        for (index, layer) in packed.layers.iter().enumerate().rev() {
             ws.swap_active(index, self.recompute);
             if self.recompute {
-                self.layer_forward(packed, index, input, ws);
+                self.layer_forward(layer, input, ws);
             }
-            self.mlp_backward(packed, &layout.layers[index], gradients, ws);
-            self.attention_backward(packed, &layout.layers[index], input, gradients, ws);
+            self.mlp_backward(layer, gradients, ws);
+            self.attention_backward(layer, input, gradients, ws);
             ws.swap_active(index, self.recompute);
         }
-        embedding::backward(input.tokens, &ws.dx, self.hidden, &mut gradients[layout.embedding.clone()]);
+        packed.embedding.backward(input.tokens, &ws.dx, self.hidden, gradients);
     }
 
     /// Turns `dx`, the gradient of the active layer's output, into that of its middle.
-    fn mlp_backward(&self, packed: &PackedWeights, layer: &LayerLayout, g: &mut [f32], ws: &mut Workspace) {
-        let (k, f) = (self.hidden, self.intermediate);
+    fn mlp_backward(&self, layer: &PackedLayer, g: &mut [f32], ws: &mut Workspace) {
         let (a, d, dx) = (&ws.active, &mut ws.gradients, &mut ws.dx);
-        linear::backward_input(dx, packed.part(&layer.down), sized(&mut d.activated, a.activated.len()), f);
-        linear::backward_weight(dx, &a.activated, &mut g[layer.down.clone()], f);
-        swiglu::backward(&a.gate_up, f, &d.activated, sized(&mut d.gate_up, a.gate_up.len()));
-        linear::backward_input(&d.gate_up, packed.part(&layer.gate_up), sized(&mut d.normed, a.x.len()), k);
-        linear::backward_weight(&d.gate_up, &a.middle_normed, &mut g[layer.gate_up.clone()], k);
-        let (norm, d_norm) = (packed.part(&layer.mlp_norm), &mut g[layer.mlp_norm.clone()]);
+        layer.down.backward(&a.activated, dx, sized(&mut d.activated, a.activated.len()), g);
+        swiglu::backward(&a.gate_up, self.intermediate, &d.activated, sized(&mut d.gate_up, a.gate_up.len()));
+        layer.gate_up.backward(&a.middle_normed, &d.gate_up, sized(&mut d.normed, a.x.len()), g);
+        let (norm, d_norm) = (layer.mlp_norm.values, layer.mlp_norm.gradient(g));
         rms_norm::backward(&a.middle, norm, self.eps, &d.normed, dx, d_norm);
     }
 
     /// Turns `dx`, the gradient of the active layer's middle, into that of its input.
-    fn attention_backward(
-        &self,
-        packed: &PackedWeights,
-        layer: &LayerLayout,
-        input: Packed,
-        g: &mut [f32],
-        ws: &mut Workspace,
-    ) {
-        let (k, outputs) = (self.hidden, self.heads.output());
+    fn attention_backward(&self, layer: &PackedLayer, input: Packed, g: &mut [f32], ws: &mut Workspace) {
         let (a, d, dx) = (&ws.active, &mut ws.gradients, &mut ws.dx);
-        linear::backward_input(dx, packed.part(&layer.output), sized(&mut d.attended, a.attended.len()), outputs);
-        linear::backward_weight(dx, &a.attended, &mut g[layer.output.clone()], outputs);
+        layer.output.backward(&a.attended, dx, sized(&mut d.attended, a.attended.len()), g);
         let kept = attention::Forward { qkv: &a.qkv, o: &a.attended, lse: &a.lse };
         let d_qkv = sized(&mut d.qkv, a.qkv.len());
         attention::backward(self.heads, kept, input.starts, &d.attended, d_qkv, &mut ws.scratch);
         self.rope.rotate_back(d_qkv, input.positions, self.heads.query + self.heads.key_value, self.heads.row());
-        let d_qkv = match layer.query_norm.is_empty() {
-            true => &d.qkv,
-            false => {
-                self.head_norms_backward(packed, layer, &a.raw_qkv, &d.qkv, &mut d.raw_qkv, g);
+        let d_qkv = match layer.query_norm.values {
+            [] => &d.qkv,
+            _ => {
+                self.head_norms_backward(layer, &a.raw_qkv, &d.qkv, &mut d.raw_qkv, g);
                 &d.raw_qkv
             }
         };
-        if !layer.qkv_bias.is_empty() {
-            linear::backward_bias(d_qkv, &mut g[layer.qkv_bias.clone()]);
+        if let Some(d_bias) = layer.qkv_bias.gradient(g).filter(|d_bias| !d_bias.is_empty()) {
+            linear::backward_bias(d_qkv, d_bias);
         }
-        linear::backward_input(d_qkv, packed.part(&layer.qkv), &mut d.normed, k);
-        linear::backward_weight(d_qkv, &a.normed, &mut g[layer.qkv.clone()], k);
-        let (norm, d_norm) = (packed.part(&layer.attention_norm), &mut g[layer.attention_norm.clone()]);
+        layer.qkv.backward(&a.normed, d_qkv, &mut d.normed, g);
+        let (norm, d_norm) = (layer.attention_norm.values, layer.attention_norm.gradient(g));
         rms_norm::backward(&a.x, norm, self.eps, &d.normed, dx, d_norm);
     }
 
     /// Through Qwen3's norms of queries and keys; values pass unchanged.
     fn head_norms_backward(
         &self,
-        packed: &PackedWeights,
-        layer: &LayerLayout,
+        layer: &PackedLayer,
         raw_qkv: &[f32],
         d_qkv: &[f32],
         d_raw: &mut Vec<f32>,
@@ -220,7 +194,7 @@ impl Decoder {
             for ((raw, dy), dx) in rows {
                 let (raw, dy, dx) = (&raw[part.clone()], &dy[part.clone()], &mut dx[part.clone()]);
                 dx.fill(0.0);
-                rms_norm::backward(raw, packed.part(norm), self.eps, dy, dx, &mut g[norm.clone()]);
+                rms_norm::backward(raw, norm.values, self.eps, dy, dx, norm.gradient(g));
             }
         }
     }

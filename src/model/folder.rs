@@ -9,7 +9,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
+use super::base::Base;
 use super::config::{ModelConfig, token_ids};
+use super::lora::Adapter;
+use super::parameters::Parameters;
 use super::shards::{self, Reader, SaveDtype, Shards, Source};
 use super::weights::{Layout, Weights};
 
@@ -72,7 +75,7 @@ impl Companions {
 
 /// A model as it lies in a folder.
 #[derive(Debug, Clone)]
-pub struct ModelFolder {
+pub struct ModelFolder<W = Weights> {
     /// Shape.
     pub config: ModelConfig,
     /// Text to tokens and back.
@@ -80,12 +83,48 @@ pub struct ModelFolder {
     /// The files beside them.
     pub companions: Companions,
     /// Values.
-    pub weights: Weights,
+    pub weights: W,
 }
 
-impl ModelFolder {
-    /// Reads a folder.
+/// Weights of a kind that can be taken from a model's files.
+pub trait Load: Sized {
+    /// Reads every tensor of `layout`, of which the reader has been checked to hold all.
+    fn load<R: Read + Seek>(config: &ModelConfig, layout: Layout, reader: &mut Reader<R>) -> Result<Self>;
+}
+
+impl ModelFolder<Weights> {
+    /// Reads a folder, its weights as fp32 that can learn.
     pub fn read(folder: &Path) -> Result<Self> {
+        Self::read_as(folder)
+    }
+
+    /// The same from the contents of `config.json`, `tokenizer.json` and `model.safetensors`.
+    pub fn parse(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
+        Self::parse_as(config, tokenizer, weights)
+    }
+}
+
+impl ModelFolder<Base> {
+    /// Reads a folder, its weights as they are in it, which can not learn.
+    pub fn read_frozen(folder: &Path) -> Result<Self> {
+        Self::read_as(folder)
+    }
+
+    /// The same from the contents of its files.
+    pub fn parse_frozen(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
+        Self::parse_as(config, tokenizer, weights)
+    }
+
+    /// The model with an adapter, made for its base.
+    pub fn adapted(self, adapter: impl FnOnce(&Base) -> Result<Adapter>) -> Result<ModelFolder<Parameters>> {
+        let Self { config, tokenizer, companions, weights: base } = self;
+        let adapter = adapter(&base)?;
+        Ok(ModelFolder { config, tokenizer, companions, weights: Parameters::Frozen(base, Some(adapter)) })
+    }
+}
+
+impl<W: Load> ModelFolder<W> {
+    fn read_as(folder: &Path) -> Result<Self> {
         let read = || {
             let config = fs::read(folder.join("config.json")).context(
                 "cannot read config.json: a model folder holds it beside tokenizer.json and safetensors files",
@@ -95,8 +134,7 @@ impl ModelFolder {
         read().with_context(|| format!("model folder {}", folder.display()))
     }
 
-    /// The same from the contents of `config.json`, `tokenizer.json` and `model.safetensors`.
-    pub fn parse(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
+    fn parse_as(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
         let files = vec![("tokenizer.json".to_owned(), tokenizer.to_vec())];
         Self::assemble(config, Companions { files, ..Companions::default() }, Reader::from_bytes(weights)?)
     }
@@ -115,11 +153,8 @@ impl ModelFolder {
         reader.check(&layout.entries, |name| is_ignored(name, &config))?;
         companions.shards = reader.shards();
         companions.dtype = reader.dtype(&layout.entries[0].name)?;
-        let mut values = vec![0f32; layout.len()];
-        for entry in &layout.entries {
-            reader.read_to(&entry.name, &mut values[entry.range.clone()])?;
-        }
-        Ok(Self { config, tokenizer, companions, weights: Weights { layout, values } })
+        let weights = W::load(&config, layout, &mut reader)?;
+        Ok(Self { config, tokenizer, companions, weights })
     }
 }
 
@@ -159,7 +194,7 @@ fn probe(
     weights: &dyn Source,
     dtype: SaveDtype,
 ) -> Result<()> {
-    shards::verify(folder, weights, dtype)?;
+    shards::verify(&mut Reader::open(folder)?, weights, dtype)?;
     let read = read_config(&fs::read(folder.join("config.json"))?)?;
     ensure!(&read == config, "config.json reads differently");
     let read = read_tokenizer(&fs::read(folder.join("tokenizer.json"))?, config)?;

@@ -150,16 +150,23 @@ impl<R: Read + Seek> Shard<R> {
     }
 }
 
+impl Shard<File> {
+    fn open_in(folder: &Path, name: &str) -> Result<Self> {
+        let path = folder.join(name);
+        Self::open(name, File::open(&path).with_context(|| format!("cannot open {}", path.display()))?)
+    }
+}
+
 impl Reader<File> {
+    /// Opens a single file.
+    pub fn open_file(folder: &Path, name: &str) -> Result<Self> {
+        Self::of(vec![Shard::open_in(folder, name)?])
+    }
+
     /// Opens the weights of a model folder.
     pub fn open(folder: &Path) -> Result<Self> {
-        let open = |name: &str| {
-            let path = folder.join(name);
-            let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-            Shard::open(name, file)
-        };
         if folder.join(SINGLE).exists() {
-            return Self::of(vec![open(SINGLE)?]);
+            return Self::open_file(folder, SINGLE);
         }
         let path = folder.join(INDEX);
         ensure!(
@@ -174,7 +181,7 @@ impl Reader<File> {
         let beside = |name: &str| Path::new(name).file_name().is_some_and(|file| file == name);
         let foreign = names.iter().find(|name| !beside(name));
         ensure!(foreign.is_none(), "{INDEX} names {foreign:?}, which is not a file beside it");
-        let reader = Self::of(names.into_iter().map(|name| open(name)).collect::<Result<_>>()?)?;
+        let reader = Self::of(names.into_iter().map(|name| Shard::open_in(folder, name)).collect::<Result<_>>()?)?;
         reader.agree_with(&index)?;
         Ok(reader)
     }
@@ -219,7 +226,7 @@ impl<R: Read + Seek> Reader<R> {
             let info = self.info(&entry.name)?;
             ensure!(
                 info.shape == entry.shape,
-                "tensor {} has shape {:?}, but config.json asks for {:?}",
+                "tensor {} has shape {:?}, but the config asks for {:?}",
                 entry.name,
                 info.shape,
                 entry.shape
@@ -229,7 +236,7 @@ impl<R: Read + Seek> Reader<R> {
         let known: std::collections::HashSet<&str> = entries.iter().map(|e| e.name.as_str()).collect();
         let extra = self.places.keys().find(|name| !known.contains(name.as_str()) && !optional(name));
         if let Some(extra) = extra {
-            bail!("{} has a tensor {extra} that config.json has no place for", self.shards[self.places[extra]].name);
+            bail!("{} has a tensor {extra} that the config has no place for", self.shards[self.places[extra]].name);
         }
         Ok(())
     }
@@ -309,8 +316,7 @@ fn pieces(source: &dyn Source, entry: &Entry, mut each: impl FnMut(&[f32]) -> Re
 pub fn write(folder: &Path, source: &dyn Source, shards: &Shards, dtype: SaveDtype) -> Result<()> {
     let files = distribute(source.entries(), shards);
     for (name, entries) in &files {
-        let path = folder.join(name);
-        write_file(&path, source, entries, dtype).with_context(|| format!("cannot write {}", path.display()))?;
+        write_entries(&folder.join(name), source, entries, dtype)?;
     }
     if let [(name, _)] = files.as_slice()
         && name == SINGLE
@@ -346,7 +352,17 @@ fn distribute<'a>(entries: &'a [Entry], shards: &Shards) -> Vec<(String, Vec<&'a
     files
 }
 
-fn write_file(path: &Path, source: &dyn Source, entries: &[&Entry], dtype: SaveDtype) -> Result<()> {
+/// Writes all tensors of `source` into one file.
+pub fn write_file(path: &Path, source: &dyn Source, dtype: SaveDtype) -> Result<()> {
+    write_entries(path, source, &source.entries().iter().collect::<Vec<_>>(), dtype)
+}
+
+fn write_entries(path: &Path, source: &dyn Source, entries: &[&Entry], dtype: SaveDtype) -> Result<()> {
+    let write = || fill(BufWriter::with_capacity(PIECE, File::create(path)?), source, entries, dtype);
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn fill(mut file: impl Write, source: &dyn Source, entries: &[&Entry], dtype: SaveDtype) -> Result<()> {
     let mut end = 0;
     let describe = |entry: &&Entry| {
         let start = end;
@@ -359,7 +375,6 @@ fn write_file(path: &Path, source: &dyn Source, entries: &[&Entry], dtype: SaveD
     let mut header = serde_json::to_vec(&Metadata::new(Some(format), infos)?)?;
     // Tensors begin at a multiple of 8 bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
-    let mut file = BufWriter::with_capacity(PIECE, File::create(path)?);
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(&header)?;
     let mut bytes = Vec::new();
@@ -372,9 +387,8 @@ fn write_file(path: &Path, source: &dyn Source, entries: &[&Entry], dtype: SaveD
     Ok(file.flush()?)
 }
 
-/// Reads what [`write`] wrote and compares every value.
-pub fn verify(folder: &Path, source: &dyn Source, dtype: SaveDtype) -> Result<()> {
-    let mut reader = Reader::open(folder)?;
+/// Reads what [`write`] or [`write_file`] wrote and compares every value.
+pub fn verify(reader: &mut Reader<File>, source: &dyn Source, dtype: SaveDtype) -> Result<()> {
     reader.check(source.entries(), |_| false)?;
     let (mut expected, mut bytes, mut rounded) = (Vec::new(), Vec::new(), Vec::new());
     for entry in source.entries() {

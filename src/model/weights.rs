@@ -3,12 +3,15 @@
 //! The order puts what is multiplied together side by side: q, k and v (and gate and up) are one matrix to the
 //! products and three (two) tensors to the files. Optimizer state and gradients are buffers of the same layout.
 
+use std::io::{Read, Seek};
 use std::ops::Range;
 
+use anyhow::Result;
 use reckon_datasets::Counted;
 
 use super::config::{Family, ModelConfig};
-use super::shards::Source;
+use super::folder::Load;
+use super::shards::{Reader, Source};
 
 /// One named tensor of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,13 @@ pub struct LayerLayout {
     pub down: Range<usize>,
 }
 
+impl LayerLayout {
+    /// The matrices that are multiplied, each one or several tensors side by side.
+    pub fn matrices(&self) -> [&Range<usize>; 4] {
+        [&self.qkv, &self.output, &self.gate_up, &self.down]
+    }
+}
+
 /// Names, shapes and places of all weights of a shape of model.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -68,13 +78,13 @@ pub struct Layout {
 
 /// Appends entries one after another.
 #[derive(Default)]
-struct Builder {
-    entries: Vec<Entry>,
+pub(super) struct Builder {
+    pub(super) entries: Vec<Entry>,
     end: usize,
 }
 
 impl Builder {
-    fn add(&mut self, name: String, shape: &[usize]) -> Range<usize> {
+    pub(super) fn add(&mut self, name: String, shape: &[usize]) -> Range<usize> {
         let range = self.end..self.end + shape.iter().product::<usize>();
         self.end = range.end;
         self.entries.push(Entry { name, shape: shape.to_vec(), range: range.clone() });
@@ -130,6 +140,26 @@ impl Layout {
         Self { entries: builder.entries, embedding, layers, norm, head }
     }
 
+    /// What is multiplied or added as one, in the order of the buffer; each is one tensor or several.
+    pub fn parts(&self) -> Vec<Range<usize>> {
+        let of_layer = |l: &LayerLayout| {
+            let vectors = [&l.attention_norm, &l.qkv_bias, &l.query_norm, &l.key_norm, &l.mlp_norm];
+            vectors.into_iter().chain(l.matrices()).cloned().collect::<Vec<_>>()
+        };
+        let ends = [&self.embedding, &self.norm, &self.head].map(Clone::clone);
+        let mut parts: Vec<Range<usize>> = self.layers.iter().flat_map(of_layer).chain(ends).collect();
+        parts.retain(|range| !range.is_empty());
+        parts.sort_by_key(|range| range.start);
+        parts.dedup();
+        parts
+    }
+
+    /// The tensors of a part.
+    pub fn entries_of(&self, part: &Range<usize>) -> impl Iterator<Item = &Entry> {
+        let first = self.entries.partition_point(|entry| entry.range.start < part.start);
+        self.entries[first..].iter().take_while(move |entry| entry.range.start < part.end)
+    }
+
     /// Number of weights.
     pub fn len(&self) -> usize {
         self.entries.last().map_or(0, |e| e.range.end)
@@ -148,6 +178,16 @@ pub struct Weights {
     pub layout: Layout,
     /// All values, `layout.len()` of them.
     pub values: Vec<f32>,
+}
+
+impl Load for Weights {
+    fn load<R: Read + Seek>(_: &ModelConfig, layout: Layout, reader: &mut Reader<R>) -> Result<Self> {
+        let mut values = vec![0f32; layout.len()];
+        for entry in &layout.entries {
+            reader.read_to(&entry.name, &mut values[entry.range.clone()])?;
+        }
+        Ok(Self { layout, values })
+    }
 }
 
 impl Source for Weights {

@@ -3,7 +3,7 @@
 //!
 //! `z = h Wᵀ / temperature`, `logprob = z_target - logsumexp(z)`, `entropy = logsumexp(z) - sum softmax(z) z`.
 
-use super::linear::{self, Onto, PackedMatrix};
+use super::linear::{Linear, Onto};
 use super::vector::{self, LANES, exp, reduce, vectorised};
 
 /// Logits held at a time, in values: 1 MiB.
@@ -67,8 +67,8 @@ pub fn normalise(z: &mut [f32], temperature: f32) -> RowStats {
 }
 
 /// `h (R, K)`, `targets (R)`, weights `(V, K)` -> log-probability and entropy of each row.
-pub fn forward(h: &[f32], head: &PackedMatrix, k: usize, targets: &[u32], temperature: f32) -> (Vec<f32>, Vec<f32>) {
-    let v = head.outputs();
+pub fn forward(h: &[f32], head: &Linear, targets: &[u32], temperature: f32) -> (Vec<f32>, Vec<f32>) {
+    let (v, k) = (head.outputs(), head.inputs());
     let rows = chunk_values(v) / v;
     let mut logits = vec![0f32; rows.min(targets.len()) * v];
     let (mut logprobs, mut entropies) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
@@ -84,21 +84,18 @@ pub fn forward(h: &[f32], head: &PackedMatrix, k: usize, targets: &[u32], temper
     (logprobs, entropies)
 }
 
-/// `dlogprob (R)` -> `dh (R, K)` written, `dw (V, K)` added to: `dz = dlogprob (onehot - softmax(z)) / temperature`.
-/// `w` and `head` hold the same weights.
-#[allow(clippy::too_many_arguments)]
+/// `dlogprob (R)` -> `dh (R, K)` written, and the gradient of what learns of the head added to `gradients`:
+/// `dz = dlogprob (onehot - softmax(z)) / temperature`.
 pub fn backward(
     h: &[f32],
-    w: &[f32],
-    head: &PackedMatrix,
+    head: &Linear,
     targets: &[u32],
     temperature: f32,
     dlogprob: &[f32],
     dh: &mut [f32],
-    dw: &mut [f32],
+    gradients: &mut [f32],
 ) {
-    let v = head.outputs();
-    let k = w.len() / v;
+    let (v, k) = (head.outputs(), head.inputs());
     let rows = chunk_values(v) / v;
     let mut logits = vec![0f32; rows.min(targets.len()) * v];
     let chunks = h.chunks(rows * k).zip(dh.chunks_mut(rows * k));
@@ -114,7 +111,6 @@ pub fn backward(
             );
             z[target as usize] += g;
         }
-        linear::backward_input(logits, w, dh, k);
-        linear::backward_weight(logits, h, dw, k);
+        head.backward(h, logits, dh, gradients);
     }
 }

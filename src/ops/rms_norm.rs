@@ -27,8 +27,8 @@ pub fn forward(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
 
 /// Adds the gradients: `dx += r (w dy) - x r³ mean(w dy x)`, `dw += sum over rows of dy x r`.
 ///
-/// `dx` is added to because the residual stream passes the norm by.
-pub fn backward(x: &[f32], w: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dw: &mut [f32]) {
+/// `dx` is added to because the residual stream passes the norm by; `dw` is there if the norm learns.
+pub fn backward(x: &[f32], w: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], mut dw: Option<&mut [f32]>) {
     let k = w.len();
     vectorised(
         #[inline(always)]
@@ -37,8 +37,10 @@ pub fn backward(x: &[f32], w: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dw: 
                 let r = reciprocal_rms(x, eps);
                 let shared = dot3(w, dy, x) * r * r * r / k as f32;
                 // Two loops, each over few enough slices to be vectorised.
-                for ((dw, &dy), &x) in dw.iter_mut().zip(dy).zip(x) {
-                    *dw += dy * x * r;
+                if let Some(dw) = &mut dw {
+                    for ((dw, &dy), &x) in dw.iter_mut().zip(dy).zip(x) {
+                        *dw += dy * x * r;
+                    }
                 }
                 for (((dx, &w), &dy), &x) in dx.iter_mut().zip(w).zip(dy).zip(x) {
                     *dx += r * w * dy - x * shared;

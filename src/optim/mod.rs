@@ -6,7 +6,7 @@ mod schedule;
 pub use device::{DeviceAdamW, MomentKind};
 pub use schedule::{Schedule, ScheduleKind};
 
-use crate::model::Weights;
+use crate::model::Learnt;
 use crate::ops::adamw;
 
 /// Settings of AdamW.
@@ -24,7 +24,7 @@ pub struct AdamWConfig {
     pub max_grad_norm: f32,
 }
 
-/// The optimizer with its state, of the weights' layout.
+/// The optimizer with its state, of the layout of what learns.
 #[derive(Debug, Clone)]
 pub struct AdamW {
     /// Settings.
@@ -55,8 +55,8 @@ impl AdamW {
         Self { config, m: vec![0f32; n], v: vec![0f32; n], count: 0 }
     }
 
-    /// One update with the gradient `g`, of the weights' layout, at learning rate `lr`.
-    pub fn update(&mut self, weights: &mut Weights, g: &[f32], lr: f64) -> Update {
+    /// One update with the gradient `g`, of the layout of what learns, at learning rate `lr`.
+    pub fn update(&mut self, learnt: Learnt, g: &[f32], lr: f64) -> Update {
         let grad_norm = adamw::squared_norm(g).sqrt();
         if !grad_norm.is_finite() {
             return Update::Skipped;
@@ -65,13 +65,13 @@ impl AdamW {
         let limit = f64::from(self.config.max_grad_norm);
         let scale = if limit > 0.0 && grad_norm > limit { limit / grad_norm } else { 1.0 };
         let AdamWConfig { beta1, beta2, eps, .. } = self.config;
-        for entry in &weights.layout.entries {
+        for entry in learnt.entries {
             let weight_decay = if entry.is_matrix() { self.config.weight_decay } else { 0.0 };
             let step =
                 adamw::Step { lr: lr as f32, beta1, beta2, eps, weight_decay, scale: scale as f32, count: self.count };
             let r = entry.range.clone();
             let (m, v) = (&mut self.m[r.clone()], &mut self.v[r.clone()]);
-            adamw::update(step, &mut weights.values[r.clone()], &g[r], m, v);
+            adamw::update(step, &mut learnt.values[r.clone()], &g[r], m, v);
         }
         Update::Applied { grad_norm }
     }

@@ -1,4 +1,4 @@
-//! What a run holds on a CPU, in fp32: `Policy`, `AdamW`, `model/workspace.rs` and the engine's memory.
+//! What a run holds on a CPU, in fp32, a frozen base apart: `Policy`, `AdamW`, `model/workspace.rs` and the engine's memory.
 
 use super::{Device, Job, Plan, Sizes};
 use crate::ops::attention::cached;
@@ -7,13 +7,17 @@ use crate::rollout::cache;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
     let threads = job.threads;
+    let (learnt, copy, reference) = match job.lora {
+        None => (s.weights, 4 * s.packed, 4 * s.weights),
+        Some(lora) => (lora.values, lora.base_bytes * s.weights + 4 * lora.values, 0),
+    };
     Plan {
-        weights: 4 * s.weights,
-        copy: 4 * s.packed,
-        reference: if job.reference { 4 * s.weights } else { 0 },
-        optimizer: 8 * s.weights,
+        weights: 4 * learnt,
+        copy,
+        reference: if job.reference { reference } else { 0 },
+        optimizer: 8 * learnt,
         // A buffer a thread, one that waits for its turn, and their sum.
-        gradients: 4 * s.weights * (threads + 2),
+        gradients: 4 * learnt * (threads + 2),
         activations: 4 * threads * activations(s, job),
         // A chunk for each micro-batch; for sampling a row each, and a prompt's twice a thread.
         logits: 4 * (threads * linear_logprob::chunk_values(s.vocab) + (job.rows + 2 * threads) * s.vocab),

@@ -59,6 +59,15 @@ impl Sizes {
     }
 }
 
+/// What of a run with an adapter decides its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lora {
+    /// Values of the adapter, which alone learn.
+    pub values: usize,
+    /// Bytes of a frozen weight.
+    pub base_bytes: usize,
+}
+
 /// What decides the memory of a run beside the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Job {
@@ -80,6 +89,8 @@ pub struct Job {
     pub update_tokens: usize,
     /// Whether the objective has a reference policy.
     pub reference: bool,
+    /// What learns, if it is not all weights.
+    pub lora: Option<Lora>,
 }
 
 impl Job {
@@ -92,11 +103,11 @@ impl Job {
 /// Bytes by class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// fp32 weights, which the optimizer moves.
+    /// fp32 weights, which the optimizer moves: an adapter's where there is one.
     pub weights: usize,
-    /// The weights as products read them: packed matrices on a CPU, bf16 on a card.
+    /// The weights as products read them: packed matrices on a CPU, bf16 on a card. A frozen base is there alone.
     pub copy: usize,
-    /// Frozen weights of the KL term.
+    /// Frozen weights of the KL term; none if it is the base of an adapter.
     pub reference: usize,
     /// Both moments of AdamW.
     pub optimizer: usize,
@@ -178,6 +189,7 @@ mod tests {
         sequence: 1024,
         update_tokens: 1 << 18,
         reference: true,
+        lora: None,
     };
 
     #[test]
@@ -194,6 +206,14 @@ mod tests {
         assert_eq!((cpu.weights, cpu.copy), (4 * weights, 4 * (weights - biases_and_norms)), "the tied head is packed");
         assert_eq!(cpu.gradients, 4 * 4 * weights, "two threads, one that waits, and the sum");
         assert!(cpu.cache >= 2 * card.cache, "fp32");
+    }
+
+    #[test]
+    fn beside_a_frozen_base_only_the_adapter_is_held_several_times() {
+        let job = Job { device: Device::Cpu, threads: 2, lora: Some(Lora { values: 1000, base_bytes: 2 }), ..JOB };
+        let plan = Plan::new(&sizes(), &job);
+        assert_eq!((plan.weights, plan.copy, plan.reference), (4000, 2 * 494_032_768 + 4000, 0));
+        assert_eq!((plan.optimizer, plan.gradients), (8000, 16_000));
     }
 
     #[test]

@@ -11,10 +11,10 @@ use reckon_datasets::Counted;
 use tokenizers::Tokenizer;
 
 use crate::model::decoder::Packed;
-use crate::model::{Decoder, PackedWeights, Weights, Workspace};
+use crate::model::{Decoder, PackedWeights, Parameters, Workspace};
 use crate::ops::attention::{Heads, Scratch, cached};
 use crate::ops::linear::Onto;
-use crate::ops::{LANES, embedding, rms_norm, swiglu};
+use crate::ops::{LANES, rms_norm, swiglu};
 use crate::parallel::{Pool, lock};
 
 use super::cache::{self, BlockId, Cache};
@@ -26,7 +26,7 @@ pub struct Engine<'a> {
     /// The model's shape.
     pub decoder: &'a Decoder,
     /// Its values, the very ones the trainer updates.
-    pub weights: &'a Weights,
+    pub parameters: &'a Parameters,
     /// Turns sampled tokens into text.
     pub tokenizer: &'a Tokenizer,
     /// Version of the weights, noted on each completion.
@@ -82,7 +82,7 @@ impl Engine<'_> {
     ) {
         let queue = Mutex::new(Queue { begun: vec![0; prompts.len()], group_size });
         let decoder = Decoder { recompute: false, ..self.decoder.clone() };
-        let packed = PackedWeights::new(self.weights);
+        let packed = self.parameters.packed();
         let job = Job { engine: *self, decoder: &decoder, packed: &packed, prompts, sampling, key };
         let threads = self.threads.clamp(1, self.capacity.max(1)).min((prompts.len() * group_size).max(1));
         let run = |thread: usize| {
@@ -233,7 +233,6 @@ impl<'a> Worker<'a> {
     /// One forward of every row's last token; leaves the logits in the buffers.
     fn decode(&mut self) {
         let Job { decoder, packed, .. } = self.job;
-        let layout = &packed.weights.layout;
         let (heads, k, f, m) = (decoder.heads, decoder.hidden, decoder.intermediate, self.rows.len());
         for row in &mut self.rows {
             if row.cached.is_multiple_of(LANES) {
@@ -254,19 +253,19 @@ impl<'a> Worker<'a> {
         ] {
             buffer.resize(m * width, 0.0);
         }
-        embedding::forward(&tokens, packed.part(&layout.embedding), k, &mut b.x);
-        for (index, (layer, matrices)) in layout.layers.iter().zip(&packed.layers).enumerate() {
-            rms_norm::forward(&b.x, packed.part(&layer.attention_norm), decoder.eps, &mut b.normed);
-            decoder.project_qkv(packed, index, &b.normed, &mut b.qkv, &mut b.raw);
+        packed.embedding.forward(&tokens, k, &mut b.x);
+        for (index, layer) in packed.layers.iter().enumerate() {
+            rms_norm::forward(&b.x, layer.attention_norm.values, decoder.eps, &mut b.normed);
+            decoder.project_qkv(layer, &b.normed, &mut b.qkv, &mut b.raw);
             decoder.rope.rotate(&mut b.qkv, &positions, heads.query + heads.key_value, heads.row());
             attend(heads, &self.rows, index, &mut self.memory.cache, &b.qkv, &mut b.attended, &mut self.memory.scratch);
-            matrices.output.forward(&b.attended, &mut b.x, Onto::Held);
-            rms_norm::forward(&b.x, packed.part(&layer.mlp_norm), decoder.eps, &mut b.normed);
-            matrices.gate_up.forward(&b.normed, &mut b.gate_up, Onto::Nothing);
+            layer.output.forward(&b.attended, &mut b.x, Onto::Held);
+            rms_norm::forward(&b.x, layer.mlp_norm.values, decoder.eps, &mut b.normed);
+            layer.gate_up.forward(&b.normed, &mut b.gate_up, Onto::Nothing);
             swiglu::forward(&b.gate_up, f, &mut b.activated);
-            matrices.down.forward(&b.activated, &mut b.x, Onto::Held);
+            layer.down.forward(&b.activated, &mut b.x, Onto::Held);
         }
-        rms_norm::forward(&b.x, packed.part(&layout.norm), decoder.eps, &mut b.normed);
+        rms_norm::forward(&b.x, packed.norm.values, decoder.eps, &mut b.normed);
         packed.head.forward(&b.normed, &mut b.logits, Onto::Nothing);
         self.rows.iter_mut().for_each(|row| row.cached += 1);
     }

@@ -17,35 +17,40 @@ fn total(policy: &Policy, micros: &[MicroBatch]) -> f64 {
     policy.logprobs(micros, 0.9).iter().zip(micros).map(|(stats, micro)| loss(micro, stats).1).sum()
 }
 
+/// Asserts that the gradient of everything that learns is that of difference quotients.
+pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
+    let micros = micros(&samples(6), 64);
+    let (gradient, _) = policy.gradients(&micros, 0.9, &loss);
+    assert!(gradient.iter().all(|g| g.is_finite()));
+    for entry in policy.parameters.entries().to_vec() {
+        let g = &gradient[entry.range.clone()];
+        assert!(g.iter().any(|&g| g != 0.0), "{name}: {} has no gradient", entry.name);
+        // Along the gradient itself the difference quotient is its norm: one number that every value enters.
+        let norm = g.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+        // The keys' biases shift all scores of a row alike: their gradient is rounding.
+        if norm < 1e-5 {
+            assert!(entry.name.contains("k_proj.bias"), "{name}: {} has gradient {norm}", entry.name);
+            continue;
+        }
+        let step = STEP / norm;
+        let saved = policy.parameters.values()[entry.range.clone()].to_vec();
+        let mut at = |sign: f64| {
+            let values = &mut policy.parameters.learnt().values[entry.range.clone()];
+            for ((w, saved), g) in values.iter_mut().zip(&saved).zip(g) {
+                *w = (f64::from(*saved) + sign * step * f64::from(*g)) as f32;
+            }
+            total(policy, &micros)
+        };
+        let slope = (at(1.0) - at(-1.0)) / (2.0 * STEP);
+        policy.parameters.learnt().values[entry.range.clone()].copy_from_slice(&saved);
+        assert!((slope - norm).abs() < 0.01 * norm + 2e-4, "{name}: {}: {slope}, not {norm}", entry.name);
+    }
+}
+
 #[test]
 fn every_weight_gets_a_gradient_that_agrees_with_finite_differences() {
     for (architecture, tied) in FAMILIES.iter().flat_map(|a| [(a, true), (a, false)]) {
-        let mut policy = tiny(architecture, tied);
-        let micros = micros(&samples(6), 64);
-        let (gradient, _) = policy.gradients(&micros, 0.9, &loss);
-        assert!(gradient.iter().all(|g| g.is_finite()));
-        for entry in policy.weights.layout.entries.clone() {
-            let g = &gradient[entry.range.clone()];
-            assert!(g.iter().any(|&g| g != 0.0), "{architecture}: {} has no gradient", entry.name);
-            // Along the gradient itself the difference quotient is its norm: one number that every value enters.
-            let norm = g.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
-            // The keys' biases shift all scores of a row alike: their gradient is rounding.
-            if norm < 1e-5 {
-                assert!(entry.name.contains("k_proj.bias"), "{architecture}: {} has gradient {norm}", entry.name);
-                continue;
-            }
-            let step = STEP / norm;
-            let saved = policy.weights.values[entry.range.clone()].to_vec();
-            let mut at = |sign: f64| {
-                for (i, w) in policy.weights.values[entry.range.clone()].iter_mut().enumerate() {
-                    *w = (f64::from(saved[i]) + sign * step * f64::from(g[i])) as f32;
-                }
-                total(&policy, &micros)
-            };
-            let slope = (at(1.0) - at(-1.0)) / (2.0 * STEP);
-            policy.weights.values[entry.range.clone()].copy_from_slice(&saved);
-            assert!((slope - norm).abs() < 0.01 * norm + 2e-4, "{architecture}: {}: {slope}, not {norm}", entry.name);
-        }
+        check_gradients(&mut tiny(architecture, tied), architecture);
     }
 }
 

@@ -9,7 +9,7 @@ use reckon::ops::device::attention as device_attention;
 use reckon::ops::device::kernels::{self as k, Rows};
 use reckon::ops::device::linear_logprob as device_logprob;
 use reckon::ops::device::{Class, Device, View};
-use reckon::ops::linear::PackedMatrix;
+use reckon::ops::linear::Linear;
 use reckon::ops::rope::RopeTable;
 use reckon::ops::{embedding, linear, linear_logprob, rms_norm, swiglu};
 use reckon_datasets::Counted;
@@ -86,7 +86,7 @@ fn rms_norm_agrees_with_its_twin() {
         let mut y = vec![0f32; t * size];
         rms_norm::forward(&x, &w, 1e-6, &mut y);
         let (mut dx, mut dw) = (before.clone(), dw_before.clone());
-        rms_norm::backward(&x, &w, 1e-6, &dy, &mut dx, &mut dw);
+        rms_norm::backward(&x, &w, 1e-6, &dy, &mut dx, Some(&mut dw));
         let expected: [(&[f32], f64); 3] = [(&y, BF16), (&dx, BF16), (&dw, FP32)];
         check(&format!("rms_norm {t} x {size}"), &expected, |d| {
             let (x, w, dy) = (up(d, &to_bf16(&x)), up(d, &to_bf16(&w)), up(d, &to_bf16(&dy)));
@@ -110,7 +110,7 @@ fn rms_norm_of_heads_leaves_the_rest_of_the_row_alone() {
         let part = token * row..token * row + heads * size;
         rms_norm::forward(&x[part.clone()], &w, 1e-6, &mut y[part.clone()]);
         dx[part.clone()].fill(0.0);
-        rms_norm::backward(&x[part.clone()], &w, 1e-6, &dy[part.clone()], &mut dx[part], &mut dw);
+        rms_norm::backward(&x[part.clone()], &w, 1e-6, &dy[part.clone()], &mut dx[part], Some(&mut dw));
     }
     let expected: [(&[f32], f64); 3] = [(&y, BF16), (&dx, BF16), (&dw, FP32)];
     check("rms_norm of heads", &expected, |d| {
@@ -191,10 +191,10 @@ fn log_probabilities_agree_with_their_twin() {
         let (size, temperature) = (16, 0.7);
         let (h, w, d_logprobs) = (random(1, r * size), random(2, v * size), random(3, r));
         let targets: Vec<u32> = (0..r).map(|i| ((i * 7 + 3) % v) as u32).collect();
-        let head = PackedMatrix::new(&w, size);
-        let (logprobs, entropies) = linear_logprob::forward(&h, &head, size, &targets, temperature);
+        let head = Linear::trained(&w, size, 0..w.len());
+        let (logprobs, entropies) = linear_logprob::forward(&h, &head, &targets, temperature);
         let (mut dh, mut dw) = (vec![0f32; r * size], vec![0f32; v * size]);
-        linear_logprob::backward(&h, &w, &head, &targets, temperature, &d_logprobs, &mut dh, &mut dw);
+        linear_logprob::backward(&h, &head, &targets, temperature, &d_logprobs, &mut dh, &mut dw);
         let expected: [(&[f32], f64); 4] = [(&logprobs, FP32), (&entropies, 1e-4), (&dh, BF16), (&dw, BF16)];
         check(&format!("linear_logprob {r} x {v}"), &expected, |d| {
             let (h, w, targets) = (up(d, &to_bf16(&h)), up(d, &to_bf16(&w)), up(d, &targets));

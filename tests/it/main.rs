@@ -19,6 +19,8 @@ mod hub;
 mod kernels;
 /// A killed run resumes exactly.
 mod killing;
+/// Adapters on a frozen base.
+mod lora;
 /// Models and batches that several tests use.
 mod models;
 /// Logits equal those of candle's own models.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use reckon::chat::{ChatTemplate, Conversation};
 use reckon::grpo::MicroBatch;
 use reckon::model::decoder::Packed;
-use reckon::model::{ModelFolder, PackedWeights, Workspace};
+use reckon::model::{ModelFolder, Workspace, peft};
 use reckon::policy::Policy;
 use reckon::rollout::Sampling;
 use safetensors::SafeTensors;
@@ -35,19 +35,31 @@ struct Expected {
     tensors: BTreeMap<String, Vec<f32>>,
 }
 
-fn load(name: &str) -> (Policy, Expected) {
-    let folder = fixture("models").join(name);
-    let tokens = serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
+fn tensors(folder: &Path) -> BTreeMap<String, Vec<f32>> {
     let bytes = fs::read(folder.join("expected.safetensors")).unwrap();
     let values = |data: &[u8]| data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
-    let tensors = tensors.into_iter().map(|(name, tensor)| (name, values(tensor.data()))).collect();
+    tensors.into_iter().map(|(name, tensor)| (name, values(tensor.data()))).collect()
+}
+
+fn load(name: &str) -> (Policy, Expected) {
+    let folder = fixture("models").join(name);
+    let tokens = serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let tensors = tensors(&folder);
     (Policy::new(ModelFolder::read(&folder).unwrap(), false, 1), Expected { tokens, tensors })
+}
+
+/// An adapter that peft made, on the model of the same name, and what peft says of both.
+fn load_adapter(name: &str) -> (Policy, BTreeMap<String, Vec<f32>>) {
+    let (base, adapter) = (fixture("models").join(name), fixture("adapters").join(name));
+    let model = ModelFolder::read_frozen(&base).unwrap();
+    let model = model.adapted(|base| peft::read(&adapter, &base.layout)).unwrap();
+    (Policy::new(model, false, 1), tensors(&adapter))
 }
 
 /// Logits `(T, V)` of a whole sequence at once.
 fn logits(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
-    let packed = PackedWeights::new(&policy.weights);
+    let packed = policy.parameters.packed();
     let positions: Vec<u32> = (0..tokens.len() as u32).collect();
     let input = Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
     let mut workspace = Workspace::default();
@@ -87,21 +99,33 @@ fn greedy_text_of_256_tokens_is_equal() {
 fn every_weight_has_the_gradient_that_autograd_gives() {
     for name in MODELS {
         let (policy, Expected { tokens, tensors }) = load(name);
-        let (gradient, _) = policy.gradients(&[packed(&tokens.sequences)], 1.0, &|micro, _| {
-            (micro.loss_weights.iter().map(|w| -w).collect(), ())
-        });
-        for entry in &policy.weights.layout.entries {
-            let theirs = &tensors[&format!("gradient.{}", entry.name)];
-            let largest = theirs.iter().fold(0f32, |a, g| a.max(g.abs()));
-            let difference = largest_difference(&gradient[entry.range.clone()], theirs);
-            // The gradient of a key's bias is zero but for rounding.
-            let noise = if entry.name.ends_with("k_proj.bias") { 1e-6 } else { 0.0 };
-            assert!(
-                difference <= 1e-3 * largest + noise,
-                "{name}: {} differs by {difference} of {largest}",
-                entry.name
-            );
-        }
+        check_gradients(&policy, &tokens.sequences, &tensors, name);
+    }
+}
+
+#[test]
+fn logits_and_gradients_of_adapters_are_those_of_peft() {
+    for name in ["llama", "qwen2", "qwen3"] {
+        let sequences = load(name).1.tokens.sequences;
+        let (policy, tensors) = load_adapter(name);
+        let difference = largest_difference(&logits(&policy, &sequences[0]), &tensors["logits"]);
+        assert!(difference < 1e-4, "{name}: logits differ by {difference}");
+        check_gradients(&policy, &sequences, &tensors, name);
+        assert_eq!(tensors.len(), 1 + policy.parameters.entries().len(), "{name}: all that learns is compared");
+    }
+}
+
+/// Asserts that everything that learns has the gradient of `tensors`, within a thousandth of its largest value.
+fn check_gradients(policy: &Policy, sequences: &[Vec<u32>], tensors: &BTreeMap<String, Vec<f32>>, name: &str) {
+    let (gradient, _) =
+        policy.gradients(&[packed(sequences)], 1.0, &|micro, _| (micro.loss_weights.iter().map(|w| -w).collect(), ()));
+    for entry in policy.parameters.entries() {
+        let theirs = &tensors[&format!("gradient.{}", entry.name)];
+        let largest = theirs.iter().fold(0f32, |a, g| a.max(g.abs()));
+        let difference = largest_difference(&gradient[entry.range.clone()], theirs);
+        // The gradient of a key's bias is zero but for rounding.
+        let noise = if entry.name.ends_with("k_proj.bias") { 1e-6 } else { 0.0 };
+        assert!(difference <= 1e-3 * largest + noise, "{name}: {} differs by {difference} of {largest}", entry.name);
     }
 }
 

@@ -98,6 +98,12 @@ fn gsm8k_runs() {
 }
 
 #[test]
+fn gsm8k_with_an_adapter_runs() {
+    let row = |n: i64| json!({"question": format!("What is {n} less 1?"), "answer": format!("#### {}", n - 1)});
+    check("gsm8k/lora.toml", Some((0..4).map(row).collect()));
+}
+
+#[test]
 fn knights_and_knaves_run() {
     check("knights-and-knaves/config.toml", None);
 }

@@ -1,4 +1,5 @@
 use reckon::grpo::TrainSample;
+use reckon::policy::Policy;
 
 use super::models::{FAMILIES, generate, micros, prompts, sampling, tiny};
 
@@ -17,30 +18,34 @@ fn capacity_and_threads_do_not_change_what_is_sampled() {
     }
 }
 
+/// Asserts that the trainer's log-probabilities are the sampler's, however the tokens are cut into micro-batches.
+pub(crate) fn check_trainer_agrees(policy: &Policy, name: &str) {
+    let (prompts, sampling) = (prompts(6), sampling(70));
+    let completions = generate(policy, &prompts, &sampling, 1, 5);
+    let samples: Vec<TrainSample> = completions
+        .iter()
+        .enumerate()
+        .map(|(i, c)| TrainSample {
+            tokens: [prompts[i / 4].tokens.as_slice(), &c.tokens].concat(),
+            prompt_len: prompts[i / 4].tokens.len(),
+            rollout_logprobs: c.logprobs.clone(),
+            ref_logprobs: None,
+            advantage: 1.0,
+            masked: false,
+        })
+        .collect();
+    for max_tokens in [1, 100, 10_000] {
+        let micros = micros(&samples, max_tokens);
+        for (micro, stats) in micros.iter().zip(policy.logprobs(&micros, 0.8)) {
+            assert_eq!(micro.old_logprobs, stats.logprobs, "{name}, {max_tokens} tokens a micro-batch");
+        }
+    }
+}
+
 #[test]
 fn the_trainer_computes_the_log_probabilities_of_the_sampler_to_the_bit() {
     for architecture in FAMILIES {
-        let policy = tiny(architecture, false);
-        let (prompts, sampling) = (prompts(6), sampling(70));
-        let completions = generate(&policy, &prompts, &sampling, 1, 5);
-        let samples: Vec<TrainSample> = completions
-            .iter()
-            .enumerate()
-            .map(|(i, c)| TrainSample {
-                tokens: [prompts[i / 4].tokens.as_slice(), &c.tokens].concat(),
-                prompt_len: prompts[i / 4].tokens.len(),
-                rollout_logprobs: c.logprobs.clone(),
-                ref_logprobs: None,
-                advantage: 1.0,
-                masked: false,
-            })
-            .collect();
-        for max_tokens in [1, 100, 10_000] {
-            let micros = micros(&samples, max_tokens);
-            for (micro, stats) in micros.iter().zip(policy.logprobs(&micros, 0.8)) {
-                assert_eq!(micro.old_logprobs, stats.logprobs, "{architecture}, {max_tokens} tokens a micro-batch");
-            }
-        }
+        check_trainer_agrees(&tiny(architecture, false), architecture);
     }
 }
 

@@ -1,0 +1,131 @@
+//! Weights that do not learn: the only copy of each matrix is the one that products read, in the type of its file.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek};
+use std::ops::Range;
+
+use anyhow::Result;
+use reckon_datasets::Counted;
+
+use crate::ops::linear::PackedMatrix;
+
+use super::config::ModelConfig;
+use super::folder::Load;
+use super::shards::{Reader, SaveDtype, Source};
+use super::weights::{Entry, Layout};
+
+/// What is multiplied or added as one.
+#[derive(Debug, Clone)]
+enum Part {
+    Matrix(PackedMatrix),
+    Vector(Vec<f32>),
+}
+
+/// A frozen model.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// Names and shapes; its places are those of a flat buffer that does not exist.
+    pub layout: Layout,
+    /// Differs when a weight or the shape does.
+    pub fingerprint: String,
+    /// By the place at which each begins.
+    parts: BTreeMap<usize, Part>,
+}
+
+impl Load for Base {
+    fn load<R: Read + Seek>(config: &ModelConfig, layout: Layout, reader: &mut Reader<R>) -> Result<Self> {
+        let mut fingerprint = Fingerprint::default();
+        let shape = serde_json::to_vec(config)?;
+        fingerprint.add(&shape.iter().map(|&byte| f32::from(byte)).collect::<Vec<_>>());
+        let mut parts = BTreeMap::new();
+        for range in layout.parts() {
+            let entries: Vec<&Entry> = layout.entries_of(&range).collect();
+            let mut part = empty_part(reader, &entries, range.len())?;
+            for entry in entries {
+                let start = entry.range.start - range.start;
+                reader.read(&entry.name, |first, values| {
+                    fingerprint.add(values);
+                    part.put(start + first, values);
+                    Ok(())
+                })?;
+            }
+            parts.insert(range.start, part);
+        }
+        Ok(Self { layout, fingerprint: fingerprint.text(), parts })
+    }
+}
+
+/// Room for `len` values: in bf16 if all of a matrix's tensors are.
+fn empty_part<R: Read + Seek>(reader: &Reader<R>, entries: &[&Entry], len: usize) -> Result<Part> {
+    let [_, k] = entries[0].shape[..] else { return Ok(Part::Vector(vec![0f32; len])) };
+    let mut halved = true;
+    for entry in entries {
+        halved &= reader.dtype(&entry.name)? == SaveDtype::Bf16;
+    }
+    let zeros = if halved { PackedMatrix::zeros_bf16 } else { PackedMatrix::zeros };
+    Ok(Part::Matrix(zeros(len / k, k)))
+}
+
+impl Part {
+    fn put(&mut self, first: usize, values: &[f32]) {
+        match self {
+            Self::Matrix(matrix) => matrix.put(first, values),
+            Self::Vector(vector) => vector[first..first + values.len()].copy_from_slice(values),
+        }
+    }
+}
+
+impl Base {
+    /// The matrix at a range of the layout.
+    pub(super) fn matrix(&self, range: &Range<usize>) -> &PackedMatrix {
+        match self.parts.get(&range.start) {
+            Some(Part::Matrix(matrix)) => matrix,
+            _ => panic!("no matrix begins at {}", range.start),
+        }
+    }
+
+    /// The vector at a range of the layout; an empty range has none.
+    pub(super) fn vector(&self, range: &Range<usize>) -> &[f32] {
+        match self.parts.get(&range.start) {
+            Some(Part::Vector(vector)) if !range.is_empty() => vector,
+            _ => &[],
+        }
+    }
+}
+
+impl Source for Base {
+    fn entries(&self) -> &[Entry] {
+        &self.layout.entries
+    }
+
+    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) {
+        let Some((start, part)) = self.parts.range(..=entry.range.start).next_back() else { return };
+        let offset = entry.range.start - start;
+        let range = offset + range.start..offset + range.end;
+        match part {
+            Part::Matrix(matrix) => matrix.values(range, out),
+            Part::Vector(vector) => out.copy_from_slice(&vector[range]),
+        }
+    }
+}
+
+/// A hash in several lanes, which keeps up with the disk.
+#[derive(Default)]
+struct Fingerprint([u64; 8]);
+
+impl Fingerprint {
+    /// Odd, with bits all over: multiplication carries a change to the high half, the rotation back down.
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    fn add(&mut self, values: &[f32]) {
+        for chunk in values.chunks(8) {
+            for (lane, value) in self.0.iter_mut().zip(chunk) {
+                *lane = (*lane ^ u64::from(value.to_bits())).wrapping_mul(Self::FACTOR).rotate_left(29);
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        format!("{:016x}", Counted::new(&self.0).next_u64())
+    }
+}

@@ -1,0 +1,113 @@
+//! A low-rank addition to a frozen matrix (LoRA, Hu et al. 2021, arXiv:2106.09685): `y += s B (A x)`, `A (R, K)`, `B (N, R)`.
+//!
+//! A matrix of several outputs side by side, such as queries, keys and values, has an addition for some of them: their
+//! `A`s lie side by side too and are one product; each `B` writes its own columns of `y`. Nothing is merged, so the matrix
+//! keeps its bits and without the addition is what it was.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use super::{Columns, Left, Onto, Out, PackedMatrix, Right, Shape, add_weight_gradient, product};
+
+/// Where the parts of an addition lie in the adapter's values, and in their gradients.
+#[derive(Debug, Clone)]
+pub struct LowRankPlaces {
+    /// All `A`s `(parts R, K)`.
+    pub a: Range<usize>,
+    /// The first output that each part adds to, and its `B (N, R)`.
+    pub parts: Vec<(usize, Range<usize>)>,
+}
+
+/// A factor as it lies and as it is multiplied.
+#[derive(Debug)]
+struct Factor<'a> {
+    rows: &'a [f32],
+    packed: PackedMatrix,
+    place: Range<usize>,
+}
+
+impl<'a> Factor<'a> {
+    fn new(values: &'a [f32], place: &Range<usize>, k: usize) -> Self {
+        let rows = &values[place.clone()];
+        Self { rows, packed: PackedMatrix::new(rows, k), place: place.clone() }
+    }
+}
+
+/// An addition, ready for products.
+#[derive(Debug)]
+pub struct LowRank<'a> {
+    a: Factor<'a>,
+    parts: Vec<(usize, Factor<'a>)>,
+    rank: usize,
+    scale: f32,
+}
+
+thread_local! {
+    // Used again by every layer of a thread.
+    static INNER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static D_INNER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+impl<'a> LowRank<'a> {
+    /// The addition at `places` of `values`, of rank `R`, times `scale`.
+    pub fn new(values: &'a [f32], places: &LowRankPlaces, rank: usize, scale: f32) -> Self {
+        let k = places.a.len() / (rank * places.parts.len());
+        let part = |(column, place): &(usize, Range<usize>)| (*column, Factor::new(values, place, rank));
+        Self { a: Factor::new(values, &places.a, k), parts: places.parts.iter().map(part).collect(), rank, scale }
+    }
+
+    /// Values between the factors, a token: `R` for each part.
+    fn width(&self) -> usize {
+        self.a.packed.outputs()
+    }
+
+    /// `s A x`.
+    fn project(&self, x: &[f32], inner: &mut Vec<f32>) {
+        inner.resize(x.len() / self.a.packed.inputs() * self.width(), 0.0);
+        self.a.packed.forward(x, inner, Onto::Nothing);
+        inner.iter_mut().for_each(|value| *value *= self.scale);
+    }
+
+    /// The columns of part `index` in values between the factors.
+    fn columns<'v>(&self, inner: &'v [f32], index: usize) -> Columns<'v> {
+        Columns { values: &inner[index * self.rank..], row: self.width(), width: self.rank }
+    }
+
+    /// `x (T, K)` -> added to `y (T, n)`.
+    pub(super) fn forward(&self, x: &[f32], y: &mut [f32], n: usize) {
+        let mut inner = INNER.take();
+        self.project(x, &mut inner);
+        for (index, (column, b)) in self.parts.iter().enumerate() {
+            let Columns { values, row, .. } = self.columns(&inner, index);
+            let left = Left { values, row, inner: 1 };
+            b.packed.forward_columns(left, y.len() / n, &mut y[*column..], n, Onto::Held);
+        }
+        INNER.set(inner);
+    }
+
+    /// `dy (T, n)` -> added to `dx (T, K)`, and to the gradients of the factors.
+    ///
+    /// With `h = s A x`: `dB += dyᵀ h`, `dh = dy B`, `dA += s dhᵀ x`, `dx += s dh A`.
+    pub(super) fn backward(&self, x: &[f32], dy: &[f32], n: usize, dx: &mut [f32], gradients: &mut [f32]) {
+        let (t, k, width) = (dy.len() / n, self.a.packed.inputs(), self.width());
+        let (mut inner, mut d_inner) = (INNER.take(), D_INNER.take());
+        self.project(x, &mut inner);
+        d_inner.resize(t * width, 0.0);
+        for (index, (column, b)) in self.parts.iter().enumerate() {
+            let dy = Columns { values: &dy[*column..], row: n, width: b.packed.outputs() };
+            add_weight_gradient(dy, self.columns(&inner, index), &mut gradients[b.place.clone()]);
+            let left = Left { values: dy.values, row: n, inner: 1 };
+            let out = Out { values: &mut d_inner[index * self.rank..], row: width, onto: Onto::Nothing };
+            let shape = Shape { m: t, n: self.rank, k: dy.width };
+            product(shape, left, Right { values: b.rows, row: self.rank }, out);
+        }
+        d_inner.iter_mut().for_each(|value| *value *= self.scale);
+        let all = |values, row| Columns { values, row, width: row };
+        add_weight_gradient(all(&d_inner, width), all(x, k), &mut gradients[self.a.place.clone()]);
+        let left = Left { values: &d_inner, row: width, inner: 1 };
+        let out = Out { values: dx, row: k, onto: Onto::Held };
+        product(Shape { m: t, n: k, k: width }, left, Right { values: self.a.rows, row: k }, out);
+        INNER.set(inner);
+        D_INNER.set(d_inner);
+    }
+}
