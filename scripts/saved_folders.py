@@ -1,11 +1,12 @@
-"""Loads in transformers what Reckon saved after training, and compares what the two say of the same tokens.
+"""Loads in transformers and peft what Reckon saved after training, and compares what the two say of the same tokens.
 
-    pip install torch transformers
+    pip install torch transformers peft
     cargo build --release
     python scripts/saved_folders.py [target/release/reckon]
 
 For each tiny model of tests/fixtures/models: two steps of training, `reckon export`, samples with their log-probabilities by
-Reckon, the same log-probabilities by transformers. A folder in fp32 must agree within 1e-4; one in bf16 is loaded by both.
+Reckon, the same log-probabilities by transformers. A folder in fp32 must agree within 1e-4; one in bf16 is loaded by both. The same with an adapter, which peft
+puts on the fixture, and with the adapter merged by `reckon export`.
 """
 
 import json
@@ -15,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -36,6 +38,7 @@ optim = { lr = 1e-2 }
 audit = { rows = 0 }
 eval = { problems = 0 }
 """
+LORA = "lora = { rank = 4, alpha = 8, targets = ['*_proj'] }\n"
 
 
 def reckon(*arguments, folder):
@@ -45,11 +48,15 @@ def reckon(*arguments, folder):
     return done.stdout
 
 
-def train(name, folder):
+def fixture(name):
+    return ROOT / "tests" / "fixtures" / "models" / name
+
+
+def train(name, folder, more=""):
     """A run of two steps on a fixture; returns its folder."""
     rows = [{"question": f"{n}=", "answer": str(n)} for n in range(10)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (folder / "config.toml").write_text(CONFIG.replace("MODEL", str(ROOT / "tests" / "fixtures" / "models" / name)))
+    (folder / "config.toml").write_text(CONFIG.replace("MODEL", str(fixture(name))) + more)
     reckon("train", "config.toml", "--out", "run", folder=folder)
     return folder / "run"
 
@@ -74,7 +81,7 @@ def largest_difference(model, tokenizer, samples):
 
 def moved(model, name):
     """How far training took the weights."""
-    before = AutoModelForCausalLM.from_pretrained(ROOT / "tests" / "fixtures" / "models" / name)
+    before = AutoModelForCausalLM.from_pretrained(fixture(name))
     pairs = zip(model.parameters(), before.parameters(), strict=True)
     return max((a.float() - b.float()).abs().max().item() for a, b in pairs)
 
@@ -97,7 +104,26 @@ def check(name, dtype):
         return good
 
 
+def check_adapter(name):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        run, adapter, merged = train(name, folder, LORA), folder / "adapter", folder / "merged"
+        reckon("export", run, "--out", adapter, "--adapter", folder=folder)
+        reckon("export", run, "--out", merged, folder=folder)
+        taken, tokenizer = samples(adapter, folder), AutoTokenizer.from_pretrained(fixture(name))
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(fixture(name)), adapter).eval()
+        by_peft = largest_difference(model, tokenizer, taken)
+        with model.disable_adapter():
+            off = largest_difference(model, tokenizer, taken)
+        by_merged = largest_difference(AutoModelForCausalLM.from_pretrained(merged).eval(), tokenizer, taken)
+        good = max(by_peft, by_merged) <= LIMIT < off
+        print(f"{name:<11} adapter, largest difference in peft {by_peft:.1e}, merged {by_merged:.1e}, "
+              f"with the adapter off {off:.1e}{'' if good else '  FAILED'}")
+        return good
+
+
 if __name__ == "__main__":
     logging.disable_progress_bar()
     results = [check(name, dtype) for name in MODELS for dtype in ("f32", "bf16")]
+    results += [check_adapter(name) for name in MODELS]
     sys.exit(0 if all(results) else 1)

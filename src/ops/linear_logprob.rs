@@ -6,12 +6,14 @@
 use super::linear::{Linear, Onto};
 use super::vector::{self, LANES, exp, reduce, vectorised};
 
-/// Logits held at a time, in values: 1 MiB.
+/// Logits held at a time, in values: 1 MiB, which stays in the second cache.
 const CHUNK_VALUES: usize = 1 << 18;
+/// But at least so many rows: the weights of a large vocabulary lie in memory and are read anew for every chunk.
+const CHUNK_ROWS: usize = 128;
 
-/// Logits that exist at a time for a vocabulary of `v`: whole rows, at least one.
+/// Logits that exist at a time for a vocabulary of `v`: whole rows.
 pub fn chunk_values(v: usize) -> usize {
-    (CHUNK_VALUES / v).max(1) * v
+    (CHUNK_VALUES / v).max(CHUNK_ROWS) * v
 }
 
 /// What a row of logits says of its distribution.
