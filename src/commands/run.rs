@@ -1,12 +1,14 @@
 //! A run on disk: its folder, its checkpoints, and their exact resume.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorView};
 
 use crate::checkpoint::{self, RunFolder};
+use crate::model::shards::Reader;
 use crate::model::{Base, Reference, SaveDtype};
 use crate::train::{Progress, Trainer};
 
@@ -25,27 +27,24 @@ pub(super) fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
 /// Puts the newest checkpoint of a run into `trainer`; returns false where there is none yet.
 pub(super) fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool> {
     let Some((_, path)) = checkpoint::latest(&folder.checkpoints())? else { return Ok(false) };
-    let read = |name: &str| {
-        let file = path.join(name);
-        std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
-    };
-    let state: State = serde_json::from_slice(&read("trainer.json")?).context("trainer.json")?;
+    let state = path.join("trainer.json");
+    let state = std::fs::read(&state).with_context(|| format!("cannot read {}", state.display()))?;
+    let state: State = serde_json::from_slice(&state).context("trainer.json")?;
     trainer.prompts().check_fingerprints(&state.data)?;
     check_base(trainer, &state)?;
     trainer.policy.parameters.restore(&path)?;
     trainer.policy.version = state.policy_version;
     trainer.progress = state.progress;
     trainer.optimizer.count = state.updates;
-    let bytes = read("trainer.safetensors")?;
-    let file = SafeTensors::deserialize(&bytes).context("trainer.safetensors")?;
-    fill(&file, "m", &mut trainer.optimizer.m)?;
-    fill(&file, "v", &mut trainer.optimizer.v)?;
+    let mut file = Reader::open_file(&path, "trainer.safetensors")?;
+    fill(&mut file, "m", &mut trainer.optimizer.m)?;
+    fill(&mut file, "v", &mut trainer.optimizer.v)?;
     match &mut trainer.reference {
-        Some(Reference::Values(values)) => fill(&file, "reference", values)?,
+        Some(Reference::Values(values)) => fill(&mut file, "reference", values)?,
         // A run that began with the base may have replaced it by the policy of a later step.
-        Some(reference) if file.tensor("reference").is_ok() => {
+        Some(reference) if file.names().any(|name| name == "reference") => {
             let mut values = vec![0f32; trainer.policy.parameters.values().len()];
-            fill(&file, "reference", &mut values)?;
+            fill(&mut file, "reference", &mut values)?;
             *reference = Reference::Values(values);
         }
         Some(Reference::Base) | None => {}
@@ -113,12 +112,11 @@ fn write_buffers(trainer: &Trainer, path: &Path) -> Result<()> {
     Ok(safetensors::serialize_to_file(views, None, path)?)
 }
 
-fn fill(file: &SafeTensors, name: &str, out: &mut [f32]) -> Result<()> {
-    let tensor = file.tensor(name).with_context(|| format!("trainer.safetensors has no {name}"))?;
-    let (words, _) = tensor.data().as_chunks::<4>();
-    ensure!(words.len() == out.len(), "{name} has {} values, the model {}", words.len(), out.len());
-    out.iter_mut().zip(words).for_each(|(x, bytes)| *x = f32::from_le_bytes(*bytes));
-    Ok(())
+/// Reads a tensor to where it belongs, a piece at a time.
+fn fill(file: &mut Reader<File>, name: &str, out: &mut [f32]) -> Result<()> {
+    let count: usize = file.shape(name)?.iter().product();
+    ensure!(count == out.len(), "{name} has {count} values, the model {}", out.len());
+    file.read_to(name, out)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

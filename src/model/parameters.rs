@@ -130,7 +130,11 @@ impl Parameters {
     /// Takes the values of what learns from a folder that [`crate::policy::Policy::save`] wrote.
     pub fn restore(&mut self, folder: &Path) -> Result<()> {
         match self {
-            Self::Full(weights) => *weights = ModelFolder::read(folder)?.weights,
+            Self::Full(weights) => {
+                // Freed first: there may be no room for both.
+                weights.values = Vec::new();
+                *weights = ModelFolder::read(folder)?.weights;
+            }
             Self::Frozen(base, Some(adapter)) => {
                 let read = peft::read(folder, &base.layout)?;
                 let same = read.layout.entries == adapter.layout.entries && read.layout.alpha == adapter.layout.alpha;
