@@ -57,7 +57,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         }
         let report = trainer.step(&batch)?;
         bar.tick(step, &format!("loss {:.4}  grad norm {:.3}  lr {:.2e}", report.loss, report.grad_norm, report.lr));
-        if step % config.save_every.max(1) == 0 {
+        if step < config.steps && step.is_multiple_of(config.save_every.max(1)) {
             save(&trainer, &config, &args.out)?;
         }
     }
