@@ -1,13 +1,10 @@
 //! `reckon data`: whether the data of a config can be used, and what it looks like, before anything is trained.
 
-use std::path::PathBuf;
-
 use anyhow::{Result, ensure};
 use reckon_datasets::{Dataset, Example};
 use reckon_rewards::{Registry, Rubric};
-use tokenizers::Tokenizer;
 
-use super::{open_prompts, scorer, train_config};
+use super::{ConfigArgs, open_prompts, scorer};
 use crate::config::TrainConfig;
 use crate::prompt::{PromptSource, Source};
 use crate::rollout::Prompt;
@@ -22,11 +19,11 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Read every row, judge an empty completion of each, and count tokens.
-    Check(RunArgs),
+    Check(ConfigArgs),
     /// Print prompts as the model will see them.
     Show {
         #[command(flatten)]
-        run: RunArgs,
+        config: ConfigArgs,
         /// How many.
         #[arg(long, default_value_t = 3)]
         count: usize,
@@ -39,37 +36,19 @@ enum Action {
     },
 }
 
-/// Which data.
-#[derive(Debug, clap::Args)]
-struct RunArgs {
-    /// TOML config of `reckon train`; the embedded one without it.
-    config: Option<PathBuf>,
-    /// Override a key, such as `--set data.path=mine.jsonl`.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
-}
-
-impl RunArgs {
-    fn open(&self) -> Result<(TrainConfig, PromptSource, Tokenizer)> {
-        let config = train_config(self.config.as_deref(), &self.sets)?;
-        let (tokenizer, prompts) = open_prompts(&config)?;
-        Ok((config, prompts, tokenizer))
-    }
-}
-
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     match args.action {
-        Action::Check(run) => check(&run, registry),
-        Action::Show { run, count, from, held_out } => show(&run, count, from, held_out),
+        Action::Check(config) => check(&config.load()?, registry),
+        Action::Show { config, count, from, held_out } => show(&config.load()?, count, from, held_out),
     }
 }
 
 /// Rows of each source that are read in a check: all of a file, and so many of an endless source.
 const CHECKED: usize = 1000;
 
-fn check(run: &RunArgs, registry: &Registry) -> Result<()> {
-    let (config, prompts, _) = run.open()?;
-    let scorer = scorer(&config, registry)?;
+fn check(config: &TrainConfig, registry: &Registry) -> Result<()> {
+    let (_, prompts) = open_prompts(config)?;
+    let scorer = scorer(config, registry)?;
     let total: f64 = prompts.sources().iter().map(|source| source.weight).sum();
     for (index, source) in prompts.sources().iter().enumerate() {
         println!("{}: {}", source.name, source.shape);
@@ -119,8 +98,8 @@ fn warn_of_repeats(source: &Source) {
     }
 }
 
-fn show(run: &RunArgs, count: usize, from: u64, held_out: bool) -> Result<()> {
-    let (_, prompts, tokenizer) = run.open()?;
+fn show(config: &TrainConfig, count: usize, from: u64, held_out: bool) -> Result<()> {
+    let (tokenizer, prompts) = open_prompts(config)?;
     let shown: Vec<Prompt> = if held_out { prompts.held_out(count)? } else { prompts.train(from, count)? };
     for prompt in shown {
         let source = &prompts.sources()[prompt.source].name;

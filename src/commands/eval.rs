@@ -1,11 +1,9 @@
 //! `reckon eval`: held-out accuracy of a model under a training config's data and rubric.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use reckon_rewards::Registry;
 
-use super::{policies, scorer, train_config};
+use super::{ConfigArgs, policies, scorer};
 use crate::config::ModelSource;
 use crate::eval::evaluate;
 use crate::train::Trainer;
@@ -13,14 +11,11 @@ use crate::train::Trainer;
 /// Arguments of `reckon eval`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// TOML config of `reckon train`; the embedded one without it.
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Model folder or adapter, instead of the config's.
     #[arg(long)]
     model: Option<String>,
-    /// Override a key, such as `--set eval.problems=1000`.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
     /// Take the likeliest token instead of sampling.
     #[arg(long)]
     greedy: bool,
@@ -30,7 +25,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
-    let mut config = train_config(args.config.as_deref(), &args.sets)?;
+    let mut config = args.config.load()?;
     let mut policy = match (args.model, &config.lora) {
         (None, Some(_)) => policies::trained(&config)?,
         (None, None) => policies::frozen(&config.model.name())?,

@@ -21,7 +21,7 @@ mod summary;
 mod train;
 mod verify;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -113,18 +113,30 @@ fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The text of a training config, or of the embedded one, and what errors call it.
-fn config_text(path: Option<&Path>) -> Result<(String, String)> {
-    match path {
-        Some(path) => Ok((read_text(path)?, path.display().to_string())),
-        None => Ok((builtin::CONFIG.to_owned(), "the embedded config".to_owned())),
-    }
+/// The run that a command is about.
+#[derive(Debug, clap::Args)]
+struct ConfigArgs {
+    /// TOML config of `reckon train`; that of the embedded countdown run without it.
+    config: Option<PathBuf>,
+    /// Override a key, such as `--set optim.lr=1e-4`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
 }
 
-/// A training config, or the embedded one, with some keys overridden.
-fn train_config(path: Option<&Path>, sets: &[String]) -> Result<TrainConfig> {
-    let (text, source) = config_text(path)?;
-    strict::load(&text, &source, sets)
+impl ConfigArgs {
+    /// The text of the config, and what errors call it.
+    fn text(&self) -> Result<(String, String)> {
+        match &self.config {
+            Some(path) => Ok((read_text(path)?, path.display().to_string())),
+            None => Ok((builtin::CONFIG.to_owned(), "the embedded config".to_owned())),
+        }
+    }
+
+    /// The config with some keys overridden.
+    fn load(&self) -> Result<TrainConfig> {
+        let (text, source) = self.text()?;
+        strict::load(&text, &source, &self.sets)
+    }
 }
 
 /// The parent and the name of a folder to write.

@@ -1,12 +1,10 @@
 //! `reckon plan`: the memory of a run by class, and settings that make it fit. Reads config, data and the model's shape,
 //! no weights. `reckon train` asks here whether its run fits.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail, ensure};
 
 use super::memory::{self, gib};
-use super::{config_text, load_shape, open_prompts};
+use super::{ConfigArgs, load_shape, open_prompts};
 use crate::config::TrainConfig;
 use crate::model::{Layout, ModelConfig, SaveDtype};
 use crate::plan::{Device, Free, Job, Lora, Plan, Sizes, fit};
@@ -16,11 +14,8 @@ use crate::train::Trainer;
 /// Arguments of `reckon plan`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// TOML config of `reckon train`; the embedded one without it.
-    config: Option<PathBuf>,
-    /// Override a key, such as `--set rollout.capacity=64`.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Where the run will compute.
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
@@ -33,8 +28,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let (text, source) = config_text(args.config.as_deref())?;
-    let config: TrainConfig = strict::load(&text, &source, &args.sets)?;
+    let (text, source) = args.config.text()?;
+    let config: TrainConfig = strict::load(&text, &source, &args.config.sets)?;
     config.validate()?;
     let shape = load_shape(&config.model.name())?;
     let memory = match &args.memory {
@@ -46,7 +41,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         None => open_prompts(&config)?.1.longest()?,
     };
     let (sizes, job) = (Sizes::of(&shape)?, job(&config, &shape, shape.dtype(), args.device, prompt)?);
-    let given = Given::new(&text, &args.sets)?;
+    let given = Given::new(&text, &args.config.sets)?;
     let free = Free {
         micro_batch_tokens: !given.has("compute", "micro_batch_tokens"),
         recompute: !given.has("compute", "recompute"),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use reckon_rewards::Registry;
 
 use super::verify::before_training;
-use super::{plan, policies, read_text, rollouts, run, scorer, signals, summary, train_config};
+use super::{ConfigArgs, plan, policies, read_text, rollouts, run, scorer, signals, summary};
 use crate::checkpoint::{RunFolder, write_file};
 use crate::config::TrainConfig;
 use crate::eval::{Evaluation, evaluate};
@@ -20,11 +20,8 @@ use crate::train::Trainer;
 /// Arguments of `reckon train`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// TOML config; the embedded countdown run without one.
-    config: Option<PathBuf>,
-    /// Override a key, such as `--set optim.lr=1e-4`.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Folder of the run.
     #[arg(long, default_value = "runs/countdown")]
     out: PathBuf,
@@ -51,7 +48,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         );
         return train(&mut trainer, &folder);
     }
-    let config = train_config(args.config.as_deref(), &args.sets)?;
+    let config = args.config.load()?;
     let trainer = build(config, registry)?;
     if args.dry_run {
         return dry_run(&trainer);

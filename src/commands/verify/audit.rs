@@ -2,12 +2,11 @@
 //! form that every run begins with is here too.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use reckon_rewards::{Audit, Check, Registry, Rubric, Scope};
 
-use super::super::{load_companions, train_config};
+use super::super::{ConfigArgs, load_companions};
 use crate::config::AuditConfig;
 use crate::prompt::Source;
 
@@ -16,11 +15,8 @@ const SAMPLE: usize = 1000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// TOML config of `reckon train`; the embedded one without it.
-    config: Option<PathBuf>,
-    /// Override a key, such as `--set data.path=rows.jsonl`.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Rows to look at: the first this many, instead of all rows of a file and 1000 of generated data.
     #[arg(long)]
     rows: Option<usize>,
@@ -33,7 +29,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
-    let config = train_config(args.config.as_deref(), &args.sets)?;
+    let config = args.config.load()?;
     let mut failed = BTreeSet::new();
     let (views, companions) = (config.sources()?, load_companions(&config.model.name())?);
     for (index, view) in views.iter().enumerate() {

@@ -9,7 +9,7 @@ use reckon_datasets::Example;
 use reckon_rewards::{Mode, Part, Registry, Rubric, Submission};
 use serde_json::json;
 
-use super::super::{load_companions, train_config};
+use super::super::{ConfigArgs, load_companions};
 use super::{VerifierArgs, read_rows};
 use crate::prompt::Source;
 
@@ -50,7 +50,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
             (Rubric::new(Mode::Binary, vec![part])?, read_rows(file)?)
         }
         _ => {
-            let config = train_config(args.config.as_deref(), &args.sets)?;
+            let config = ConfigArgs { config: args.config, sets: args.sets }.load()?;
             let views = config.sources()?;
             let [view] = views.as_slice() else {
                 bail!("the config mixes {} data sources: measure one verifier with --kind and a file", views.len())
