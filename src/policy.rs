@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::ops::linear_logprob;
 use crate::parallel::{Pool, map_in_order};
-use crate::rollout::{Engine, Memory};
+use crate::rollout::{Engine, Memory, Place};
 
 /// A model and how it is computed.
 #[derive(Debug, Clone)]
@@ -83,13 +83,11 @@ impl Policy {
     /// The sampler over the weights as they are now, `capacity` rows at a time.
     pub fn engine(&self, capacity: usize) -> Engine<'_> {
         Engine {
-            decoder: &self.decoder,
-            parameters: &self.parameters,
+            place: Place::Cpu { decoder: &self.decoder, parameters: &self.parameters, memory: &self.buffers.rollout },
             tokenizer: &self.tokenizer,
             policy_version: self.version,
             threads: self.threads,
             capacity,
-            memory: &self.buffers.rollout,
         }
     }
 

@@ -97,7 +97,7 @@ impl Scorer {
         engine.generate(&prompts, group_size, sampling, key, |prompt, sample, completion| {
             // The receiver leaves early only after an error, which `verifying` returns below.
             let _ = sender.send((prompt, sample, completion));
-        });
+        })?;
         drop(sender);
         let sampled = Instant::now();
         let judged = self.runtime.block_on(verifying).context("a verifier panicked")??;

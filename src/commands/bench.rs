@@ -139,7 +139,7 @@ fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut AdamW, step: u64) 
     let engine = policy.engine(args.capacity);
     engine.generate(&prompts, args.group, &sampling, SampleKey { seed: 0, step }, |p, s, c| {
         lock(&done).push((p, s, c));
-    });
+    })?;
     let sample_s = start.elapsed().as_secs_f64();
 
     let start = Instant::now();

@@ -104,6 +104,5 @@ pub(super) fn run(args: Args) -> Result<()> {
         let mut out = lock(&out);
         // A reader that has gone away wants no more lines; sampling ends soon by itself.
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-    });
-    Ok(())
+    })
 }

@@ -1,7 +1,8 @@
-//! From prompts to completions: the types that travel, the engine that samples, and its cache.
+//! From prompts to completions: the types that travel, the engine that samples, and where it computes.
 //! Knows no rewards.
 
 pub mod cache;
+mod cpu;
 pub mod engine;
 pub mod sampler;
 
@@ -10,7 +11,8 @@ use std::sync::Arc;
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 
-pub use engine::{Engine, Memory, SampleKey};
+pub use cpu::Memory;
+pub use engine::{Engine, Place, SampleKey};
 pub use sampler::Sampling;
 
 /// An example as the model sees it.

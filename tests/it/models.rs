@@ -102,8 +102,8 @@ pub(crate) fn generate(
 ) -> Vec<Completion> {
     let done = Mutex::new(Vec::new());
     let engine = Engine { threads, ..policy.engine(capacity) };
-    engine
-        .generate(prompts, 4, sampling, SampleKey { seed: 1, step: 2 }, |p, s, c| done.lock().unwrap().push((p, s, c)));
+    let key = SampleKey { seed: 1, step: 2 };
+    engine.generate(prompts, 4, sampling, key, |p, s, c| done.lock().unwrap().push((p, s, c))).unwrap();
     let mut done = done.into_inner().unwrap();
     done.sort_by_key(|(p, s, _)| (*p, *s));
     done.into_iter().map(|(_, _, c)| c).collect()
