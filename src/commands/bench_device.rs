@@ -125,7 +125,7 @@ fn micro_batch(tokens: usize, vocab: usize) -> Option<MicroBatch> {
 /// Whole updates: two micro-batches forward and backward with recompute, then AdamW.
 fn update(args: &Args, device: &Device, rate: f64) -> Result<Value> {
     let config = shape(args.tokens)?;
-    let weights = Weights::random(Layout::new(&config, config.family()?), 1);
+    let weights = Weights::random(Layout::new(&config, config.family()?), 1).into();
     let model = DeviceModel::new(device.clone(), &Decoder::new(&config, true), &weights)?;
     let kind = if args.eight_bit { MomentKind::EightBit } else { MomentKind::Full };
     let mut optimizer = DeviceAdamW::new(OptimConfig::default().adamw(), kind, &model)?;
@@ -147,7 +147,7 @@ fn update(args: &Args, device: &Device, rate: f64) -> Result<Value> {
     let tokens_per_s = 2.0 * args.tokens as f64 / step_s;
     let classes = [Class::Weights, Class::Optimizer, Class::Gradients, Class::Activations];
     let gib = classes.map(|class| device.held(class) as f64 / f64::from(1 << 30));
-    let flops = 6.0 * weights.values.len() as f64 * tokens_per_s;
+    let flops = 6.0 * weights.values().len() as f64 * tokens_per_s;
     Ok(json!({
         "shape": "Qwen3-0.6B", "tokens_per_s": tokens_per_s, "step_s": step_s, "share_of_product_rate": flops / rate,
         "gib": { "weights": gib[0], "optimizer": gib[1], "gradients": gib[2], "activations": gib[3] },

@@ -130,6 +130,13 @@ impl AdapterLayout {
         self.entries.last().map_or(0, |entry| entry.range.end)
     }
 
+    /// Most values a token between the factors of a layer's matrix.
+    pub(crate) fn widest(&self) -> usize {
+        let of_layer =
+            |l: &AdapterLayer| [&l.qkv, &l.output, &l.gate_up, &l.down].map(|p| p.as_ref().map(|p| p.parts.len()));
+        self.rank * self.layers.iter().flat_map(of_layer).flatten().max().unwrap_or(0)
+    }
+
     /// Names of the modules that are added to.
     pub fn modules(&self) -> impl Iterator<Item = &str> {
         self.modules.keys().map(String::as_str)

@@ -300,7 +300,7 @@ pub trait Source {
 }
 
 /// Calls `each(values)` with all values of a tensor, piece by piece.
-fn pieces(source: &dyn Source, entry: &Entry, mut each: impl FnMut(&[f32]) -> Result<()>) -> Result<()> {
+pub(super) fn pieces(source: &dyn Source, entry: &Entry, mut each: impl FnMut(&[f32]) -> Result<()>) -> Result<()> {
     let (total, mut piece) = (entry.range.len(), Vec::new());
     for first in (0..total).step_by(PIECE / 4) {
         let range = first..total.min(first + PIECE / 4);

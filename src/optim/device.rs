@@ -7,7 +7,7 @@ use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
 use super::{AdamWConfig, Update};
-use crate::model::{DeviceModel, Layout};
+use crate::model::{DeviceModel, Entry};
 use crate::ops::adamw::Step;
 use crate::ops::device::kernels::{self, MOMENT_BLOCK, Moments};
 use crate::ops::device::{Buffer, Class};
@@ -48,9 +48,9 @@ struct Stretch {
     blocks: Range<usize>,
 }
 
-fn stretches(layout: &Layout) -> Vec<Stretch> {
+fn stretches(entries: &[Entry]) -> Vec<Stretch> {
     let mut all: Vec<Stretch> = Vec::new();
-    for entry in &layout.entries {
+    for entry in entries {
         match all.last_mut() {
             Some(last) if last.decays == entry.is_matrix() => last.range.end = entry.range.end,
             _ => all.push(Stretch { range: entry.range.clone(), decays: entry.is_matrix(), blocks: 0..0 }),
@@ -65,10 +65,10 @@ fn stretches(layout: &Layout) -> Vec<Stretch> {
 }
 
 impl DeviceAdamW {
-    /// An optimizer with empty moments for the weights of `model`.
+    /// An optimizer with empty moments for what learns of `model`.
     pub fn new(config: AdamWConfig, kind: MomentKind, model: &DeviceModel) -> Result<Self> {
-        let stretches = stretches(&model.layout);
-        let (n, blocks) = (model.layout.len(), stretches.last().map_or(0, |s| s.blocks.end));
+        let stretches = stretches(&model.learnt.entries);
+        let (n, blocks) = (stretches.last().map_or(0, |s| s.range.end), stretches.last().map_or(0, |s| s.blocks.end));
         fn zeros<T: Pod>(model: &DeviceModel, n: usize) -> Result<Buffer<T>> {
             model.device.zeros(Class::Optimizer, n)
         }
@@ -86,9 +86,10 @@ impl DeviceAdamW {
 
     /// One update of `model` by its gradients at learning rate `lr`, which empties them.
     pub fn update(&mut self, model: &DeviceModel, lr: f64) -> Result<Update> {
-        let grad_norm = kernels::squared_norm(&model.device, model.gradients.all())?.sqrt();
+        let learnt = &model.learnt;
+        let grad_norm = kernels::squared_norm(&model.device, learnt.gradients.all())?.sqrt();
         if !grad_norm.is_finite() {
-            model.gradients.all().zero()?;
+            learnt.gradients.all().zero()?;
             return Ok(Update::Skipped);
         }
         self.count += 1;
@@ -99,10 +100,10 @@ impl DeviceAdamW {
             let weight_decay = if stretch.decays { self.config.weight_decay } else { 0.0 };
             let step = Step { lr: lr as f32, beta1, beta2, eps, weight_decay, scale: scale as f32, count: self.count };
             let r = stretch.range.clone();
-            let (w, copy) = (model.weights.part(r.clone()), model.rounded.part(r.clone()));
-            kernels::adamw(step, w, copy, model.gradients.part(r), self.moments(stretch))?;
+            let (w, copy) = (learnt.values.part(r.clone()), learnt.rounded.part(r.clone()));
+            kernels::adamw(step, w, copy, learnt.gradients.part(r), self.moments(stretch))?;
         }
-        model.gradients.all().zero()?;
+        learnt.gradients.all().zero()?;
         Ok(Update::Applied { grad_norm })
     }
 

@@ -7,7 +7,7 @@ use reckon::optim::{AdamW, AdamWConfig, DeviceAdamW, MomentKind, Update};
 use reckon::policy::{Policy, TokenStats};
 
 use super::host_device::device;
-use super::models::{FAMILIES, micros, samples, tiny_with, weights};
+use super::models::{FAMILIES, micros, samples, tiny_with};
 
 const TEMPERATURE: f32 = 0.9;
 
@@ -47,12 +47,12 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
         assert!(micros.len() > 1, "gradients of several micro-batches are added");
         let (gradient, losses) = policy.gradients(&micros, TEMPERATURE, &head);
         policy.decoder.recompute = recompute;
-        let model = DeviceModel::new(device, &policy.decoder, weights(&policy)).unwrap();
+        let model = DeviceModel::new(device, &policy.decoder, &policy.parameters).unwrap();
         for (micro, expected) in micros.iter().zip(losses) {
             let loss = model.gradient(micro, TEMPERATURE, head).unwrap();
             assert!((loss - expected).abs() < 0.01 * expected.abs(), "{architecture}: loss {loss}, not {expected}");
         }
-        let got = model.gradients.all().read().unwrap();
+        let got = model.learnt.gradients.all().read().unwrap();
         for entry in policy.parameters.entries() {
             let (got, expected) = (&got[entry.range.clone()], &gradient[entry.range.clone()]);
             // The keys' biases shift all scores of a row alike: their gradient is rounding.
@@ -76,7 +76,7 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
 fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
     let mut policy = rounded(FAMILIES[1], true);
-    let start = weights(&policy).clone();
+    let start = policy.parameters.clone();
     let micros = micros(&samples(3), 1000);
     let run = |kind: MomentKind| {
         let model = DeviceModel::new(device(0)?, &policy.decoder, &start).unwrap();
@@ -86,18 +86,18 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
             optimizer.update(&model, 1e-3).unwrap()
         });
         let updates: Vec<Update> = updates.collect();
-        let way = model.download().unwrap().values.iter().zip(&start.values).map(|(a, b)| a - b).collect::<Vec<f32>>();
+        let way = model.learnt.download().unwrap().iter().zip(start.values()).map(|(a, b)| a - b).collect::<Vec<f32>>();
         Some((way, updates))
     };
     let Some((way, updates)) = run(MomentKind::Full) else { return };
     assert_eq!(run(MomentKind::Full).unwrap(), (way.clone(), updates), "a second run gives other bits");
     let (eight_bit, _) = run(MomentKind::EightBit).unwrap();
-    let mut optimizer = AdamW::new(config, start.values.len());
+    let mut optimizer = AdamW::new(config, start.values().len());
     for _ in 0..3 {
         let (gradient, _) = policy.gradients(&micros, TEMPERATURE, &head);
         optimizer.update(policy.parameters.learnt(), &gradient, 1e-3);
     }
-    let expected: Vec<f32> = policy.parameters.values().iter().zip(&start.values).map(|(a, b)| a - b).collect();
+    let expected: Vec<f32> = policy.parameters.values().iter().zip(start.values()).map(|(a, b)| a - b).collect();
     // The first updates of AdamW are signs: where a gradient is near 0, rounding to bf16 decides.
     for (what, way) in [("full", way), ("eight bits", eight_bit)] {
         let error = distance(&way, &expected);
@@ -109,19 +109,19 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
 fn a_gradient_that_is_not_finite_moves_nothing() {
     let Some(device) = device(0) else { return };
     let policy = rounded(FAMILIES[0], true);
-    let model = DeviceModel::new(device, &policy.decoder, weights(&policy)).unwrap();
+    let model = DeviceModel::new(device, &policy.decoder, &policy.parameters).unwrap();
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
     let mut optimizer = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
-    model.gradients.part(5..6).write(&[f32::NAN]).unwrap();
+    model.learnt.gradients.part(5..6).write(&[f32::NAN]).unwrap();
     assert_eq!(optimizer.update(&model, 1e-3).unwrap(), Update::Skipped);
-    assert_eq!(model.download().unwrap().values, policy.parameters.values());
-    assert!(model.gradients.all().read().unwrap().iter().all(|&g| g == 0.0), "the bad gradient is gone");
+    assert_eq!(model.learnt.download().unwrap(), policy.parameters.values());
+    assert!(model.learnt.gradients.all().read().unwrap().iter().all(|&g| g == 0.0), "the bad gradient is gone");
 }
 
 #[test]
 fn shapes_without_kernels_are_refused_by_name() {
     let Some(device) = device(0) else { return };
     let policy = tiny_with(FAMILIES[0], true, 16);
-    let error = DeviceModel::new(device, &policy.decoder, weights(&policy)).unwrap_err().to_string();
+    let error = DeviceModel::new(device, &policy.decoder, &policy.parameters).unwrap_err().to_string();
     assert!(error.contains("head size 16") && error.contains("32, 64 and 128"), "{error}");
 }

@@ -160,14 +160,14 @@ impl Backend for HostDevice {
     }
 
     unsafe fn product(&self, p: &Product) -> Result<()> {
-        let side = |o: Operand, rows: usize, columns: usize| {
+        let side = |o: Operand| {
             let value = move |i: usize| f32::from(unsafe { *(o.address as *const bf16).add(i) });
-            move |r: usize, c: usize| if o.transposed { value(c * rows + r) } else { value(r * columns + c) }
+            move |r: usize, c: usize| if o.transposed { value(c * o.row + r) } else { value(r * o.row + c) }
         };
-        let (left, right) = (side(p.left, p.m, p.k), side(p.right, p.k, p.n));
+        let (left, right) = (side(p.left), side(p.right));
         for (r, c) in (0..p.m).flat_map(|r| (0..p.n).map(move |c| (r, c))) {
-            let sum: f32 = (0..p.k).map(|i| left(r, i) * right(i, c)).sum();
-            let at = r * p.n + c;
+            let sum = p.scale * (0..p.k).map(|i| left(r, i) * right(i, c)).sum::<f32>();
+            let at = r * p.out_row + c;
             // SAFETY: the caller's.
             unsafe {
                 if p.wide {

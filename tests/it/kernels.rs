@@ -7,6 +7,7 @@ use reckon::ops::adamw::{self, Step};
 use reckon::ops::attention::{Heads, Scratch, packed};
 use reckon::ops::device::attention as device_attention;
 use reckon::ops::device::kernels::{self as k, Rows};
+use reckon::ops::device::linear::Weight;
 use reckon::ops::device::linear_logprob as device_logprob;
 use reckon::ops::device::{Class, Device, View};
 use reckon::ops::linear::Linear;
@@ -95,7 +96,7 @@ fn rms_norm_agrees_with_its_twin() {
             let rows = Rows::dense(size);
             k::rms_norm(rows, x.all(), w.all(), y.all(), factors.all(), 1e-6).unwrap();
             let kept = k::NormKept { x: x.all(), w: w.all(), factors: factors.all() };
-            k::rms_norm_backward(rows, kept, dy.all(), dx.all(), true, dw.all(), partial.all()).unwrap();
+            k::rms_norm_backward(rows, kept, dy.all(), dx.all(), true, Some(dw.all()), partial.all()).unwrap();
             vec![down(y.all()), down(dx.all()), dw.all().read().unwrap()]
         });
     }
@@ -120,7 +121,7 @@ fn rms_norm_of_heads_leaves_the_rest_of_the_row_alone() {
         let rows = Rows { k: size, heads, stride: row };
         k::rms_norm(rows, x.all(), w.all(), y.all(), factors.all(), 1e-6).unwrap();
         let kept = k::NormKept { x: x.all(), w: w.all(), factors: factors.all() };
-        k::rms_norm_backward(rows, kept, dx.all(), dx.all(), false, dw.all(), partial.all()).unwrap();
+        k::rms_norm_backward(rows, kept, dx.all(), dx.all(), false, Some(dw.all()), partial.all()).unwrap();
         vec![down(y.all()), down(dx.all()), dw.all().read().unwrap()]
     });
 }
@@ -198,12 +199,13 @@ fn log_probabilities_agree_with_their_twin() {
         let expected: [(&[f32], f64); 4] = [(&logprobs, FP32), (&entropies, 1e-4), (&dh, BF16), (&dw, BF16)];
         check(&format!("linear_logprob {r} x {v}"), &expected, |d| {
             let (h, w, targets) = (up(d, &to_bf16(&h)), up(d, &to_bf16(&w)), up(d, &targets));
-            let head = device_logprob::Head { w: w.all(), k: size, temperature };
-            let mut scratch = device_logprob::Scratch::new(d).unwrap();
             let (dh, dw) = (empty(d, r * size), d.zeros(Class::Gradients, v * size).unwrap());
+            let w = Weight { values: w.all(), gradient: Some(dw.all()) };
+            let head = device_logprob::Head { w, k: size, temperature };
+            let mut scratch = device_logprob::Scratch::new(d).unwrap();
             let (logprobs, entropies) = device_logprob::forward(head, h.all(), targets.all(), &mut scratch).unwrap();
             let g = up(d, &d_logprobs);
-            device_logprob::backward(head, h.all(), targets.all(), g.all(), dh.all(), dw.all(), &mut scratch).unwrap();
+            device_logprob::backward(head, h.all(), targets.all(), g.all(), dh.all(), &mut scratch).unwrap();
             vec![logprobs, entropies, down(dh.all()), dw.all().read().unwrap()]
         });
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use reckon::grpo::{LossNorm, MicroBatch, TrainSample, micro_batches};
 use reckon::model::folder::{read_config, read_tokenizer};
-use reckon::model::{Companions, Layout, ModelFolder, Parameters, Weights};
+use reckon::model::{Companions, Layout, ModelFolder, Weights};
 use reckon::policy::Policy;
 use reckon::rollout::{Completion, Engine, Prompt, SampleKey, Sampling};
 use reckon_datasets::{Counted, Example};
@@ -39,12 +39,6 @@ pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Poli
     let mut noise = Counted::new(&[4]);
     weights.values.iter_mut().for_each(|w| *w = *w * 3.0 + 0.03 * noise.normal() as f32);
     Policy::new(ModelFolder { config, tokenizer, companions: Companions::default(), weights }, false, 1)
-}
-
-/// The weights of a policy of which all learn.
-pub(crate) fn weights(policy: &Policy) -> &Weights {
-    let Parameters::Full(weights) = &policy.parameters else { panic!("there is a frozen base") };
-    weights
 }
 
 /// Samples of unequal length with random tokens, advantages and weights.

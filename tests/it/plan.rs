@@ -7,7 +7,7 @@ use reckon::optim::{AdamWConfig, DeviceAdamW, MomentKind};
 use reckon::plan::{Device, Job, Plan, Sizes};
 
 use crate::host_device::device;
-use crate::models::{FAMILIES, VOCAB, tiny_with, weights};
+use crate::models::{FAMILIES, VOCAB, tiny_with};
 use crate::program::{fails, small_run, succeeds, text};
 
 const TOKENS: usize = 96;
@@ -32,7 +32,7 @@ fn the_plan_for_a_card_is_what_a_device_holds_within_a_twentieth() {
         let Some(device) = device(0) else { return };
         let mut policy = tiny_with(architecture, true, 32);
         policy.decoder.recompute = recompute;
-        let model = DeviceModel::new(device.clone(), &policy.decoder, weights(&policy)).unwrap();
+        let model = DeviceModel::new(device.clone(), &policy.decoder, &policy.parameters).unwrap();
         let optimizer = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
         model.gradient(&micro, 1.0, |micro, _| (micro.loss_weights.clone(), ())).unwrap();
         let job = Job {

@@ -1,7 +1,10 @@
-//! The decoder on a device, in bf16 with fp32 master weights: what `decoder.rs` and the head of `policy.rs` do on a
-//! CPU, over buffers of a [`Device`]. Gradients are added to one flat fp32 buffer of the weights' layout.
+//! The decoder on a device, in bf16: what `decoder.rs` and the head of `policy.rs` do on a CPU, over buffers of a
+//! [`Device`]. What learns has fp32 master values, and its gradients are added to one flat fp32 buffer of their layout;
+//! a frozen base is held in bf16 alone.
 
 mod layers;
+mod learnt;
+mod weights;
 mod workspace;
 
 use std::ops::Range;
@@ -10,44 +13,67 @@ use std::sync::Mutex;
 use anyhow::{Result, ensure};
 use half::bf16;
 
-use super::{Decoder, Layout, Weights};
+use super::shards::{Source, pieces};
+use super::{Adapter, AdapterLayout, Decoder, Layout, Parameters};
 use crate::grpo::MicroBatch;
 use crate::ops::device::kernels::{self as k, Angles, NormKept, Occurrences, Rows};
+use crate::ops::device::linear::{Flat, Inner, Weight};
 use crate::ops::device::linear_logprob::{self, Head};
-use crate::ops::device::{Buffer, Class, Device, View, attention, products};
+use crate::ops::device::{Buffer, Class, Device, View, attention};
 use crate::parallel::lock;
 use crate::policy::TokenStats;
-use workspace::Workspace;
+pub use learnt::DeviceLearnt;
+use weights::DeviceWeights;
+use workspace::{Room, Workspace};
 
 /// A model whose weights, gradients and activations are on a device.
 #[derive(Debug)]
 pub struct DeviceModel {
     /// Where it is.
     pub device: Device,
-    /// Where each tensor lies in the flat buffers.
-    pub layout: Layout,
-    /// Master weights.
-    pub weights: Buffer<f32>,
-    /// What is computed with: the weights rounded to bf16.
-    pub rounded: Buffer<bf16>,
-    /// Sum of the gradients since the last update.
-    pub gradients: Buffer<f32>,
+    /// What learns: all weights, or an adapter's.
+    pub learnt: DeviceLearnt,
+    base: Option<FrozenBase>,
+    layout: Layout,
     decoder: Decoder,
     cos: Buffer<f32>,
     sin: Buffer<f32>,
     workspace: Mutex<Option<Reserved>>,
 }
 
-/// Buffers with the room they were made for: tokens, and tokens that predict a target.
+/// Weights that do not learn, and which of them what learns adds to.
+#[derive(Debug)]
+struct FrozenBase {
+    values: Buffer<bf16>,
+    adapter: Option<AdapterLayout>,
+}
+
+impl FrozenBase {
+    fn flat(&self) -> Flat<'_> {
+        Flat { values: self.values.all(), gradients: None }
+    }
+}
+
+/// A policy that the KL term holds on to, on the device.
+#[derive(Debug)]
+pub enum DeviceReference {
+    /// The model without its adapter, which is there anyway.
+    Base,
+    /// The model with these values of what learns.
+    Values(Buffer<bf16>),
+}
+
+/// Buffers with the room they were made for.
 #[derive(Debug)]
 struct Reserved {
-    room: (usize, usize),
+    room: Room,
     buffers: Workspace,
 }
 
 /// A micro-batch on the device, with what its layers are computed by.
 struct Run<'a> {
     model: &'a DeviceModel,
+    weights: &'a DeviceWeights<'a>,
     /// Tokens.
     t: usize,
     positions: View<'a, u32>,
@@ -57,67 +83,131 @@ struct Run<'a> {
 
 impl DeviceModel {
     /// Brings a model to a device, and refuses one that the kernels cannot compute.
-    pub fn new(device: Device, decoder: &Decoder, weights: &Weights) -> Result<Self> {
-        attention::check(decoder.heads)?;
-        for (name, size) in [("hidden_size", decoder.hidden), ("intermediate_size", decoder.intermediate)] {
-            ensure!(size.is_multiple_of(8), "{name} = {size} has no CUDA kernels: it must be a multiple of 8");
+    pub fn new(device: Device, decoder: &Decoder, parameters: &Parameters) -> Result<Self> {
+        match parameters {
+            Parameters::Full(weights) => {
+                check(decoder)?;
+                let learnt = DeviceLearnt::new(&device, &weights.layout.entries, &weights.values)?;
+                Self::with(device, decoder, &weights.layout, None, learnt)
+            }
+            Parameters::Frozen(base, adapter) => Self::frozen(device, decoder, &base.layout, base, adapter.as_ref()),
         }
-        let master = device.upload(Class::Weights, &weights.values)?;
-        let rounded = device.buffer(Class::Weights, weights.values.len())?;
-        k::round_weights(master.all(), rounded.all())?;
+    }
+
+    /// A model whose weights are those of `base` and do not learn, with an adapter that does. Weights go to the device a
+    /// piece at a time: the host need not hold them all.
+    pub fn frozen(
+        device: Device,
+        decoder: &Decoder,
+        layout: &Layout,
+        base: &dyn Source,
+        adapter: Option<&Adapter>,
+    ) -> Result<Self> {
+        check(decoder)?;
+        let values = upload_rounded(&device, layout, base)?;
+        let learnt = match adapter {
+            Some(adapter) => DeviceLearnt::new(&device, &adapter.layout.entries, &adapter.values)?,
+            None => DeviceLearnt::new(&device, &[], &[])?,
+        };
+        let base = FrozenBase { values, adapter: adapter.map(|adapter| adapter.layout.clone()) };
+        Self::with(device, decoder, layout, Some(base), learnt)
+    }
+
+    fn with(
+        device: Device,
+        decoder: &Decoder,
+        layout: &Layout,
+        base: Option<FrozenBase>,
+        learnt: DeviceLearnt,
+    ) -> Result<Self> {
         let (cos, sin) = decoder.rope.tables();
         Ok(Self {
-            gradients: device.zeros(Class::Gradients, weights.values.len())?,
+            learnt,
+            base,
             cos: device.upload(Class::Weights, cos)?,
             sin: device.upload(Class::Weights, sin)?,
-            layout: weights.layout.clone(),
-            weights: master,
-            rounded,
+            layout: layout.clone(),
             decoder: decoder.clone(),
             workspace: Mutex::new(None),
             device,
         })
     }
 
-    /// The weights as they are now, on the host.
-    pub fn download(&self) -> Result<Weights> {
-        Ok(Weights { layout: self.layout.clone(), values: self.weights.all().read()? })
+    /// The weights as they are now.
+    fn weights(&self) -> DeviceWeights<'_> {
+        let (values, gradients) = (self.learnt.rounded.all(), self.learnt.gradients.all());
+        self.weights_with(Flat { values, gradients: Some(gradients) })
     }
 
-    /// Replaces the weights, by a checkpoint's.
-    pub fn upload(&self, weights: &Weights) -> Result<()> {
-        self.weights.all().write(&weights.values)?;
-        k::round_weights(self.weights.all(), self.rounded.all())
+    /// The weights as `reference` is.
+    fn weights_as<'a>(&'a self, reference: &'a DeviceReference) -> DeviceWeights<'a> {
+        match (reference, &self.base) {
+            (DeviceReference::Values(values), _) => self.weights_with(Flat { values: values.all(), gradients: None }),
+            (DeviceReference::Base, Some(base)) => DeviceWeights::new(&self.layout, base.flat(), None),
+            (DeviceReference::Base, None) => self.weights(),
+        }
+    }
+
+    /// The weights with `learnt` as what learns.
+    fn weights_with<'a>(&'a self, learnt: Flat<'a>) -> DeviceWeights<'a> {
+        match &self.base {
+            None => DeviceWeights::new(&self.layout, learnt, None),
+            Some(base) => {
+                let adapter = base.adapter.as_ref().map(|adapter| (adapter, learnt));
+                DeviceWeights::new(&self.layout, base.flat(), adapter)
+            }
+        }
+    }
+
+    /// The reference that a run begins with: the base where there is one, else a copy.
+    pub fn reference(&self) -> Result<DeviceReference> {
+        if self.base.is_some() {
+            return Ok(DeviceReference::Base);
+        }
+        let copy = self.device.buffer(Class::Weights, self.layout.len())?;
+        copy.all().copy(self.learnt.rounded.all())?;
+        Ok(DeviceReference::Values(copy))
     }
 
     /// Log-probabilities of a micro-batch, without gradients.
     pub fn logprobs(&self, micro: &MicroBatch, temperature: f32) -> Result<TokenStats> {
-        self.with_workspace(micro, |ws| Ok(self.forward(micro, temperature, ws)?.1))
+        self.logprobs_of(&self.weights(), micro, temperature)
     }
 
-    /// Forward, loss and backward of a micro-batch; its gradient is added to [`DeviceModel::gradients`]. `head` turns the
-    /// log-probabilities into their gradient and whatever it wants to keep.
+    /// The same of `reference`.
+    pub fn logprobs_as(&self, reference: &DeviceReference, micro: &MicroBatch, temperature: f32) -> Result<TokenStats> {
+        self.logprobs_of(&self.weights_as(reference), micro, temperature)
+    }
+
+    fn logprobs_of(&self, weights: &DeviceWeights, micro: &MicroBatch, temperature: f32) -> Result<TokenStats> {
+        self.with_workspace(micro, |ws| Ok(self.forward(weights, micro, temperature, ws)?.1))
+    }
+
+    /// Forward, loss and backward of a micro-batch; its gradient is added to that of [`DeviceModel::learnt`]. `head` turns
+    /// the log-probabilities into their gradient and whatever it wants to keep.
     pub fn gradient<S>(
         &self,
         micro: &MicroBatch,
         temperature: f32,
         head: impl Fn(&MicroBatch, &TokenStats) -> (Vec<f32>, S),
     ) -> Result<S> {
+        let weights = self.weights();
         self.with_workspace(micro, |ws| {
-            let (input, stats) = self.forward(micro, temperature, ws)?;
+            let (input, stats) = self.forward(&weights, micro, temperature, ws)?;
             let (d_logprobs, state) = head(micro, &stats);
-            self.head_backward(micro, temperature, &input, &d_logprobs, ws)?;
-            let run = self.run(&input, ws);
-            for index in (0..self.layout.layers.len()).rev() {
+            self.head_backward(&weights, micro, temperature, &input, &d_logprobs, ws)?;
+            let run = self.run(&weights, &input, ws);
+            for index in (0..weights.layers.len()).rev() {
                 if self.decoder.recompute {
                     run.layer_forward(index)?;
                 }
                 run.mlp_backward(index)?;
                 run.attention_backward(index)?;
             }
-            let dx = ws.dx.part(0..run.t * self.decoder.hidden);
-            let d_embedding = self.gradients.part(self.layout.embedding.clone());
-            k::embedding_backward(&Occurrences::of(&micro.tokens), dx, self.decoder.hidden, d_embedding)?;
+            if let Some(gradient) = weights.embedding.gradient {
+                let dx = ws.dx.part(0..run.t * self.decoder.hidden);
+                k::embedding_backward(&Occurrences::of(&micro.tokens), dx, self.decoder.hidden, gradient)?;
+            }
             Ok(state)
         })
     }
@@ -131,56 +221,56 @@ impl DeviceModel {
         assert!(longest <= self.decoder.rope.positions(), "a position is beyond the model's longest sequence");
         let mut guard = lock(&self.workspace);
         let (t, r) = (micro.tokens.len(), micro.targets.len());
-        let room = guard.as_ref().map_or((0, 0), |reserved| reserved.room);
-        if guard.is_none() || t > room.0 || r > room.1 {
+        let room = guard.as_ref().map_or_else(Room::default, |reserved| reserved.room);
+        if guard.is_none() || t > room.t || r > room.r {
             // The old buffers go first: the two need not fit side by side.
             *guard = None;
-            let room = (t.max(room.0), r.max(room.1));
-            let layers = self.layout.layers.len();
-            *guard =
-                Some(Reserved { room, buffers: Workspace::new(&self.device, &self.decoder, layers, room.0, room.1)? });
+            let room = Room { t: t.max(room.t), r: r.max(room.r) };
+            let adapter = self.base.as_ref().and_then(|base| base.adapter.as_ref());
+            let (layers, inner) = (self.layout.layers.len(), adapter.map_or(0, AdapterLayout::widest));
+            let buffers = Workspace::new(&self.device, &self.decoder, layers, inner, room)?;
+            *guard = Some(Reserved { room, buffers });
         }
         let Some(reserved) = guard.as_mut() else { unreachable!("made above") };
         body(&mut reserved.buffers)
     }
 
-    fn weight(&self, range: &Range<usize>) -> View<'_, bf16> {
-        self.rounded.part(range.clone())
-    }
-
-    fn run<'a>(&'a self, input: &'a Input, ws: &'a Workspace) -> Run<'a> {
+    fn run<'a>(&'a self, weights: &'a DeviceWeights<'a>, input: &'a Input, ws: &'a Workspace) -> Run<'a> {
         let t = input.positions.all().len();
-        Run { model: self, t, positions: input.positions.all(), tiles: input.tiles.all(), ws }
+        Run { model: self, weights, t, positions: input.positions.all(), tiles: input.tiles.all(), ws }
     }
 
     /// Leaves the hidden states and what the backward needs in the workspace.
-    fn forward(&self, micro: &MicroBatch, temperature: f32, ws: &mut Workspace) -> Result<(Input, TokenStats)> {
+    fn forward(
+        &self,
+        weights: &DeviceWeights,
+        micro: &MicroBatch,
+        temperature: f32,
+        ws: &mut Workspace,
+    ) -> Result<(Input, TokenStats)> {
         let input = Input::new(&self.device, micro)?;
         let (t, hidden, layers) = (micro.tokens.len(), self.decoder.hidden, self.layout.layers.len());
-        let run = self.run(&input, ws);
+        let run = self.run(weights, &input, ws);
         let first = ws.streams[0].part(0..t * hidden);
-        k::take_rows(input.tokens.all(), self.weight(&self.layout.embedding), first, hidden)?;
+        k::take_rows(input.tokens.all(), weights.embedding.values, first, hidden)?;
         for index in 0..layers {
             run.layer_forward(index)?;
             run.layer_output(index)?;
         }
         let (last, normed) = (ws.streams[layers].part(0..t * hidden), ws.hidden.part(0..t * hidden));
-        let (norm, factors) = (self.weight(&self.layout.norm), ws.last_factors.part(0..t));
+        let (norm, factors) = (weights.norm.values, ws.last_factors.part(0..t));
         k::rms_norm(Rows::dense(hidden), last, norm, normed, factors, self.decoder.eps)?;
         let h = ws.predicting.part(0..micro.rows.len() * hidden);
         k::take_rows(input.rows.all(), normed, h, hidden)?;
-        let head = self.head(temperature);
+        let head = Head { w: weights.head, k: hidden, temperature };
         let (logprobs, entropies) = linear_logprob::forward(head, h, input.targets.all(), &mut ws.logprob)?;
         Ok((input, TokenStats { logprobs, entropies }))
-    }
-
-    fn head(&self, temperature: f32) -> Head<'_> {
-        Head { w: self.weight(&self.layout.head), k: self.decoder.hidden, temperature }
     }
 
     /// From the gradient of the log-probabilities to that of the last layer's output, in `dx`.
     fn head_backward(
         &self,
+        weights: &DeviceWeights,
         micro: &MicroBatch,
         temperature: f32,
         input: &Input,
@@ -190,18 +280,17 @@ impl DeviceModel {
         let (t, r, hidden) = (micro.tokens.len(), micro.rows.len(), self.decoder.hidden);
         let (h, dh) = (ws.predicting.part(0..r * hidden), ws.d_predicting.part(0..r * hidden));
         let d_logprobs = self.device.upload(Class::Activations, d_logprobs)?;
-        let (head, dw) = (self.head(temperature), self.gradients.part(self.layout.head.clone()));
-        linear_logprob::backward(head, h, input.targets.all(), d_logprobs.all(), dh, dw, &mut ws.logprob)?;
+        let head = Head { w: weights.head, k: hidden, temperature };
+        linear_logprob::backward(head, h, input.targets.all(), d_logprobs.all(), dh, &mut ws.logprob)?;
         let (d_hidden, dx) = (ws.hidden.part(0..t * hidden), ws.dx.part(0..t * hidden));
         d_hidden.zero()?;
         k::put_rows(input.rows.all(), dh, d_hidden, hidden)?;
         let kept = NormKept {
             x: ws.streams[self.layout.layers.len()].part(0..t * hidden),
-            w: self.weight(&self.layout.norm),
+            w: weights.norm.values,
             factors: ws.last_factors.part(0..t),
         };
-        let d_norm = self.gradients.part(self.layout.norm.clone());
-        k::rms_norm_backward(Rows::dense(hidden), kept, d_hidden, dx, false, d_norm, ws.partial.all())
+        k::rms_norm_backward(Rows::dense(hidden), kept, d_hidden, dx, false, weights.norm.gradient, ws.partial.all())
     }
 }
 
@@ -225,4 +314,29 @@ impl Input {
             tiles: attention::upload_tiles(device, &micro.cu_seqlens)?,
         })
     }
+}
+
+/// Refuses shapes that the kernels cannot compute.
+fn check(decoder: &Decoder) -> Result<()> {
+    attention::check(decoder.heads)?;
+    for (name, size) in [("hidden_size", decoder.hidden), ("intermediate_size", decoder.intermediate)] {
+        ensure!(size.is_multiple_of(8), "{name} = {size} has no CUDA kernels: it must be a multiple of 8");
+    }
+    Ok(())
+}
+
+/// All of `source` in bf16, which holds what a file of bf16 does to the bit.
+fn upload_rounded(device: &Device, layout: &Layout, source: &dyn Source) -> Result<Buffer<bf16>> {
+    let (buffer, mut rounded) = (device.buffer(Class::Weights, layout.len())?, Vec::new());
+    for entry in &layout.entries {
+        let mut start = entry.range.start;
+        pieces(source, entry, |values| {
+            rounded.clear();
+            rounded.extend(values.iter().map(|&value| bf16::from_f32(value)));
+            buffer.part(start..start + values.len()).write(&rounded)?;
+            start += values.len();
+            Ok(())
+        })?;
+    }
+    Ok(buffer)
 }

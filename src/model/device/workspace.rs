@@ -10,6 +10,13 @@ use crate::ops::device::kernels::partial_len;
 use crate::ops::device::linear_logprob::Scratch;
 use crate::ops::device::{Buffer, Class, Device};
 
+/// What the buffers are made for: tokens, and tokens that predict a target.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Room {
+    pub(super) t: usize,
+    pub(super) r: usize,
+}
+
 /// What a layer keeps for its backward beside its input. `(T, ..)` each.
 #[derive(Debug)]
 pub(super) struct Activations {
@@ -51,13 +58,17 @@ pub(super) struct Workspace {
     pub(super) d_attended: Buffer<bf16>,
     pub(super) d_qkv: Buffer<bf16>,
     pub(super) delta: Buffer<f32>,
+    /// Between the factors of an adapter, and its gradient.
+    pub(super) inner: Buffer<bf16>,
+    pub(super) d_inner: Buffer<bf16>,
     pub(super) partial: Buffer<f32>,
     pub(super) logprob: Scratch,
 }
 
 impl Workspace {
-    /// Room for `t` tokens of which `r` predict a target.
-    pub(super) fn new(device: &Device, decoder: &Decoder, layers: usize, t: usize, r: usize) -> Result<Self> {
+    /// Room for `t` tokens of which `r` predict a target, `inner` values a token between an adapter's factors.
+    pub(super) fn new(device: &Device, decoder: &Decoder, layers: usize, inner: usize, room: Room) -> Result<Self> {
+        let Room { t, r } = room;
         let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
         let kept = if decoder.recompute { 1 } else { layers };
         let room = |n: usize| buffer::<bf16>(device, n);
@@ -76,6 +87,8 @@ impl Workspace {
             d_attended: room(t * heads.output())?,
             d_qkv: room(t * heads.row())?,
             delta: buffer(device, t * heads.query)?,
+            inner: room(t * inner)?,
+            d_inner: room(t * inner)?,
             partial: buffer(device, partial.into_iter().max().unwrap_or(0))?,
             logprob: Scratch::new(device)?,
         })

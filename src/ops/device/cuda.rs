@@ -194,34 +194,33 @@ impl Backend for Cuda {
         use blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         use blas_sys::cudaDataType_t::{CUDA_R_16BF, CUDA_R_32F};
         self.stream()?;
-        let side = |o: Operand, rows: usize, columns: usize| match o.transposed {
-            false => (blas_sys::cublasOperation_t::CUBLAS_OP_N, columns as c_int),
-            true => (blas_sys::cublasOperation_t::CUBLAS_OP_T, rows as c_int),
+        let operation = |o: Operand| match o.transposed {
+            false => blas_sys::cublasOperation_t::CUBLAS_OP_N,
+            true => blas_sys::cublasOperation_t::CUBLAS_OP_T,
         };
-        let ((left, left_row), (right, right_row)) = (side(p.left, p.m, p.k), side(p.right, p.k, p.n));
-        let (one, start) = (1f32, if p.add { 1f32 } else { 0f32 });
+        let (scale, start) = (p.scale, if p.add { 1f32 } else { 0f32 });
         let out_type = if p.wide { CUDA_R_32F } else { CUDA_R_16BF };
         // cuBLAS stores columns end to end: it is asked for the transpose, `rightᵀ leftᵀ`.
         // SAFETY: the caller's.
         unsafe {
             blas::gemm_ex(
                 *self.blas.handle(),
-                right,
-                left,
+                operation(p.right),
+                operation(p.left),
                 p.n as c_int,
                 p.m as c_int,
                 p.k as c_int,
-                (&raw const one).cast(),
+                (&raw const scale).cast(),
                 p.right.address as *const c_void,
                 CUDA_R_16BF,
-                right_row,
+                p.right.row as c_int,
                 p.left.address as *const c_void,
                 CUDA_R_16BF,
-                left_row,
+                p.left.row as c_int,
                 (&raw const start).cast(),
                 p.out as *mut c_void,
                 out_type,
-                p.n as c_int,
+                p.out_row as c_int,
                 CUBLAS_COMPUTE_32F,
                 blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )

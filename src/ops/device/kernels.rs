@@ -71,22 +71,26 @@ pub struct NormKept<'a> {
     pub factors: View<'a, f32>,
 }
 
-/// `dy` -> `dx`, added to where `add` (the residual stream passes the norm by), else written; `dw` is added to.
+/// `dy` -> `dx`, added to where `add` (the residual stream passes the norm by), else written; `dw`, if the weight learns,
+/// is added to.
 pub fn rms_norm_backward(
     rows: Rows,
     kept: NormKept,
     dy: View<bf16>,
     dx: View<bf16>,
     add: bool,
-    dw: View<f32>,
+    dw: Option<View<f32>>,
     partial: View<f32>,
 ) -> Result<()> {
     let count = rows.count(kept.x);
-    assert_eq!((kept.w.len(), kept.factors.len(), dw.len()), (rows.k, count, rows.k));
+    assert_eq!((kept.w.len(), kept.factors.len()), (rows.k, count));
     assert_eq!((dy.len(), dx.len()), (kept.x.len(), kept.x.len()));
-    let sums = Launch::new("column_partials", stretches(rows.k, count), 256).arg(dy).arg(kept.x).arg(kept.factors);
     // The weight's gradient first: `dx` may take the place of `dy`.
-    column_sums(sums, rows, count, dw, partial)?;
+    if let Some(dw) = dw {
+        assert_eq!(dw.len(), rows.k);
+        let sums = Launch::new("column_partials", stretches(rows.k, count), 256).arg(dy).arg(kept.x).arg(kept.factors);
+        column_sums(sums, rows, count, dw, partial)?;
+    }
     let launch = Launch::new("rms_norm_backward", rows.grid(kept.x), 128).arg(kept.x).arg(kept.w).arg(kept.factors);
     let launch = launch.arg(dy).arg(dx).arg(count as u32).arg(rows.k as u32).arg(rows.heads as u32);
     // SAFETY: lengths are checked above.

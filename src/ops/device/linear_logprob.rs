@@ -5,7 +5,8 @@ use anyhow::Result;
 use half::bf16;
 
 use super::kernels::{Logits, logprobs, logprobs_backward};
-use super::products::{backward_input, backward_weight, forward_wide};
+use super::linear::Weight;
+use super::products::{backward_input, backward_weight, forward as product};
 use super::{Buffer, Class, Device, View};
 
 /// Most memory that a chunk takes: its logits in fp32 and their gradient in bf16.
@@ -27,7 +28,7 @@ pub fn chunk_bytes(v: usize, count: usize) -> usize {
 #[derive(Clone, Copy)]
 pub struct Head<'a> {
     /// `(V, K)`.
-    pub w: View<'a, bf16>,
+    pub w: Weight<'a>,
     /// Values in a row.
     pub k: usize,
     /// Divides the logits.
@@ -36,7 +37,7 @@ pub struct Head<'a> {
 
 impl Head<'_> {
     fn columns(&self) -> usize {
-        self.w.len() / self.k
+        self.w.values.len() / self.k
     }
 
     /// Ranges of the rows of the chunks of `count` rows.
@@ -74,21 +75,20 @@ pub fn forward(head: Head, h: View<bf16>, targets: View<u32>, scratch: &mut Scra
     let logits = scratch.logits.sized(chunk_rows(v).min(count) * v)?;
     for rows in head.chunks(count) {
         let values = logits.part(0..rows.len() * v);
-        forward_wide(h.part(rows.start * head.k..rows.end * head.k), head.w, values, head.k)?;
+        product(h.part(rows.start * head.k..rows.end * head.k), head.w.values, values, head.k, false)?;
         let logits = Logits { values, targets: targets.part(rows.clone()), temperature: head.temperature };
         logprobs(logits, out.part(rows.clone()), entropies.part(rows.clone()), lses.part(rows))?;
     }
     Ok((out.read()?, entropies.read()?))
 }
 
-/// `d_logprobs (R)` -> `dh (R, K)` written, `dw (V, K)` added to; after [`forward`] of the same rows.
+/// `d_logprobs (R)` -> `dh (R, K)` written, the gradient of the matrix added to if it learns; after [`forward`] of the same rows.
 pub fn backward(
     head: Head,
     h: View<bf16>,
     targets: View<u32>,
     d_logprobs: View<f32>,
     dh: View<bf16>,
-    dw: View<f32>,
     scratch: &mut Scratch,
 ) -> Result<()> {
     let (count, v) = (targets.len(), head.columns());
@@ -98,11 +98,13 @@ pub fn backward(
     for rows in head.chunks(count) {
         let (values, dz) = (logits.part(0..rows.len() * v), d_logits.part(0..rows.len() * v));
         let places = rows.start * head.k..rows.end * head.k;
-        forward_wide(h.part(places.clone()), head.w, values, head.k)?;
+        product(h.part(places.clone()), head.w.values, values, head.k, false)?;
         let logits = Logits { values, targets: targets.part(rows.clone()), temperature: head.temperature };
         logprobs_backward(logits, lses.part(rows.clone()), d_logprobs.part(rows), dz)?;
-        backward_input(dz, head.w, dh.part(places.clone()), head.k)?;
-        backward_weight(dz, h.part(places), dw, head.k)?;
+        backward_input(dz, head.w.values, dh.part(places.clone()), head.k)?;
+        if let Some(dw) = head.w.gradient {
+            backward_weight(dz, h.part(places), dw, head.k)?;
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ pub mod attention;
 #[allow(unsafe_code)] // the driver's interface
 pub mod cuda;
 pub mod kernels;
+pub mod linear;
 pub mod linear_logprob;
 pub mod products;
 
@@ -75,7 +76,7 @@ pub trait Backend: Send + Sync {
 /// What memory is for: an out-of-memory error tells how much each holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Weights in fp32 and their bf16 copy.
+    /// Weights in fp32 with their bf16 copy, and frozen ones in bf16.
     Weights,
     /// Moments of the optimizer.
     Optimizer,

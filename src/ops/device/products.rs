@@ -1,7 +1,8 @@
-//! Linear layers on a device: the products of `ops/linear.rs` in bf16 with fp32 sums. The residual add is the product's
-//! own (`add`), so the stream is read and written once.
+//! Matrix products on a device: bf16 with fp32 sums, of whole matrices or of some of their columns. A residual add is the
+//! product's own (`add`), so the stream is read and written once.
 
 use anyhow::Result;
+use bytemuck::Pod;
 use half::bf16;
 
 use super::View;
@@ -11,11 +12,13 @@ use super::View;
 pub struct Operand {
     /// Where it is; bf16.
     pub address: u64,
+    /// Values from row to row in memory.
+    pub row: usize,
     /// Whether memory holds the transpose of what is multiplied.
     pub transposed: bool,
 }
 
-/// `out (m, n) = [out +] left (m, k) right (k, n)`.
+/// `out (m, n) = [out +] scale left (m, k) right (k, n)`.
 #[derive(Debug, Clone, Copy)]
 pub struct Product {
     /// Rows of the result.
@@ -30,58 +33,127 @@ pub struct Product {
     pub right: Operand,
     /// Where the result goes.
     pub out: u64,
+    /// Values from row to row of the result in memory.
+    pub out_row: usize,
     /// Whether the result is fp32; bf16 otherwise.
     pub wide: bool,
+    /// Factor of the sums.
+    pub scale: f32,
     /// Whether what `out` holds is the start of the sums.
     pub add: bool,
 }
 
-fn plain(view: View<bf16>) -> Operand {
-    Operand { address: view.address(), transposed: false }
+/// What a product may be written as.
+pub trait Output: Pod {
+    /// Whether that is fp32.
+    const WIDE: bool;
 }
 
-fn transposed(view: View<bf16>) -> Operand {
-    Operand { address: view.address(), transposed: true }
+impl Output for f32 {
+    const WIDE: bool = true;
 }
 
+impl Output for bf16 {
+    const WIDE: bool = false;
+}
+
+/// A matrix `(rows, width)` in memory, or some of its columns: rows begin `row` values apart.
+#[derive(Debug)]
+pub struct Matrix<'a, T> {
+    values: View<'a, T>,
+    row: usize,
+    width: usize,
+}
+
+impl<T> Clone for Matrix<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Matrix<'_, T> {}
+
+impl<'a, T: Pod> Matrix<'a, T> {
+    /// Rows of `width` values end to end.
+    pub fn dense(values: View<'a, T>, width: usize) -> Self {
+        assert!(values.len().is_multiple_of(width), "{} values are not whole rows of {width}", values.len());
+        Self { values, row: width, width }
+    }
+
+    /// The `width` columns from `first` on.
+    pub fn columns(self, first: usize, width: usize) -> Self {
+        assert!(first + width <= self.width, "columns {first} to {} of {}", first + width, self.width);
+        let first = first.min(self.values.len());
+        Self { values: self.values.part(first..self.values.len()), width, ..self }
+    }
+
+    /// How many rows there are.
+    pub fn rows(self) -> usize {
+        self.values.len().div_ceil(self.row)
+    }
+
+    /// Columns.
+    pub fn width(self) -> usize {
+        self.width
+    }
+}
+
+/// A side of a product: rows, columns, and how memory holds them.
+#[derive(Debug, Clone, Copy)]
+pub struct Side<'a> {
+    matrix: Matrix<'a, bf16>,
+    transposed: bool,
+}
+
+impl<'a> Side<'a> {
+    /// The matrix as it lies in memory.
+    pub fn plain(matrix: Matrix<'a, bf16>) -> Self {
+        Self { matrix, transposed: false }
+    }
+
+    /// The transpose of what lies in memory.
+    pub fn transposed(matrix: Matrix<'a, bf16>) -> Self {
+        Self { matrix, transposed: true }
+    }
+
+    fn shape(self) -> (usize, usize) {
+        let (rows, columns) = (self.matrix.rows(), self.matrix.width);
+        if self.transposed { (columns, rows) } else { (rows, columns) }
+    }
+
+    fn operand(self) -> Operand {
+        Operand { address: self.matrix.values.address(), row: self.matrix.row, transposed: self.transposed }
+    }
+}
+
+/// `out (m, n) = [out +] scale left (m, k) right (k, n)`.
 #[allow(unsafe_code)]
-fn run(view: View<bf16>, product: &Product) -> Result<()> {
-    if product.m == 0 {
+pub fn product<T: Output>(left: Side, right: Side, out: Matrix<T>, scale: f32, add: bool) -> Result<()> {
+    let ((m, k), (inner, n)) = (left.shape(), right.shape());
+    assert_eq!((k, m, n), (inner, out.rows(), out.width), "sizes of a product");
+    if m == 0 {
         return Ok(());
     }
-    // SAFETY: the callers checked the lengths of all three.
-    unsafe { view.device().product(product) }
+    let (left, right, address) = (left.operand(), right.operand(), out.values.address());
+    let product = Product { m, n, k, left, right, out: address, out_row: out.row, wide: T::WIDE, scale, add };
+    // SAFETY: the matrices lie within their buffers, and their sizes fit each other.
+    unsafe { out.values.device().product(&product) }
 }
 
 /// `y (T, N) = [y +] x (T, K) Wᵀ`.
-pub fn forward(x: View<bf16>, w: View<bf16>, y: View<bf16>, k: usize, add: bool) -> Result<()> {
-    let (m, n) = (x.len() / k, w.len() / k);
-    assert_eq!((x.len(), w.len(), y.len()), (m * k, n * k, m * n));
-    run(x, &Product { m, n, k, left: plain(x), right: transposed(w), out: y.address(), wide: false, add })
-}
-
-/// The same to fp32: logits.
-pub fn forward_wide(x: View<bf16>, w: View<bf16>, y: View<f32>, k: usize) -> Result<()> {
-    let (m, n) = (x.len() / k, w.len() / k);
-    assert_eq!((x.len(), w.len(), y.len()), (m * k, n * k, m * n));
-    run(x, &Product { m, n, k, left: plain(x), right: transposed(w), out: y.address(), wide: true, add: false })
+pub fn forward<T: Output>(x: View<bf16>, w: View<bf16>, y: View<T>, k: usize, add: bool) -> Result<()> {
+    let (x, w, n) = (Matrix::dense(x, k), Matrix::dense(w, k), w.len() / k);
+    product(Side::plain(x), Side::transposed(w), Matrix::dense(y, n), 1.0, add)
 }
 
 /// `dx (T, K) = dy (T, N) W`.
 pub fn backward_input(dy: View<bf16>, w: View<bf16>, dx: View<bf16>, k: usize) -> Result<()> {
-    let n = w.len() / k;
-    let m = dy.len() / n;
-    assert_eq!((dy.len(), w.len(), dx.len()), (m * n, n * k, m * k));
-    run(dy, &Product { m, n: k, k: n, left: plain(dy), right: plain(w), out: dx.address(), wide: false, add: false })
+    let (dy, w) = (Matrix::dense(dy, w.len() / k), Matrix::dense(w, k));
+    product(Side::plain(dy), Side::plain(w), Matrix::dense(dx, k), 1.0, false)
 }
 
 /// `dw (N, K) += dyᵀ x`, in fp32.
 pub fn backward_weight(dy: View<bf16>, x: View<bf16>, dw: View<f32>, k: usize) -> Result<()> {
-    let n = dw.len() / k;
-    let t = x.len() / k;
-    assert_eq!((dy.len(), x.len(), dw.len()), (t * n, t * k, n * k));
-    run(
-        dy,
-        &Product { m: n, n: k, k: t, left: transposed(dy), right: plain(x), out: dw.address(), wide: true, add: true },
-    )
+    let (dy, x) = (Matrix::dense(dy, dw.len() / k), Matrix::dense(x, k));
+    product(Side::transposed(dy), Side::plain(x), Matrix::dense(dw, k), 1.0, true)
 }

@@ -1,0 +1,45 @@
+//! What learns of a model on a device: all of its weights, or an adapter. The optimizer, checkpoints and tests need not
+//! ask which.
+
+use anyhow::Result;
+use half::bf16;
+
+use crate::model::Entry;
+use crate::ops::device::{Buffer, Class, Device, kernels};
+
+/// Flat buffers of one layout.
+#[derive(Debug)]
+pub struct DeviceLearnt {
+    /// Names, shapes and places.
+    pub entries: Vec<Entry>,
+    /// Master values, which the optimizer moves.
+    pub values: Buffer<f32>,
+    /// What is computed with: the values rounded to bf16.
+    pub rounded: Buffer<bf16>,
+    /// Sum of the gradients since the last update.
+    pub gradients: Buffer<f32>,
+}
+
+impl DeviceLearnt {
+    pub(super) fn new(device: &Device, entries: &[Entry], values: &[f32]) -> Result<Self> {
+        let learnt = Self {
+            entries: entries.to_vec(),
+            values: device.buffer(Class::Weights, values.len())?,
+            rounded: device.buffer(Class::Weights, values.len())?,
+            gradients: device.zeros(Class::Gradients, values.len())?,
+        };
+        learnt.upload(values)?;
+        Ok(learnt)
+    }
+
+    /// The values as they are now.
+    pub fn download(&self) -> Result<Vec<f32>> {
+        self.values.all().read()
+    }
+
+    /// Replaces the values, by a checkpoint's.
+    pub fn upload(&self, values: &[f32]) -> Result<()> {
+        self.values.all().write(values)?;
+        kernels::round_weights(self.values.all(), self.rounded.all())
+    }
+}
