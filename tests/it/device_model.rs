@@ -9,17 +9,17 @@ use reckon::policy::{Policy, TokenStats};
 use super::host_device::device;
 use super::models::{FAMILIES, micros, samples, tiny_with};
 
-const TEMPERATURE: f32 = 0.9;
+pub(super) const TEMPERATURE: f32 = 0.9;
 
 /// A loss whose gradient depends on the log-probabilities.
-fn head(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
+pub(super) fn head(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
     let rows = stats.logprobs.iter().zip(&micro.loss_weights);
     let value = rows.clone().map(|(&l, &w)| f64::from(w * (l + 0.1 * l * l))).sum();
     (rows.map(|(l, w)| w * (1.0 + 0.2 * l)).collect(), value)
 }
 
 /// A tiny model whose weights bf16 holds exactly, so that both sides start alike.
-fn rounded(architecture: &str, tied: bool) -> Policy {
+pub(super) fn rounded(architecture: &str, tied: bool) -> Policy {
     let mut policy = tiny_with(architecture, tied, 32);
     for entry in policy.parameters.entries().to_vec() {
         // Norms of 3 make scores of 50, whose rounding to bf16 alone moves probabilities by a fifth.
@@ -30,7 +30,7 @@ fn rounded(architecture: &str, tied: bool) -> Policy {
     policy
 }
 
-fn distance(a: &[f32], b: &[f32]) -> f64 {
+pub(super) fn distance(a: &[f32], b: &[f32]) -> f64 {
     let square = |x: f32| f64::from(x) * f64::from(x);
     let size: f64 = b.iter().map(|&b| square(b)).sum();
     (a.iter().zip(b).map(|(a, b)| square(a - b)).sum::<f64>() / size.max(1e-30)).sqrt()

@@ -6,6 +6,8 @@ mod chat;
 mod commands;
 /// Data mixtures, wrong data, and looking at data.
 mod data;
+/// An adapter on such a device agrees with the CPU.
+mod device_lora;
 /// A whole model on such a device agrees with the CPU.
 mod device_model;
 /// Model folders read back, and damaged ones are refused.
