@@ -7,6 +7,7 @@ use super::memory::{self, gib};
 use super::{ConfigArgs, load_shape, open_prompts};
 use crate::config::TrainConfig;
 use crate::model::{Layout, ModelConfig, SaveDtype};
+use crate::optim::MomentKind;
 use crate::plan::{Device, Free, Job, Lora, Plan, Sizes, fit};
 use crate::strict;
 use crate::train::Trainer;
@@ -78,16 +79,15 @@ fn job(config: &TrainConfig, shape: &ModelConfig, dtype: SaveDtype, device: Devi
         sequence,
         update_tokens: (completions * sequence).div_ceil(grpo.updates_per_step),
         reference: grpo.needs_reference(),
-        lora: lora(config, shape, dtype, device)?,
+        lora: lora(config, shape, dtype)?,
+        moments: MomentKind::default(),
     })
 }
 
-/// The adapter on a base whose weights are of type `dtype`; only bf16 is held as it is.
-fn lora(config: &TrainConfig, shape: &ModelConfig, dtype: SaveDtype, device: Device) -> Result<Option<Lora>> {
+/// The adapter on a base whose file is of type `dtype`.
+fn lora(config: &TrainConfig, shape: &ModelConfig, dtype: SaveDtype) -> Result<Option<Lora>> {
     let Some(lora) = &config.lora else { return Ok(None) };
-    ensure!(device == Device::Cpu, "[lora] is trained on a CPU alone: leave --device away");
-    let values = lora.layout(&Layout::new(shape, shape.family()?))?.values();
-    Ok(Some(Lora { values, base_bytes: if dtype == SaveDtype::Bf16 { 2 } else { 4 } }))
+    Ok(Some(Lora::of(&lora.layout(&Layout::new(shape, shape.family()?))?, dtype)))
 }
 
 /// Refuses a run that would end for want of memory, before it begins.

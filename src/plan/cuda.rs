@@ -1,18 +1,24 @@
-//! What a run holds on a card, in bf16 with fp32 master weights: `DeviceModel`, `DeviceAdamW` and their workspace.
-//! Sampling there is counted by its cache alone.
+//! What a run holds on a card: `DeviceModel`, `DeviceAdamW` and their workspace. What learns is in bf16 with fp32 master
+//! values, a frozen base in bf16 alone. Sampling there is counted by its cache alone.
 
 use super::{Device, Job, Plan, Sizes};
-use crate::ops::device::{kernels::partial_len, linear_logprob};
+use crate::ops::device::kernels::{MOMENT_BLOCK, partial_len};
+use crate::ops::device::linear_logprob;
+use crate::optim::MomentKind;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
     let tables = 2 * s.positions * s.heads.size / 2;
+    let (learnt, base, inner) = job.lora.map_or((s.weights, 0, 0), |lora| (lora.values, s.weights, lora.inner));
     Plan {
-        weights: 4 * (s.weights + tables),
-        copy: 2 * s.weights,
-        reference: if job.reference { 2 * s.weights } else { 0 },
-        optimizer: 8 * s.weights,
-        gradients: 4 * s.weights,
-        activations: activations(s, job.tokens(), job.recompute),
+        weights: 4 * (learnt + tables),
+        copy: 2 * (learnt + base),
+        reference: if job.reference && job.lora.is_none() { 2 * s.weights } else { 0 },
+        optimizer: match job.moments {
+            MomentKind::Full => 8 * learnt,
+            MomentKind::EightBit => 2 * learnt + 8 * learnt.div_ceil(MOMENT_BLOCK),
+        },
+        gradients: 4 * learnt,
+        activations: activations(s, job.tokens(), job.recompute) + 2 * 2 * inner * job.tokens(),
         logits: linear_logprob::chunk_bytes(s.vocab, job.tokens()),
         prefill: 0,
         cache: 2 * job.rows * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,

@@ -11,8 +11,9 @@ use anyhow::Result;
 
 pub use fit::{Free, fit};
 
-use crate::model::{Layout, ModelConfig};
+use crate::model::{AdapterLayout, Layout, ModelConfig, SaveDtype};
 use crate::ops::attention::Heads;
+use crate::optim::MomentKind;
 
 /// Where the run computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -64,8 +65,18 @@ impl Sizes {
 pub struct Lora {
     /// Values of the adapter, which alone learn.
     pub values: usize,
-    /// Bytes of a frozen weight.
+    /// Most values a token between its factors.
+    pub inner: usize,
+    /// Bytes of a frozen weight on a CPU; a card takes 2.
     pub base_bytes: usize,
+}
+
+impl Lora {
+    /// Those of an adapter on a base whose file is of type `base`.
+    pub fn of(adapter: &AdapterLayout, base: SaveDtype) -> Self {
+        let base_bytes = if base == SaveDtype::Bf16 { 2 } else { 4 };
+        Self { values: adapter.values(), inner: adapter.widest(), base_bytes }
+    }
 }
 
 /// What decides the memory of a run beside the model.
@@ -91,6 +102,8 @@ pub struct Job {
     pub reference: bool,
     /// What learns, if it is not all weights.
     pub lora: Option<Lora>,
+    /// How a card keeps the optimizer's moments.
+    pub moments: MomentKind,
 }
 
 impl Job {
@@ -190,6 +203,7 @@ mod tests {
         update_tokens: 1 << 18,
         reference: true,
         lora: None,
+        moments: MomentKind::Full,
     };
 
     #[test]
@@ -210,10 +224,26 @@ mod tests {
 
     #[test]
     fn beside_a_frozen_base_only_the_adapter_is_held_several_times() {
-        let job = Job { device: Device::Cpu, threads: 2, lora: Some(Lora { values: 1000, base_bytes: 2 }), ..JOB };
-        let plan = Plan::new(&sizes(), &job);
+        let job = Job { lora: Some(Lora { values: 1000, inner: 48, base_bytes: 2 }), ..JOB };
+        let plan = Plan::new(&sizes(), &Job { device: Device::Cpu, threads: 2, ..job });
         assert_eq!((plan.weights, plan.copy, plan.reference), (4000, 2 * 494_032_768 + 4000, 0));
         assert_eq!((plan.optimizer, plan.gradients), (8000, 16_000));
+        let (card, full) = (Plan::new(&sizes(), &job), Plan::new(&sizes(), &JOB));
+        let tables = 32768 * 32 * 2;
+        assert_eq!((card.weights, card.copy, card.reference), (4000 + 4 * tables, 2 * 494_032_768 + 2000, 0));
+        assert_eq!((card.optimizer, card.gradients), (8000, 4000));
+        assert_eq!(card.activations, full.activations + 8192 * 48 * 4, "bf16, and its gradient");
+    }
+
+    #[test]
+    fn a_large_vocabulary_costs_a_card_less_than_256_mib_beside_its_weights() {
+        let sizes = |vocab| Sizes { vocab, ..sizes() };
+        for (vocab, tokens) in [151_936, 262_144, 1_000_000].into_iter().flat_map(|v| [(v, 1 << 14), (v, 1 << 20)]) {
+            let job = Job { micro_batch_tokens: tokens, ..JOB };
+            let (large, tiny) = (Plan::new(&sizes(vocab), &job), Plan::new(&sizes(1), &job));
+            assert!(large.logits < 256 << 20, "{vocab}: {}", large.logits);
+            assert_eq!(Plan { logits: 0, ..large }, Plan { logits: 0, ..tiny }, "nothing else knows the vocabulary");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::host_device::device;
 use super::models::{FAMILIES, micros, samples};
 
 /// A trained adapter on a tiny model, all in numbers that bf16 holds exactly, so that both sides start alike.
-fn adapted(architecture: &str, rank: usize, targets: &[&str]) -> Policy {
+pub(super) fn adapted(architecture: &str, rank: usize, targets: &[&str]) -> Policy {
     let folder = tempfile::tempdir().unwrap();
     rounded(architecture, true).save(folder.path(), SaveDtype::Bf16).unwrap();
     let targets = targets.iter().map(|&target| target.to_owned()).collect();

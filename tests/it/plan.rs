@@ -1,11 +1,13 @@
 //! What `reckon plan` counts is what is held, and what does not fit is refused before it begins.
 
 use reckon::grpo::{LossNorm, TrainSample, micro_batches};
-use reckon::model::DeviceModel;
+use reckon::model::{DeviceModel, SaveDtype};
 use reckon::ops::device::Class;
 use reckon::optim::{AdamWConfig, DeviceAdamW, MomentKind};
-use reckon::plan::{Device, Job, Plan, Sizes};
+use reckon::plan::{Device, Job, Lora, Plan, Sizes};
+use reckon::policy::Policy;
 
+use crate::device_lora::adapted;
 use crate::host_device::device;
 use crate::models::{FAMILIES, VOCAB, tiny_with};
 use crate::program::{fails, small_run, succeeds, text};
@@ -24,41 +26,64 @@ fn sample() -> TrainSample {
     }
 }
 
-#[test]
-fn the_plan_for_a_card_is_what_a_device_holds_within_a_twentieth() {
+fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
+    Job {
+        device: Device::Cuda,
+        threads: 1,
+        micro_batch_tokens: TOKENS,
+        recompute,
+        rows: 1,
+        prompt: 1,
+        sequence: TOKENS,
+        update_tokens: TOKENS,
+        reference: false,
+        lora,
+        moments,
+    }
+}
+
+/// Compares what an update of `policy` holds of each class with what the plan says; the job of the plan is `job`.
+fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy, job: &Job) {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
     let micro = micro_batches(&[sample()], LossNorm::Token, TOKENS).remove(0);
+    let model = DeviceModel::new(device.clone(), &policy.decoder, &policy.parameters).unwrap();
+    let _optimizer = DeviceAdamW::new(config, job.moments, &model).unwrap();
+    model.gradient(&micro, 1.0, |micro, _| (micro.loss_weights.clone(), ())).unwrap();
+    let plan = Plan::new(&Sizes::of(&policy.config).unwrap(), job);
+    for (class, planned) in [
+        (Class::Weights, plan.weights + plan.copy),
+        (Class::Optimizer, plan.optimizer),
+        (Class::Gradients, plan.gradients),
+        (Class::Activations, plan.activations + plan.logits),
+    ] {
+        let held = device.held(class);
+        let error = (planned as f64 / held as f64 - 1.0).abs();
+        assert!(error < 0.05, "{what}: {class:?} holds {held}, planned {planned}");
+    }
+}
+
+#[test]
+fn the_plan_for_a_card_is_what_a_device_holds_within_a_twentieth() {
     for (architecture, recompute) in FAMILIES.iter().flat_map(|family| [(family, false), (family, true)]) {
         let Some(device) = device(0) else { return };
         let mut policy = tiny_with(architecture, true, 32);
         policy.decoder.recompute = recompute;
-        let model = DeviceModel::new(device.clone(), &policy.decoder, &policy.parameters).unwrap();
-        let optimizer = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
-        model.gradient(&micro, 1.0, |micro, _| (micro.loss_weights.clone(), ())).unwrap();
-        let job = Job {
-            device: Device::Cuda,
-            threads: 1,
-            micro_batch_tokens: TOKENS,
-            recompute,
-            rows: 1,
-            prompt: 1,
-            sequence: TOKENS,
-            update_tokens: TOKENS,
-            reference: false,
-            lora: None,
-        };
-        let plan = Plan::new(&Sizes::of(&policy.config).unwrap(), &job);
-        for (class, planned) in [
-            (Class::Weights, plan.weights + plan.copy),
-            (Class::Optimizer, plan.optimizer),
-            (Class::Gradients, plan.gradients),
-            (Class::Activations, plan.activations + plan.logits),
-        ] {
-            let held = device.held(class);
-            let error = (planned as f64 / held as f64 - 1.0).abs();
-            assert!(error < 0.05, "{architecture}, recompute {recompute}: {class:?} holds {held}, planned {planned}");
-        }
-        drop(optimizer);
+        let moments = if recompute { MomentKind::EightBit } else { MomentKind::Full };
+        let what = format!("{architecture}, recompute {recompute}, {moments:?}");
+        check_held(&what, &device, &policy, &job(recompute, None, moments));
+    }
+}
+
+#[test]
+fn the_plan_for_an_adapter_on_a_card_is_what_a_device_holds_within_a_twentieth() {
+    for (architecture, rank, targets) in
+        [(FAMILIES[0], 4, "*_proj"), (FAMILIES[1], 9, "*_proj"), (FAMILIES[2], 16, "down_proj")]
+    {
+        let Some(device) = device(0) else { return };
+        let policy = adapted(architecture, rank, &[targets]);
+        let lora = Lora::of(&policy.parameters.adapter().unwrap().layout, SaveDtype::Bf16);
+        let what = format!("{architecture}, rank {rank} of {targets}");
+        check_held(&what, &device, &policy, &job(false, Some(lora), MomentKind::Full));
     }
 }
 
@@ -81,6 +106,9 @@ fn a_plan_names_every_class_and_picks_what_the_config_leaves_open() {
     assert!(kept.contains("capacity = 3"), "{kept}");
     let card = succeeds(&["plan", text(&config), "--device", "cuda", "--memory", "1GiB"]);
     assert!(card.contains("micro_batch_tokens = 1024"), "16 sequences of about 63 tokens: {card}");
+    let optimizer = |printed: &str| printed.lines().find(|line| line.starts_with("optimizer")).unwrap().to_owned();
+    let adapter = ["plan", text(&config), "--device", "cuda", "--memory", "1GiB", "--set", "lora.rank=2"];
+    assert_ne!(optimizer(&succeeds(&adapter)), optimizer(&card), "moments of the adapter alone");
 }
 
 #[test]

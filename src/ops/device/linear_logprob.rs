@@ -14,9 +14,13 @@ const CHUNK_BYTES: usize = 256 << 20;
 /// Most rows of a chunk: more make no product faster.
 const CHUNK_ROWS: usize = 1024;
 
+/// Rows that a block of the library's products takes: a chunk of whole blocks leaves none of them part empty.
+const BLOCK_ROWS: usize = 128;
+
 /// Rows of a chunk for a vocabulary of `v`.
 fn chunk_rows(v: usize) -> usize {
-    (CHUNK_BYTES / (v * (size_of::<f32>() + size_of::<bf16>()))).clamp(1, CHUNK_ROWS)
+    let rows = (CHUNK_BYTES / (v * (size_of::<f32>() + size_of::<bf16>()))).clamp(1, CHUNK_ROWS);
+    if rows < BLOCK_ROWS { rows } else { rows / BLOCK_ROWS * BLOCK_ROWS }
 }
 
 /// Bytes that the chunks of `count` rows take: of one, which all use.
