@@ -2,8 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 mod bench;
-#[cfg(feature = "cuda")]
-mod bench_device;
+pub mod bench_device;
 mod builtin;
 mod data;
 mod doctor;
@@ -102,7 +101,7 @@ impl Cli {
             Command::Plan(args) => plan::run(args),
             Command::Bench(args) => bench::run(args),
             #[cfg(feature = "cuda")]
-            Command::BenchDevice(args) => bench_device::run(args),
+            Command::BenchDevice(args) => bench_device::run(&args),
             Command::Doctor(args) => doctor::run(args),
         }
     }

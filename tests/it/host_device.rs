@@ -103,11 +103,10 @@ fn compile(compiler: &str) -> Result<Library> {
 
 impl Backend for HostDevice {
     fn alloc(&self, bytes: usize) -> Result<Option<u64>> {
-        let mut memory = self.memory.lock().unwrap();
-        let held: usize = memory.values().map(|m| m.len() * 8).sum();
-        if held + bytes > self.limit {
+        if self.in_use()? + bytes > self.limit {
             return Ok(None);
         }
+        let mut memory = self.memory.lock().unwrap();
         // All bits set: NaN to every kernel that reads what nothing wrote.
         let block = vec![u64::MAX; bytes.div_ceil(16) * 2];
         let address = block.as_ptr() as u64;
@@ -141,6 +140,10 @@ impl Backend for HostDevice {
         // SAFETY: the caller's.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
         Ok(())
+    }
+
+    fn in_use(&self) -> Result<usize> {
+        Ok(self.memory.lock().unwrap().values().map(|m| m.len() * 8).sum())
     }
 
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {

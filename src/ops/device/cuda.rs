@@ -180,6 +180,11 @@ impl Backend for Cuda {
         Ok(unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream()?) }?)
     }
 
+    fn in_use(&self) -> Result<usize> {
+        let (free, total) = self.context.mem_get_info()?;
+        Ok(total - free)
+    }
+
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         let stream = self.stream()?;
         let function = self.function(launch)?;

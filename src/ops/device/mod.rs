@@ -60,6 +60,9 @@ pub trait Backend: Send + Sync {
     /// The memory at both addresses is allocated and long enough.
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
 
+    /// Bytes of the device's memory that are not free, whoever has them.
+    fn in_use(&self) -> Result<usize>;
+
     /// Queues a kernel.
     ///
     /// # Safety
@@ -143,6 +146,11 @@ impl Device {
     /// Bytes that each class holds now.
     pub fn held(&self, class: Class) -> usize {
         lock(&self.held)[class as usize]
+    }
+
+    /// Bytes of the device's memory that are not free: beside what classes hold, what libraries and the pool took.
+    pub fn in_use(&self) -> Result<usize> {
+        self.backend.in_use()
     }
 
     fn out_of_memory(&self, class: Class, bytes: usize) -> String {

@@ -1,0 +1,109 @@
+//! `reckon bench-device`: speed and memory on a CUDA card at the shapes of real models, with random weights, beside the
+//! card's own rate of matrix products and beside what `reckon plan` says. Each measurement is a file and takes any
+//! [`Device`], so that the tests run it without a card.
+
+mod attention;
+mod growth;
+mod products;
+mod shape;
+mod timing;
+mod update;
+mod vocabulary;
+
+use anyhow::{Result, ensure};
+use serde_json::{Map, Value};
+
+use crate::ops::device::Device;
+use crate::progress::Progress;
+pub use shape::Shape;
+
+/// Arguments of `reckon bench-device`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Which card.
+    #[arg(long, default_value_t = 0)]
+    pub card: usize,
+    /// What to measure, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "products,attention,vocabulary,update")]
+    pub measure: Vec<Measure>,
+    /// Shape of the model.
+    #[arg(long, value_enum, default_value = "qwen3-0.6b")]
+    pub shape: Shape,
+    /// Train an adapter of this rank on a frozen base, in place of all weights.
+    #[arg(long, value_name = "RANK")]
+    pub lora: Option<usize>,
+    /// Compute layers again in the backward instead of keeping them.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub recompute: bool,
+    /// Keep the optimizer's moments in eight bits.
+    #[arg(long)]
+    pub eight_bit: bool,
+    /// Packed tokens of a micro-batch, in one sequence.
+    #[arg(long, default_value_t = 16384)]
+    pub tokens: usize,
+    /// Updates to time, after one that is not; `growth` makes as many and compares memory with that after the tenth.
+    #[arg(long, default_value_t = 5)]
+    pub updates: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Measure {
+    /// Rate of a large matrix product.
+    Products,
+    /// Attention forward and backward over one sequence.
+    Attention,
+    /// Memory that a vocabulary takes beside its weights.
+    Vocabulary,
+    /// Speed and memory of an update.
+    Update,
+    /// Memory after many updates against memory after ten.
+    Growth,
+}
+
+/// Measures on the card.
+#[cfg(feature = "cuda")]
+pub(super) fn run(args: &Args) -> Result<()> {
+    use serde_json::json;
+
+    use crate::ops::device::cuda;
+
+    let card = cuda::card(args.card)?;
+    let device = cuda::open(args.card)?;
+    let mut report = measured(args, &device)?;
+    let in_use = device.in_use()?.saturating_sub(card.total - card.free);
+    report.insert("card".into(), json!(card.name));
+    report.insert("capability".into(), json!(format!("{}.{}", card.capability.0, card.capability.1)));
+    // With the libraries' own, and what the pool keeps of all that was ever asked for at a time.
+    report.insert("gib_taken_from_the_card".into(), json!(gib(in_use)));
+    let report = Value::Object(report);
+    println!("{}", if args.json { report.to_string() } else { serde_json::to_string_pretty(&report)? });
+    Ok(())
+}
+
+/// Everything that `args` ask for, by name.
+pub fn measured(args: &Args, device: &Device) -> Result<Map<String, Value>> {
+    ensure!(args.tokens > 0 && args.updates > 0, "--tokens and --updates are at least 1");
+    let progress = Progress::steps(args.measure.len() as u64, "bench-device");
+    let mut report = Map::new();
+    for (index, &measure) in args.measure.iter().enumerate() {
+        progress.tick(index as u64, &format!("{measure:?}"));
+        let (name, value) = match measure {
+            Measure::Products => ("products", products::measure(device, args.shape.product())?),
+            Measure::Attention => ("attention", attention::measure(device, args.shape.heads(), args.tokens)?),
+            Measure::Vocabulary => ("vocabulary", vocabulary::measure(device, &args.shape.config(args.tokens)?)?),
+            Measure::Update => ("update", update::measure(device, args)?),
+            Measure::Growth => ("growth", growth::measure(device, args)?),
+        };
+        report.insert(name.into(), value);
+    }
+    progress.finish("bench-device: done");
+    Ok(report)
+}
+
+fn gib(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}

@@ -1,0 +1,53 @@
+//! The shapes that are measured, and jobs of them.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::model::ModelConfig;
+use crate::model::folder::read_config;
+use crate::ops::attention::Heads;
+
+/// The shape of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shape {
+    /// Qwen3-0.6B's.
+    #[value(name = "qwen3-0.6b")]
+    Qwen06,
+    /// Qwen3-4B's.
+    #[value(name = "qwen3-4b")]
+    Qwen4,
+    /// One so small that a processor runs the kernels: for trying the command out.
+    Tiny,
+}
+
+impl Shape {
+    /// Its config, with a context of `tokens` and one more.
+    pub(super) fn config(self, tokens: usize) -> Result<ModelConfig> {
+        let [hidden, intermediate, layers, vocab] = match self {
+            Self::Qwen06 => [1024, 3072, 28, 151_936],
+            Self::Qwen4 => [2560, 9728, 36, 151_936],
+            Self::Tiny => [64, 96, 2, 512],
+        };
+        let Heads { query, key_value, size } = self.heads();
+        let config = json!({
+            "architectures": ["Qwen3ForCausalLM"], "vocab_size": vocab, "hidden_size": hidden,
+            "intermediate_size": intermediate, "num_hidden_layers": layers, "num_attention_heads": query,
+            "num_key_value_heads": key_value, "head_dim": size, "max_position_embeddings": tokens + 1,
+            "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": true,
+        });
+        read_config(config.to_string().as_bytes())
+    }
+
+    pub(super) fn heads(self) -> Heads {
+        match self {
+            Self::Qwen06 => Heads { query: 16, key_value: 8, size: 128 },
+            Self::Qwen4 => Heads { query: 32, key_value: 8, size: 128 },
+            Self::Tiny => Heads { query: 2, key_value: 1, size: 32 },
+        }
+    }
+
+    /// Side of the square matrices whose product is the card's rate.
+    pub(super) fn product(self) -> usize {
+        if self == Self::Tiny { 64 } else { 8192 }
+    }
+}

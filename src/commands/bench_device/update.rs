@@ -1,0 +1,146 @@
+//! Speed and memory of whole updates: two micro-batches forward and backward, then AdamW.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use reckon_datasets::Counted;
+use serde_json::{Value, json};
+
+use super::timing::{RandomWeights, median};
+use super::{Args, attention, gib, products};
+use crate::config::{LoraConfig, OptimConfig};
+use crate::grpo::{LossNorm, MicroBatch, TrainSample, micro_batches};
+use crate::model::shards::Source;
+use crate::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
+use crate::ops::device::{Class, Device};
+use crate::optim::{DeviceAdamW, MomentKind};
+use crate::plan::{self, Job, Lora, Plan, Sizes};
+
+/// Micro-batches of an update.
+const MICRO_BATCHES: usize = 2;
+
+/// A model with its optimizer, ready for updates.
+pub(super) struct Bench {
+    pub(super) config: ModelConfig,
+    pub(super) model: DeviceModel,
+    optimizer: DeviceAdamW,
+    weights: usize,
+    plan: Plan,
+}
+
+impl Bench {
+    pub(super) fn new(device: &Device, args: &Args) -> Result<Self> {
+        let config = args.shape.config(args.tokens)?;
+        let layout = Layout::new(&config, config.family()?);
+        let decoder = Decoder::new(&config, args.recompute);
+        let source = RandomWeights::new(&layout.entries);
+        let lora = args.lora.map(|rank| LoraConfig { rank, ..LoraConfig::default() });
+        let adapter = lora.map(|lora| lora.start(&layout, "random", 1)).transpose()?;
+        let model = match &adapter {
+            Some(adapter) => DeviceModel::frozen(device.clone(), &decoder, &layout, &source, Some(adapter))?,
+            None => DeviceModel::new(device.clone(), &decoder, &all(&layout, &source))?,
+        };
+        let moments = if args.eight_bit { MomentKind::EightBit } else { MomentKind::Full };
+        let optimizer = DeviceAdamW::new(OptimConfig::default().adamw(), moments, &model)?;
+        let plan = Plan::new(&Sizes::of(&config)?, &job(args, adapter.as_ref(), moments));
+        Ok(Self { config, model, optimizer, weights: layout.len(), plan })
+    }
+
+    /// One update, over micro-batches of `tokens`.
+    pub(super) fn update(&mut self, micro: &MicroBatch) -> Result<()> {
+        for _ in 0..MICRO_BATCHES {
+            self.model.gradient(micro, 1.0, |micro, _| (micro.loss_weights.clone(), ()))?;
+        }
+        // Reads the gradient's norm, so it waits for all of the update before.
+        self.optimizer.update(&self.model, 1e-6).map(drop)
+    }
+
+    /// FLOPs that a token of a sequence of `t` takes, recomputing not counted: 2 a weight forward, 2 for the input's gradient,
+    /// 2 for the weight's if it learns; and attention three times its forward.
+    fn flops(&self, args: &Args) -> f64 {
+        let of_weight = if args.lora.is_some() { 4.0 } else { 6.0 };
+        let attention = attention::flops(args.shape.heads(), args.tokens) / args.tokens as f64;
+        of_weight * self.weights as f64 + 3.0 * self.config.num_hidden_layers as f64 * attention
+    }
+}
+
+/// All weights of `source`, to learn.
+fn all(layout: &Layout, source: &RandomWeights) -> Parameters {
+    let mut values = vec![0f32; layout.len()];
+    for entry in &layout.entries {
+        source.values(entry, 0..entry.range.len(), &mut values[entry.range.clone()]);
+    }
+    Weights { layout: layout.clone(), values }.into()
+}
+
+/// What the plan is asked for.
+fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -> Job {
+    Job {
+        device: plan::Device::Cuda,
+        threads: 1,
+        micro_batch_tokens: args.tokens,
+        recompute: args.recompute,
+        rows: 0,
+        prompt: 1,
+        sequence: args.tokens,
+        update_tokens: MICRO_BATCHES * args.tokens,
+        reference: false,
+        lora: adapter.map(|adapter| Lora::of(&adapter.layout, SaveDtype::Bf16)),
+        moments,
+    }
+}
+
+/// One sequence of `tokens` random tokens, all of which predict the next.
+pub(super) fn micro_batch(tokens: usize, vocab: usize) -> Result<MicroBatch> {
+    let mut stream = Counted::new(&[0xbe4c, 5]);
+    let sample = TrainSample {
+        tokens: (0..=tokens).map(|_| stream.below(vocab) as u32).collect(),
+        prompt_len: 1,
+        rollout_logprobs: vec![0.0; tokens],
+        ref_logprobs: None,
+        advantage: 1.0,
+        masked: false,
+    };
+    micro_batches(&[sample], LossNorm::Token, tokens).pop().context("a micro-batch has at least one token")
+}
+
+/// Tokens a second, their share of the rate of products, and GiB of each class beside those planned.
+pub(super) fn measure(device: &Device, args: &Args) -> Result<Value> {
+    let rate = products::rate(device, args.shape.product())?;
+    let mut bench = Bench::new(device, args)?;
+    let micro = micro_batch(args.tokens, bench.config.vocab_size)?;
+    let mut times = Vec::new();
+    for step in 0..=args.updates {
+        let start = Instant::now();
+        bench.update(&micro)?;
+        if step > 0 {
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let step_s = median(times);
+    let tokens_per_s = (MICRO_BATCHES * args.tokens) as f64 / step_s;
+    Ok(json!({
+        "shape": clap::ValueEnum::to_possible_value(&args.shape).map(|name| name.get_name().to_owned()),
+        "lora": args.lora, "recompute": args.recompute, "eight_bit": args.eight_bit, "tokens": args.tokens,
+        "tokens_per_s": tokens_per_s, "step_s": step_s, "product_tflops": rate / 1e12,
+        "share_of_product_rate": bench.flops(args) * tokens_per_s / rate,
+        "gib": memory(device, &bench.plan),
+    }))
+}
+
+/// GiB that each class holds, and that the plan says; a vocabulary's chunk counts as activations.
+fn memory(device: &Device, plan: &Plan) -> Value {
+    let classes = [
+        ("weights", Class::Weights, plan.weights + plan.copy),
+        ("optimizer", Class::Optimizer, plan.optimizer),
+        ("gradients", Class::Gradients, plan.gradients),
+        ("activations", Class::Activations, plan.activations + plan.logits),
+    ];
+    let total: usize = classes.iter().map(|(_, class, _)| device.held(*class)).sum();
+    let each = classes.map(|(name, class, planned)| {
+        (name.to_owned(), json!({ "held": gib(device.held(class)), "planned": gib(planned) }))
+    });
+    let mut all = serde_json::Map::from_iter(each);
+    all.insert("total".into(), json!({ "held": gib(total), "planned": gib(plan.peak()) }));
+    Value::Object(all)
+}

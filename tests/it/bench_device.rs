@@ -1,0 +1,48 @@
+//! The measurements of `reckon bench-device`, on a device that this machine's processor stands in for.
+
+use clap::Parser;
+use reckon::commands::bench_device::{Args, measured};
+
+use crate::host_device::device;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: Args,
+}
+
+fn report(options: &str) -> Option<anyhow::Result<serde_json::Value>> {
+    let line = format!("bench-device --shape tiny --tokens 70 {options}");
+    let args = Line::try_parse_from(line.split_whitespace()).unwrap().args;
+    Some(measured(&args, &device(0)?).map(serde_json::Value::Object))
+}
+
+#[test]
+fn every_measurement_gives_figures_and_memory_is_what_was_planned() {
+    for options in ["--updates 1", "--updates 1 --lora 4 --measure update --eight-bit", "--updates 1 --recompute false"]
+    {
+        let Some(report) = report(options) else { return };
+        let report = report.unwrap();
+        let figure = |pointer: &str| report.pointer(pointer).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
+        if !options.contains("--measure") {
+            for pointer in ["/products/tflops", "/attention/forward_s", "/attention/backward_tflops"] {
+                assert!(figure(pointer) > 0.0, "{options}: {pointer} in {report}");
+            }
+            let vocabulary = figure("/vocabulary/mib_beside_weights");
+            assert!(vocabulary > 1.0 && vocabulary < 256.0, "{options}: {report}");
+        }
+        assert!(figure("/update/tokens_per_s") > 0.0 && figure("/update/share_of_product_rate") > 0.0, "{report}");
+        for class in ["weights", "optimizer", "gradients", "activations", "total"] {
+            let [held, planned] = ["held", "planned"].map(|what| figure(&format!("/update/gib/{class}/{what}")));
+            assert!((held / planned - 1.0).abs() < 0.05, "{options}: {class} holds {held} GiB, planned {planned}");
+        }
+    }
+}
+
+#[test]
+fn memory_does_not_grow_over_updates_of_changing_lengths() {
+    let Some(report) = report("--measure growth --updates 12 --lora 2") else { return };
+    assert_eq!(report.unwrap().pointer("/growth/growth"), Some(&serde_json::json!(0.0)));
+    let message = report("--measure growth --updates 10").unwrap().unwrap_err().to_string();
+    assert!(message.contains("--updates 10"), "{message}");
+}
