@@ -41,8 +41,8 @@ fn every_measurement_gives_figures_and_memory_is_what_was_planned() {
 
 #[test]
 fn memory_does_not_grow_over_updates_of_changing_lengths() {
-    let Some(report) = report("--measure growth --updates 12 --lora 2") else { return };
-    assert_eq!(report.unwrap().pointer("/growth/growth"), Some(&serde_json::json!(0.0)));
+    let Some(grown) = report("--measure growth --updates 12 --lora 2") else { return };
+    assert_eq!(grown.unwrap().pointer("/growth/growth"), Some(&serde_json::json!(0.0)));
     let message = report("--measure growth --updates 10").unwrap().unwrap_err().to_string();
     assert!(message.contains("--updates 10"), "{message}");
 }

@@ -14,6 +14,8 @@ mod device_lora;
 mod device_model;
 /// Model folders read back, and damaged ones are refused.
 mod folders;
+/// What `scripts/gpu-check` makes of its figures.
+mod gpu_check;
 /// Every weight gets the gradient that finite differences say.
 mod gradients;
 /// A device whose kernels run on this machine's processor.
