@@ -18,17 +18,17 @@ use reckon_datasets::Counted;
 use super::host_device::{ORDERS, device, device_of};
 
 /// Relative error that rounding to bf16 explains.
-const BF16: f64 = 1e-2;
+pub(crate) const BF16: f64 = 1e-2;
 /// The same for values that stay in fp32.
-const FP32: f64 = 1e-5;
+pub(crate) const FP32: f64 = 1e-5;
 
 /// Random values that bf16 holds exactly.
-fn random(name: u64, n: usize) -> Vec<f32> {
+pub(crate) fn random(name: u64, n: usize) -> Vec<f32> {
     let mut stream = Counted::new(&[0xc0da, name]);
     (0..n).map(|_| bf16::from_f32(stream.normal() as f32).to_f32()).collect()
 }
 
-fn to_bf16(values: &[f32]) -> Vec<bf16> {
+pub(crate) fn to_bf16(values: &[f32]) -> Vec<bf16> {
     values.iter().map(|&v| bf16::from_f32(v)).collect()
 }
 
@@ -37,7 +37,7 @@ fn to_f32(values: &[bf16]) -> Vec<f32> {
 }
 
 /// `|got - expected| / |expected|`; a value that is not a number fails.
-fn assert_close(what: &str, got: &[f32], expected: &[f32], limit: f64) {
+pub(crate) fn assert_close(what: &str, got: &[f32], expected: &[f32], limit: f64) {
     assert_eq!(got.len(), expected.len(), "{what}");
     let square = |x: f32| f64::from(x) * f64::from(x);
     let distance: f64 = got.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
@@ -47,7 +47,7 @@ fn assert_close(what: &str, got: &[f32], expected: &[f32], limit: f64) {
 }
 
 /// Runs `kernel` with threads in every order; its outputs must not depend on it, and agree with `expected`.
-fn check(what: &str, expected: &[(&[f32], f64)], kernel: impl Fn(&Device) -> Vec<Vec<f32>>) {
+pub(crate) fn check(what: &str, expected: &[(&[f32], f64)], kernel: impl Fn(&Device) -> Vec<Vec<f32>>) {
     let mut first: Option<Vec<Vec<u32>>> = None;
     for order in ORDERS {
         let Some(device) = device(order) else { return };
@@ -64,18 +64,18 @@ fn check(what: &str, expected: &[(&[f32], f64)], kernel: impl Fn(&Device) -> Vec
     }
 }
 
-fn up<T: Pod>(device: &Device, values: &[T]) -> reckon::ops::device::Buffer<T> {
+pub(crate) fn up<T: Pod>(device: &Device, values: &[T]) -> reckon::ops::device::Buffer<T> {
     device.upload(Class::Activations, values).unwrap()
 }
 
-fn empty<T: Pod>(device: &Device, n: usize) -> reckon::ops::device::Buffer<T> {
+pub(crate) fn empty<T: Pod>(device: &Device, n: usize) -> reckon::ops::device::Buffer<T> {
     // A card's memory holds what was there: here all bits are set, which is NaN.
     let mut poison = vec![T::zeroed(); n];
     bytemuck::cast_slice_mut::<T, u8>(&mut poison).fill(0xff);
     up(device, &poison)
 }
 
-fn down(view: View<bf16>) -> Vec<f32> {
+pub(crate) fn down(view: View<bf16>) -> Vec<f32> {
     to_f32(&view.read().unwrap())
 }
 

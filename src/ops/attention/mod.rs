@@ -35,7 +35,7 @@ impl Heads {
     }
 
     /// Query heads that share a key.
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         self.query / self.key_value
     }
 

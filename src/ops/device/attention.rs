@@ -50,7 +50,7 @@ fn launch(heads: Heads, which: usize, tiles: View<[u32; 3]>, across: usize, rows
     Launch { shared: shared as u32, ..Launch::new(names[which], [tiles.len(), across, 1], 128) }
 }
 
-fn shape(heads: Heads) -> [u32; 4] {
+pub(super) fn shape(heads: Heads) -> [u32; 4] {
     [heads.query as u32, heads.key_value as u32, heads.row() as u32, heads.scale().to_bits()]
 }
 

@@ -18,7 +18,7 @@ const CHUNK_ROWS: usize = 1024;
 const BLOCK_ROWS: usize = 128;
 
 /// Rows of a chunk for a vocabulary of `v`.
-fn chunk_rows(v: usize) -> usize {
+pub fn chunk_rows(v: usize) -> usize {
     let rows = (CHUNK_BYTES / (v * (size_of::<f32>() + size_of::<bf16>()))).clamp(1, CHUNK_ROWS);
     if rows < BLOCK_ROWS { rows } else { rows / BLOCK_ROWS * BLOCK_ROWS }
 }

@@ -5,9 +5,11 @@
 //! stream: what is launched later sees what was launched before, and only a download waits.
 
 pub mod attention;
+pub mod cached;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)] // the driver's interface
 pub mod cuda;
+pub mod draw;
 pub mod kernels;
 pub mod linear;
 pub mod linear_logprob;
@@ -87,7 +89,7 @@ pub enum Class {
     Gradients,
     /// What grows with the tokens of a micro-batch.
     Activations,
-    /// Keys and values of completions being sampled.
+    /// Keys and values of completions being sampled, and what they are computed in.
     Cache,
 }
 
