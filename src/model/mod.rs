@@ -19,7 +19,7 @@ pub mod workspace;
 pub use base::Base;
 pub use config::{Family, ModelConfig};
 pub use decoder::Decoder;
-pub use device::{DeviceLearnt, DeviceModel, DeviceReference};
+pub use device::{Decoding, DecodingRoom, DeviceLearnt, DeviceModel, DeviceReference};
 pub use folder::{Companions, ModelFolder};
 pub use lora::{Adapter, AdapterLayout};
 pub use packed::PackedWeights;

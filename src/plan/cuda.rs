@@ -1,9 +1,9 @@
-//! What a run holds on a card: `DeviceModel`, `DeviceAdamW` and their workspace. What learns is in bf16 with fp32 master
-//! values, a frozen base in bf16 alone. Sampling there is counted by its cache alone.
+//! What a run holds on a card: `DeviceModel`, `DeviceAdamW` and their workspace, and `Decoding`. What learns is in bf16
+//! with fp32 master values, a frozen base in bf16 alone.
 
 use super::{Device, Job, Plan, Sizes};
 use crate::ops::device::kernels::{MOMENT_BLOCK, partial_len};
-use crate::ops::device::linear_logprob;
+use crate::ops::device::{cached, linear_logprob};
 use crate::optim::MomentKind;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
@@ -20,21 +20,37 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         gradients: 4 * learnt,
         activations: activations(s, job.tokens(), job.recompute) + 2 * 2 * inner * job.tokens(),
         logits: linear_logprob::chunk_bytes(s.vocab, job.tokens()),
-        prefill: 0,
-        cache: 2 * job.rows * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,
+        prefill: sampling(s, job, inner),
+        // A seat a row, and one for the prompt at hand.
+        cache: 2 * (job.rows + 1) * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,
         device: Device::Cuda,
     }
+}
+
+/// Bytes a token that a layer leaves.
+fn layer(s: &Sizes) -> usize {
+    let (k, f, heads) = (s.hidden, s.intermediate, s.heads);
+    2 * (3 * k + 2 * heads.row() + heads.output() + 3 * f) + 4 * (2 * heads.query + heads.key_value + 2)
+}
+
+/// Bytes that sampling takes beside its cache: the forward of a prompt or of all rows, and the logits.
+fn sampling(s: &Sizes, job: &Job, inner: usize) -> usize {
+    // Two streams that take turns, and the hidden states.
+    let forward = job.prompt.max(job.rows) * (layer(s) + 2 * (3 * s.hidden + inner) + 4);
+    // A number and a draw.
+    let row = 16;
+    let logits = 4 * (linear_logprob::chunk_rows(s.vocab).min(job.rows) + 1) * s.vocab;
+    forward + job.rows * row + logits + 4 * cached::partial_len(s.heads, job.rows, job.sequence)
 }
 
 /// Bytes of a micro-batch of `t` tokens, all of which predict a target.
 fn activations(s: &Sizes, t: usize, recompute: bool) -> usize {
     let (k, f, heads) = (s.hidden, s.intermediate, s.heads);
-    let layer = 2 * (3 * k + 2 * heads.row() + heads.output() + 3 * f) + 4 * (2 * heads.query + heads.key_value + 2);
     let kept = if recompute { 1 } else { s.layers };
     let streams = 2 * k * (s.layers + 1);
     let gradients = 2 * (5 * k + 3 * f + heads.output() + heads.row()) + 4 * (1 + heads.query);
     // Tokens, positions, rows and targets going in; log-probabilities, their gradient, entropies and log-sum-exps.
     let head = 8 * 4;
     let partial = partial_len(k.max(heads.row()), t).max(partial_len(heads.size, t * heads.query));
-    t * (kept * layer + streams + gradients + head) + 4 * partial
+    t * (kept * layer(s) + streams + gradients + head) + 4 * partial
 }

@@ -12,10 +12,11 @@ use anyhow::Result;
 use reckon_datasets::Counted;
 use tokenizers::Tokenizer;
 
-use crate::model::{Decoder, Parameters};
+use crate::model::{Decoder, DeviceModel, Parameters};
 use crate::parallel::{Pool, lock};
 
 use super::cpu::{CpuSeats, Memory};
+use super::device::DeviceSeats;
 use super::{Completion, FinishReason, Prompt, Sampling};
 
 /// Samples completions from one version of the weights.
@@ -45,6 +46,8 @@ pub enum Place<'a> {
         /// What earlier calls left for later ones, one a thread.
         memory: &'a Pool<Memory>,
     },
+    /// On a device, all rows in one batch.
+    Device(&'a DeviceModel),
 }
 
 /// Names the streams of random numbers of one call.
@@ -113,6 +116,10 @@ impl Engine<'_> {
                     memory.give_back(seats.into_memory());
                     Ok(())
                 })
+            }
+            Place::Device(model) => {
+                let seats = DeviceSeats::new(model, prompts, sampling, rows, self.threads)?;
+                Worker::new(job, rows, seats).run(&finished).map(drop)
             }
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod cache;
 mod cpu;
+mod device;
 pub mod engine;
 pub mod sampler;
 

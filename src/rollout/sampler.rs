@@ -23,7 +23,8 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    fn keeps_all(&self) -> bool {
+    /// Whether every token may be drawn.
+    pub(super) fn keeps_all(&self) -> bool {
         self.top_p >= 1.0 && self.top_k == 0 && self.min_p <= 0.0
     }
 

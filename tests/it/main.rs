@@ -12,6 +12,8 @@ mod data;
 mod device_lora;
 /// A whole model on such a device agrees with the CPU.
 mod device_model;
+/// Sampling there: its kernels, and whole rollouts.
+mod device_sampling;
 /// Model folders read back, and damaged ones are refused.
 mod folders;
 /// What `scripts/gpu-check` makes of its figures.

@@ -94,8 +94,12 @@ pub(crate) fn generate(
     threads: usize,
     capacity: usize,
 ) -> Vec<Completion> {
+    generate_by(&Engine { threads, ..policy.engine(capacity) }, prompts, sampling)
+}
+
+/// The same by any engine.
+pub(crate) fn generate_by(engine: &Engine, prompts: &[Prompt], sampling: &Sampling) -> Vec<Completion> {
     let done = Mutex::new(Vec::new());
-    let engine = Engine { threads, ..policy.engine(capacity) };
     let key = SampleKey { seed: 1, step: 2 };
     engine.generate(prompts, 4, sampling, key, |p, s, c| done.lock().unwrap().push((p, s, c))).unwrap();
     let mut done = done.into_inner().unwrap();

@@ -1,15 +1,18 @@
 //! What `reckon plan` counts is what is held, and what does not fit is refused before it begins.
 
+use std::sync::Mutex;
+
 use reckon::grpo::{LossNorm, TrainSample, micro_batches};
 use reckon::model::{DeviceModel, SaveDtype};
 use reckon::ops::device::Class;
 use reckon::optim::{AdamWConfig, DeviceAdamW, MomentKind};
 use reckon::plan::{Device, Job, Lora, Plan, Sizes};
 use reckon::policy::Policy;
+use reckon::rollout::{Engine, Place, SampleKey, Sampling};
 
 use crate::device_lora::adapted;
 use crate::host_device::device;
-use crate::models::{FAMILIES, VOCAB, tiny_with};
+use crate::models::{FAMILIES, VOCAB, prompt_of, sampling, tiny_with};
 use crate::program::{fails, small_run, succeeds, text};
 
 const TOKENS: usize = 96;
@@ -32,8 +35,8 @@ fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
         threads: 1,
         micro_batch_tokens: TOKENS,
         recompute,
-        rows: 1,
-        prompt: 1,
+        rows: 3,
+        prompt: 20,
         sequence: TOKENS,
         update_tokens: TOKENS,
         reference: false,
@@ -42,7 +45,8 @@ fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
     }
 }
 
-/// Compares what an update of `policy` holds of each class with what the plan says; the job of the plan is `job`.
+/// Compares what an update of `policy` holds of each class, and then its sampling, with what the plan says; the job of
+/// the plan is `job`.
 fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy, job: &Job) {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
     let micro = micro_batches(&[sample()], LossNorm::Token, TOKENS).remove(0);
@@ -56,10 +60,26 @@ fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy,
         (Class::Gradients, plan.gradients),
         (Class::Activations, plan.activations + plan.logits),
     ] {
-        let held = device.held(class);
-        let error = (planned as f64 / held as f64 - 1.0).abs();
-        assert!(error < 0.05, "{what}: {class:?} holds {held}, planned {planned}");
+        check_near(&format!("{what}: {class:?}"), device.held(class), planned);
     }
+    // Every token ends a completion: memory is taken for all that there could be.
+    let sampling = Sampling { stop_tokens: (0..VOCAB as u32).collect(), ..sampling(job.sequence - job.prompt) };
+    let engine = Engine { place: Place::Device(&model), ..policy.engine(job.rows) };
+    let held = Mutex::new(0);
+    let (prompt, key) = (prompt_of(&vec![1; job.prompt], 0), SampleKey { seed: 1, step: 2 });
+    engine
+        .generate(&[prompt], job.rows, &sampling, key, |_, _, _| {
+            assert_eq!(device.held(Class::Activations), 0, "{what}: the update's memory is given back");
+            *held.lock().unwrap() = device.held(Class::Cache);
+        })
+        .unwrap();
+    check_near(&format!("{what}: sampling"), held.into_inner().unwrap(), plan.cache + plan.prefill);
+    assert_eq!(device.held(Class::Cache), 0, "{what}: the cache is given back");
+}
+
+fn check_near(what: &str, held: usize, planned: usize) {
+    let error = (planned as f64 / held as f64 - 1.0).abs();
+    assert!(error < 0.05, "{what} holds {held}, planned {planned}");
 }
 
 #[test]

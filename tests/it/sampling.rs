@@ -1,5 +1,6 @@
 use reckon::grpo::TrainSample;
 use reckon::policy::Policy;
+use reckon::rollout::{Completion, Prompt};
 
 use super::models::{FAMILIES, generate, micros, prompts, sampling, tiny};
 
@@ -18,22 +19,23 @@ fn capacity_and_threads_do_not_change_what_is_sampled() {
     }
 }
 
+/// Samples of completions, four a prompt.
+pub(crate) fn train_samples(prompts: &[Prompt], completions: &[Completion]) -> Vec<TrainSample> {
+    let sample = |(i, c): (usize, &Completion)| TrainSample {
+        tokens: [prompts[i / 4].tokens.as_slice(), &c.tokens].concat(),
+        prompt_len: prompts[i / 4].tokens.len(),
+        rollout_logprobs: c.logprobs.clone(),
+        ref_logprobs: None,
+        advantage: 1.0,
+        masked: false,
+    };
+    completions.iter().enumerate().map(sample).collect()
+}
+
 /// Asserts that the trainer's log-probabilities are the sampler's, however the tokens are cut into micro-batches.
 pub(crate) fn check_trainer_agrees(policy: &Policy, name: &str) {
     let (prompts, sampling) = (prompts(6), sampling(70));
-    let completions = generate(policy, &prompts, &sampling, 1, 5);
-    let samples: Vec<TrainSample> = completions
-        .iter()
-        .enumerate()
-        .map(|(i, c)| TrainSample {
-            tokens: [prompts[i / 4].tokens.as_slice(), &c.tokens].concat(),
-            prompt_len: prompts[i / 4].tokens.len(),
-            rollout_logprobs: c.logprobs.clone(),
-            ref_logprobs: None,
-            advantage: 1.0,
-            masked: false,
-        })
-        .collect();
+    let samples = train_samples(&prompts, &generate(policy, &prompts, &sampling, 1, 5));
     for max_tokens in [1, 100, 10_000] {
         let micros = micros(&samples, max_tokens);
         for (micro, stats) in micros.iter().zip(policy.logprobs(&micros, 0.8)) {
@@ -54,11 +56,15 @@ fn a_stop_token_and_a_stop_string_end_a_completion() {
     let policy = tiny("LlamaForCausalLM", true);
     let mut sampling = sampling(60);
     sampling.stop_strings = vec!["g".into(), "hi".into()];
-    let completions = generate(&policy, &prompts(12), &sampling, 2, 16);
+    check_stops(&generate(&policy, &prompts(12), &sampling, 2, 16));
+}
+
+/// Asserts that token 5, `f`, and the texts `g` and `hi` end completions, and nothing else does before its time.
+pub(crate) fn check_stops(completions: &[Completion]) {
     let ended_by_token = completions.iter().filter(|c| c.tokens.last() == Some(&5)).count();
     let ended_by_text = completions.iter().filter(|c| c.text.ends_with('g') || c.text.ends_with("hi")).count();
     assert!(ended_by_token > 0 && ended_by_text > 0, "{ended_by_token} by token, {ended_by_text} by text");
-    for c in &completions {
+    for c in completions {
         assert!(!c.text.contains('f'), "the stop token is not part of the text: {}", c.text);
         assert!(c.tokens.iter().rev().skip(1).all(|&t| t != 5), "nothing follows the stop token");
         assert_eq!(c.tokens.len(), c.logprobs.len());

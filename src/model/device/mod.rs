@@ -2,6 +2,8 @@
 //! [`Device`]. What learns has fp32 master values, and its gradients are added to one flat fp32 buffer of their layout;
 //! a frozen base is held in bf16 alone.
 
+mod backward;
+mod decoding;
 mod layers;
 mod learnt;
 mod weights;
@@ -16,15 +18,18 @@ use half::bf16;
 use super::shards::{Source, pieces};
 use super::{Adapter, AdapterLayout, Decoder, Layout, Parameters};
 use crate::grpo::MicroBatch;
+use crate::ops::device::cached::{Cache, Slot};
 use crate::ops::device::kernels::{self as k, Angles, NormKept, Occurrences, Rows};
 use crate::ops::device::linear::{Flat, Inner, Weight};
 use crate::ops::device::linear_logprob::{self, Head};
 use crate::ops::device::{Buffer, Class, Device, View, attention};
 use crate::parallel::lock;
 use crate::policy::TokenStats;
+use backward::Backward;
+pub use decoding::{Decoding, DecodingRoom};
 pub use learnt::DeviceLearnt;
 use weights::DeviceWeights;
-use workspace::{Room, Workspace};
+use workspace::{Forward, Room, Workspace};
 
 /// A model whose weights, gradients and activations are on a device.
 #[derive(Debug)]
@@ -70,15 +75,26 @@ struct Reserved {
     buffers: Workspace,
 }
 
-/// A micro-batch on the device, with what its layers are computed by.
+/// Tokens on the device, with what their layers are computed by.
 struct Run<'a> {
     model: &'a DeviceModel,
     weights: &'a DeviceWeights<'a>,
     /// Tokens.
     t: usize,
     positions: View<'a, u32>,
-    tiles: View<'a, [u32; 3]>,
-    ws: &'a Workspace,
+    attention: Attention<'a>,
+    ws: &'a Forward,
+}
+
+/// What a token looks back at.
+#[derive(Clone, Copy)]
+enum Attention<'a> {
+    /// Its sequence, which is all here.
+    Sequences(View<'a, [u32; 3]>),
+    /// The same, and a cache keeps it.
+    Prompt { tiles: View<'a, [u32; 3]>, cache: &'a Cache, slots: View<'a, Slot> },
+    /// What its seat in a cache holds, `longest` tokens at most, itself included.
+    Seats { cache: &'a Cache, slots: View<'a, Slot>, longest: usize, partial: View<'a, f32> },
 }
 
 impl DeviceModel {
@@ -196,27 +212,45 @@ impl DeviceModel {
             let (input, stats) = self.forward(&weights, micro, temperature, ws)?;
             let (d_logprobs, state) = head(micro, &stats);
             self.head_backward(&weights, micro, temperature, &input, &d_logprobs, ws)?;
-            let run = self.run(&weights, &input, ws);
+            let back = Backward { run: self.run(&weights, &input, &ws.forward), tiles: input.tiles.all(), ws };
             for index in (0..weights.layers.len()).rev() {
                 if self.decoder.recompute {
-                    run.layer_forward(index)?;
+                    back.run.layer_forward(index)?;
                 }
-                run.mlp_backward(index)?;
-                run.attention_backward(index)?;
+                back.mlp_backward(index)?;
+                back.attention_backward(index)?;
             }
             if let Some(gradient) = weights.embedding.gradient {
-                let dx = ws.dx.part(0..run.t * self.decoder.hidden);
+                let dx = ws.dx.part(0..micro.tokens.len() * self.decoder.hidden);
                 k::embedding_backward(&Occurrences::of(&micro.tokens), dx, self.decoder.hidden, gradient)?;
             }
             Ok(state)
         })
     }
 
-    /// Runs `body` with buffers that hold the micro-batch.
+    /// Gives back what forwards and backwards work in; the next one takes it anew.
+    pub fn free_workspace(&self) {
+        *lock(&self.workspace) = None;
+    }
+
+    /// Values a token between the factors of the adapter, where it has most.
+    fn inner(&self) -> usize {
+        self.base.as_ref().and_then(|base| base.adapter.as_ref()).map_or(0, AdapterLayout::widest)
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.layout.embedding.len() / self.decoder.hidden
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) {
+        let known = tokens.iter().all(|&token| (token as usize) < self.vocabulary());
+        assert!(known, "a token has no row in the embedding");
+    }
+
+    /// Runs `body` with buffers that hold the micro-batch. They grow to the largest micro-batch and stay.
     fn with_workspace<R>(&self, micro: &MicroBatch, body: impl FnOnce(&mut Workspace) -> Result<R>) -> Result<R> {
-        let vocab = self.layout.embedding.len() / self.decoder.hidden;
-        let known = |tokens: &[u32]| tokens.iter().all(|&token| (token as usize) < vocab);
-        assert!(known(&micro.tokens) && known(&micro.targets), "a token has no row in the embedding");
+        self.check_tokens(&micro.tokens);
+        self.check_tokens(&micro.targets);
         let longest = micro.positions.iter().max().map_or(0, |&p| p as usize + 1);
         assert!(longest <= self.decoder.rope.positions(), "a position is beyond the model's longest sequence");
         let mut guard = lock(&self.workspace);
@@ -226,18 +260,17 @@ impl DeviceModel {
             // The old buffers go first: the two need not fit side by side.
             *guard = None;
             let room = Room { t: t.max(room.t), r: r.max(room.r) };
-            let adapter = self.base.as_ref().and_then(|base| base.adapter.as_ref());
-            let (layers, inner) = (self.layout.layers.len(), adapter.map_or(0, AdapterLayout::widest));
-            let buffers = Workspace::new(&self.device, &self.decoder, layers, inner, room)?;
+            let layers = self.layout.layers.len();
+            let buffers = Workspace::new(&self.device, &self.decoder, layers, self.inner(), room)?;
             *guard = Some(Reserved { room, buffers });
         }
         let Some(reserved) = guard.as_mut() else { unreachable!("made above") };
         body(&mut reserved.buffers)
     }
 
-    fn run<'a>(&'a self, weights: &'a DeviceWeights<'a>, input: &'a Input, ws: &'a Workspace) -> Run<'a> {
-        let t = input.positions.all().len();
-        Run { model: self, weights, t, positions: input.positions.all(), tiles: input.tiles.all(), ws }
+    fn run<'a>(&'a self, weights: &'a DeviceWeights<'a>, input: &'a Input, ws: &'a Forward) -> Run<'a> {
+        let (positions, attention) = (input.positions.all(), Attention::Sequences(input.tiles.all()));
+        Run { model: self, weights, t: positions.len(), positions, attention, ws }
     }
 
     /// Leaves the hidden states and what the backward needs in the workspace.
@@ -249,19 +282,10 @@ impl DeviceModel {
         ws: &mut Workspace,
     ) -> Result<(Input, TokenStats)> {
         let input = Input::new(&self.device, micro)?;
-        let (t, hidden, layers) = (micro.tokens.len(), self.decoder.hidden, self.layout.layers.len());
-        let run = self.run(weights, &input, ws);
-        let first = ws.streams[0].part(0..t * hidden);
-        k::take_rows(input.tokens.all(), weights.embedding.values, first, hidden)?;
-        for index in 0..layers {
-            run.layer_forward(index)?;
-            run.layer_output(index)?;
-        }
-        let (last, normed) = (ws.streams[layers].part(0..t * hidden), ws.hidden.part(0..t * hidden));
-        let (norm, factors) = (weights.norm.values, ws.last_factors.part(0..t));
-        k::rms_norm(Rows::dense(hidden), last, norm, normed, factors, self.decoder.eps)?;
+        let hidden = self.decoder.hidden;
+        let all = self.run(weights, &input, &ws.forward).hidden(input.tokens.all())?;
         let h = ws.predicting.part(0..micro.rows.len() * hidden);
-        k::take_rows(input.rows.all(), normed, h, hidden)?;
+        k::take_rows(input.rows.all(), all, h, hidden)?;
         let head = Head { w: weights.head, k: hidden, temperature };
         let (logprobs, entropies) = linear_logprob::forward(head, h, input.targets.all(), &mut ws.logprob)?;
         Ok((input, TokenStats { logprobs, entropies }))
@@ -282,13 +306,13 @@ impl DeviceModel {
         let d_logprobs = self.device.upload(Class::Activations, d_logprobs)?;
         let head = Head { w: weights.head, k: hidden, temperature };
         linear_logprob::backward(head, h, input.targets.all(), d_logprobs.all(), dh, &mut ws.logprob)?;
-        let (d_hidden, dx) = (ws.hidden.part(0..t * hidden), ws.dx.part(0..t * hidden));
+        let (d_hidden, dx) = (ws.forward.hidden.part(0..t * hidden), ws.dx.part(0..t * hidden));
         d_hidden.zero()?;
         k::put_rows(input.rows.all(), dh, d_hidden, hidden)?;
         let kept = NormKept {
-            x: ws.streams[self.layout.layers.len()].part(0..t * hidden),
+            x: ws.forward.stream(self.layout.layers.len()).part(0..t * hidden),
             w: weights.norm.values,
-            factors: ws.last_factors.part(0..t),
+            factors: ws.forward.last_factors.part(0..t),
         };
         k::rms_norm_backward(Rows::dense(hidden), kept, d_hidden, dx, false, weights.norm.gradient, ws.partial.all())
     }

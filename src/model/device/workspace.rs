@@ -1,8 +1,6 @@
-//! The memory of a forward and a backward on a device: every buffer that grows with the tokens of a micro-batch. They
-//! grow to the largest micro-batch and stay.
+//! The memory of a forward and a backward on a device: every buffer that grows with the tokens of a micro-batch.
 
 use anyhow::Result;
-use bytemuck::Pod;
 use half::bf16;
 
 use crate::model::Decoder;
@@ -37,16 +35,24 @@ pub(super) struct Activations {
     pub(super) head_factors: Buffer<f32>,
 }
 
-/// All buffers that grow.
+/// Buffers of a forward.
 #[derive(Debug)]
-pub(super) struct Workspace {
-    /// The residual stream before each layer, and after the last.
-    pub(super) streams: Vec<Buffer<bf16>>,
-    /// One a layer; a single one for all where layers are computed again.
+pub(super) struct Forward {
+    /// The residual stream before each layer, and after the last; two that take turns where none is kept.
+    streams: Vec<Buffer<bf16>>,
+    /// One a layer; a single one for all where layers are computed again, or never looked back at.
     layers: Vec<Activations>,
-    /// Hidden states after the last norm, then their gradient.
+    /// Hidden states after the last norm; the backward puts their gradient there.
     pub(super) hidden: Buffer<bf16>,
     pub(super) last_factors: Buffer<f32>,
+    /// Between the factors of an adapter.
+    pub(super) inner: Buffer<bf16>,
+}
+
+/// All buffers of a forward and a backward.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    pub(super) forward: Forward,
     /// Rows that predict a target, and their gradient.
     pub(super) predicting: Buffer<bf16>,
     pub(super) d_predicting: Buffer<bf16>,
@@ -58,40 +64,36 @@ pub(super) struct Workspace {
     pub(super) d_attended: Buffer<bf16>,
     pub(super) d_qkv: Buffer<bf16>,
     pub(super) delta: Buffer<f32>,
-    /// Between the factors of an adapter, and its gradient.
-    pub(super) inner: Buffer<bf16>,
     pub(super) d_inner: Buffer<bf16>,
     pub(super) partial: Buffer<f32>,
     pub(super) logprob: Scratch,
 }
 
-impl Workspace {
-    /// Room for `t` tokens of which `r` predict a target, `inner` values a token between an adapter's factors.
-    pub(super) fn new(device: &Device, decoder: &Decoder, layers: usize, inner: usize, room: Room) -> Result<Self> {
-        let Room { t, r } = room;
-        let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
-        let kept = if decoder.recompute { 1 } else { layers };
-        let room = |n: usize| buffer::<bf16>(device, n);
-        let partial = [partial_len(k.max(heads.row()), t), partial_len(heads.size, t * heads.query)];
+impl Forward {
+    /// Room for `t` tokens, `inner` values a token between an adapter's factors. The backward of `layers` layers finds
+    /// what it needs; with none, nothing is kept.
+    pub(super) fn new(
+        device: &Device,
+        class: Class,
+        decoder: &Decoder,
+        layers: usize,
+        inner: usize,
+        t: usize,
+    ) -> Result<Self> {
+        let kept = if decoder.recompute { 1 } else { layers.max(1) };
+        let room = |width: usize| device.buffer(class, t * width);
         Ok(Self {
-            streams: (0..=layers).map(|_| room(t * k)).collect::<Result<_>>()?,
-            layers: (0..kept).map(|_| Activations::new(device, decoder, t)).collect::<Result<_>>()?,
-            hidden: room(t * k)?,
-            last_factors: buffer(device, t)?,
-            predicting: room(r * k)?,
-            d_predicting: room(r * k)?,
-            dx: room(t * k)?,
-            d_activated: room(t * f)?,
-            d_gate_up: room(t * 2 * f)?,
-            d_normed: room(t * k)?,
-            d_attended: room(t * heads.output())?,
-            d_qkv: room(t * heads.row())?,
-            delta: buffer(device, t * heads.query)?,
-            inner: room(t * inner)?,
-            d_inner: room(t * inner)?,
-            partial: buffer(device, partial.into_iter().max().unwrap_or(0))?,
-            logprob: Scratch::new(device)?,
+            streams: (0..=layers.max(1)).map(|_| room(decoder.hidden)).collect::<Result<_>>()?,
+            layers: (0..kept).map(|_| Activations::new(device, class, decoder, t)).collect::<Result<_>>()?,
+            hidden: room(decoder.hidden)?,
+            last_factors: device.buffer(class, t)?,
+            inner: room(inner)?,
         })
+    }
+
+    /// The residual stream before layer `index`, or after the last.
+    pub(super) fn stream(&self, index: usize) -> &Buffer<bf16> {
+        &self.streams[index % self.streams.len()]
     }
 
     /// Where layer `index` keeps what its backward needs.
@@ -100,11 +102,36 @@ impl Workspace {
     }
 }
 
-impl Activations {
-    fn new(device: &Device, decoder: &Decoder, t: usize) -> Result<Self> {
+impl Workspace {
+    /// Room for `t` tokens of which `r` predict a target, `inner` values a token between an adapter's factors.
+    pub(super) fn new(device: &Device, decoder: &Decoder, layers: usize, inner: usize, room: Room) -> Result<Self> {
+        let Room { t, r } = room;
         let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
-        let room = |width: usize| buffer::<bf16>(device, t * width);
-        let wide = |width: usize| buffer::<f32>(device, t * width);
+        let room = |n: usize| device.buffer::<bf16>(Class::Activations, n);
+        let partial = [partial_len(k.max(heads.row()), t), partial_len(heads.size, t * heads.query)];
+        Ok(Self {
+            forward: Forward::new(device, Class::Activations, decoder, layers, inner, t)?,
+            predicting: room(r * k)?,
+            d_predicting: room(r * k)?,
+            dx: room(t * k)?,
+            d_activated: room(t * f)?,
+            d_gate_up: room(t * 2 * f)?,
+            d_normed: room(t * k)?,
+            d_attended: room(t * heads.output())?,
+            d_qkv: room(t * heads.row())?,
+            delta: device.buffer(Class::Activations, t * heads.query)?,
+            d_inner: room(t * inner)?,
+            partial: device.buffer(Class::Activations, partial.into_iter().max().unwrap_or(0))?,
+            logprob: Scratch::new(device)?,
+        })
+    }
+}
+
+impl Activations {
+    fn new(device: &Device, class: Class, decoder: &Decoder, t: usize) -> Result<Self> {
+        let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
+        let room = |width: usize| device.buffer::<bf16>(class, t * width);
+        let wide = |width: usize| device.buffer::<f32>(class, t * width);
         Ok(Self {
             normed: room(k)?,
             raw_qkv: room(heads.row())?,
@@ -120,8 +147,4 @@ impl Activations {
             head_factors: wide(heads.query + heads.key_value)?,
         })
     }
-}
-
-fn buffer<T: Pod>(device: &Device, n: usize) -> Result<Buffer<T>> {
-    device.buffer(Class::Activations, n)
 }

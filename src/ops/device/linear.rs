@@ -53,7 +53,7 @@ pub struct LowRank<'a> {
     scale: f32,
 }
 
-/// Scratch between the factors of an addition, and for its gradient; `(T, parts R)` of the widest addition each.
+/// A backward's scratch between the factors of an addition; `(T, parts R)` of the widest addition each.
 #[derive(Debug, Clone, Copy)]
 pub struct Inner<'a> {
     /// `s A x`.
@@ -68,8 +68,8 @@ impl<'a> Linear<'a> {
         Self { w, k, addition }
     }
 
-    /// `x (T, K)` -> `y (T, N)`, added to where `add`.
-    pub fn forward(&self, x: View<bf16>, y: View<bf16>, add: bool, inner: Inner) -> Result<()> {
+    /// `x (T, K)` -> `y (T, N)`, added to where `add`; `inner` is scratch between the factors of an addition.
+    pub fn forward(&self, x: View<bf16>, y: View<bf16>, add: bool, inner: View<bf16>) -> Result<()> {
         forward(x, self.w.values, y, self.k, add)?;
         let Some(addition) = &self.addition else { return Ok(()) };
         addition.forward(Matrix::dense(x, self.k), Matrix::dense(y, self.w.values.len() / self.k), inner)
@@ -109,8 +109,8 @@ impl<'a> LowRank<'a> {
     }
 
     /// `x (T, K)` -> added to `y (T, N)`.
-    fn forward(&self, x: Matrix<bf16>, y: Matrix<bf16>, inner: Inner) -> Result<()> {
-        let inner = self.project(x, inner.values)?;
+    fn forward(&self, x: Matrix<bf16>, y: Matrix<bf16>, inner: View<bf16>) -> Result<()> {
+        let inner = self.project(x, inner)?;
         for (first, at, b) in self.parts() {
             let b = Matrix::dense(b.values, self.rank);
             let left = Side::plain(inner.columns(at, self.rank));
