@@ -1,7 +1,10 @@
 //! Folders that appear on disk whole or not at all, and the folder of a run that holds them.
 //!
 //! A checkpoint is filled in a hidden folder, flushed to the disk and then renamed, so a power cut or a full disk leaves
-//! the earlier checkpoints as they were. What goes into a checkpoint is decided by those who write and read it.
+//! the earlier checkpoints as they were. What goes into the checkpoint of a trainer is [`state`]'s.
+
+pub mod state;
+pub mod tensors;
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};

@@ -16,7 +16,7 @@ pub use lora::LoraConfig;
 
 use crate::grpo::GrpoOverrides;
 use crate::model::SaveDtype;
-use crate::optim::{AdamWConfig, Schedule, ScheduleKind};
+use crate::optim::{AdamWConfig, MomentKind, Schedule, ScheduleKind};
 use crate::parallel::default_threads;
 use crate::rollout::Sampling;
 
@@ -229,6 +229,8 @@ pub struct OptimConfig {
     pub max_grad_norm: f32,
     /// A run stops after this many skipped updates in a row.
     pub max_skipped: u64,
+    /// How the moments are kept; `eight_bit` on a device alone.
+    pub moments: MomentKind,
 }
 
 impl Default for OptimConfig {
@@ -244,6 +246,7 @@ impl Default for OptimConfig {
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             max_skipped: 3,
+            moments: MomentKind::Full,
         }
     }
 }

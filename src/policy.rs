@@ -1,22 +1,23 @@
-//! The model being trained, with its weights and their version: log-probabilities of given tokens, with gradients.
+//! The model being trained, with its version: log-probabilities of given tokens, with gradients, on a CPU or on a device.
 
 use std::path::Path;
 
 use anyhow::Result;
 use tokenizers::Tokenizer;
 
+use crate::checkpoint::tensors::Tensor;
 use crate::grpo::MicroBatch;
-use crate::model::decoder::Packed;
 use crate::model::folder;
+use crate::model::shards::{Reader, Source};
 use crate::model::{
-    Companions, Decoder, ModelConfig, ModelFolder, PackedWeights, Parameters, Reference, SaveDtype, Workspace, peft,
+    Adapter, Companions, CpuModel, CpuReference, Decoder, DeviceModel, DeviceReference, Layout, ModelConfig,
+    ModelFolder, Parameters, SaveDtype, peft,
 };
-use crate::ops::linear_logprob;
-use crate::parallel::{Pool, map_in_order};
-use crate::rollout::{Engine, Memory, Place};
+use crate::ops::device::Device;
+use crate::rollout::{Engine, Place};
 
 /// A model and how it is computed.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Policy {
     /// `config.json`.
     pub config: ModelConfig,
@@ -24,26 +25,66 @@ pub struct Policy {
     pub tokenizer: Tokenizer,
     /// The files beside them, kept for saving.
     pub companions: Companions,
-    /// The computation.
-    pub decoder: Decoder,
-    /// Its values, and which of them learn.
-    pub parameters: Parameters,
+    /// The computation and its values.
+    pub model: Model,
     /// Number of updates made.
     pub version: u64,
-    /// Threads to compute on; changes no result.
-    pub threads: usize,
-    buffers: Buffers,
 }
 
-/// Memory that outlives a call, so that the next one need not ask the system for it again.
-#[derive(Debug, Clone, Default)]
-struct Buffers {
-    /// One a thread.
-    workspaces: Pool<Workspace>,
-    /// Of a shard, in the layout of what learns.
-    gradients: Pool<Vec<f32>>,
-    /// The sampler's.
-    rollout: Pool<Memory>,
+/// Where a model's values are, and what computes with them.
+#[derive(Debug)]
+pub enum Model {
+    /// fp32, on this machine's threads.
+    Cpu(Box<CpuModel>),
+    /// bf16 on a device, with fp32 master values of what learns.
+    Device(Box<DeviceModel>, Kept),
+}
+
+/// What stays on the host of a model on a device: all of its files that is no value.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Names the frozen base, where there is one.
+    fingerprint: Option<String>,
+    /// The adapter as it was brought to the device.
+    adapter: Option<Adapter>,
+}
+
+impl Kept {
+    fn of(parameters: Parameters) -> Self {
+        match parameters {
+            Parameters::Full(_) => Self::default(),
+            Parameters::Frozen(base, adapter) => Self { fingerprint: Some(base.fingerprint), adapter },
+        }
+    }
+}
+
+/// A frozen policy that the KL term holds on to, on the side of its policy.
+#[derive(Debug)]
+pub enum Reference {
+    /// In this machine's memory.
+    Cpu(CpuReference),
+    /// On the device.
+    Device(DeviceReference),
+}
+
+impl Reference {
+    /// Its values, where it is no base that is there anyway.
+    pub fn tensor(&self) -> Option<&dyn Tensor> {
+        match self {
+            Self::Cpu(CpuReference::Values(values)) => Some(values),
+            Self::Device(DeviceReference::Values(values)) => Some(values),
+            Self::Cpu(CpuReference::Base) | Self::Device(DeviceReference::Base) => None,
+        }
+    }
+
+    /// The same, to be replaced.
+    pub fn tensor_mut(&mut self) -> Option<&mut dyn Tensor> {
+        match self {
+            Self::Cpu(CpuReference::Values(values)) => Some(values),
+            Self::Device(DeviceReference::Values(values)) => Some(values),
+            Self::Cpu(CpuReference::Base) | Self::Device(DeviceReference::Base) => None,
+        }
+    }
 }
 
 /// Log-probability and entropy of each row of a micro-batch.
@@ -59,141 +100,131 @@ pub struct TokenStats {
 pub type Head<'a, S> = dyn Fn(&MicroBatch, &TokenStats) -> (Vec<f32>, S) + Sync + 'a;
 
 impl Policy {
-    /// The policy that a model folder holds.
+    /// The policy that a model folder holds, on `threads` of this machine.
     pub fn new(folder: ModelFolder<impl Into<Parameters>>, recompute: bool, threads: usize) -> Self {
         let decoder = Decoder::new(&folder.config, recompute);
         let ModelFolder { config, tokenizer, companions, weights } = folder;
-        let (parameters, buffers) = (weights.into(), Buffers::default());
-        Self { config, tokenizer, companions, decoder, parameters, version: 0, threads, buffers }
+        let model = Model::Cpu(Box::new(CpuModel::new(decoder, weights.into(), threads)));
+        Self { config, tokenizer, companions, model, version: 0 }
+    }
+
+    /// The same on a device.
+    pub fn on_device(folder: ModelFolder<impl Into<Parameters>>, recompute: bool, device: Device) -> Result<Self> {
+        let decoder = Decoder::new(&folder.config, recompute);
+        let ModelFolder { config, tokenizer, companions, weights } = folder;
+        let parameters = weights.into();
+        let model = Box::new(DeviceModel::new(device, &decoder, &parameters)?);
+        let model = Model::Device(model, Kept::of(parameters));
+        Ok(Self { config, tokenizer, companions, model, version: 0 })
     }
 
     /// Writes what learns into `folder`, which exists: a model folder, or the files of an adapter.
     pub fn save(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
-        match self.parameters.adapter() {
-            Some(adapter) => peft::write(folder, adapter, dtype),
-            None => self.save_merged(folder, dtype),
+        let source: &dyn Source = match &self.model {
+            Model::Cpu(model) => match model.parameters.adapter() {
+                Some(adapter) => return peft::write(folder, adapter, dtype),
+                None => &model.parameters,
+            },
+            Model::Device(model, Kept { adapter: Some(adapter), .. }) => {
+                let values = model.learnt.download()?;
+                return peft::write(folder, &Adapter { values, ..adapter.clone() }, dtype);
+            }
+            Model::Device(model, _) => &model.learnt,
+        };
+        folder::write(folder, &self.config, &self.tokenizer, &self.companions, source, dtype)
+    }
+
+    /// Takes the values of what learns from a folder that [`Policy::save`] wrote.
+    pub fn restore(&mut self, folder: &Path) -> Result<()> {
+        match &mut self.model {
+            Model::Cpu(model) => model.parameters.restore(folder),
+            Model::Device(model, Kept { adapter: Some(adapter), .. }) => {
+                let layout = Layout::new(&self.config, self.config.family()?);
+                model.learnt.upload(&peft::read_values(folder, &layout, &adapter.layout)?)
+            }
+            Model::Device(model, _) => model.learnt.read_from(&mut Reader::open(folder)?),
         }
     }
 
-    /// Writes a model folder into `folder`, which exists, an adapter merged into its base.
-    pub fn save_merged(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
-        folder::write(folder, &self.config, &self.tokenizer, &self.companions, &self.parameters, dtype)
+    /// Names what of the model does not learn, where there is such a part.
+    pub fn base_fingerprint(&self) -> Option<&str> {
+        match &self.model {
+            Model::Cpu(model) => model.parameters.base().map(|base| base.fingerprint.as_str()),
+            Model::Device(_, kept) => kept.fingerprint.as_deref(),
+        }
     }
 
     /// The sampler over the weights as they are now, `capacity` rows at a time.
     pub fn engine(&self, capacity: usize) -> Engine<'_> {
-        Engine {
-            place: Place::Cpu { decoder: &self.decoder, parameters: &self.parameters, memory: &self.buffers.rollout },
-            tokenizer: &self.tokenizer,
-            policy_version: self.version,
-            threads: self.threads,
-            capacity,
-        }
+        let (place, threads) = match &self.model {
+            Model::Cpu(model) => {
+                let CpuModel { decoder, parameters, threads, memory, .. } = &**model;
+                (Place::Cpu { decoder, parameters, memory }, *threads)
+            }
+            Model::Device(model, _) => (Place::Device(model), 1),
+        };
+        Engine { place, tokenizer: &self.tokenizer, policy_version: self.version, threads, capacity }
     }
 
     /// Log-probabilities of all micro-batches, without gradients.
-    pub fn logprobs(&self, micros: &[MicroBatch], temperature: f32) -> Vec<TokenStats> {
-        self.logprobs_of(&self.parameters.packed(), micros, temperature)
+    pub fn logprobs(&self, micros: &[MicroBatch], temperature: f32) -> Result<Vec<TokenStats>> {
+        match &self.model {
+            Model::Cpu(model) => Ok(model.logprobs(micros, temperature)),
+            Model::Device(model, _) => micros.iter().map(|micro| model.logprobs(micro, temperature)).collect(),
+        }
     }
 
-    /// The same for the reference.
+    /// The reference that a run begins with: the base where there is one, else a copy.
+    pub fn reference(&self) -> Result<Reference> {
+        match &self.model {
+            Model::Cpu(model) => Ok(Reference::Cpu(model.parameters.reference())),
+            Model::Device(model, _) => Ok(Reference::Device(model.reference()?)),
+        }
+    }
+
+    /// Makes the reference the policy as it is now.
+    pub fn refresh(&self, reference: &mut Reference) -> Result<()> {
+        match (&self.model, reference) {
+            (Model::Cpu(model), Reference::Cpu(reference)) => model.parameters.refresh(reference),
+            (Model::Device(model, _), Reference::Device(reference)) => model.refresh(reference)?,
+            _ => unreachable!("a reference is on the side of its policy"),
+        }
+        Ok(())
+    }
+
+    /// Log-probabilities that the reference gives.
     pub fn reference_logprobs(
         &self,
         reference: &Reference,
         micros: &[MicroBatch],
         temperature: f32,
-    ) -> Vec<TokenStats> {
-        self.logprobs_of(&self.parameters.packed_as(reference), micros, temperature)
-    }
-
-    fn logprobs_of(&self, packed: &PackedWeights, micros: &[MicroBatch], temperature: f32) -> Vec<TokenStats> {
-        let work = |ws: &mut Workspace, i: usize| self.forward(packed, &micros[i], temperature, ws).1;
-        let mut all = Vec::with_capacity(micros.len());
-        map_in_order(micros.len(), self.threads, &self.buffers.workspaces, work, |stats| all.push(stats));
-        all
-    }
-
-    /// Sum of the gradients of all micro-batches, and what `head` kept of each, in order.
-    ///
-    /// A thread computes a shard; gradients are added in the order of the shards, so that the number of threads changes
-    /// nothing.
-    pub fn gradients<S: Send>(&self, micros: &[MicroBatch], temperature: f32, head: &Head<S>) -> (Vec<f32>, Vec<S>) {
-        let packed = self.parameters.packed();
-        let mut total = vec![0f32; self.parameters.values().len()];
-        let mut kept = Vec::with_capacity(micros.len());
-        let shards = shards(micros);
-        let work = |ws: &mut Workspace, i: usize| {
-            let mut gradient = self.buffers.gradients.take();
-            gradient.clear();
-            gradient.resize(self.parameters.values().len(), 0.0);
-            let add = |micro| self.add_gradient(&packed, micro, temperature, head, ws, &mut gradient);
-            let states: Vec<S> = shards[i].iter().map(add).collect();
-            (gradient, states)
-        };
-        map_in_order(shards.len(), self.threads, &self.buffers.workspaces, work, |(gradient, states)| {
-            total.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g);
-            self.buffers.gradients.give_back(gradient);
-            kept.extend(states);
-        });
-        (total, kept)
-    }
-
-    /// Forward, loss and backward of one micro-batch on this thread.
-    fn add_gradient<S>(
-        &self,
-        packed: &PackedWeights,
-        micro: &MicroBatch,
-        temperature: f32,
-        head: &Head<S>,
-        ws: &mut Workspace,
-        gradient: &mut [f32],
-    ) -> S {
-        let (h, stats) = self.forward(packed, micro, temperature, ws);
-        let (d_logprobs, state) = head(micro, &stats);
-        let k = self.decoder.hidden;
-        let mut dh = vec![0f32; h.len()];
-        linear_logprob::backward(&h, &packed.head, &micro.targets, temperature, &d_logprobs, &mut dh, gradient);
-        let mut d_hidden = vec![0f32; ws.hidden.len()];
-        for (&row, dh) in micro.rows.iter().zip(dh.chunks_exact(k)) {
-            d_hidden[row as usize * k..][..k].copy_from_slice(dh);
+    ) -> Result<Vec<TokenStats>> {
+        match (&self.model, reference) {
+            (Model::Cpu(model), Reference::Cpu(reference)) => {
+                Ok(model.reference_logprobs(reference, micros, temperature))
+            }
+            (Model::Device(model, _), Reference::Device(reference)) => {
+                micros.iter().map(|micro| model.logprobs_as(reference, micro, temperature)).collect()
+            }
+            _ => unreachable!("a reference is on the side of its policy"),
         }
-        self.decoder.backward(packed, input(micro), &d_hidden, gradient, ws);
-        state
     }
 
-    /// Hidden states of the rows that predict a target, and the targets' log-probabilities.
-    fn forward(
-        &self,
-        packed: &PackedWeights,
-        micro: &MicroBatch,
-        temperature: f32,
-        ws: &mut Workspace,
-    ) -> (Vec<f32>, TokenStats) {
-        let k = self.decoder.hidden;
-        self.decoder.forward(packed, input(micro), ws);
-        let h: Vec<f32> = micro.rows.iter().flat_map(|&row| &ws.hidden[row as usize * k..][..k]).copied().collect();
-        let (logprobs, entropies) = linear_logprob::forward(&h, &packed.head, &micro.targets, temperature);
-        (h, TokenStats { logprobs, entropies })
+    /// Sums the gradients of all micro-batches where the next update finds them, and returns what `head` kept of each, in
+    /// order. Earlier gradients are gone.
+    pub fn gradients<S: Send>(&mut self, micros: &[MicroBatch], temperature: f32, head: &Head<S>) -> Result<Vec<S>> {
+        match &mut self.model {
+            Model::Cpu(model) => {
+                // Freed first: the two sums need not fit side by side.
+                model.sum = Vec::new();
+                let (sum, kept) = model.gradients(micros, temperature, head);
+                model.sum = sum;
+                Ok(kept)
+            }
+            Model::Device(model, _) => {
+                model.learnt.gradients.all().zero()?;
+                micros.iter().map(|micro| model.gradient(micro, temperature, head)).collect()
+            }
+        }
     }
-}
-
-/// Tokens of a shard: the micro-batches that share a gradient buffer. Small micro-batches stay in the second cache; to
-/// zero and add a buffer the size of the model for each would cost what that gains.
-const SHARD_TOKENS: usize = 2048;
-
-/// Cuts micro-batches, in order, into shards. The cut does not depend on the number of threads.
-fn shards(micros: &[MicroBatch]) -> Vec<&[MicroBatch]> {
-    let mut tokens = 0;
-    micros
-        .chunk_by(|_, next| {
-            tokens += next.tokens.len();
-            let same = tokens < SHARD_TOKENS;
-            tokens = if same { tokens } else { 0 };
-            same
-        })
-        .collect()
-}
-
-fn input(micro: &MicroBatch) -> Packed<'_> {
-    Packed { tokens: &micro.tokens, positions: &micro.positions, starts: &micro.cu_seqlens }
 }

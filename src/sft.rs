@@ -4,14 +4,14 @@ use anyhow::{Result, bail};
 
 use crate::config::SftConfig;
 use crate::grpo::MicroBatch;
-use crate::optim::{AdamW, Schedule, Update};
+use crate::optim::{Optimizer, Schedule, Update};
 use crate::policy::Policy;
 
 /// A supervised run in memory.
 pub struct SftTrainer {
     /// The model being trained.
     pub policy: Policy,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     schedule: Schedule,
     micro_batch_tokens: usize,
     max_skipped: u64,
@@ -48,35 +48,27 @@ pub struct SftReport {
 
 impl SftTrainer {
     /// A run of `config` on `policy`.
-    pub fn new(config: &SftConfig, policy: Policy) -> Self {
-        let optimizer = AdamW::new(config.optim.adamw(), policy.parameters.values().len());
+    pub fn new(config: &SftConfig, policy: Policy) -> Result<Self> {
+        let optimizer = Optimizer::new(&config.optim, &policy)?;
         let schedule = config.optim.schedule(config.steps);
         let micro_batch_tokens = config.compute.micro_batch_tokens;
-        Self {
-            policy,
-            optimizer,
-            schedule,
-            micro_batch_tokens,
-            max_skipped: config.optim.max_skipped,
-            skipped: 0,
-            step: 0,
-        }
+        let max_skipped = config.optim.max_skipped;
+        Ok(Self { policy, optimizer, schedule, micro_batch_tokens, max_skipped, skipped: 0, step: 0 })
     }
 
     /// One update toward `lessons`; every learnt token counts alike.
     pub fn step(&mut self, lessons: &[Lesson]) -> Result<SftReport> {
         let total: usize = lessons.iter().map(Lesson::targets).sum();
         let micros = pack(lessons, self.micro_batch_tokens, total);
-        let (gradient, losses) = self.policy.gradients(&micros, 1.0, &|micro, stats| {
+        let losses = self.policy.gradients(&micros, 1.0, &|micro, stats| {
             let loss: f64 = stats.logprobs.iter().zip(&micro.loss_weights).map(|(&l, &w)| -f64::from(l * w)).sum();
             (micro.loss_weights.iter().map(|w| -w).collect(), loss)
-        });
+        })?;
         let (loss, lr) = (losses.iter().sum::<f64>(), self.schedule.at(self.step));
         self.step += 1;
-        match self.optimizer.update(self.policy.parameters.learnt(), &gradient, lr) {
+        match self.optimizer.update(&mut self.policy, lr)? {
             Update::Applied { grad_norm } => {
                 self.skipped = 0;
-                self.policy.version += 1;
                 Ok(SftReport { loss, grad_norm, lr })
             }
             Update::Skipped => {

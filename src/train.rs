@@ -12,9 +12,8 @@ use crate::grpo::{
     token_losses,
 };
 use crate::metrics::Record;
-use crate::model::Reference;
-use crate::optim::{AdamW, Schedule, Update};
-use crate::policy::Policy;
+use crate::optim::{Optimizer, Schedule, Update};
+use crate::policy::{Policy, Reference};
 use crate::prompt::PromptSource;
 use crate::rollout::{Engine, FinishReason, SampleKey, Sampling};
 use crate::score::{Group, RolloutTimes, Scorer, apply_control};
@@ -39,7 +38,7 @@ pub struct Trainer {
     /// The model being trained.
     pub policy: Policy,
     /// Its optimizer.
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
     /// What the KL term holds on to, where there is one.
     pub reference: Option<Reference>,
     /// Where the run stands.
@@ -73,14 +72,14 @@ impl Trainer {
         let (tokenizer, companions) = (policy.tokenizer.clone(), &policy.companions);
         let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed)?;
         prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
-        let optimizer = AdamW::new(config.optim.adamw(), policy.parameters.values().len());
+        let optimizer = Optimizer::new(&config.optim, &policy)?;
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone());
         ensure!(
             !sampling.stop_tokens.is_empty() || !sampling.stop_strings.is_empty(),
             "nothing ends a completion: set eos_token_id in the model's config.json or rollout.stop"
         );
         let schedule = config.optim.schedule(config.steps);
-        let reference = grpo.needs_reference().then(|| policy.parameters.reference());
+        let reference = grpo.needs_reference().then(|| policy.reference()).transpose()?;
         let progress = Progress::default();
         Ok(Self { config, policy, optimizer, reference, progress, grpo, schedule, sampling, scorer, prompts })
     }
@@ -89,7 +88,7 @@ impl Trainer {
     pub fn step(&mut self) -> Result<(Record, Vec<Group>)> {
         let start = Instant::now();
         let step = self.progress.step + 1;
-        self.refresh_reference(step);
+        self.refresh_reference(step)?;
         let (groups, times, sampled) = self.rollouts(step)?;
         let samples = self.samples(&groups);
         let mut report = UpdateReport::default();
@@ -198,17 +197,17 @@ impl Trainer {
         let start = Instant::now();
         let temperature = self.sampling.logprob_temperature();
         if let Some(reference) = &self.reference {
-            let stats = self.policy.reference_logprobs(reference, &micros, temperature);
+            let stats = self.policy.reference_logprobs(reference, &micros, temperature)?;
             for (micro, stats) in micros.iter_mut().zip(stats) {
                 micro.ref_logprobs = Some(stats.logprobs);
             }
         }
         let loss = &self.grpo.loss;
-        let (gradient, kept) = self.policy.gradients(&micros, temperature, &|micro, stats| {
+        let kept = self.policy.gradients(&micros, temperature, &|micro, stats| {
             let losses = token_losses(&stats.logprobs, micro, loss);
             let entropy: f64 = stats.entropies.iter().map(|&e| f64::from(e)).sum();
             (losses.gradient, (losses.stats, entropy))
-        });
+        })?;
         report.forward_backward_s += start.elapsed().as_secs_f64();
         let mut stats = LossStats::default();
         for (micro_stats, entropy) in &kept {
@@ -219,16 +218,16 @@ impl Trainer {
         report.first_stats.get_or_insert(stats);
         report.stats.merge(&stats);
         let start = Instant::now();
-        self.apply(&gradient, stats.loss, step, report)?;
+        self.apply(stats.loss, step, report)?;
         report.update_s += start.elapsed().as_secs_f64();
         Ok(())
     }
 
     /// Moves the weights, or skips the update when loss or gradient is not finite and stops after several in a row.
-    fn apply(&mut self, gradient: &[f32], loss: f64, step: u64, report: &mut UpdateReport) -> Result<()> {
+    fn apply(&mut self, loss: f64, step: u64, report: &mut UpdateReport) -> Result<()> {
         let lr = self.schedule.at(step - 1);
         let update = match loss.is_finite() {
-            true => self.optimizer.update(self.policy.parameters.learnt(), gradient, lr),
+            true => self.optimizer.update(&mut self.policy, lr)?,
             false => Update::Skipped,
         };
         let Update::Applied { grad_norm } = update else {
@@ -243,18 +242,16 @@ impl Trainer {
             return Ok(());
         };
         self.progress.skipped = 0;
-        self.policy.version += 1;
         report.applied += 1;
         report.grad_norm += grad_norm;
         Ok(())
     }
 
     /// Replaces the reference by the policy every `ref_refresh_every` steps; 0 keeps the first.
-    fn refresh_reference(&mut self, step: u64) {
+    fn refresh_reference(&mut self, step: u64) -> Result<()> {
         let every = self.grpo.ref_refresh_every;
-        if self.reference.is_some() && every > 0 && step > 1 && (step - 1).is_multiple_of(every) {
-            self.reference = Some(Reference::Values(self.policy.parameters.values().to_vec()));
-        }
+        let due = every > 0 && step > 1 && (step - 1).is_multiple_of(every);
+        self.reference.iter_mut().filter(|_| due).try_for_each(|reference| self.policy.refresh(reference))
     }
 
     /// The step's metrics; see the table in [`crate::metrics`].

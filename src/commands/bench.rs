@@ -15,7 +15,7 @@ use crate::grpo::{GrpoOverrides, TrainSample, micro_batches, token_losses};
 use crate::model::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
 use crate::ops::linear::{Onto, PackedMatrix};
-use crate::optim::AdamW;
+use crate::optim::Optimizer;
 use crate::parallel::{default_threads, lock};
 use crate::policy::Policy;
 use crate::rollout::{Completion, Prompt, SampleKey, Sampling};
@@ -74,8 +74,10 @@ struct Timing {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let threads = if args.threads == 0 { default_threads() } else { args.threads };
-    let mut policy = Policy::new(random_model(&args)?, false, threads);
-    let mut optimizer = AdamW::new(OptimConfig::default().adamw(), policy.parameters.values().len());
+    let model = random_model(&args)?;
+    let weights = model.weights.layout.len();
+    let mut policy = Policy::new(model, false, threads);
+    let mut optimizer = Optimizer::new(&OptimConfig::default(), &policy)?;
     let mut timings = Vec::new();
     let mut memory = Vec::new();
     for step in 0..=args.steps {
@@ -93,7 +95,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let trained = tokens * (PROMPT_TOKENS + args.new) as f64 / args.new as f64;
     let update_flops = 6.0 * products(&args) * trained / update_s;
     let report = json!({
-        "threads": threads, "parameters": policy.parameters.values().len(),
+        "threads": threads, "parameters": weights,
         "sample_tokens_per_s": tokens / sample_s, "update_tokens_per_s": tokens / update_s,
         "step_s": sample_s + update_s,
         "matmul_best_gflops": best / 1e9,
@@ -105,7 +107,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         println!("{report}");
         return Ok(());
     }
-    println!("{} weights, {threads} threads", policy.parameters.values().len());
+    println!("{weights} weights, {threads} threads");
     println!(
         "sampling {:>9.0} tokens/s   update {:>9.0} tokens/s   step {:.3} s",
         tokens / sample_s,
@@ -122,7 +124,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 /// Samples, invents rewards, updates.
-fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut AdamW, step: u64) -> Result<Timing> {
+fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut Optimizer, step: u64) -> Result<Timing> {
     let mut stream = Counted::new(&[0xbe4c, step]);
     let prompts = random_prompts(args, &mut stream);
     let sampling = Sampling {
@@ -158,9 +160,8 @@ fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut AdamW, step: u64) 
         .collect();
     let grpo = GrpoOverrides::default().resolve(args.new)?;
     let micros = micro_batches(&samples, grpo.loss_norm, args.micro_batch_tokens);
-    let (gradient, _) =
-        policy.gradients(&micros, 1.0, &|micro, stats| (token_losses(&stats.logprobs, micro, &grpo.loss).gradient, ()));
-    optimizer.update(policy.parameters.learnt(), &gradient, 1e-4);
+    policy.gradients(&micros, 1.0, &|micro, stats| (token_losses(&stats.logprobs, micro, &grpo.loss).gradient, ()))?;
+    optimizer.update(policy, 1e-4)?;
     Ok(Timing { sample_s, update_s: start.elapsed().as_secs_f64() })
 }
 

@@ -26,15 +26,14 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut config = args.config.load()?;
-    let mut policy = match (args.model, &config.lora) {
+    let policy = match (args.model, &config.lora) {
         (None, Some(_)) => policies::trained(&config)?,
-        (None, None) => policies::frozen(&config.model.name())?,
+        (None, None) => policies::computed(policies::frozen(&config.model.name())?, &config.compute)?,
         (Some(path), _) => {
             config.model = ModelSource { path, revision: None };
-            policies::frozen(&config.model.path)?
+            policies::computed(policies::frozen(&config.model.path)?, &config.compute)?
         }
     };
-    policy.threads = config.compute.threads();
     let scorer = scorer(&config, registry)?;
     let trainer = Trainer::new(config, policy, scorer)?;
     let mut sampling = trainer.sampling().clone();

@@ -1,13 +1,13 @@
 //! `reckon export`: a trained model as a folder that other programs load: the original's names, shards, type of number,
 //! tokenizer and chat template around the trained weights. An adapter is merged into its base, or written by itself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::policies;
 use crate::checkpoint;
-use crate::model::SaveDtype;
+use crate::model::{SaveDtype, peft};
 
 /// Arguments of `reckon export`.
 #[derive(Debug, clap::Args)]
@@ -30,29 +30,20 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some((_, path)) => path,
         None => args.source,
     };
-    let policy = policies::frozen(&source.to_string_lossy())?;
-    let has = policy.parameters.adapter().is_some();
-    ensure!(has || !args.adapter, "{} has no adapter: it was trained without [lora]", source.display());
+    let model = policies::frozen(&source.to_string_lossy())?;
+    let adapter = model.weights.adapter().filter(|_| args.adapter);
+    ensure!(adapter.is_some() || !args.adapter, "{} has no adapter: it was trained without [lora]", source.display());
     let dtype = match args.dtype {
         Some(dtype) => dtype,
         None if args.adapter => SaveDtype::F32,
-        None => original_dtype(&source)?.unwrap_or(policy.companions.dtype),
+        // Checkpoints are exact, in fp32; beside them stands what the model was stored in before.
+        None => checkpoint::state::original_dtype(&source)?.unwrap_or(model.companions.dtype),
     };
     let (root, name) = super::split_out(&args.out)?;
-    checkpoint::write(root, name, |path| match args.adapter {
-        true => policy.save(path, dtype),
-        false => policy.save_merged(path, dtype),
+    checkpoint::write(root, name, |path| match adapter {
+        Some(adapter) => peft::write(path, adapter, dtype),
+        None => model.save_merged(path, dtype),
     })?;
     println!("{} from {}, as {}", args.out.display(), source.display(), dtype.torch_name());
     Ok(())
-}
-
-/// Checkpoints are exact, in fp32; beside them stands what the model was stored in before.
-fn original_dtype(checkpoint: &Path) -> Result<Option<SaveDtype>> {
-    let path = checkpoint.join("trainer.json");
-    if !path.exists() {
-        return Ok(None);
-    }
-    let state: super::run::State = serde_json::from_slice(&std::fs::read(&path)?).context("trainer.json")?;
-    Ok(Some(state.dtype))
 }

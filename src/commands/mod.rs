@@ -12,7 +12,6 @@ mod memory;
 mod plan;
 mod policies;
 mod rollouts;
-mod run;
 mod sample;
 mod sft;
 mod signals;

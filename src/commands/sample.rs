@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use reckon_datasets::Example;
 
 use super::{builtin, policies, read_text};
-use crate::config::PromptConfig;
+use crate::config::{ComputeConfig, PromptConfig};
 use crate::parallel::lock;
 use crate::prompt::Template;
 use crate::rollout::{Prompt, SampleKey, Sampling};
@@ -62,7 +62,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         texts.extend(read_text(file)?.lines().map(str::to_owned));
     }
     ensure!(!texts.is_empty(), "no prompt: give one on the command line, or a file with --file");
-    let policy = policies::frozen(&args.model)?;
+    let policy = policies::computed(policies::frozen(&args.model)?, &ComputeConfig::default())?;
     let named = if args.chat { "chat" } else { "plain" };
     let template = PromptConfig { template: Some(named.into()), ..PromptConfig::default() };
     let template = Template::new(&template, &policy.companions)?;

@@ -6,13 +6,12 @@ use std::sync::atomic::Ordering;
 use anyhow::{Result, bail};
 use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpose, Split, Traces};
 
-use super::{load_model, read_text, signals, split_out};
+use super::{load_model, policies, read_text, signals, split_out};
 use crate::checkpoint;
 use crate::config::{DataConfig, Learn, SftConfig, SftModel};
 use crate::hub;
 use crate::model::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
-use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::prompt::{Template, encode_completion};
 use crate::sft::{Lesson, SftTrainer};
@@ -38,7 +37,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let template = Template::new(&config.prompt, &folder.companions)?;
     let eos = folder.config.eos_token_id.first().copied();
     let tokenizer = folder.tokenizer.clone();
-    let mut trainer = SftTrainer::new(&config, Policy::new(folder, config.compute.recompute, config.compute.threads()));
+    let mut trainer = SftTrainer::new(&config, policies::computed(folder, &config.compute)?)?;
     let stop = signals::stop_flag()?;
     let bar = Progress::steps(config.steps, "sft");
     let (mut step, mut next) = (0, 0usize);

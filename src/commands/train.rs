@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use reckon_rewards::Registry;
 
 use super::verify::before_training;
-use super::{ConfigArgs, plan, policies, read_text, rollouts, run, scorer, signals, summary};
-use crate::checkpoint::{RunFolder, write_file};
+use super::{ConfigArgs, plan, policies, read_text, rollouts, scorer, signals, summary};
+use crate::checkpoint::{RunFolder, state, write_file};
 use crate::config::TrainConfig;
 use crate::eval::{Evaluation, evaluate};
 use crate::metrics::{MetricsFile, Record};
@@ -40,7 +40,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         let config = strict::load(&text, &folder.config().display().to_string(), &[])?;
         let mut trainer = build(config, registry)?;
         plan::check(&trainer)?;
-        let resumed = run::restore(&mut trainer, &folder)?;
+        let resumed = state::restore(&mut trainer, &folder)?;
         eprintln!(
             "{} at step {}",
             if resumed { "resumed" } else { "no checkpoint yet: started" },
@@ -120,7 +120,7 @@ fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
         metrics.append(&record)?;
         if step.is_multiple_of(trainer.config.save.every) || step == steps || stop.load(Ordering::Relaxed) {
             metrics.sync()?;
-            run::save(trainer, folder)?;
+            state::save(trainer, folder)?;
         }
     }
     bar.finish(&format!("{} steps, in {}", trainer.progress.step, folder.path().display()));
@@ -136,7 +136,7 @@ fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
 /// A broken verifier, among others, stops the run; what was learnt stays.
 fn saved_on_error<T>(trainer: &Trainer, folder: &RunFolder, result: Result<T>) -> Result<T> {
     result.or_else(|error| {
-        run::save(trainer, folder)?;
+        state::save(trainer, folder)?;
         Err(error.context("the run stopped; its last state is saved"))
     })
 }
@@ -160,7 +160,7 @@ fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) 
     if metrics.is_empty() {
         metrics.append(&record)?;
     }
-    run::save(trainer, folder)?;
+    state::save(trainer, folder)?;
     Ok(before)
 }
 

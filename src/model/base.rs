@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 use std::ops::Range;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use reckon_datasets::Counted;
 
 use crate::ops::linear::PackedMatrix;
@@ -98,14 +98,17 @@ impl Source for Base {
         &self.layout.entries
     }
 
-    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) {
-        let Some((start, part)) = self.parts.range(..=entry.range.start).next_back() else { return };
+    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let Some((start, part)) = self.parts.range(..=entry.range.start).next_back() else {
+            bail!("{} is not in the base", entry.name)
+        };
         let offset = entry.range.start - start;
         let range = offset + range.start..offset + range.end;
         match part {
             Part::Matrix(matrix) => matrix.values(range, out),
             Part::Vector(vector) => out.copy_from_slice(&vector[range]),
         }
+        Ok(())
     }
 }
 

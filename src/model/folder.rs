@@ -123,6 +123,21 @@ impl ModelFolder<Base> {
     }
 }
 
+impl<W: Into<Parameters>> ModelFolder<W> {
+    /// The same as values of any kind.
+    pub fn into_parameters(self) -> ModelFolder<Parameters> {
+        let Self { config, tokenizer, companions, weights } = self;
+        ModelFolder { config, tokenizer, companions, weights: weights.into() }
+    }
+}
+
+impl ModelFolder<Parameters> {
+    /// Writes a model folder into `folder`, which exists, an adapter merged into its base.
+    pub fn save_merged(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
+        write(folder, &self.config, &self.tokenizer, &self.companions, &self.weights, dtype)
+    }
+}
+
 impl<W: Load> ModelFolder<W> {
     fn read_as(folder: &Path) -> Result<Self> {
         let read = || {

@@ -4,6 +4,7 @@
 
 pub mod base;
 pub mod config;
+pub mod cpu;
 pub mod decoder;
 pub mod device;
 pub mod folder;
@@ -18,12 +19,13 @@ pub mod workspace;
 
 pub use base::Base;
 pub use config::{Family, ModelConfig};
+pub use cpu::CpuModel;
 pub use decoder::Decoder;
 pub use device::{Decoding, DecodingRoom, DeviceLearnt, DeviceModel, DeviceReference};
 pub use folder::{Companions, ModelFolder};
 pub use lora::{Adapter, AdapterLayout};
 pub use packed::PackedWeights;
-pub use parameters::{Learnt, Parameters, Reference};
+pub use parameters::{CpuReference, Learnt, Parameters};
 pub use shards::SaveDtype;
 pub use weights::{Entry, Layout, Weights};
 pub use workspace::Workspace;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::base::Base;
 use super::folder::ModelFolder;
@@ -33,7 +33,7 @@ pub struct Learnt<'a> {
 
 /// A policy that the KL term holds on to.
 #[derive(Debug, Clone)]
-pub enum Reference {
+pub enum CpuReference {
     /// The model without its adapter, which is there anyway.
     Base,
     /// The model with these values of what learns.
@@ -102,11 +102,11 @@ impl Parameters {
     }
 
     /// The model as `reference` is.
-    pub fn packed_as<'a>(&'a self, reference: &'a Reference) -> PackedWeights<'a> {
+    pub fn packed_as<'a>(&'a self, reference: &'a CpuReference) -> PackedWeights<'a> {
         match (self, reference) {
-            (_, Reference::Values(values)) => self.packed_with(values),
-            (Self::Frozen(base, _), Reference::Base) => PackedWeights::frozen(base, None),
-            (Self::Full(_), Reference::Base) => self.packed(),
+            (_, CpuReference::Values(values)) => self.packed_with(values),
+            (Self::Frozen(base, _), CpuReference::Base) => PackedWeights::frozen(base, None),
+            (Self::Full(_), CpuReference::Base) => self.packed(),
         }
     }
 
@@ -120,10 +120,18 @@ impl Parameters {
     }
 
     /// The reference that a run begins with: the base where there is one, else a copy.
-    pub fn reference(&self) -> Reference {
+    pub fn reference(&self) -> CpuReference {
         match self {
-            Self::Full(weights) => Reference::Values(weights.values.clone()),
-            Self::Frozen(..) => Reference::Base,
+            Self::Full(weights) => CpuReference::Values(weights.values.clone()),
+            Self::Frozen(..) => CpuReference::Base,
+        }
+    }
+
+    /// Makes a reference the model as it is now.
+    pub fn refresh(&self, reference: &mut CpuReference) {
+        match reference {
+            CpuReference::Values(values) => values.copy_from_slice(self.values()),
+            CpuReference::Base => *reference = CpuReference::Values(self.values().to_vec()),
         }
     }
 
@@ -136,10 +144,7 @@ impl Parameters {
                 *weights = ModelFolder::read(folder)?.weights;
             }
             Self::Frozen(base, Some(adapter)) => {
-                let read = peft::read(folder, &base.layout)?;
-                let same = read.layout.entries == adapter.layout.entries && read.layout.alpha == adapter.layout.alpha;
-                ensure!(same, "the adapter in {} is not of the shape that [lora] asks for", folder.display());
-                adapter.values = read.values;
+                adapter.values = peft::read_values(folder, &base.layout, &adapter.layout)?;
             }
             Self::Frozen(_, None) => {}
         }
@@ -156,14 +161,15 @@ impl Source for Parameters {
         }
     }
 
-    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) {
+    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) -> Result<()> {
         match self {
             Self::Full(weights) => Source::values(weights, entry, range, out),
             Self::Frozen(base, adapter) => {
-                Source::values(base, entry, range.clone(), out);
+                Source::values(base, entry, range.clone(), out)?;
                 if let Some(adapter) = adapter {
                     adapter.add_to(entry, range, out);
                 }
+                Ok(())
             }
         }
     }

@@ -116,6 +116,14 @@ pub fn read(folder: &Path, layout: &Layout) -> Result<Adapter> {
     read().with_context(|| format!("adapter {}", folder.display()))
 }
 
+/// The values of the adapter in `folder`, which has to be of the shape `expected`.
+pub fn read_values(folder: &Path, layout: &Layout, expected: &AdapterLayout) -> Result<Vec<f32>> {
+    let Adapter { layout, values, .. } = read(folder, layout)?;
+    let same = layout.entries == expected.entries && layout.alpha == expected.alpha;
+    ensure!(same, "the adapter in {} is not of the shape that [lora] asks for", folder.display());
+    Ok(values)
+}
+
 /// Writes an adapter into `folder`, which exists, and reads it back.
 pub fn write(folder: &Path, adapter: &Adapter, dtype: SaveDtype) -> Result<()> {
     let AdapterLayout { rank, alpha, .. } = adapter.layout;

@@ -259,9 +259,16 @@ impl<R: Read + Seek> Reader<R> {
         self.places.keys().map(String::as_str)
     }
 
-    /// The shape of a tensor.
-    pub fn shape(&self, tensor: &str) -> Result<&[usize]> {
-        Ok(&self.info(tensor)?.shape)
+    /// The type in the file and the shape of a tensor.
+    pub fn kind(&self, tensor: &str) -> Result<(Dtype, &[usize])> {
+        let info = self.info(tensor)?;
+        Ok((info.dtype, &info.shape))
+    }
+
+    /// Hands the bytes of a tensor on, piece by piece; none cuts a value.
+    pub fn read_bytes(&mut self, tensor: &str, sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let info = self.info(tensor)?.clone();
+        self.shards[self.places[tensor]].read(&info, sink)
     }
 
     /// Hands the values of a tensor to `sink(index of the first, values)`, piece by piece.
@@ -295,8 +302,8 @@ pub trait Source {
     /// All tensors.
     fn entries(&self) -> &[Entry];
 
-    /// Writes the values `range` of a tensor, counted from its first, to `out`.
-    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]);
+    /// Writes the values `range` of a tensor, counted from its first, to `out`. What a device holds may fail to come.
+    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) -> Result<()>;
 }
 
 /// Calls `each(values)` with all values of a tensor, piece by piece.
@@ -305,7 +312,7 @@ pub(super) fn pieces(source: &dyn Source, entry: &Entry, mut each: impl FnMut(&[
     for first in (0..total).step_by(PIECE / 4) {
         let range = first..total.min(first + PIECE / 4);
         piece.resize(range.len(), 0.0);
-        source.values(entry, range, &mut piece);
+        source.values(entry, range, &mut piece)?;
         each(&piece)?;
     }
     Ok(())
@@ -363,20 +370,7 @@ fn write_entries(path: &Path, source: &dyn Source, entries: &[&Entry], dtype: Sa
 }
 
 fn fill(mut file: impl Write, source: &dyn Source, entries: &[&Entry], dtype: SaveDtype) -> Result<()> {
-    let mut end = 0;
-    let describe = |entry: &&Entry| {
-        let start = end;
-        end += entry.range.len() * dtype.size();
-        let info = TensorInfo { dtype: dtype.file_type(), shape: entry.shape.clone(), data_offsets: (start, end) };
-        (entry.name.clone(), info)
-    };
-    let infos = entries.iter().map(describe).collect();
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let mut header = serde_json::to_vec(&Metadata::new(Some(format), infos)?)?;
-    // Tensors begin at a multiple of 8 bytes.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
+    write_header(&mut file, entries.iter().map(|e| (e.name.clone(), dtype.file_type(), e.shape.clone())))?;
     let mut bytes = Vec::new();
     for entry in entries {
         pieces(source, entry, |values| {
@@ -387,6 +381,23 @@ fn fill(mut file: impl Write, source: &dyn Source, entries: &[&Entry], dtype: Sa
     Ok(file.flush()?)
 }
 
+/// Begins a safetensors file of tensors with these names, types and shapes, whose values follow in that order.
+pub fn write_header(mut file: impl Write, tensors: impl Iterator<Item = (String, Dtype, Vec<usize>)>) -> Result<()> {
+    let mut end = 0;
+    let describe = |(name, dtype, shape): (String, Dtype, Vec<usize>)| {
+        let start = end;
+        end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        (name, TensorInfo { dtype, shape, data_offsets: (start, end) })
+    };
+    let infos = tensors.map(describe).collect();
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let mut header = serde_json::to_vec(&Metadata::new(Some(format), infos)?)?;
+    // Tensors begin at a multiple of 8 bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    Ok(file.write_all(&header)?)
+}
+
 /// Reads what [`write`] or [`write_file`] wrote and compares every value.
 pub fn verify(reader: &mut Reader<File>, source: &dyn Source, dtype: SaveDtype) -> Result<()> {
     reader.check(source.entries(), |_| false)?;
@@ -394,7 +405,7 @@ pub fn verify(reader: &mut Reader<File>, source: &dyn Source, dtype: SaveDtype) 
     for entry in source.entries() {
         reader.read(&entry.name, |first, values| {
             expected.resize(values.len(), 0.0);
-            source.values(entry, first..first + values.len(), &mut expected);
+            source.values(entry, first..first + values.len(), &mut expected)?;
             dtype.encode(&expected, &mut bytes);
             dtype.decode(&bytes, &mut rounded);
             let same = rounded.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits());

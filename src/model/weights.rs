@@ -195,8 +195,9 @@ impl Source for Weights {
         &self.layout.entries
     }
 
-    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) {
+    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) -> Result<()> {
         out.copy_from_slice(&self.values[entry.range.clone()][range]);
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
 use super::{AdamWConfig, Update};
+use crate::checkpoint::tensors::Tensor;
 use crate::model::{DeviceModel, Entry};
 use crate::ops::adamw::Step;
 use crate::ops::device::kernels::{self, MOMENT_BLOCK, Moments};
@@ -105,6 +106,26 @@ impl DeviceAdamW {
         }
         learnt.gradients.all().zero()?;
         Ok(Update::Applied { grad_norm })
+    }
+
+    /// Moments by name, and in eight bits the largest of each block.
+    pub fn tensors(&self) -> Vec<(&'static str, &dyn Tensor)> {
+        match &self.moments {
+            State::Full { m, v } => vec![("m", m), ("v", v)],
+            State::EightBit { m, v, m_largest, v_largest } => {
+                vec![("m", m), ("v", v), ("m_largest", m_largest), ("v_largest", v_largest)]
+            }
+        }
+    }
+
+    /// The same, to be replaced.
+    pub fn tensors_mut(&mut self) -> Vec<(&'static str, &mut dyn Tensor)> {
+        match &mut self.moments {
+            State::Full { m, v } => vec![("m", m), ("v", v)],
+            State::EightBit { m, v, m_largest, v_largest } => {
+                vec![("m", m), ("v", v), ("m_largest", m_largest), ("v_largest", v_largest)]
+            }
+        }
     }
 
     fn moments(&self, stretch: &Stretch) -> Moments<'_> {

@@ -1,13 +1,18 @@
 //! AdamW over the flat weights, clipping by global norm, and schedules of the learning rate.
 
+mod cpu;
 mod device;
 mod schedule;
 
+pub use cpu::AdamW;
 pub use device::{DeviceAdamW, MomentKind};
 pub use schedule::{Schedule, ScheduleKind};
 
-use crate::model::Learnt;
-use crate::ops::adamw;
+use anyhow::{Result, ensure};
+
+use crate::checkpoint::tensors::Tensor;
+use crate::config::OptimConfig;
+use crate::policy::{Model, Policy};
 
 /// Settings of AdamW.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,19 +29,6 @@ pub struct AdamWConfig {
     pub max_grad_norm: f32,
 }
 
-/// The optimizer with its state, of the layout of what learns.
-#[derive(Debug, Clone)]
-pub struct AdamW {
-    /// Settings.
-    pub config: AdamWConfig,
-    /// First moments.
-    pub m: Vec<f32>,
-    /// Second moments.
-    pub v: Vec<f32>,
-    /// Updates made.
-    pub count: u64,
-}
-
 /// What became of an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Update {
@@ -49,30 +41,68 @@ pub enum Update {
     Skipped,
 }
 
-impl AdamW {
-    /// An optimizer with empty moments for `n` weights.
-    pub fn new(config: AdamWConfig, n: usize) -> Self {
-        Self { config, m: vec![0f32; n], v: vec![0f32; n], count: 0 }
+/// The optimizer of a policy, on the side of its model.
+#[derive(Debug)]
+pub enum Optimizer {
+    /// In this machine's memory.
+    Cpu(AdamW),
+    /// On the device.
+    Device(DeviceAdamW),
+}
+
+impl Optimizer {
+    /// An optimizer with empty moments for what learns of `policy`.
+    pub fn new(config: &OptimConfig, policy: &Policy) -> Result<Self> {
+        match &policy.model {
+            Model::Cpu(model) => {
+                ensure!(
+                    config.moments == MomentKind::Full,
+                    "optim.moments = \"eight_bit\" is for a device: set compute.device = \"cuda\", or leave it away"
+                );
+                Ok(Self::Cpu(AdamW::new(config.adamw(), model.parameters.values().len())))
+            }
+            Model::Device(model, _) => Ok(Self::Device(DeviceAdamW::new(config.adamw(), config.moments, model)?)),
+        }
     }
 
-    /// One update with the gradient `g`, of the layout of what learns, at learning rate `lr`.
-    pub fn update(&mut self, learnt: Learnt, g: &[f32], lr: f64) -> Update {
-        let grad_norm = adamw::squared_norm(g).sqrt();
-        if !grad_norm.is_finite() {
-            return Update::Skipped;
+    /// Moves `policy` by the gradients it holds at learning rate `lr`, and raises its version.
+    pub fn update(&mut self, policy: &mut Policy, lr: f64) -> Result<Update> {
+        let update = match (self, &mut policy.model) {
+            (Self::Cpu(adamw), Model::Cpu(model)) => adamw.update(model.parameters.learnt(), &model.sum, lr),
+            (Self::Device(adamw), Model::Device(model, _)) => adamw.update(model, lr)?,
+            _ => unreachable!("an optimizer is on the side of its policy"),
+        };
+        policy.version += u64::from(update != Update::Skipped);
+        Ok(update)
+    }
+
+    /// Its moments by name, each kept as it is.
+    pub fn tensors(&self) -> Vec<(&'static str, &dyn Tensor)> {
+        match self {
+            Self::Cpu(adamw) => vec![("m", &adamw.m), ("v", &adamw.v)],
+            Self::Device(adamw) => adamw.tensors(),
         }
-        self.count += 1;
-        let limit = f64::from(self.config.max_grad_norm);
-        let scale = if limit > 0.0 && grad_norm > limit { limit / grad_norm } else { 1.0 };
-        let AdamWConfig { beta1, beta2, eps, .. } = self.config;
-        for entry in learnt.entries {
-            let weight_decay = if entry.is_matrix() { self.config.weight_decay } else { 0.0 };
-            let step =
-                adamw::Step { lr: lr as f32, beta1, beta2, eps, weight_decay, scale: scale as f32, count: self.count };
-            let r = entry.range.clone();
-            let (m, v) = (&mut self.m[r.clone()], &mut self.v[r.clone()]);
-            adamw::update(step, &mut learnt.values[r.clone()], &g[r], m, v);
+    }
+
+    /// Its moments by name, to be replaced by a checkpoint's, which was written after `count` updates.
+    pub fn tensors_mut(&mut self, count: u64) -> Vec<(&'static str, &mut dyn Tensor)> {
+        match self {
+            Self::Cpu(adamw) => {
+                adamw.count = count;
+                vec![("m", &mut adamw.m), ("v", &mut adamw.v)]
+            }
+            Self::Device(adamw) => {
+                adamw.count = count;
+                adamw.tensors_mut()
+            }
         }
-        Update::Applied { grad_norm }
+    }
+
+    /// Updates made.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Cpu(adamw) => adamw.count,
+            Self::Device(adamw) => adamw.count,
+        }
     }
 }

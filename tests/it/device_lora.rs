@@ -10,7 +10,7 @@ use reckon_datasets::Counted;
 
 use super::device_model::{TEMPERATURE, distance, head, rounded};
 use super::host_device::device;
-use super::models::{FAMILIES, micros, samples};
+use super::models::{FAMILIES, cpu, cpu_mut, micros, samples};
 
 /// A trained adapter on a tiny model, all in numbers that bf16 holds exactly, so that both sides start alike.
 pub(super) fn adapted(architecture: &str, rank: usize, targets: &[&str]) -> Policy {
@@ -21,13 +21,13 @@ pub(super) fn adapted(architecture: &str, rank: usize, targets: &[&str]) -> Poli
     let model = ModelFolder::read_frozen(folder.path()).unwrap();
     let mut policy = Policy::new(model.adapted(|base| lora.start(&base.layout, "base", 7)).unwrap(), false, 1);
     let mut noise = Counted::new(&[5]);
-    let values = policy.parameters.learnt().values;
+    let values = cpu_mut(&mut policy).parameters.learnt().values;
     values.iter_mut().for_each(|value| *value = bf16::from_f32(*value + 0.05 * noise.normal() as f32).to_f32());
     policy
 }
 
 fn on_device(policy: &Policy) -> Option<DeviceModel> {
-    Some(DeviceModel::new(device(0)?, &policy.decoder, &policy.parameters).unwrap())
+    Some(DeviceModel::new(device(0)?, &cpu(policy).decoder, &cpu(policy).parameters).unwrap())
 }
 
 fn logprobs(model: &DeviceModel, micro: &MicroBatch) -> Vec<f32> {
@@ -49,16 +49,16 @@ fn an_adapter_computes_and_learns_on_a_device_what_it_does_on_the_cpu() {
         let (architecture, what) = (FAMILIES[family], format!("{}, rank {rank}, {targets:?}", FAMILIES[family]));
         let mut policy = adapted(architecture, rank, targets);
         let micros = micros(&samples(4), 30);
-        let (gradient, losses) = policy.gradients(&micros, TEMPERATURE, &head);
-        policy.decoder.recompute = recompute;
+        let (gradient, losses) = cpu(&policy).gradients(&micros, TEMPERATURE, &head);
+        cpu_mut(&mut policy).decoder.recompute = recompute;
         let Some(model) = on_device(&policy) else { return };
         for (micro, expected) in micros.iter().zip(losses) {
             let loss = model.gradient(micro, TEMPERATURE, head).unwrap();
             assert!((loss - expected).abs() < 0.01 * expected.abs(), "{what}: loss {loss}, not {expected}");
         }
         let got = model.learnt.gradients.all().read().unwrap();
-        assert_eq!(model.learnt.entries, policy.parameters.entries());
-        for entry in policy.parameters.entries() {
+        assert_eq!(model.learnt.entries, cpu(&policy).parameters.entries());
+        for entry in cpu(&policy).parameters.entries() {
             let error = distance(&got[entry.range.clone()], &gradient[entry.range.clone()]);
             assert!(error < 0.05, "{what}: {}: relative error {error:.3}", entry.name);
         }
@@ -75,10 +75,10 @@ fn the_reference_on_a_device_is_the_base_without_its_adapter_or_a_copy_of_what_l
     let Some(model) = on_device(&policy) else { return };
     let reference = model.reference().unwrap();
     let of_base = logprobs_as(&model, &reference, &micros[0]);
-    let expected = &policy.reference_logprobs(&policy.parameters.reference(), &micros, TEMPERATURE)[0];
+    let expected = &cpu(&policy).reference_logprobs(&cpu(&policy).parameters.reference(), &micros, TEMPERATURE)[0];
     assert!(distance(&of_base, &expected.logprobs) < 0.01);
     let adapted = logprobs(&model, &micros[0]);
-    let expected = &policy.logprobs(&micros, TEMPERATURE)[0];
+    let expected = &cpu(&policy).logprobs(&micros, TEMPERATURE)[0];
     assert!(distance(&adapted, &expected.logprobs) < 0.01);
     assert_ne!(of_base, adapted);
 
@@ -90,7 +90,7 @@ fn the_reference_on_a_device_is_the_base_without_its_adapter_or_a_copy_of_what_l
     let full = rounded(FAMILIES[1], true);
     let Some(model) = on_device(&full) else { return };
     let (before, reference) = (logprobs(&model, &micros[0]), model.reference().unwrap());
-    model.learnt.upload(&full.parameters.values().iter().map(|w| w * 0.5).collect::<Vec<_>>()).unwrap();
+    model.learnt.upload(&cpu(&full).parameters.values().iter().map(|w| w * 0.5).collect::<Vec<_>>()).unwrap();
     assert_ne!(logprobs(&model, &micros[0]), before);
     assert_eq!(logprobs_as(&model, &reference, &micros[0]), before);
 }
@@ -99,7 +99,7 @@ fn the_reference_on_a_device_is_the_base_without_its_adapter_or_a_copy_of_what_l
 fn updates_of_an_adapter_follow_those_of_the_cpu_and_leave_its_base_alone() {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
     let mut policy = adapted(FAMILIES[2], 4, &["*_proj"]);
-    let (start, micros) = (policy.parameters.values().to_vec(), micros(&samples(3), 1000));
+    let (start, micros) = (cpu(&policy).parameters.values().to_vec(), micros(&samples(3), 1000));
     let Some(model) = on_device(&policy) else { return };
     let base = logprobs_as(&model, &model.reference().unwrap(), &micros[0]);
     let mut on_device = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
@@ -107,11 +107,11 @@ fn updates_of_an_adapter_follow_those_of_the_cpu_and_leave_its_base_alone() {
     for _ in 0..3 {
         model.gradient(&micros[0], TEMPERATURE, head).unwrap();
         on_device.update(&model, 1e-3).unwrap();
-        let (gradient, _) = policy.gradients(&micros, TEMPERATURE, &head);
-        on_cpu.update(policy.parameters.learnt(), &gradient, 1e-3);
+        let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &head);
+        on_cpu.update(cpu_mut(&mut policy).parameters.learnt(), &gradient, 1e-3);
     }
     let way = |values: &[f32]| values.iter().zip(&start).map(|(a, b)| a - b).collect::<Vec<f32>>();
-    let error = distance(&way(&model.learnt.download().unwrap()), &way(policy.parameters.values()));
+    let error = distance(&way(&model.learnt.download().unwrap()), &way(cpu(&policy).parameters.values()));
     assert!(error < 0.25, "relative error of the way {error:.3}");
     let reference = model.reference().unwrap();
     assert_eq!(logprobs_as(&model, &reference, &micros[0]), base, "the base has moved");

@@ -7,7 +7,7 @@ use reckon::optim::{AdamW, AdamWConfig, DeviceAdamW, MomentKind, Update};
 use reckon::policy::{Policy, TokenStats};
 
 use super::host_device::device;
-use super::models::{FAMILIES, micros, samples, tiny_with};
+use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, tiny_with};
 
 pub(super) const TEMPERATURE: f32 = 0.9;
 
@@ -21,10 +21,10 @@ pub(super) fn head(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
 /// A tiny model whose weights bf16 holds exactly, so that both sides start alike.
 pub(super) fn rounded(architecture: &str, tied: bool) -> Policy {
     let mut policy = tiny_with(architecture, tied, 32);
-    for entry in policy.parameters.entries().to_vec() {
+    for entry in cpu(&policy).parameters.entries().to_vec() {
         // Norms of 3 make scores of 50, whose rounding to bf16 alone moves probabilities by a fifth.
         let scale = if entry.name.contains("q_norm") || entry.name.contains("k_norm") { 1.0 / 3.0 } else { 1.0 };
-        let values = &mut policy.parameters.learnt().values[entry.range];
+        let values = &mut cpu_mut(&mut policy).parameters.learnt().values[entry.range];
         values.iter_mut().for_each(|w| *w = bf16::from_f32(*w * scale).to_f32());
     }
     policy
@@ -45,15 +45,15 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
         let mut policy = rounded(architecture, tied);
         let micros = micros(&samples(4), 30);
         assert!(micros.len() > 1, "gradients of several micro-batches are added");
-        let (gradient, losses) = policy.gradients(&micros, TEMPERATURE, &head);
-        policy.decoder.recompute = recompute;
-        let model = DeviceModel::new(device, &policy.decoder, &policy.parameters).unwrap();
+        let (gradient, losses) = cpu(&policy).gradients(&micros, TEMPERATURE, &head);
+        cpu_mut(&mut policy).decoder.recompute = recompute;
+        let model = DeviceModel::new(device, &cpu(&policy).decoder, &cpu(&policy).parameters).unwrap();
         for (micro, expected) in micros.iter().zip(losses) {
             let loss = model.gradient(micro, TEMPERATURE, head).unwrap();
             assert!((loss - expected).abs() < 0.01 * expected.abs(), "{architecture}: loss {loss}, not {expected}");
         }
         let got = model.learnt.gradients.all().read().unwrap();
-        for entry in policy.parameters.entries() {
+        for entry in cpu(&policy).parameters.entries() {
             let (got, expected) = (&got[entry.range.clone()], &gradient[entry.range.clone()]);
             // The keys' biases shift all scores of a row alike: their gradient is rounding.
             if entry.name.contains("k_proj.bias") {
@@ -64,7 +64,7 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
         }
         let error = distance(&got, &gradient);
         assert!(error < 0.02, "{architecture}: relative error of the whole gradient {error:.4}");
-        for (micro, expected) in micros.iter().zip(policy.logprobs(&micros, TEMPERATURE)) {
+        for (micro, expected) in micros.iter().zip(cpu(&policy).logprobs(&micros, TEMPERATURE)) {
             let stats = model.logprobs(micro, TEMPERATURE).unwrap();
             assert!(distance(&stats.logprobs, &expected.logprobs) < 0.01, "{architecture}: log-probabilities");
             assert!(distance(&stats.entropies, &expected.entropies) < 0.01, "{architecture}: entropies");
@@ -76,10 +76,10 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
 fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
     let mut policy = rounded(FAMILIES[1], true);
-    let start = policy.parameters.clone();
+    let start = cpu(&policy).parameters.clone();
     let micros = micros(&samples(3), 1000);
     let run = |kind: MomentKind| {
-        let model = DeviceModel::new(device(0)?, &policy.decoder, &start).unwrap();
+        let model = DeviceModel::new(device(0)?, &cpu(&policy).decoder, &start).unwrap();
         let mut optimizer = DeviceAdamW::new(config, kind, &model).unwrap();
         let updates = (0..3).map(|_| {
             model.gradient(&micros[0], TEMPERATURE, head).unwrap();
@@ -94,10 +94,10 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
     let (eight_bit, _) = run(MomentKind::EightBit).unwrap();
     let mut optimizer = AdamW::new(config, start.values().len());
     for _ in 0..3 {
-        let (gradient, _) = policy.gradients(&micros, TEMPERATURE, &head);
-        optimizer.update(policy.parameters.learnt(), &gradient, 1e-3);
+        let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &head);
+        optimizer.update(cpu_mut(&mut policy).parameters.learnt(), &gradient, 1e-3);
     }
-    let expected: Vec<f32> = policy.parameters.values().iter().zip(start.values()).map(|(a, b)| a - b).collect();
+    let expected: Vec<f32> = cpu(&policy).parameters.values().iter().zip(start.values()).map(|(a, b)| a - b).collect();
     // The first updates of AdamW are signs: where a gradient is near 0, rounding to bf16 decides.
     for (what, way) in [("full", way), ("eight bits", eight_bit)] {
         let error = distance(&way, &expected);
@@ -109,12 +109,12 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
 fn a_gradient_that_is_not_finite_moves_nothing() {
     let Some(device) = device(0) else { return };
     let policy = rounded(FAMILIES[0], true);
-    let model = DeviceModel::new(device, &policy.decoder, &policy.parameters).unwrap();
+    let model = DeviceModel::new(device, &cpu(&policy).decoder, &cpu(&policy).parameters).unwrap();
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
     let mut optimizer = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
     model.learnt.gradients.part(5..6).write(&[f32::NAN]).unwrap();
     assert_eq!(optimizer.update(&model, 1e-3).unwrap(), Update::Skipped);
-    assert_eq!(model.learnt.download().unwrap(), policy.parameters.values());
+    assert_eq!(model.learnt.download().unwrap(), cpu(&policy).parameters.values());
     assert!(model.learnt.gradients.all().read().unwrap().iter().all(|&g| g == 0.0), "the bad gradient is gone");
 }
 
@@ -122,6 +122,6 @@ fn a_gradient_that_is_not_finite_moves_nothing() {
 fn shapes_without_kernels_are_refused_by_name() {
     let Some(device) = device(0) else { return };
     let policy = tiny_with(FAMILIES[0], true, 16);
-    let error = DeviceModel::new(device, &policy.decoder, &policy.parameters).unwrap_err().to_string();
+    let error = DeviceModel::new(device, &cpu(&policy).decoder, &cpu(&policy).parameters).unwrap_err().to_string();
     assert!(error.contains("head size 16") && error.contains("32, 64 and 128"), "{error}");
 }

@@ -13,7 +13,7 @@ use super::device_lora::adapted;
 use super::device_model::rounded;
 use super::host_device::{device, device_of};
 use super::kernels::{BF16, FP32, check, down, empty, random, to_bf16, up};
-use super::models::{FAMILIES, generate, generate_by, micros, prompts, sampling};
+use super::models::{FAMILIES, cpu, generate, generate_by, micros, prompts, sampling};
 use super::sampling::{check_stops, train_samples};
 
 /// Softmax attention of the last token of each sequence over all of it, in f64. `qkv` holds the sequences end to end.
@@ -118,7 +118,7 @@ fn draws_are_those_of_the_sampler() {
 }
 
 fn model(policy: &Policy, device: Device) -> DeviceModel {
-    DeviceModel::new(device, &policy.decoder, &policy.parameters).unwrap()
+    DeviceModel::new(device, &cpu(policy).decoder, &cpu(policy).parameters).unwrap()
 }
 
 fn generate_on(
@@ -153,7 +153,7 @@ fn log_probabilities_of_a_rollout_are_those_of_the_trainer_there_and_on_a_cpu() 
         let completions = generate_on(&model, &policy, &prompts, &sampling, 5);
         assert_eq!(completions.len(), 16, "{what}");
         let micros = micros(&train_samples(&prompts, &completions), 60);
-        for (micro, on_cpu) in micros.iter().zip(policy.logprobs(&micros, sampling.temperature)) {
+        for (micro, on_cpu) in micros.iter().zip(cpu(&policy).logprobs(&micros, sampling.temperature)) {
             let there = model.logprobs(micro, sampling.temperature).unwrap();
             assert_near(&format!("{what}, trainer on the device"), &micro.old_logprobs, &there.logprobs);
             assert_near(&format!("{what}, trainer on a CPU"), &micro.old_logprobs, &on_cpu.logprobs);
@@ -196,7 +196,7 @@ fn the_likeliest_tokens_on_a_device_are_those_of_a_cpu_but_where_two_are_as_like
     let got = generate_on(&model, &policy, &prompts, &greedy, 8);
     let same = generate_on(&model, &policy, &prompts, &only, 8);
     let micros = micros(&train_samples(&prompts, &got), 10_000);
-    let mut on_cpu = policy.logprobs(&micros, 1.0).into_iter().flat_map(|stats| stats.logprobs);
+    let mut on_cpu = cpu(&policy).logprobs(&micros, 1.0).into_iter().flat_map(|stats| stats.logprobs);
     let mut equal = 0;
     for ((expected, got), same) in expected.iter().zip(&got).zip(same) {
         assert_eq!(got.tokens, same.tokens);

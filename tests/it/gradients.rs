@@ -1,7 +1,7 @@
 use reckon::grpo::MicroBatch;
 use reckon::policy::{Policy, TokenStats};
 
-use super::models::{FAMILIES, micros, samples, tiny};
+use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, tiny};
 
 /// Distance of the two points of a difference quotient from the middle.
 const STEP: f64 = 1e-3;
@@ -14,15 +14,15 @@ fn loss(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
 }
 
 fn total(policy: &Policy, micros: &[MicroBatch]) -> f64 {
-    policy.logprobs(micros, 0.9).iter().zip(micros).map(|(stats, micro)| loss(micro, stats).1).sum()
+    cpu(policy).logprobs(micros, 0.9).iter().zip(micros).map(|(stats, micro)| loss(micro, stats).1).sum()
 }
 
 /// Asserts that the gradient of everything that learns is that of difference quotients.
 pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
     let micros = micros(&samples(6), 64);
-    let (gradient, _) = policy.gradients(&micros, 0.9, &loss);
+    let (gradient, _) = cpu(policy).gradients(&micros, 0.9, &loss);
     assert!(gradient.iter().all(|g| g.is_finite()));
-    for entry in policy.parameters.entries().to_vec() {
+    for entry in cpu(policy).parameters.entries().to_vec() {
         let g = &gradient[entry.range.clone()];
         assert!(g.iter().any(|&g| g != 0.0), "{name}: {} has no gradient", entry.name);
         // Along the gradient itself the difference quotient is its norm: one number that every value enters.
@@ -33,16 +33,16 @@ pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
             continue;
         }
         let step = STEP / norm;
-        let saved = policy.parameters.values()[entry.range.clone()].to_vec();
+        let saved = cpu(policy).parameters.values()[entry.range.clone()].to_vec();
         let mut at = |sign: f64| {
-            let values = &mut policy.parameters.learnt().values[entry.range.clone()];
+            let values = &mut cpu_mut(policy).parameters.learnt().values[entry.range.clone()];
             for ((w, saved), g) in values.iter_mut().zip(&saved).zip(g) {
                 *w = (f64::from(*saved) + sign * step * f64::from(*g)) as f32;
             }
             total(policy, &micros)
         };
         let slope = (at(1.0) - at(-1.0)) / (2.0 * STEP);
-        policy.parameters.learnt().values[entry.range.clone()].copy_from_slice(&saved);
+        cpu_mut(policy).parameters.learnt().values[entry.range.clone()].copy_from_slice(&saved);
         assert!((slope - norm).abs() < 0.01 * norm + 2e-4, "{name}: {}: {slope}, not {norm}", entry.name);
     }
 }
@@ -58,13 +58,13 @@ fn every_weight_gets_a_gradient_that_agrees_with_finite_differences() {
 fn splitting_into_micro_batches_and_recomputing_keep_the_gradient() {
     let mut policy = tiny("Qwen2ForCausalLM", true);
     let samples = samples(7);
-    let (whole, _) = policy.gradients(&micros(&samples, 10_000), 1.0, &loss);
+    let (whole, _) = cpu(&policy).gradients(&micros(&samples, 10_000), 1.0, &loss);
     let norm = whole.iter().map(|g| g * g).sum::<f32>().sqrt();
     for max_tokens in [1, 60] {
         for (threads, recompute) in [(1, false), (2, true)] {
-            policy.threads = threads;
-            policy.decoder.recompute = recompute;
-            let (cut, _) = policy.gradients(&micros(&samples, max_tokens), 1.0, &loss);
+            cpu_mut(&mut policy).threads = threads;
+            cpu_mut(&mut policy).decoder.recompute = recompute;
+            let (cut, _) = cpu(&policy).gradients(&micros(&samples, max_tokens), 1.0, &loss);
             let difference = whole.iter().zip(&cut).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
             assert!(difference < 1e-6 * norm, "{difference} of {norm} with {max_tokens} tokens a micro-batch");
         }
@@ -75,7 +75,7 @@ fn splitting_into_micro_batches_and_recomputing_keep_the_gradient() {
 fn the_number_of_threads_does_not_change_a_bit() {
     let mut policy = tiny("Qwen3ForCausalLM", false);
     let micros = micros(&samples(9), 30);
-    let one = policy.gradients(&micros, 1.0, &loss);
-    policy.threads = 3;
-    assert_eq!(one, policy.gradients(&micros, 1.0, &loss));
+    let one = cpu(&policy).gradients(&micros, 1.0, &loss);
+    cpu_mut(&mut policy).threads = 3;
+    assert_eq!(one, cpu(&policy).gradients(&micros, 1.0, &loss));
 }

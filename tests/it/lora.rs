@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use reckon::config::LoraConfig;
-use reckon::model::{Layout, ModelFolder, SaveDtype};
+use reckon::model::{Layout, ModelFolder, SaveDtype, folder};
 use reckon::policy::{Policy, TokenStats};
 use reckon_datasets::Counted;
 
 use super::gradients::check_gradients;
-use super::models::{FAMILIES, micros, samples, tiny};
+use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, tiny};
 use super::program::{fails, records, small_run, succeeds, text};
 use super::sampling::check_trainer_agrees;
 
@@ -33,7 +33,7 @@ fn adapted(folder: &Path, lora: &LoraConfig) -> anyhow::Result<Policy> {
 fn trained(folder: &Path, lora: &LoraConfig) -> Policy {
     let mut policy = adapted(folder, lora).unwrap();
     let mut noise = Counted::new(&[5]);
-    policy.parameters.learnt().values.iter_mut().for_each(|value| *value += 0.05 * noise.normal() as f32);
+    cpu_mut(&mut policy).parameters.learnt().values.iter_mut().for_each(|value| *value += 0.05 * noise.normal() as f32);
     policy
 }
 
@@ -45,7 +45,7 @@ fn saved(architecture: &str, dtype: SaveDtype) -> tempfile::TempDir {
 }
 
 fn logprobs(policy: &Policy) -> Vec<f32> {
-    flat(policy.logprobs(&micros(&samples(6), 50), 0.9))
+    flat(cpu(policy).logprobs(&micros(&samples(6), 50), 0.9))
 }
 
 fn flat(stats: Vec<TokenStats>) -> Vec<f32> {
@@ -65,7 +65,7 @@ fn every_factor_gets_a_gradient_that_agrees_with_finite_differences() {
             let folder = saved(architecture, dtype);
             let mut policy = trained(folder.path(), &config(targets));
             check_gradients(&mut policy, &format!("{architecture}, {targets:?}"));
-            assert_eq!(policy.parameters.entries().len(), if targets.len() == 1 { 28 } else { 12 });
+            assert_eq!(cpu(&policy).parameters.entries().len(), if targets.len() == 1 { 28 } else { 12 });
         }
     }
 }
@@ -80,8 +80,8 @@ fn a_new_adapter_changes_no_bit_and_a_trained_one_leaves_the_reference_as_it_was
         assert_eq!(logprobs(&adapted(folder.path(), &all()).unwrap()), expected);
         let policy = trained(folder.path(), &all());
         assert_ne!(logprobs(&policy), expected);
-        let reference = policy.parameters.reference();
-        let stats = policy.reference_logprobs(&reference, &micros(&samples(6), 50), 0.9);
+        let reference = cpu(&policy).parameters.reference();
+        let stats = cpu(&policy).reference_logprobs(&reference, &micros(&samples(6), 50), 0.9);
         assert_eq!(flat(stats), expected, "{architecture} in {dtype:?}");
     }
 }
@@ -100,10 +100,10 @@ fn micro_batches_and_threads_do_not_change_the_gradient_of_an_adapter() {
     let mut policy = trained(folder.path(), &all());
     let samples = samples(7);
     let gradient = |policy: &Policy, max_tokens| {
-        policy.gradients(&micros(&samples, max_tokens), 1.0, &|micro, _| (micro.loss_weights.clone(), ())).0
+        cpu(policy).gradients(&micros(&samples, max_tokens), 1.0, &|micro, _| (micro.loss_weights.clone(), ())).0
     };
     let (whole, cut) = (gradient(&policy, 10_000), gradient(&policy, 30));
-    policy.threads = 3;
+    cpu_mut(&mut policy).threads = 3;
     assert_eq!(gradient(&policy, 30), cut);
     let difference = norm(&mut whole.iter().zip(&cut).map(|(a, b)| a - b));
     assert!(difference < 1e-6 * norm(&mut whole.iter().copied()), "{difference}");
@@ -117,7 +117,7 @@ fn an_adapter_goes_through_its_files_and_back_and_is_refused_beside_other_settin
     policy.save(files.path(), SaveDtype::F32).unwrap();
     let again = |lora: LoraConfig| adapted(folder.path(), &LoraConfig { adapter: Some(files.path().into()), ..lora });
     let same = again(config(&["q_proj", "down_proj"])).unwrap();
-    assert_eq!(same.parameters.values(), policy.parameters.values());
+    assert_eq!(cpu(&same).parameters.values(), cpu(&policy).parameters.values());
     assert_eq!(logprobs(&same), logprobs(&policy));
     for (lora, words) in [
         (LoraConfig { rank: 4, ..config(&["q_proj", "down_proj"]) }, "has rank 3: set lora.rank = 3"),
@@ -159,7 +159,8 @@ fn a_merged_model_computes_what_the_adapter_on_its_base_does() {
         let folder = saved(architecture, SaveDtype::Bf16);
         let policy = trained(folder.path(), &all());
         let out = tempfile::tempdir().unwrap();
-        policy.save_merged(out.path(), SaveDtype::F32).unwrap();
+        let (Policy { config, tokenizer, companions, .. }, values) = (&policy, &cpu(&policy).parameters);
+        folder::write(out.path(), config, tokenizer, companions, values, SaveDtype::F32).unwrap();
         let merged = Policy::new(ModelFolder::read(out.path()).unwrap(), false, 1);
         let (merged, expected) = (logprobs(&merged), logprobs(&policy));
         let difference = norm(&mut merged.iter().zip(&expected).map(|(a, b)| a - b));

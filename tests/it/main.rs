@@ -14,6 +14,8 @@ mod device_lora;
 mod device_model;
 /// Sampling there: its kernels, and whole rollouts.
 mod device_sampling;
+/// Training on such a device.
+mod device_training;
 /// Model folders read back, and damaged ones are refused.
 mod folders;
 /// What `scripts/gpu-check` makes of its figures.

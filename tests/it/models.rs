@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use reckon::grpo::{LossNorm, MicroBatch, TrainSample, micro_batches};
 use reckon::model::folder::{read_config, read_tokenizer};
-use reckon::model::{Companions, Layout, ModelFolder, Weights};
-use reckon::policy::Policy;
+use reckon::model::{Companions, CpuModel, Layout, ModelFolder, Weights};
+use reckon::policy::{Model, Policy};
 use reckon::rollout::{Completion, Engine, Prompt, SampleKey, Sampling};
 use reckon_datasets::{Counted, Example};
 use serde_json::json;
@@ -39,6 +39,18 @@ pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Poli
     let mut noise = Counted::new(&[4]);
     weights.values.iter_mut().for_each(|w| *w = *w * 3.0 + 0.03 * noise.normal() as f32);
     Policy::new(ModelFolder { config, tokenizer, companions: Companions::default(), weights }, false, 1)
+}
+
+/// The model of a policy on a CPU.
+pub(crate) fn cpu(policy: &Policy) -> &CpuModel {
+    let Model::Cpu(model) = &policy.model else { panic!("it is on a device") };
+    model
+}
+
+/// The same, to be changed.
+pub(crate) fn cpu_mut(policy: &mut Policy) -> &mut CpuModel {
+    let Model::Cpu(model) = &mut policy.model else { panic!("it is on a device") };
+    model
 }
 
 /// Samples of unequal length with random tokens, advantages and weights.

@@ -7,7 +7,7 @@ use reckon::model::SaveDtype;
 use reckon::policy::Policy;
 use serde_json::{Value, json};
 
-use super::models::{FAMILIES, VOCAB, tiny_with};
+use super::models::{FAMILIES, VOCAB, cpu, tiny_with};
 
 /// Logits of the last of `tokens` by candle.
 fn theirs(architecture: &str, policy: &Policy, tokens: &[u32]) -> Vec<f32> {
@@ -52,7 +52,7 @@ fn ours(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
         ..Default::default()
     };
     let micros: Vec<_> = (0..VOCAB as u32).map(ask).collect();
-    policy.logprobs(&micros, 1.0).into_iter().map(|s| s.logprobs[0]).collect()
+    cpu(policy).logprobs(&micros, 1.0).into_iter().map(|s| s.logprobs[0]).collect()
 }
 
 #[test]

@@ -14,7 +14,7 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::models::{generate_greedily, prompt_of};
+use super::models::{cpu, generate_greedily, prompt_of};
 
 const MODELS: [&str; 4] = ["llama", "llama-tied", "qwen2", "qwen3"];
 
@@ -59,11 +59,11 @@ fn load_adapter(name: &str) -> (Policy, BTreeMap<String, Vec<f32>>) {
 
 /// Logits `(T, V)` of a whole sequence at once.
 fn logits(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
-    let packed = policy.parameters.packed();
+    let packed = cpu(policy).parameters.packed();
     let positions: Vec<u32> = (0..tokens.len() as u32).collect();
     let input = Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
     let mut workspace = Workspace::default();
-    policy.decoder.forward(&packed, input, &mut workspace);
+    cpu(policy).decoder.forward(&packed, input, &mut workspace);
     let mut logits = vec![0f32; tokens.len() * policy.config.vocab_size];
     packed.head.forward(&workspace.hidden, &mut logits, reckon::ops::linear::Onto::Nothing);
     logits
@@ -111,15 +111,15 @@ fn logits_and_gradients_of_adapters_are_those_of_peft() {
         let difference = largest_difference(&logits(&policy, &sequences[0]), &tensors["logits"]);
         assert!(difference < 1e-4, "{name}: logits differ by {difference}");
         check_gradients(&policy, &sequences, &tensors, name);
-        assert_eq!(tensors.len(), 1 + policy.parameters.entries().len(), "{name}: all that learns is compared");
+        assert_eq!(tensors.len(), 1 + cpu(&policy).parameters.entries().len(), "{name}: all that learns is compared");
     }
 }
 
 /// Asserts that everything that learns has the gradient of `tensors`, within a thousandth of its largest value.
 fn check_gradients(policy: &Policy, sequences: &[Vec<u32>], tensors: &BTreeMap<String, Vec<f32>>, name: &str) {
-    let (gradient, _) =
-        policy.gradients(&[packed(sequences)], 1.0, &|micro, _| (micro.loss_weights.iter().map(|w| -w).collect(), ()));
-    for entry in policy.parameters.entries() {
+    let (gradient, _) = cpu(policy)
+        .gradients(&[packed(sequences)], 1.0, &|micro, _| (micro.loss_weights.iter().map(|w| -w).collect(), ()));
+    for entry in cpu(policy).parameters.entries() {
         let theirs = &tensors[&format!("gradient.{}", entry.name)];
         let largest = theirs.iter().fold(0f32, |a, g| a.max(g.abs()));
         let difference = largest_difference(&gradient[entry.range.clone()], theirs);

@@ -12,7 +12,7 @@ use reckon::rollout::{Engine, Place, SampleKey, Sampling};
 
 use crate::device_lora::adapted;
 use crate::host_device::device;
-use crate::models::{FAMILIES, VOCAB, prompt_of, sampling, tiny_with};
+use crate::models::{FAMILIES, VOCAB, cpu, cpu_mut, prompt_of, sampling, tiny_with};
 use crate::program::{fails, small_run, succeeds, text};
 
 const TOKENS: usize = 96;
@@ -50,7 +50,7 @@ fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
 fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy, job: &Job) {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
     let micro = micro_batches(&[sample()], LossNorm::Token, TOKENS).remove(0);
-    let model = DeviceModel::new(device.clone(), &policy.decoder, &policy.parameters).unwrap();
+    let model = DeviceModel::new(device.clone(), &cpu(policy).decoder, &cpu(policy).parameters).unwrap();
     let _optimizer = DeviceAdamW::new(config, job.moments, &model).unwrap();
     model.gradient(&micro, 1.0, |micro, _| (micro.loss_weights.clone(), ())).unwrap();
     let plan = Plan::new(&Sizes::of(&policy.config).unwrap(), job);
@@ -87,7 +87,7 @@ fn the_plan_for_a_card_is_what_a_device_holds_within_a_twentieth() {
     for (architecture, recompute) in FAMILIES.iter().flat_map(|family| [(family, false), (family, true)]) {
         let Some(device) = device(0) else { return };
         let mut policy = tiny_with(architecture, true, 32);
-        policy.decoder.recompute = recompute;
+        cpu_mut(&mut policy).decoder.recompute = recompute;
         let moments = if recompute { MomentKind::EightBit } else { MomentKind::Full };
         let what = format!("{architecture}, recompute {recompute}, {moments:?}");
         check_held(&what, &device, &policy, &job(recompute, None, moments));
@@ -101,7 +101,7 @@ fn the_plan_for_an_adapter_on_a_card_is_what_a_device_holds_within_a_twentieth()
     {
         let Some(device) = device(0) else { return };
         let policy = adapted(architecture, rank, &[targets]);
-        let lora = Lora::of(&policy.parameters.adapter().unwrap().layout, SaveDtype::Bf16);
+        let lora = Lora::of(&cpu(&policy).parameters.adapter().unwrap().layout, SaveDtype::Bf16);
         let what = format!("{architecture}, rank {rank} of {targets}");
         check_held(&what, &device, &policy, &job(false, Some(lora), MomentKind::Full));
     }

@@ -61,9 +61,10 @@ impl Source for RandomWeights {
         &self.entries
     }
 
-    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) {
+    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) -> Result<()> {
         if !entry.is_matrix() {
-            return out.fill(if entry.name.ends_with("bias") { 0.0 } else { 1.0 });
+            out.fill(if entry.name.ends_with("bias") { 0.0 } else { 1.0 });
+            return Ok(());
         }
         let mut at = (entry.range.start + range.start) % TABLE;
         let mut rest = out;
@@ -73,5 +74,6 @@ impl Source for RandomWeights {
             now.copy_from_slice(&self.table[at..at + count]);
             (rest, at) = (later, 0);
         }
+        Ok(())
     }
 }

@@ -38,7 +38,7 @@ impl Bench {
         let adapter = lora.map(|lora| lora.start(&layout, "random", 1)).transpose()?;
         let model = match &adapter {
             Some(adapter) => DeviceModel::frozen(device.clone(), &decoder, &layout, &source, Some(adapter))?,
-            None => DeviceModel::new(device.clone(), &decoder, &all(&layout, &source))?,
+            None => DeviceModel::new(device.clone(), &decoder, &all(&layout, &source)?)?,
         };
         let moments = if args.eight_bit { MomentKind::EightBit } else { MomentKind::Full };
         let optimizer = DeviceAdamW::new(OptimConfig::default().adamw(), moments, &model)?;
@@ -65,12 +65,12 @@ impl Bench {
 }
 
 /// All weights of `source`, to learn.
-fn all(layout: &Layout, source: &RandomWeights) -> Parameters {
+fn all(layout: &Layout, source: &RandomWeights) -> Result<Parameters> {
     let mut values = vec![0f32; layout.len()];
     for entry in &layout.entries {
-        source.values(entry, 0..entry.range.len(), &mut values[entry.range.clone()]);
+        source.values(entry, 0..entry.range.len(), &mut values[entry.range.clone()])?;
     }
-    Weights { layout: layout.clone(), values }.into()
+    Ok(Weights { layout: layout.clone(), values }.into())
 }
 
 /// What the plan is asked for.

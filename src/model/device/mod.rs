@@ -4,6 +4,7 @@
 
 mod backward;
 mod decoding;
+mod files;
 mod layers;
 mod learnt;
 mod weights;
@@ -180,9 +181,21 @@ impl DeviceModel {
         if self.base.is_some() {
             return Ok(DeviceReference::Base);
         }
-        let copy = self.device.buffer(Class::Weights, self.layout.len())?;
-        copy.all().copy(self.learnt.rounded.all())?;
-        Ok(DeviceReference::Values(copy))
+        let mut reference = DeviceReference::Base;
+        self.refresh(&mut reference)?;
+        Ok(reference)
+    }
+
+    /// Makes a reference the model as it is now.
+    pub fn refresh(&self, reference: &mut DeviceReference) -> Result<()> {
+        let rounded = self.learnt.rounded.all();
+        if let DeviceReference::Base = reference {
+            *reference = DeviceReference::Values(self.device.buffer(Class::Weights, rounded.len())?);
+        }
+        if let DeviceReference::Values(values) = reference {
+            values.all().copy(rounded)?;
+        }
+        Ok(())
     }
 
     /// Log-probabilities of a micro-batch, without gradients.

@@ -1,0 +1,113 @@
+//! What a checkpoint of a run holds, and its exact resume: a model folder or an adapter, and two files more.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{RunFolder, latest, prune, step_name, tensors};
+use crate::model::SaveDtype;
+use crate::model::shards::Reader;
+use crate::policy::Reference;
+use crate::train::{Progress, Trainer};
+
+/// What is no tensor.
+const STATE: &str = "trainer.json";
+/// Moments of the optimizer, and the reference where it is a copy.
+const TENSORS: &str = "trainer.safetensors";
+const REFERENCE: &str = "reference";
+
+/// What a checkpoint holds beside tensors.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct State {
+    progress: Progress,
+    policy_version: u64,
+    updates: u64,
+    /// Fingerprints of the data by source.
+    data: BTreeMap<String, String>,
+    /// Fingerprint of the frozen base.
+    #[serde(default)]
+    base: Option<String>,
+    /// What the weights were stored in before training.
+    #[serde(default)]
+    dtype: SaveDtype,
+}
+
+impl State {
+    fn of(trainer: &Trainer) -> Self {
+        Self {
+            progress: trainer.progress.clone(),
+            policy_version: trainer.policy.version,
+            updates: trainer.optimizer.count(),
+            data: trainer.prompts().fingerprints(),
+            base: trainer.policy.base_fingerprint().map(str::to_owned),
+            dtype: trainer.policy.companions.dtype,
+        }
+    }
+
+    fn read(checkpoint: &Path) -> Result<Self> {
+        let path = checkpoint.join(STATE);
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&bytes).context(STATE)
+    }
+}
+
+/// Saves everything a resumed run needs.
+pub fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
+    let root = folder.checkpoints();
+    super::write(&root, &step_name(trainer.progress.step), |path| {
+        trainer.policy.save(path, SaveDtype::F32)?;
+        let state = path.join(STATE);
+        std::fs::write(&state, serde_json::to_vec_pretty(&State::of(trainer))?)
+            .with_context(|| format!("cannot write {}", state.display()))?;
+        let mut parts = trainer.optimizer.tensors();
+        parts.extend(trainer.reference.iter().filter_map(Reference::tensor).map(|values| (REFERENCE, values)));
+        tensors::write(&path.join(TENSORS), &parts)
+    })?;
+    let keep = trainer.config.save.keep_last;
+    prune(&root, keep, trainer.progress.best.map(|(_, step)| step))
+}
+
+/// Puts the newest checkpoint of a run into `trainer`; returns false where there is none yet.
+pub fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool> {
+    let Some((_, path)) = latest(&folder.checkpoints())? else { return Ok(false) };
+    let state = State::read(&path)?;
+    trainer.prompts().check_fingerprints(&state.data)?;
+    check_base(trainer, &state)?;
+    trainer.policy.restore(&path)?;
+    trainer.policy.version = state.policy_version;
+    trainer.progress = state.progress;
+    let mut file = Reader::open_file(&path, TENSORS)?;
+    for (name, tensor) in trainer.optimizer.tensors_mut(state.updates) {
+        tensors::read(&mut file, name, tensor)?;
+    }
+    if let Some(reference) = &mut trainer.reference
+        && file.names().any(|name| name == REFERENCE)
+    {
+        // A run that began with its base may have replaced it by the policy of a later step.
+        trainer.policy.refresh(reference)?;
+        if let Some(values) = reference.tensor_mut() {
+            tensors::read(&mut file, REFERENCE, values)?;
+        }
+    }
+    Ok(true)
+}
+
+/// What the model of a checkpoint was stored in before training; `None` for a folder that is no checkpoint.
+pub fn original_dtype(checkpoint: &Path) -> Result<Option<SaveDtype>> {
+    checkpoint.join(STATE).exists().then(|| Ok(State::read(checkpoint)?.dtype)).transpose()
+}
+
+/// An adapter means nothing beside another base than it was trained on.
+fn check_base(trainer: &Trainer, state: &State) -> Result<()> {
+    let now = trainer.policy.base_fingerprint();
+    ensure!(
+        now == state.base.as_deref(),
+        "the model in {} is not the one that the run began with (fingerprint {}, was {}): put that one back, or start a \
+         new run",
+        trainer.config.model.path,
+        now.unwrap_or("none"),
+        state.base.as_deref().unwrap_or("none")
+    );
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! AdamW on this machine, over the flat values of what learns.
+
+use super::{AdamWConfig, Update};
+use crate::model::Learnt;
+use crate::ops::adamw;
+
+/// The optimizer with its state, of the layout of what learns.
+#[derive(Debug, Clone)]
+pub struct AdamW {
+    /// Settings.
+    pub config: AdamWConfig,
+    /// First moments.
+    pub m: Vec<f32>,
+    /// Second moments.
+    pub v: Vec<f32>,
+    /// Updates made.
+    pub count: u64,
+}
+
+impl AdamW {
+    /// An optimizer with empty moments for `n` weights.
+    pub fn new(config: AdamWConfig, n: usize) -> Self {
+        Self { config, m: vec![0f32; n], v: vec![0f32; n], count: 0 }
+    }
+
+    /// One update with the gradient `g`, of the layout of what learns, at learning rate `lr`.
+    pub fn update(&mut self, learnt: Learnt, g: &[f32], lr: f64) -> Update {
+        let grad_norm = adamw::squared_norm(g).sqrt();
+        if !grad_norm.is_finite() {
+            return Update::Skipped;
+        }
+        self.count += 1;
+        let limit = f64::from(self.config.max_grad_norm);
+        let scale = if limit > 0.0 && grad_norm > limit { limit / grad_norm } else { 1.0 };
+        let AdamWConfig { beta1, beta2, eps, .. } = self.config;
+        for entry in learnt.entries {
+            let weight_decay = if entry.is_matrix() { self.config.weight_decay } else { 0.0 };
+            let step =
+                adamw::Step { lr: lr as f32, beta1, beta2, eps, weight_decay, scale: scale as f32, count: self.count };
+            let r = entry.range.clone();
+            let (m, v) = (&mut self.m[r.clone()], &mut self.v[r.clone()]);
+            adamw::update(step, &mut learnt.values[r.clone()], &g[r], m, v);
+        }
+        Update::Applied { grad_norm }
+    }
+}
