@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use super::vector::ARCH;
+use super::vector::{ARCH, grown};
 
 /// `A`: element `(m, k)` lies at `m * row + k * inner`.
 #[derive(Clone, Copy)]
@@ -62,8 +62,8 @@ pub(crate) struct Shape {
     pub(crate) k: usize,
 }
 
-/// Columns that are computed together: two AVX-512 registers.
-pub(crate) const PANEL: usize = 32;
+/// Columns that are computed together: three AVX-512 registers. With two, the loads of `A` keep the multipliers waiting.
+pub(crate) const PANEL: usize = 48;
 
 /// The product, by the best instruction set of this machine.
 pub(crate) fn product(shape: Shape, left: Left, right: Right, out: Out) {
@@ -93,12 +93,11 @@ impl pulp::WithSimd for Dispatch<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        // Rows and registers that fit the instruction set: accumulators, a panel's row, and one value of A.
+        // Rows and registers of a tile that fit the instruction set: its sums, a row of `B`, and one value of `A`.
         match S::F32_LANES {
-            16 => self.blocked::<S, 8, 2, 1>(simd),
-            8 => self.blocked::<S, 3, 4, 2>(simd),
-            4 => self.blocked::<S, 2, 8, 4>(simd),
-            _ => self.blocked::<S, 1, 32, 16>(simd),
+            16 | 4 => self.blocked::<S, 8, 3>(simd),
+            8 => self.blocked::<S, 6, 2>(simd),
+            _ => self.blocked::<S, 2, 3>(simd),
         }
     }
 }
@@ -113,7 +112,7 @@ struct Strips<'a> {
     step: usize,
 }
 
-/// One panel of `B`: rows `step` apart.
+/// Columns of `B` side by side: rows `step` apart.
 #[derive(Clone, Copy)]
 struct Panel<'a> {
     values: &'a [f32],
@@ -121,11 +120,18 @@ struct Panel<'a> {
     width: usize,
 }
 
-impl Dispatch<'_> {
-    /// Puts into order what will be read often, then computes panel by panel: of `V` registers, then one of half as
-    /// many (`H`) if that many columns are left, then one that is not whole.
+impl Panel<'_> {
+    /// The `width` columns from `first` on.
     #[inline(always)]
-    fn blocked<S: pulp::Simd, const R: usize, const V: usize, const H: usize>(self, simd: S) {
+    fn columns(self, first: usize, width: usize) -> Self {
+        Self { values: &self.values[first.min(self.values.len())..], width, ..self }
+    }
+}
+
+impl Dispatch<'_> {
+    /// Puts into order what will be read often, then computes panel by panel, in tiles of `R` rows and `V` registers.
+    #[inline(always)]
+    fn blocked<S: pulp::Simd, const R: usize, const V: usize>(self, simd: S) {
         let Self { shape: s, left, right, mut out } = self;
         let strips = Strips { values: left.values, strip: left.row, row: left.row, step: left.inner };
         // Elements far apart share few sets of the first cache, and every panel reads them again.
@@ -133,10 +139,10 @@ impl Dispatch<'_> {
             let mut packed = STRIPS.take();
             pack_strips::<R>(s, left, &mut packed);
             let strips = Strips { values: &packed, strip: s.k, row: 1, step: R };
-            panels::<S, R, V, H>(simd, s, strips, right, &mut out);
+            panels::<S, R, V>(simd, s, strips, right, &mut out);
             STRIPS.set(packed);
         } else {
-            panels::<S, R, V, H>(simd, s, strips, right, &mut out);
+            panels::<S, R, V>(simd, s, strips, right, &mut out);
         }
     }
 }
@@ -151,7 +157,7 @@ thread_local! {
 #[inline(always)]
 fn pack_strips<const R: usize>(s: Shape, left: Left, packed: &mut Vec<f32>) {
     let strip = R * s.k;
-    packed.resize(s.m.div_ceil(R) * strip, 0.0);
+    let packed = grown(packed, s.m.div_ceil(R) * strip);
     // Two strips of a transposed `A` at a time: together they read whole cache lines.
     let whole = if left.row == 1 { s.m / (2 * R) * 2 * R } else { 0 };
     for (pair, first) in packed.chunks_exact_mut(2 * strip).zip((0..whole).step_by(2 * R)) {
@@ -176,37 +182,29 @@ fn pack_strips<const R: usize>(s: Shape, left: Left, packed: &mut Vec<f32>) {
 const STRIPS_WORTH_A_COPY: usize = 6;
 
 #[inline(always)]
-fn panels<S: pulp::Simd, const R: usize, const V: usize, const H: usize>(
-    simd: S,
-    s: Shape,
-    left: Strips,
-    right: Right,
-    out: &mut Out,
-) {
+fn panels<S: pulp::Simd, const R: usize, const V: usize>(simd: S, s: Shape, left: Strips, right: Right, out: &mut Out) {
     let mut copy = COPY.take();
     let copies = right.row != PANEL && s.m >= STRIPS_WORTH_A_COPY * R;
     for column in (0..s.n).step_by(PANEL) {
         let width = PANEL.min(s.n - column);
-        let mut panel = Panel { values: &right.values[column.min(right.values.len())..], step: right.row, width };
-        if copies && width == PANEL {
-            copy.clear();
-            for k in 0..s.k {
-                copy.extend_from_slice(&panel.values[k * right.row..][..PANEL]);
+        let mut panel = Panel { values: right.values, step: right.row, width }.columns(column, width);
+        if copies {
+            for (k, row) in grown(&mut copy, s.k * PANEL).chunks_exact_mut(PANEL).enumerate() {
+                row[..width].copy_from_slice(&panel.values[k * right.row..][..width]);
             }
             panel = Panel { values: &copy, step: PANEL, width };
         }
-        match width {
-            PANEL => rows::<S, R, V, true>(simd, s, left, panel, out, column),
-            _ if width >= PANEL / 2 => {
-                let half = Panel { width: PANEL / 2, ..panel };
-                rows::<S, R, H, true>(simd, s, left, half, out, column);
-                if width > PANEL / 2 {
-                    let values = &panel.values[(PANEL / 2).min(panel.values.len())..];
-                    let rest = Panel { values, width: width - PANEL / 2, ..panel };
-                    rows::<S, R, H, false>(simd, s, left, rest, out, column + PANEL / 2);
-                }
+        let mut done = 0;
+        while done < width {
+            let registers = V.min((width - done) / S::F32_LANES);
+            let part = panel.columns(done, if registers > 0 { registers * S::F32_LANES } else { width - done });
+            match registers {
+                0 => rows::<S, R, 1, false>(simd, s, left, part, out, column + done),
+                1 => rows::<S, R, 1, true>(simd, s, left, part, out, column + done),
+                2 => rows::<S, R, 2, true>(simd, s, left, part, out, column + done),
+                _ => rows::<S, R, V, true>(simd, s, left, part, out, column + done),
             }
-            _ => rows::<S, R, H, false>(simd, s, left, panel, out, column),
+            done += part.width;
         }
     }
     COPY.set(copy);
@@ -377,7 +375,7 @@ mod tests {
     #[test]
     fn a_product_is_a_chain_of_multiply_adds_in_order_for_any_shape_and_stride() {
         let mut random = Counted::new(&[1]);
-        for (m, n, k) in [(1, 1, 1), (8, 32, 7), (9, 33, 16), (17, 64, 3), (3, 80, 40), (2, 5, 0), (25, 31, 100)] {
+        for (m, n, k) in [(1, 1, 1), (8, 32, 7), (9, 33, 16), (17, 96, 3), (3, 80, 40), (7, 57, 9), (2, 5, 0), (25, 31, 100)] {
             for transposed in [false, true] {
                 let mut draw = |n: usize| (0..n).map(|_| random.normal() as f32).collect::<Vec<_>>();
                 let (a, b, c, bias) = (draw(m * k + 3), draw(k * (n + 2)), draw(m * (n + 1)), draw(n));

@@ -35,6 +35,14 @@ pub(crate) fn prefetch(values: &[f32]) {
     let _ = values;
 }
 
+/// The first `n` values of a buffer that grows when it has to.
+pub(crate) fn grown(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    if buffer.len() < n {
+        buffer.resize(n, 0.0);
+    }
+    &mut buffer[..n]
+}
+
 /// Adds the lanes in a fixed tree.
 #[inline(always)]
 pub(crate) fn reduce(lanes: [f32; LANES]) -> f32 {

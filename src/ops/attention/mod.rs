@@ -10,7 +10,7 @@
 pub mod cached;
 pub mod packed;
 
-use super::vector::{self, LANES, exp, reduce};
+use super::vector::{self, LANES, exp, grown, reduce};
 
 /// The sizes of an attention layer. A row of `qkv` holds the queries, then the keys, then the values.
 #[derive(Debug, Clone, Copy)]
@@ -64,14 +64,6 @@ pub struct Scratch {
     d_scores: Vec<f32>,
     sums: Vec<f32>,
     output: Vec<f32>,
-}
-
-/// The first `n` values of a buffer that grows when it has to.
-fn grown(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
-    if buffer.len() < n {
-        buffer.resize(n, 0.0);
-    }
-    &mut buffer[..n]
 }
 
 /// Turns a row's first `n` scores into unnormalised probabilities in place, zeroes the rest; returns largest and sum.

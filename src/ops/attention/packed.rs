@@ -1,6 +1,6 @@
 //! Attention over packed sequences, forward and backward, a tile of queries of one head at a time.
 
-use super::super::product::{Left, Onto, Out, PANEL, Right, Shape, product};
+use super::super::product::{Left, Onto, Out, Right, Shape, product};
 use super::super::vector::{LANES, dot, exp, vectorised};
 use super::{Heads, Scratch, exponentiate, grown};
 
@@ -40,7 +40,7 @@ struct Tile {
     rows: usize,
     /// Keys up to the last query's own.
     n: usize,
-    /// `n` rounded up to whole panels: what is computed of each row of scores.
+    /// `n` rounded up to whole registers: what is computed of each row of scores.
     computed: usize,
     /// Distance between rows of scores.
     width: usize,
@@ -52,7 +52,7 @@ impl Tile {
         (0..t).step_by(TILE).map(move |first| {
             let rows = TILE.min(t - first);
             let n = first + rows;
-            Self { first, rows, n, computed: n.next_multiple_of(PANEL), width: t.next_multiple_of(PANEL) }
+            Self { first, rows, n, computed: n.next_multiple_of(LANES), width: t.next_multiple_of(LANES) }
         })
     }
 
@@ -84,7 +84,7 @@ impl Tile {
 fn forward_sequence(heads: Heads, qkv: &[f32], o: &mut [f32], lse: &mut [f32], scratch: &mut Scratch) {
     let (stride, size, outputs) = (heads.row(), heads.size, heads.output());
     let t = qkv.len() / stride;
-    let width = t.next_multiple_of(PANEL);
+    let width = t.next_multiple_of(LANES);
     let keys = grown(&mut scratch.keys, width * size);
     let scores = grown(&mut scratch.scores, TILE * width);
     for kv in 0..heads.key_value {
@@ -151,7 +151,7 @@ pub fn backward(heads: Heads, kept: Forward, starts: &[u32], d_o: &[f32], d_qkv:
 fn backward_sequence(heads: Heads, kept: Forward, d_o: &[f32], d_qkv: &mut [f32], scratch: &mut Scratch) {
     let (qkv, stride, size, outputs) = (kept.qkv, heads.row(), heads.size, heads.output());
     let t = qkv.len() / stride;
-    let width = t.next_multiple_of(PANEL);
+    let width = t.next_multiple_of(LANES);
     let keys = grown(&mut scratch.keys, width * size);
     let values = grown(&mut scratch.values, width * size);
     let p = grown(&mut scratch.scores, TILE * width);
