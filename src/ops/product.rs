@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use super::vector::{ARCH, grown};
+use super::vector::{ARCH, copy_row, grown};
 
 /// `A`: element `(m, k)` lies at `m * row + k * inner`.
 #[derive(Clone, Copy)]
@@ -190,7 +190,7 @@ fn panels<S: pulp::Simd, const R: usize, const V: usize>(simd: S, s: Shape, left
         let mut panel = Panel { values: right.values, step: right.row, width }.columns(column, width);
         if copies {
             for (k, row) in grown(&mut copy, s.k * PANEL).chunks_exact_mut(PANEL).enumerate() {
-                row[..width].copy_from_slice(&panel.values[k * right.row..][..width]);
+                copy_row(&panel.values[k * right.row..][..width], &mut row[..width]);
             }
             panel = Panel { values: &copy, step: PANEL, width };
         }

@@ -43,6 +43,16 @@ pub(crate) fn grown(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
     &mut buffer[..n]
 }
 
+/// Copies `from` to `to`, which is as long. A call of the library's copy costs more than a short row.
+#[inline(always)]
+pub(crate) fn copy_row(from: &[f32], to: &mut [f32]) {
+    let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+    for (from, to) in from.iter().zip(to) {
+        *to = *from;
+    }
+    from_rest.iter().zip(to_rest).for_each(|(from, to)| *to = *from);
+}
+
 /// Adds the lanes in a fixed tree.
 #[inline(always)]
 pub(crate) fn reduce(lanes: [f32; LANES]) -> f32 {

@@ -3,8 +3,8 @@
 //! A layer's block holds the keys, transposed `(key_value, D, LANES)` so that a register holds one coordinate of all
 //! its positions, then the values `(LANES, key_value, P)` with heads padded to `P`, a multiple of [`LANES`].
 
-use super::super::vector::{ARCH, LANES, prefetch, vectorised};
-use super::{Heads, Scratch, exponentiate, grown};
+use super::super::vector::{ARCH, LANES, grown, prefetch, vectorised};
+use super::{Heads, Scratch, exponentiate};
 
 /// Values a head in the cache: `D` rounded up to whole registers.
 fn padded(heads: Heads) -> usize {

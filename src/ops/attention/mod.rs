@@ -58,8 +58,11 @@ impl Heads {
 /// Buffers that one thread uses again for every sequence.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    rows: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
+    d_keys: Vec<f32>,
+    d_values: Vec<f32>,
     scores: Vec<f32>,
     d_scores: Vec<f32>,
     sums: Vec<f32>,

@@ -1,8 +1,8 @@
 //! Attention over packed sequences, forward and backward, a tile of queries of one head at a time.
 
 use super::super::product::{Left, Onto, Out, Right, Shape, product};
-use super::super::vector::{LANES, dot, exp, vectorised};
-use super::{Heads, Scratch, exponentiate, grown};
+use super::super::vector::{LANES, copy_row, dot, exp, grown, vectorised};
+use super::{Heads, Scratch, exponentiate};
 
 /// Queries of a tile. More would compute more of what the causal mask throws away.
 const TILE: usize = 16;
@@ -18,15 +18,32 @@ pub fn forward(heads: Heads, qkv: &[f32], starts: &[u32], o: &mut [f32], lse: &m
     }
 }
 
-/// Copies one head's rows, which begin `stride` apart, into `out (D, width)`; columns beyond the last row are zero.
-/// A few rows at a time, so that they are read from the first cache.
-fn transpose(rows: &[f32], stride: usize, size: usize, width: usize, out: &mut [f32]) {
-    let t = rows.len().div_ceil(stride);
+/// Copies one head's rows, which begin `stride` apart, to lie end to end, `(T, D)`: rows far apart share few sets of the
+/// first cache.
+fn compact(rows: &[f32], stride: usize, size: usize, out: &mut [f32]) {
+    vectorised(
+        #[inline(always)]
+        || rows.chunks(stride).zip(out.chunks_exact_mut(size)).for_each(|(row, out)| copy_row(&row[..size], out)),
+    );
+}
+
+/// The reverse of [`compact`].
+fn spread(compact: &[f32], size: usize, rows: &mut [f32], stride: usize) {
+    vectorised(
+        #[inline(always)]
+        || rows.chunks_mut(stride).zip(compact.chunks_exact(size)).for_each(|(row, from)| copy_row(from, &mut row[..size])),
+    );
+}
+
+/// `rows (T, D)` -> `out (D, width)`; columns beyond the last row are zero. A few rows at a time, so that they are read
+/// from the first cache.
+fn transpose(rows: &[f32], size: usize, width: usize, out: &mut [f32]) {
+    let t = rows.len() / size;
     for first in (0..t).step_by(LANES) {
         let count = LANES.min(t - first);
         for (d, out) in out.chunks_exact_mut(width).take(size).enumerate() {
             for (j, value) in out[first..first + count].iter_mut().enumerate() {
-                *value = rows[(first + j) * stride + d];
+                *value = rows[(first + j) * size + d];
             }
         }
     }
@@ -64,20 +81,20 @@ impl Tile {
         product(shape, left, right, Out { values: scores, row: self.width, onto: Onto::Nothing });
     }
 
-    /// `out_i = sum_j weights_ij rows_j` for the tile's rows; `rows` and `out` are heads of `size` in wider rows.
-    fn gather(self, size: usize, weights: &[f32], rows: &[f32], stride: usize, out: &mut [f32], out_stride: usize) {
+    /// `out_i = sum_j weights_ij rows_j` for the tile's rows, from `rows (T, D)`; rows of `out` begin `stride` apart.
+    fn gather(self, size: usize, weights: &[f32], rows: &[f32], out: &mut [f32], stride: usize) {
         let shape = Shape { m: self.rows, n: size, k: self.n };
         let left = Left { values: weights, row: self.width, inner: 1 };
-        let out = Out { values: &mut out[self.first * out_stride..], row: out_stride, onto: Onto::Nothing };
-        product(shape, left, Right { values: rows, row: stride }, out);
+        let out = Out { values: &mut out[self.first * stride..], row: stride, onto: Onto::Nothing };
+        product(shape, left, Right { values: rows, row: size }, out);
     }
 
-    /// `out_j += sum_i weights_ij rows_i` for all keys `j`: the transpose of [`Tile::gather`].
-    fn scatter(self, size: usize, weights: &[f32], rows: &[f32], stride: usize, out: &mut [f32], out_stride: usize) {
+    /// `out_j += sum_i weights_ij rows_i` for all keys `j`, to `out (T, D)`: the transpose of [`Tile::gather`].
+    fn scatter(self, size: usize, weights: &[f32], rows: &[f32], stride: usize, out: &mut [f32]) {
         let shape = Shape { m: self.n, n: size, k: self.rows };
         let left = Left { values: weights, row: 1, inner: self.width };
         let right = Right { values: &rows[self.first * stride..], row: stride };
-        product(shape, left, right, Out { values: out, row: out_stride, onto: Onto::Held });
+        product(shape, left, right, Out { values: out, row: size, onto: Onto::Held });
     }
 }
 
@@ -85,18 +102,20 @@ fn forward_sequence(heads: Heads, qkv: &[f32], o: &mut [f32], lse: &mut [f32], s
     let (stride, size, outputs) = (heads.row(), heads.size, heads.output());
     let t = qkv.len() / stride;
     let width = t.next_multiple_of(LANES);
+    let rows = grown(&mut scratch.rows, t * size);
     let keys = grown(&mut scratch.keys, width * size);
     let scores = grown(&mut scratch.scores, TILE * width);
     for kv in 0..heads.key_value {
-        transpose(&qkv[heads.key(kv)..], stride, size, width, keys);
-        let values = &qkv[heads.value(kv)..];
+        compact(&qkv[heads.key(kv)..], stride, size, rows);
+        transpose(rows, size, width, keys);
+        compact(&qkv[heads.value(kv)..], stride, size, rows);
         for head in kv * heads.group()..(kv + 1) * heads.group() {
             let (queries, o) = (&qkv[head * size..], &mut o[head * size..]);
             for tile in Tile::all(t) {
                 tile.scores(queries, stride, keys, scores);
                 let mut sums = [0f32; TILE];
                 softmax(heads, tile, scores, &mut sums, &mut lse[tile.first * heads.query + head..]);
-                tile.gather(size, scores, values, stride, o, outputs);
+                tile.gather(size, scores, rows, o, outputs);
                 for (o, sum) in o[tile.first * outputs..].chunks_mut(outputs).zip(&sums[..tile.rows]) {
                     let scale = 1.0 / sum;
                     o[..size].iter_mut().for_each(|x| *x *= scale);
@@ -134,7 +153,6 @@ pub struct Forward<'a> {
 
 /// `d_o (T, query * D)` -> `d_qkv (T, row)`, written.
 pub fn backward(heads: Heads, kept: Forward, starts: &[u32], d_o: &[f32], d_qkv: &mut [f32], scratch: &mut Scratch) {
-    d_qkv.fill(0.0);
     for pair in starts.windows(2) {
         let (start, end) = (pair[0] as usize, pair[1] as usize);
         let outputs = start * heads.output()..end * heads.output();
@@ -152,25 +170,34 @@ fn backward_sequence(heads: Heads, kept: Forward, d_o: &[f32], d_qkv: &mut [f32]
     let (qkv, stride, size, outputs) = (kept.qkv, heads.row(), heads.size, heads.output());
     let t = qkv.len() / stride;
     let width = t.next_multiple_of(LANES);
+    let rows = grown(&mut scratch.rows, t * size);
     let keys = grown(&mut scratch.keys, width * size);
     let values = grown(&mut scratch.values, width * size);
+    let d_keys = grown(&mut scratch.d_keys, t * size);
+    let d_values = grown(&mut scratch.d_values, t * size);
     let p = grown(&mut scratch.scores, TILE * width);
     let ds = grown(&mut scratch.d_scores, TILE * width);
     for kv in 0..heads.key_value {
         let (key, value) = (heads.key(kv), heads.value(kv));
-        transpose(&qkv[key..], stride, size, width, keys);
-        transpose(&qkv[value..], stride, size, width, values);
+        compact(&qkv[value..], stride, size, rows);
+        transpose(rows, size, width, values);
+        compact(&qkv[key..], stride, size, rows);
+        transpose(rows, size, width, keys);
+        d_keys.fill(0.0);
+        d_values.fill(0.0);
         for head in kv * heads.group()..(kv + 1) * heads.group() {
             let (query, d_o) = (head * size, &d_o[head * size..]);
             for tile in Tile::all(t) {
                 tile.scores(&qkv[query..], stride, keys, p);
                 tile.scores(d_o, outputs, values, ds);
                 softmax_backward(heads, tile, head, kept, d_o, p, ds);
-                tile.gather(size, ds, &qkv[key..], stride, &mut d_qkv[query..], stride);
-                tile.scatter(size, ds, &qkv[query..], stride, &mut d_qkv[key..], stride);
-                tile.scatter(size, p, d_o, outputs, &mut d_qkv[value..], stride);
+                tile.gather(size, ds, rows, &mut d_qkv[query..], stride);
+                tile.scatter(size, ds, &qkv[query..], stride, d_keys);
+                tile.scatter(size, p, d_o, outputs, d_values);
             }
         }
+        spread(d_keys, size, &mut d_qkv[key..], stride);
+        spread(d_values, size, &mut d_qkv[value..], stride);
     }
 }
 
