@@ -375,7 +375,9 @@ mod tests {
     #[test]
     fn a_product_is_a_chain_of_multiply_adds_in_order_for_any_shape_and_stride() {
         let mut random = Counted::new(&[1]);
-        for (m, n, k) in [(1, 1, 1), (8, 32, 7), (9, 33, 16), (17, 96, 3), (3, 80, 40), (7, 57, 9), (2, 5, 0), (25, 31, 100)] {
+        for (m, n, k) in
+            [(1, 1, 1), (8, 32, 7), (9, 33, 16), (17, 96, 3), (3, 80, 40), (7, 57, 9), (2, 5, 0), (25, 31, 100)]
+        {
             for transposed in [false, true] {
                 let mut draw = |n: usize| (0..n).map(|_| random.normal() as f32).collect::<Vec<_>>();
                 let (a, b, c, bias) = (draw(m * k + 3), draw(k * (n + 2)), draw(m * (n + 1)), draw(n));

@@ -31,7 +31,11 @@ fn compact(rows: &[f32], stride: usize, size: usize, out: &mut [f32]) {
 fn spread(compact: &[f32], size: usize, rows: &mut [f32], stride: usize) {
     vectorised(
         #[inline(always)]
-        || rows.chunks_mut(stride).zip(compact.chunks_exact(size)).for_each(|(row, from)| copy_row(from, &mut row[..size])),
+        || {
+            rows.chunks_mut(stride)
+                .zip(compact.chunks_exact(size))
+                .for_each(|(row, from)| copy_row(from, &mut row[..size]))
+        },
     );
 }
 

@@ -9,7 +9,7 @@ use half::bf16;
 use crate::ops::product::{Left, Onto, Out, PANEL, Right, Shape, product};
 use crate::ops::vector::vectorised;
 
-/// A weight matrix `(N, K)` laid out for [`PackedMatrix::forward`]: panels of 32 outputs, each `(K, 32)`.
+/// A weight matrix `(N, K)` laid out for [`PackedMatrix::forward`]: panels of [`PANEL`] outputs, each `(K, PANEL)`.
 #[derive(Debug, Clone)]
 pub struct PackedMatrix {
     panels: Panels,
@@ -164,7 +164,7 @@ fn widen(from: &[bf16], to: &mut [f32]) {
     );
 }
 
-/// A panel `(K, 32)` to rows `(32, K)`, in blocks that stay in the first cache.
+/// A panel `(K, PANEL)` to rows `(PANEL, K)`, in blocks that stay in the first cache.
 fn turn(panel: &[f32], k: usize, rows: &mut [f32]) {
     const BLOCK: usize = 16;
     for (block, panel) in panel.chunks(BLOCK * PANEL).enumerate() {
