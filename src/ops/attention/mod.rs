@@ -10,7 +10,7 @@
 pub mod cached;
 pub mod packed;
 
-use super::vector::{self, LANES, exp, grown, reduce};
+use super::vector::{self, LANES, exp, reduce};
 
 /// The sizes of an attention layer. A row of `qkv` holds the queries, then the keys, then the values.
 #[derive(Debug, Clone, Copy)]

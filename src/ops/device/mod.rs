@@ -1,6 +1,6 @@
 //! A device as the operations see it: typed buffers, launches of the kernels beside the CPU bodies, matrix products.
 //!
-//! Two things stand behind it, as [`Backend`]: a CUDA card ([`cuda`], feature `cuda`), and in the tests the kernels' own
+//! Two things stand behind it, as [`Backend`]: a CUDA card (`cuda.rs`, feature `cuda`), and in the tests the kernels' own
 //! source run on a CPU. So all that is written over [`Device`] is tested where there is no card. Work is queued in one
 //! stream: what is launched later sees what was launched before, and only a download waits.
 

@@ -9,7 +9,7 @@ use half::bf16;
 use crate::ops::product::{Left, Onto, Out, PANEL, Right, Shape, product};
 use crate::ops::vector::vectorised;
 
-/// A weight matrix `(N, K)` laid out for [`PackedMatrix::forward`]: panels of [`PANEL`] outputs, each `(K, PANEL)`.
+/// A weight matrix `(N, K)` laid out for [`PackedMatrix::forward`]: panels of `PANEL` outputs, each `(K, PANEL)`.
 #[derive(Debug, Clone)]
 pub struct PackedMatrix {
     panels: Panels,
