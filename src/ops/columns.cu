@@ -15,10 +15,13 @@ extern "C" __global__ void __launch_bounds__(256)
     float low = 0, high = 0;
     for (uint32_t row = blockIdx.y * stretch + warp_id(); row < end && column < k; row += 8) {
         const size_t at = static_cast<size_t>(row / heads) * stride + row % heads * k + column;
-        float first = to_float(dy[at]), second = to_float(dy[at + 1]);
+        float first, second;
+        load_two(dy + at, first, second);
         if (factors) {
-            first *= to_float(x[at]) * factors[row];
-            second *= to_float(x[at + 1]) * factors[row];
+            float left, right;
+            load_two(x + at, left, right);
+            first *= left * factors[row];
+            second *= right * factors[row];
         }
         low += first;
         high += second;

@@ -48,6 +48,17 @@ __device__ inline void store_eight(bf16* to, const float (&in)[8]) {
     *reinterpret_cast<Eight*>(to) = values;
 }
 
+// Two bf16 values side by side at an even place: one access of 4 bytes.
+struct alignas(4) Two {
+    bf16 v[2];
+};
+
+__device__ inline void load_two(const bf16* from, float& first, float& second) {
+    const Two values = *reinterpret_cast<const Two*>(from);
+    first = to_float(values.v[0]);
+    second = to_float(values.v[1]);
+}
+
 // Two values in one register, the first in the low half: how tensor cores take them.
 __device__ inline uint32_t pack_two(float low, float high) {
     return static_cast<uint32_t>(__bfloat16_as_ushort(to_bf16(low))) |

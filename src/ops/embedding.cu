@@ -39,9 +39,10 @@ extern "C" __global__ void __launch_bounds__(128)
     if (column >= k) return;
     float low = 0, high = 0;
     for (uint32_t i = starts[blockIdx.x]; i < starts[blockIdx.x + 1]; i++) {
-        const bf16* row = dy + static_cast<size_t>(places[i]) * k + column;
-        low += to_float(row[0]);
-        high += to_float(row[1]);
+        float first, second;
+        load_two(dy + static_cast<size_t>(places[i]) * k + column, first, second);
+        low += first;
+        high += second;
     }
     float* out = dw + static_cast<size_t>(tokens[blockIdx.x]) * k + column;
     out[0] += low;

@@ -15,9 +15,9 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 EXPORT(swiglu_forward)
 
+// The gradient takes the place of gate_up: each thread writes where it alone has read.
 extern "C" __global__ void __launch_bounds__(256)
-    swiglu_backward(const bf16* __restrict__ gate_up, const bf16* __restrict__ dy, bf16* __restrict__ dgate_up,
-                    uint32_t f, uint64_t values) {
+    swiglu_backward(bf16* __restrict__ gate_up, const bf16* __restrict__ dy, uint32_t f, uint64_t values) {
     const uint64_t i = (static_cast<uint64_t>(blockIdx.x) * 256 + threadIdx.x) * 8;
     if (i >= values) return;
     const uint64_t row = i / f * 2 * f + i % f;
@@ -32,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(256)
         up[j] = g[j] * gate[j] * s;
         gate[j] = dgate;
     }
-    store_eight(dgate_up + row, gate);
-    store_eight(dgate_up + row + f, up);
+    store_eight(gate_up + row, gate);
+    store_eight(gate_up + row + f, up);
 }
 EXPORT(swiglu_backward)

@@ -30,7 +30,8 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
 /// Bytes a token that a layer leaves.
 fn layer(s: &Sizes) -> usize {
     let (k, f, heads) = (s.hidden, s.intermediate, s.heads);
-    2 * (3 * k + 2 * heads.row() + heads.output() + 3 * f) + 4 * (2 * heads.query + heads.key_value + 2)
+    let head_norms = if s.head_norms { 2 * heads.row() + 4 * (heads.query + heads.key_value) } else { 0 };
+    2 * (3 * k + heads.row() + heads.output() + 3 * f) + 4 * (heads.query + 2) + head_norms
 }
 
 /// Bytes that sampling takes beside its cache: the forward of a prompt or of all rows, and the logits.
@@ -48,7 +49,7 @@ fn activations(s: &Sizes, t: usize, recompute: bool) -> usize {
     let (k, f, heads) = (s.hidden, s.intermediate, s.heads);
     let kept = if recompute { 1 } else { s.layers };
     let streams = 2 * k * (s.layers + 1);
-    let gradients = 2 * (5 * k + 3 * f + heads.output() + heads.row()) + 4 * (1 + heads.query);
+    let gradients = 2 * (5 * k + f + heads.output() + heads.row()) + 4 * (1 + heads.query);
     // Tokens, positions, rows and targets going in; log-probabilities, their gradient, entropies and log-sum-exps.
     let head = 8 * 4;
     let partial = partial_len(k.max(heads.row()), t).max(partial_len(heads.size, t * heads.query));

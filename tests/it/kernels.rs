@@ -138,13 +138,13 @@ fn biases_swiglu_and_rope_agree_with_their_twins() {
         let expected: [(&[f32], f64); 4] = [(&y, BF16), (&dgate_up, BF16), (&db, FP32), (&filled, 0.0)];
         check(&format!("swiglu {t} x {f}"), &expected, |d| {
             let (gate_up, dy, bias) = (up(d, &to_bf16(&gate_up)), up(d, &to_bf16(&dy)), up(d, &to_bf16(&sum)));
-            let (y, dgate_up, filled) = (empty(d, t * f), empty(d, t * 2 * f), empty(d, t * f));
+            let (y, filled) = (empty(d, t * f), empty(d, t * f));
             let (db, partial) = (up(d, &sum), empty(d, k::partial_len(f, t)));
             k::swiglu(gate_up.all(), f, y.all()).unwrap();
-            k::swiglu_backward(gate_up.all(), f, dy.all(), dgate_up.all()).unwrap();
+            k::swiglu_backward(gate_up.all(), f, dy.all()).unwrap();
             k::bias_backward(dy.all(), db.all(), partial.all()).unwrap();
             k::fill_bias(bias.all(), filled.all()).unwrap();
-            vec![down(y.all()), down(dgate_up.all()), db.all().read().unwrap(), down(filled.all())]
+            vec![down(y.all()), down(gate_up.all()), db.all().read().unwrap(), down(filled.all())]
         });
     }
     let (size, heads, row, positions) = (32usize, 3, 160, [0u32, 5, 63, 1]);
@@ -314,4 +314,14 @@ fn running_out_of_memory_names_what_grew_and_what_to_set() {
     drop(weights);
     assert_eq!(device.held(Class::Weights), 0);
     assert!(device.zeros::<bf16>(Class::Activations, 3 << 20).is_ok());
+}
+
+#[test]
+#[should_panic(expected = "a card launches no grid of")]
+fn a_grid_that_no_card_launches_is_refused() {
+    let heads = Heads { query: 1 << 16, key_value: 1 << 16, size: 32 };
+    let Some(d) = device(0) else { panic!("a card launches no grid of: there is no device here") };
+    let (qkv, o, lse) = (empty(&d, heads.row()), empty(&d, heads.output()), empty(&d, heads.query));
+    let tiles = device_attention::upload_tiles(&d, &[0, 1]).unwrap();
+    let _ = device_attention::forward(heads, qkv.all(), tiles.all(), o.all(), lse.all());
 }

@@ -23,8 +23,8 @@ impl<'a> Backward<'a> {
         let (width, f) = (run.model.decoder.hidden, run.model.decoder.intermediate);
         let (dx, d_activated) = (run.rows(&ws.dx, width), run.rows(&ws.d_activated, f));
         layer.down.backward(run.rows(&a.activated, f), dx, d_activated, self.inner())?;
-        let d_gate_up = run.rows(&ws.d_gate_up, 2 * f);
-        k::swiglu_backward(run.rows(&a.gate_up, 2 * f), f, d_activated, d_gate_up)?;
+        let d_gate_up = run.rows(&a.gate_up, 2 * f);
+        k::swiglu_backward(d_gate_up, f, d_activated)?;
         let (normed, d_normed) = (run.rows(&a.middle_normed, width), run.rows(&ws.d_normed, width));
         layer.gate_up.backward(normed, d_gate_up, d_normed, self.inner())?;
         let (x, factors) = (run.rows(&a.middle, width), run.rows(&a.middle_factors, 1));

@@ -48,7 +48,7 @@ impl DeviceModel {
             weights: self.weights(),
             room,
             cache: Cache::new(device, decoder.heads, layers, rows + 1, most)?,
-            forward: Forward::new(device, Class::Cache, decoder, 0, self.inner(), rows.max(prompt))?,
+            forward: Forward::new(device, Class::Cache, decoder, 0, self.extra(), rows.max(prompt))?,
             partial: floats(partial_len(decoder.heads, rows, most))?,
             logits: floats(chunk_rows(self.vocabulary()).min(rows) * self.vocabulary())?,
             prompt_logits: floats(self.vocabulary())?,

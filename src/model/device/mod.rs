@@ -30,7 +30,7 @@ use backward::Backward;
 pub use decoding::{Decoding, DecodingRoom};
 pub use learnt::DeviceLearnt;
 use weights::DeviceWeights;
-use workspace::{Forward, Room, Workspace};
+use workspace::{Extra, Forward, Room, Workspace};
 
 /// A model whose weights, gradients and activations are on a device.
 #[derive(Debug)]
@@ -246,9 +246,10 @@ impl DeviceModel {
         *lock(&self.workspace) = None;
     }
 
-    /// Values a token between the factors of the adapter, where it has most.
-    fn inner(&self) -> usize {
-        self.base.as_ref().and_then(|base| base.adapter.as_ref()).map_or(0, AdapterLayout::widest)
+    fn extra(&self) -> Extra {
+        let adapter = self.base.as_ref().and_then(|base| base.adapter.as_ref());
+        let head_norms = self.layout.layers.iter().any(|layer| !layer.query_norm.is_empty());
+        Extra { inner: adapter.map_or(0, AdapterLayout::widest), head_norms }
     }
 
     fn vocabulary(&self) -> usize {
@@ -274,7 +275,7 @@ impl DeviceModel {
             *guard = None;
             let room = Room { t: t.max(room.t), r: r.max(room.r) };
             let layers = self.layout.layers.len();
-            let buffers = Workspace::new(&self.device, &self.decoder, layers, self.inner(), room)?;
+            let buffers = Workspace::new(&self.device, &self.decoder, layers, self.extra(), room)?;
             *guard = Some(Reserved { room, buffers });
         }
         let Some(reserved) = guard.as_mut() else { unreachable!("made above") };

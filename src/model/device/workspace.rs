@@ -15,17 +15,27 @@ pub(super) struct Room {
     pub(super) r: usize,
 }
 
+/// What decides the width of buffers beside the decoder's sizes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extra {
+    /// Values a token between an adapter's factors.
+    pub(super) inner: usize,
+    /// Whether queries and keys have norms of their own.
+    pub(super) head_norms: bool,
+}
+
 /// What a layer keeps for its backward beside its input. `(T, ..)` each.
 #[derive(Debug)]
 pub(super) struct Activations {
     pub(super) normed: Buffer<bf16>,
-    /// Before the norm of heads; unused where there is none.
+    /// Before the norm of heads; empty where there is none.
     pub(super) raw_qkv: Buffer<bf16>,
     /// Queries, keys and values, rotated.
     pub(super) qkv: Buffer<bf16>,
     pub(super) attended: Buffer<bf16>,
     pub(super) middle: Buffer<bf16>,
     pub(super) middle_normed: Buffer<bf16>,
+    /// In the backward its gradient takes its place.
     pub(super) gate_up: Buffer<bf16>,
     pub(super) activated: Buffer<bf16>,
     pub(super) lse: Buffer<f32>,
@@ -59,7 +69,6 @@ pub(super) struct Workspace {
     /// Gradient of the residual stream, and of what lies between the operations of a layer.
     pub(super) dx: Buffer<bf16>,
     pub(super) d_activated: Buffer<bf16>,
-    pub(super) d_gate_up: Buffer<bf16>,
     pub(super) d_normed: Buffer<bf16>,
     pub(super) d_attended: Buffer<bf16>,
     pub(super) d_qkv: Buffer<bf16>,
@@ -70,24 +79,25 @@ pub(super) struct Workspace {
 }
 
 impl Forward {
-    /// Room for `t` tokens, `inner` values a token between an adapter's factors. The backward of `layers` layers finds
-    /// what it needs; with none, nothing is kept.
+    /// Room for `t` tokens. The backward of `layers` layers finds what it needs; with none, nothing is kept.
     pub(super) fn new(
         device: &Device,
         class: Class,
         decoder: &Decoder,
         layers: usize,
-        inner: usize,
+        extra: Extra,
         t: usize,
     ) -> Result<Self> {
         let kept = if decoder.recompute { 1 } else { layers.max(1) };
         let room = |width: usize| device.buffer(class, t * width);
         Ok(Self {
             streams: (0..=layers.max(1)).map(|_| room(decoder.hidden)).collect::<Result<_>>()?,
-            layers: (0..kept).map(|_| Activations::new(device, class, decoder, t)).collect::<Result<_>>()?,
+            layers: (0..kept)
+                .map(|_| Activations::new(device, class, decoder, extra.head_norms, t))
+                .collect::<Result<_>>()?,
             hidden: room(decoder.hidden)?,
             last_factors: device.buffer(class, t)?,
-            inner: room(inner)?,
+            inner: room(extra.inner)?,
         })
     }
 
@@ -103,24 +113,23 @@ impl Forward {
 }
 
 impl Workspace {
-    /// Room for `t` tokens of which `r` predict a target, `inner` values a token between an adapter's factors.
-    pub(super) fn new(device: &Device, decoder: &Decoder, layers: usize, inner: usize, room: Room) -> Result<Self> {
+    /// Room for `t` tokens of which `r` predict a target.
+    pub(super) fn new(device: &Device, decoder: &Decoder, layers: usize, extra: Extra, room: Room) -> Result<Self> {
         let Room { t, r } = room;
         let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
         let room = |n: usize| device.buffer::<bf16>(Class::Activations, n);
         let partial = [partial_len(k.max(heads.row()), t), partial_len(heads.size, t * heads.query)];
         Ok(Self {
-            forward: Forward::new(device, Class::Activations, decoder, layers, inner, t)?,
+            forward: Forward::new(device, Class::Activations, decoder, layers, extra, t)?,
             predicting: room(r * k)?,
             d_predicting: room(r * k)?,
             dx: room(t * k)?,
             d_activated: room(t * f)?,
-            d_gate_up: room(t * 2 * f)?,
             d_normed: room(t * k)?,
             d_attended: room(t * heads.output())?,
             d_qkv: room(t * heads.row())?,
             delta: device.buffer(Class::Activations, t * heads.query)?,
-            d_inner: room(t * inner)?,
+            d_inner: room(t * extra.inner)?,
             partial: device.buffer(Class::Activations, partial.into_iter().max().unwrap_or(0))?,
             logprob: Scratch::new(device)?,
         })
@@ -128,13 +137,13 @@ impl Workspace {
 }
 
 impl Activations {
-    fn new(device: &Device, class: Class, decoder: &Decoder, t: usize) -> Result<Self> {
+    fn new(device: &Device, class: Class, decoder: &Decoder, head_norms: bool, t: usize) -> Result<Self> {
         let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
         let room = |width: usize| device.buffer::<bf16>(class, t * width);
         let wide = |width: usize| device.buffer::<f32>(class, t * width);
         Ok(Self {
             normed: room(k)?,
-            raw_qkv: room(heads.row())?,
+            raw_qkv: room(if head_norms { heads.row() } else { 0 })?,
             qkv: room(heads.row())?,
             attended: room(heads.output())?,
             middle: room(k)?,
@@ -144,7 +153,7 @@ impl Activations {
             lse: wide(heads.query)?,
             factors: wide(1)?,
             middle_factors: wide(1)?,
-            head_factors: wide(heads.query + heads.key_value)?,
+            head_factors: wide(if head_norms { heads.query + heads.key_value } else { 0 })?,
         })
     }
 }

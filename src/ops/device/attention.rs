@@ -10,8 +10,8 @@ use super::{Class, Device, Launch, View};
 const ROWS: usize = 64;
 /// Queries at a time while a block of keys gathers its gradient.
 const QUERIES: usize = 32;
-/// Bytes of shared memory that a block may have on every card from sm_80 on.
-const SHARED_LIMIT: usize = 163 << 10;
+/// Bytes of shared memory that a block may have on every card from sm_80 on: sm_86 and sm_89 have the least.
+const SHARED_LIMIT: usize = 99 << 10;
 
 /// The tiles of packed sequences, each where its sequence starts, its length, and its first row. Those with most to do
 /// come first, so that the last blocks to run are short ones.

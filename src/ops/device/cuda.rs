@@ -71,14 +71,20 @@ pub fn open(ordinal: usize) -> Result<Device> {
     let (major, minor) = context.compute_capability()?;
     ensure!(major >= 8, "the card has compute capability {major}.{minor}, and kernels need 8.0 or higher (Ampere)");
     let stream = context.new_stream()?;
-    keep_memory(ordinal)?;
+    let pool = keep_memory(ordinal)?;
     let blas = CudaBlas::new(stream.clone()).map_err(|e| anyhow!("cuBLAS does not start: {e:?}"))?;
+    // Sums that are split over blocks stay in fp32 too, which is not the default.
+    let wide_sums = blas_sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+    // SAFETY: the handle was made above.
+    unsafe { blas_sys::cublasSetMathMode(*blas.handle(), wide_sums) }
+        .result()
+        .map_err(|e| anyhow!("cuBLAS does not keep its sums in fp32: {e:?}"))?;
     let modules = MODULES.iter().map(|bytes| load(bytes)).collect::<Result<Vec<_>>>()?;
-    Ok(Device::new(Arc::new(Cuda { context, stream, blas, modules, functions: Mutex::default() })))
+    Ok(Device::new(Arc::new(Cuda { context, stream, pool, blas, modules, functions: Mutex::default() })))
 }
 
 /// Lets the card's pool keep memory that was given back: asking the system anew costs a wait for all work.
-fn keep_memory(ordinal: usize) -> Result<()> {
+fn keep_memory(ordinal: usize) -> Result<Address> {
     let (device, mut pool, mut all) = (result::device::get(ordinal as c_int)?, std::ptr::null_mut(), u64::MAX);
     let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
     // SAFETY: both write or read the one value they are given.
@@ -86,7 +92,7 @@ fn keep_memory(ordinal: usize) -> Result<()> {
         sys::cuDeviceGetDefaultMemPool(&raw mut pool, device).result()?;
         sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut all).cast()).result()?;
     }
-    Ok(())
+    Ok(Address(pool as usize))
 }
 
 fn load(bytes: &[u8]) -> Result<Address> {
@@ -105,6 +111,8 @@ struct Address(usize);
 struct Cuda {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
+    /// Where memory comes from.
+    pool: Address,
     blas: CudaBlas,
     modules: Vec<Address>,
     functions: Mutex<HashMap<&'static str, Address>>,
@@ -115,6 +123,15 @@ impl Cuda {
     fn stream(&self) -> Result<sys::CUstream> {
         self.context.bind_to_thread()?;
         Ok(self.stream.cu_stream())
+    }
+
+    fn try_alloc(&self, bytes: usize) -> Result<Option<u64>> {
+        // SAFETY: nothing is read from it before it is written.
+        match unsafe { result::malloc_async(self.stream()?, bytes) } {
+            Ok(address) => Ok(Some(address)),
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// A kernel by name, allowed the shared memory it asks for.
@@ -142,12 +159,14 @@ impl Cuda {
 
 impl Backend for Cuda {
     fn alloc(&self, bytes: usize) -> Result<Option<u64>> {
-        // SAFETY: nothing is read from it before it is written.
-        match unsafe { result::malloc_async(self.stream()?, bytes) } {
-            Ok(address) => Ok(Some(address)),
-            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
-            Err(other) => Err(other.into()),
+        if let Some(address) = self.try_alloc(bytes)? {
+            return Ok(Some(address));
         }
+        // What the pool kept may lie in pieces that are too small: the card gets it back, and is asked once more.
+        self.stream.synchronize()?;
+        // SAFETY: the card's own pool; what is in use stays.
+        unsafe { sys::cuMemPoolTrimTo(self.pool.0 as sys::CUmemoryPool, 0) }.result()?;
+        self.try_alloc(bytes)
     }
 
     unsafe fn free(&self, address: u64, _bytes: usize) {

@@ -148,13 +148,12 @@ pub fn swiglu(gate_up: View<bf16>, f: usize, y: View<bf16>) -> Result<()> {
     unsafe { y.device().launch(&launch.arg(y.len() as u64)) }
 }
 
-/// `dy (T, F)` -> `dgate_up (T, 2F)`.
-pub fn swiglu_backward(gate_up: View<bf16>, f: usize, dy: View<bf16>, dgate_up: View<bf16>) -> Result<()> {
-    assert!(f.is_multiple_of(8) && dy.len().is_multiple_of(f), "rows of F values");
-    assert_eq!((gate_up.len(), dgate_up.len()), (2 * dy.len(), 2 * dy.len()));
-    let launch = Launch::new("swiglu_backward", eights(dy.len()), 256).arg(gate_up).arg(dy).arg(dgate_up);
+/// `dy (T, F)` -> the gradient of `gate_up (T, 2F)`, in its place.
+pub fn swiglu_backward(gate_up: View<bf16>, f: usize, dy: View<bf16>) -> Result<()> {
+    assert!(f.is_multiple_of(8) && dy.len().is_multiple_of(f) && gate_up.len() == 2 * dy.len(), "rows of F, 2F values");
+    let launch = Launch::new("swiglu_backward", eights(dy.len()), 256).arg(gate_up).arg(dy).arg(f as u32);
     // SAFETY: lengths are checked above.
-    unsafe { dy.device().launch(&launch.arg(f as u32).arg(dy.len() as u64)) }
+    unsafe { dy.device().launch(&launch.arg(dy.len() as u64)) }
 }
 
 /// Angles on the device: `(positions, half)` each.

@@ -323,7 +323,9 @@ pub struct Launch {
 
 impl Launch {
     pub(super) fn new(kernel: &'static str, grid: [usize; 3], threads: u32) -> Self {
-        let grid = grid.map(|n| u32::try_from(n).expect("a grid has fewer than 2^32 blocks"));
+        let [x, y, z] = grid;
+        assert!(x < 1 << 31 && y < 1 << 16 && z < 1 << 16, "{kernel}: a card launches no grid of {grid:?} blocks");
+        let grid = grid.map(|n| n as u32);
         Self { kernel, grid, threads, shared: 0, words: Vec::new(), starts: Vec::new() }
     }
 
