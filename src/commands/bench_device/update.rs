@@ -144,3 +144,33 @@ fn memory(device: &Device, plan: &Plan) -> Value {
     all.insert("total".into(), json!({ "held": gib(total), "planned": gib(plan.peak()) }));
     Value::Object(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_jobs_of_the_check_on_a_card_are_planned_to_fit_what_they_aim_at() {
+        for (options, aim) in
+            [("", 12.5), ("--eight-bit", 9.0), ("--lora 16", 5.1), ("--lora 16 --shape qwen3-4b", 23.3)]
+        {
+            let line = format!("bench-device {options}");
+            let args = Line::try_parse_from(line.split_whitespace()).unwrap().args;
+            let config = args.shape.config(args.tokens).unwrap();
+            let layout = Layout::new(&config, config.family().unwrap());
+            let lora = args.lora.map(|rank| LoraConfig { rank, ..LoraConfig::default() });
+            let adapter = lora.map(|lora| lora.start(&layout, "random", 1).unwrap());
+            let moments = if args.eight_bit { MomentKind::EightBit } else { MomentKind::Full };
+            let plan = Plan::new(&Sizes::of(&config).unwrap(), &job(&args, adapter.as_ref(), moments));
+            assert!(gib(plan.peak()) < aim, "{options}: {:.2} GiB", gib(plan.peak()));
+        }
+    }
+}
