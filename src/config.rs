@@ -18,6 +18,7 @@ use crate::grpo::GrpoOverrides;
 use crate::model::SaveDtype;
 use crate::optim::{AdamWConfig, MomentKind, Schedule, ScheduleKind};
 use crate::parallel::default_threads;
+use crate::plan::Device;
 use crate::rollout::Sampling;
 
 /// `reckon train`: sample, score, update.
@@ -258,6 +259,15 @@ impl OptimConfig {
         AdamWConfig { beta1, beta2, eps, weight_decay, max_grad_norm }
     }
 
+    /// Refuses moments that a device of this kind does not keep.
+    pub fn check_moments(&self, device: Device) -> Result<()> {
+        ensure!(
+            self.moments == MomentKind::Full || device == Device::Cuda,
+            "optim.moments = \"eight_bit\" is for a card: set compute.device = \"cuda\", or leave optim.moments away"
+        );
+        Ok(())
+    }
+
     /// The learning rate over a run of `total_steps`.
     pub fn schedule(&self, total_steps: u64) -> Schedule {
         let Self { schedule: kind, lr, warmup_steps, final_ratio, .. } = *self;
@@ -265,10 +275,12 @@ impl OptimConfig {
     }
 }
 
-/// What is computed how. Nothing here changes a result, `micro_batch_tokens` apart, which changes its rounding.
+/// What is computed how. `device` and `micro_batch_tokens` change the rounding of a result, nothing else here changes any.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ComputeConfig {
+    /// A CPU, or the first CUDA card that `CUDA_VISIBLE_DEVICES` leaves.
+    pub device: Device,
     /// Threads; 0 takes one a core.
     pub threads: usize,
     /// Most tokens of a micro-batch.
@@ -279,7 +291,7 @@ pub struct ComputeConfig {
 
 impl Default for ComputeConfig {
     fn default() -> Self {
-        Self { threads: 0, micro_batch_tokens: 512, recompute: false }
+        Self { device: Device::Cpu, threads: 0, micro_batch_tokens: 512, recompute: false }
     }
 }
 
@@ -379,6 +391,7 @@ impl TrainConfig {
         let failed = self.audit.max_failed;
         ensure!((0.0..=1.0).contains(&failed), "audit.max_failed = {failed}: a share lies in [0, 1]");
         ensure!(self.optim.lr > 0.0, "optim.lr = {}: it must be positive, or nothing is learnt", self.optim.lr);
+        self.optim.check_moments(self.compute.device)?;
         self.lora.iter().try_for_each(LoraConfig::validate)
     }
 }

@@ -14,6 +14,7 @@ use crate::model::{
     ModelFolder, Parameters, SaveDtype, peft,
 };
 use crate::ops::device::Device;
+use crate::plan::Job;
 use crate::rollout::{Engine, Place};
 
 /// A model and how it is computed.
@@ -40,9 +41,11 @@ pub enum Model {
     Device(Box<DeviceModel>, Kept),
 }
 
-/// What stays on the host of a model on a device: all of its files that is no value.
-#[derive(Debug, Default)]
+/// What stays on the host of a model on a device.
+#[derive(Debug)]
 pub struct Kept {
+    /// Threads for what the host does.
+    threads: usize,
     /// Names the frozen base, where there is one.
     fingerprint: Option<String>,
     /// The adapter as it was brought to the device.
@@ -50,10 +53,10 @@ pub struct Kept {
 }
 
 impl Kept {
-    fn of(parameters: Parameters) -> Self {
+    fn of(parameters: Parameters, threads: usize) -> Self {
         match parameters {
-            Parameters::Full(_) => Self::default(),
-            Parameters::Frozen(base, adapter) => Self { fingerprint: Some(base.fingerprint), adapter },
+            Parameters::Full(_) => Self { threads, fingerprint: None, adapter: None },
+            Parameters::Frozen(base, adapter) => Self { threads, fingerprint: Some(base.fingerprint), adapter },
         }
     }
 }
@@ -108,13 +111,18 @@ impl Policy {
         Self { config, tokenizer, companions, model, version: 0 }
     }
 
-    /// The same on a device.
-    pub fn on_device(folder: ModelFolder<impl Into<Parameters>>, recompute: bool, device: Device) -> Result<Self> {
+    /// The same on a device, with `threads` of this machine for what the host does of it.
+    pub fn on_device(
+        folder: ModelFolder<impl Into<Parameters>>,
+        recompute: bool,
+        threads: usize,
+        device: Device,
+    ) -> Result<Self> {
         let decoder = Decoder::new(&folder.config, recompute);
         let ModelFolder { config, tokenizer, companions, weights } = folder;
         let parameters = weights.into();
         let model = Box::new(DeviceModel::new(device, &decoder, &parameters)?);
-        let model = Model::Device(model, Kept::of(parameters));
+        let model = Model::Device(model, Kept::of(parameters, threads));
         Ok(Self { config, tokenizer, companions, model, version: 0 })
     }
 
@@ -161,7 +169,7 @@ impl Policy {
                 let CpuModel { decoder, parameters, threads, memory, .. } = &**model;
                 (Place::Cpu { decoder, parameters, memory }, *threads)
             }
-            Model::Device(model, _) => (Place::Device(model), 1),
+            Model::Device(model, kept) => (Place::Device(model), kept.threads),
         };
         Engine { place, tokenizer: &self.tokenizer, policy_version: self.version, threads, capacity }
     }
@@ -207,6 +215,23 @@ impl Policy {
                 micros.iter().map(|micro| model.logprobs_as(reference, micro, temperature)).collect()
             }
             _ => unreachable!("a reference is on the side of its policy"),
+        }
+    }
+
+    /// Does what takes most memory of `job` once, so that a lack of it shows before the run begins: a token for every seat at
+    /// its longest, then the largest micro-batch. The weights stay. Nothing is done on a CPU, whose memory the system gives.
+    pub fn rehearse(&mut self, job: &Job) -> Result<()> {
+        let Model::Device(model, _) = &self.model else { return Ok(()) };
+        model.rehearse_sampling(job.rows, job.prompt, job.sequence)?;
+        self.gradients(&[job.largest_micro_batch()], 1.0, &|micro, _| (vec![0.0; micro.rows.len()], ()))?;
+        Ok(())
+    }
+
+    /// Bytes that it holds on a device.
+    pub fn held(&self) -> usize {
+        match &self.model {
+            Model::Cpu(_) => 0,
+            Model::Device(model, _) => model.device.held_in_all(),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
@@ -13,6 +13,7 @@ use crate::grpo::{
 };
 use crate::metrics::Record;
 use crate::optim::{Optimizer, Schedule, Update};
+use crate::plan::Job;
 use crate::policy::{Policy, Reference};
 use crate::prompt::PromptSource;
 use crate::rollout::{Engine, FinishReason, SampleKey, Sampling};
@@ -82,6 +83,17 @@ impl Trainer {
         let reference = grpo.needs_reference().then(|| policy.reference()).transpose()?;
         let progress = Progress::default();
         Ok(Self { config, policy, optimizer, reference, progress, grpo, schedule, sampling, scorer, prompts })
+    }
+
+    /// What of the run decides its memory.
+    pub fn job(&self) -> Result<Job> {
+        Job::of(&self.config, &self.policy.config, self.policy.companions.dtype, self.prompts.longest()?)
+    }
+
+    /// Runs the worst step there can be where a lack of memory would end the run hours later. Changes nothing.
+    pub fn rehearse(&mut self) -> Result<()> {
+        let job = self.job()?;
+        self.policy.rehearse(&job).context("the worst step of the run, tried before the first")
     }
 
     /// One step of GRPO (Shao et al. 2024, arXiv:2402.03300). Returns its metrics and its groups.

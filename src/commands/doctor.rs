@@ -2,14 +2,15 @@
 
 use anyhow::Result;
 
-use crate::parallel::default_threads;
+use super::compute;
+use crate::config::ComputeConfig;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
 pub(super) fn run(_: Args) -> Result<()> {
     println!("reckon {}", env!("CARGO_PKG_VERSION"));
-    println!("cpu      {} threads, {}", default_threads(), crate::ops::instruction_set());
+    println!("{}", compute::place(&ComputeConfig::default()));
     for line in cuda() {
         println!("{line}");
     }
@@ -18,7 +19,7 @@ pub(super) fn run(_: Args) -> Result<()> {
 
 #[cfg(not(feature = "cuda"))]
 fn cuda() -> Vec<String> {
-    vec!["cuda     not in this binary: build it with cargo build --release --features cuda (docs/gpu.md)".into()]
+    vec![format!("cuda     {}", compute::describe())]
 }
 
 #[cfg(feature = "cuda")]
@@ -44,22 +45,5 @@ fn cuda() -> Vec<String> {
                   LD_LIBRARY_PATH to its folder"
             .to_owned(),
     };
-    vec!["cuda     in this binary".into(), driver, cublas, card()]
-}
-
-#[cfg(feature = "cuda")]
-fn card() -> String {
-    let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
-    match crate::ops::device::cuda::card(0) {
-        Ok(card) => {
-            let (major, minor) = card.capability;
-            let lack = if major < 8 { ": too old, kernels need 8.0 or higher" } else { "" };
-            let (free, total) = (gib(card.free), gib(card.total));
-            format!(
-                "card     {}, compute capability {major}.{minor}{lack}, {free:.1} of {total:.1} GiB free",
-                card.name
-            )
-        }
-        Err(error) => format!("card     none can be used ({error}): check nvidia-smi and CUDA_VISIBLE_DEVICES"),
-    }
+    vec!["cuda     in this binary".into(), driver, cublas, format!("card     {}", compute::describe())]
 }

@@ -28,10 +28,10 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut config = args.config.load()?;
     let policy = match (args.model, &config.lora) {
         (None, Some(_)) => policies::trained(&config)?,
-        (None, None) => policies::computed(policies::frozen(&config.model.name())?, &config.compute)?,
+        (None, None) => policies::computed(&config.compute, || policies::frozen(&config.model.name()))?,
         (Some(path), _) => {
             config.model = ModelSource { path, revision: None };
-            policies::computed(policies::frozen(&config.model.path)?, &config.compute)?
+            policies::computed(&config.compute, || policies::frozen(&config.model.path))?
         }
     };
     let scorer = scorer(&config, registry)?;

@@ -4,6 +4,7 @@
 mod bench;
 pub mod bench_device;
 mod builtin;
+mod compute;
 mod data;
 mod doctor;
 mod eval;

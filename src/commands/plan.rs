@@ -4,11 +4,9 @@
 use anyhow::{Context, Result, bail, ensure};
 
 use super::memory::{self, gib};
-use super::{ConfigArgs, load_shape, open_prompts};
+use super::{ConfigArgs, compute, load_shape, open_prompts};
 use crate::config::TrainConfig;
-use crate::model::{Layout, ModelConfig, SaveDtype};
-use crate::optim::MomentKind;
-use crate::plan::{Device, Free, Job, Lora, Plan, Sizes, fit};
+use crate::plan::{Device, Free, Job, Plan, Sizes, fit};
 use crate::strict;
 use crate::train::Trainer;
 
@@ -17,11 +15,11 @@ use crate::train::Trainer;
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Where the run will compute.
-    #[arg(long, value_enum, default_value = "cpu")]
-    device: Device,
-    /// Memory of the device, such as 80GiB or 24GB; this machine's without it.
-    #[arg(long, required_if_eq("device", "cuda"))]
+    /// Where the run will compute, in place of the config's `compute.device`.
+    #[arg(long, value_enum)]
+    device: Option<Device>,
+    /// Memory of the device, such as 80GiB or 24GB; what there is on this machine without it.
+    #[arg(long)]
     memory: Option<String>,
     /// Longest prompt, in tokens; that of the data without it.
     #[arg(long)]
@@ -30,18 +28,21 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let (text, source) = args.config.text()?;
-    let config: TrainConfig = strict::load(&text, &source, &args.config.sets)?;
+    let mut config: TrainConfig = strict::load(&text, &source, &args.config.sets)?;
+    config.compute.device = args.device.unwrap_or(config.compute.device);
     config.validate()?;
     let shape = load_shape(&config.model.name())?;
     let memory = match &args.memory {
         Some(text) => memory::parse(text)?,
-        None => memory::of_this_machine().context("how much memory there is is not known: pass --memory")?,
+        None => {
+            compute::memory(config.compute.device)?.context("how much memory there is is not known: pass --memory")?
+        }
     };
     let prompt = match args.prompt_tokens {
         Some(tokens) => tokens,
         None => open_prompts(&config)?.1.longest()?,
     };
-    let (sizes, job) = (Sizes::of(&shape)?, job(&config, &shape, shape.dtype(), args.device, prompt)?);
+    let (sizes, job) = (Sizes::of(&shape)?, Job::of(&config, &shape, shape.dtype(), prompt)?);
     let given = Given::new(&text, &args.config.sets)?;
     let free = Free {
         micro_batch_tokens: !given.has("compute", "micro_batch_tokens"),
@@ -59,49 +60,16 @@ pub(super) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// What of a run decides its memory.
-fn job(config: &TrainConfig, shape: &ModelConfig, dtype: SaveDtype, device: Device, prompt: usize) -> Result<Job> {
-    let (r, grpo) = (&config.rollout, config.grpo.resolve(config.rollout.max_new_tokens)?);
-    let (completions, sequence) = (r.prompts_per_step * r.group_size, prompt + r.max_new_tokens);
-    ensure!(
-        sequence <= shape.max_position_embeddings,
-        "prompts of {prompt} tokens and rollout.max_new_tokens = {} are more than the model's context of {}",
-        r.max_new_tokens,
-        shape.max_position_embeddings
-    );
-    Ok(Job {
-        device,
-        threads: if device == Device::Cpu { config.compute.threads() } else { 1 },
-        micro_batch_tokens: config.compute.micro_batch_tokens,
-        recompute: config.compute.recompute,
-        rows: r.capacity.min(completions),
-        prompt,
-        sequence,
-        update_tokens: (completions * sequence).div_ceil(grpo.updates_per_step),
-        reference: grpo.needs_reference(),
-        lora: lora(config, shape, dtype)?,
-        moments: MomentKind::default(),
-    })
-}
-
-/// The adapter on a base whose file is of type `dtype`.
-fn lora(config: &TrainConfig, shape: &ModelConfig, dtype: SaveDtype) -> Result<Option<Lora>> {
-    let Some(lora) = &config.lora else { return Ok(None) };
-    Ok(Some(Lora::of(&lora.layout(&Layout::new(shape, shape.family()?))?, dtype)))
-}
-
-/// Refuses a run that would end for want of memory, before it begins.
-pub(super) fn check(trainer: &Trainer) -> Result<()> {
-    let Some(memory) = memory::of_this_machine() else { return Ok(()) };
-    let shape = &trainer.policy.config;
-    let dtype = trainer.policy.companions.dtype;
-    let job = job(&trainer.config, shape, dtype, Device::Cpu, trainer.prompts().longest()?)?;
-    let plan = Plan::new(&Sizes::of(shape)?, &job);
+/// Refuses a run that would end for want of memory, before it begins. There are `memory` bytes for all that it takes.
+pub(super) fn check(trainer: &Trainer, memory: usize) -> Result<()> {
+    let (device, plan) =
+        (trainer.config.compute.device, Plan::new(&Sizes::of(&trainer.policy.config)?, &trainer.job()?));
     let classes: Vec<String> = plan.classes().iter().map(|(name, bytes)| format!("{name} {}", gib(*bytes))).collect();
     ensure!(
         plan.peak() <= memory,
-        "the run needs {}, but this machine has {}: {}; `reckon plan` names settings that fit, where there are some",
+        "the run needs {}, but this {} has {}: {}; `reckon plan` names settings that fit, where there are some",
         gib(plan.peak()),
+        if device == Device::Cpu { "machine" } else { "card" },
         gib(memory),
         classes.join(", ")
     );

@@ -4,20 +4,21 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{builtin, load_model};
+use super::{builtin, compute, load_model};
 use crate::config::{ComputeConfig, TrainConfig};
 use crate::hub::{self, Wanted};
 use crate::model::{Base, ModelFolder, Parameters, peft};
+use crate::plan::Device;
 use crate::policy::Policy;
 
 /// The policy that a config trains: all weights, or an adapter on a frozen base.
 pub(super) fn trained(config: &TrainConfig) -> Result<Policy> {
     let path = config.model.name();
-    let Some(lora) = &config.lora else { return computed(load_model(&path)?, &config.compute) };
+    let Some(lora) = &config.lora else { return computed(&config.compute, || load_model(&path)) };
     // An adapter is used from other folders too; a name of the hub stays as it is.
     let name = Path::new(&path).canonicalize().map_or(path.clone(), |path| path.to_string_lossy().into_owned());
-    let model = load_base(&path)?.adapted(|base| lora.start(&base.layout, &name, config.seed))?;
-    computed(model, &config.compute)
+    let load = || load_base(&path)?.adapted(|base| lora.start(&base.layout, &name, config.seed));
+    computed(&config.compute, load)
 }
 
 /// A model of which nothing is to learn: a model folder or one of the hub, an adapter, whose base is read too, or the
@@ -30,9 +31,19 @@ pub(super) fn frozen(path: &str) -> Result<ModelFolder<Parameters>> {
     load_base(&peft::base_of(folder)?)?.adapted(|base| peft::read(folder, &base.layout))
 }
 
-/// The policy of a model, computed as `compute` says.
-pub(super) fn computed(model: ModelFolder<impl Into<Parameters>>, compute: &ComputeConfig) -> Result<Policy> {
-    Ok(Policy::new(model, compute.recompute, compute.threads()))
+/// The policy of a model, computed as `compute` says. The model is loaded last: a card that is not there shows at once.
+pub(super) fn computed<P: Into<Parameters>>(
+    compute: &ComputeConfig,
+    load: impl FnOnce() -> Result<ModelFolder<P>>,
+) -> Result<Policy> {
+    let (recompute, threads) = (compute.recompute, compute.threads());
+    match compute.device {
+        Device::Cpu => Ok(Policy::new(load()?, recompute, threads)),
+        Device::Cuda => {
+            let device = compute::open()?;
+            Policy::on_device(load()?, recompute, threads, device)
+        }
+    }
 }
 
 fn load_base(path: &str) -> Result<ModelFolder<Base>> {

@@ -10,6 +10,7 @@ use reckon_datasets::Example;
 use super::{builtin, policies, read_text};
 use crate::config::{ComputeConfig, PromptConfig};
 use crate::parallel::lock;
+use crate::plan::Device;
 use crate::prompt::Template;
 use crate::rollout::{Prompt, SampleKey, Sampling};
 
@@ -51,6 +52,9 @@ pub(super) struct Args {
     /// Names the random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t)]
+    device: Device,
     /// Print a JSON object a line.
     #[arg(long)]
     json: bool,
@@ -62,7 +66,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         texts.extend(read_text(file)?.lines().map(str::to_owned));
     }
     ensure!(!texts.is_empty(), "no prompt: give one on the command line, or a file with --file");
-    let policy = policies::computed(policies::frozen(&args.model)?, &ComputeConfig::default())?;
+    let compute = ComputeConfig { device: args.device, ..ComputeConfig::default() };
+    let policy = policies::computed(&compute, || policies::frozen(&args.model))?;
     let named = if args.chat { "chat" } else { "plain" };
     let template = PromptConfig { template: Some(named.into()), ..PromptConfig::default() };
     let template = Template::new(&template, &policy.companions)?;

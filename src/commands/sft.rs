@@ -37,7 +37,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let template = Template::new(&config.prompt, &folder.companions)?;
     let eos = folder.config.eos_token_id.first().copied();
     let tokenizer = folder.tokenizer.clone();
-    let mut trainer = SftTrainer::new(&config, policies::computed(folder, &config.compute)?)?;
+    let mut trainer = SftTrainer::new(&config, policies::computed(&config.compute, || Ok(folder))?)?;
     let stop = signals::stop_flag()?;
     let bar = Progress::steps(config.steps, "sft");
     let (mut step, mut next) = (0, 0usize);

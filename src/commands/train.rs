@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use reckon_rewards::Registry;
 
 use super::verify::before_training;
-use super::{ConfigArgs, plan, policies, read_text, rollouts, scorer, signals, summary};
+use super::{ConfigArgs, compute, plan, policies, read_text, rollouts, scorer, signals, summary};
 use crate::checkpoint::{RunFolder, state, write_file};
 use crate::config::TrainConfig;
 use crate::eval::{Evaluation, evaluate};
@@ -39,7 +39,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         let text = read_text(&folder.config())?;
         let config = strict::load(&text, &folder.config().display().to_string(), &[])?;
         let mut trainer = build(config, registry)?;
-        plan::check(&trainer)?;
+        check_memory(&mut trainer)?;
         let resumed = state::restore(&mut trainer, &folder)?;
         eprintln!(
             "{} at step {}",
@@ -49,14 +49,14 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         return train(&mut trainer, &folder);
     }
     let config = args.config.load()?;
-    let trainer = build(config, registry)?;
+    let mut trainer = build(config, registry)?;
     if args.dry_run {
         return dry_run(&trainer);
     }
-    plan::check(&trainer)?;
+    check_memory(&mut trainer)?;
     let folder = RunFolder::create(args.out)?;
     write_file(&folder.config(), toml::to_string(&trainer.config)?.as_bytes())?;
-    train(&mut { trainer }, &folder)
+    train(&mut trainer, &folder)
 }
 
 fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
@@ -64,6 +64,14 @@ fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
     let policy = policies::trained(&config)?;
     let scorer = scorer(&config, registry)?;
     Trainer::new(config, policy, scorer)
+}
+
+/// Refuses a run that would end for want of memory: first by its plan, then by its worst step.
+fn check_memory(trainer: &mut Trainer) -> Result<()> {
+    if let Some(free) = compute::memory(trainer.config.compute.device)? {
+        plan::check(trainer, free + trainer.policy.held())?;
+    }
+    trainer.rehearse()
 }
 
 /// The resolved config, and what follows from it.
@@ -91,6 +99,7 @@ fn held_out(trainer: &Trainer) -> Result<Option<Evaluation>> {
 }
 
 fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
+    eprintln!("{}", compute::place(&trainer.config.compute));
     let stop = signals::stop_flag()?;
     let mut metrics = MetricsFile::open(folder.metrics(), trainer.progress.step)?;
     let steps = trainer.config.steps;
@@ -135,9 +144,10 @@ fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
 
 /// A broken verifier, among others, stops the run; what was learnt stays.
 fn saved_on_error<T>(trainer: &Trainer, folder: &RunFolder, result: Result<T>) -> Result<T> {
-    result.or_else(|error| {
-        state::save(trainer, folder)?;
-        Err(error.context("the run stopped; its last state is saved"))
+    result.map_err(|error| match state::save(trainer, folder) {
+        Ok(()) => error.context("the run stopped; its last state is saved"),
+        // A card that has failed gives nothing back any more; the reason counts, and the checkpoints are there.
+        Err(other) => error.context(format!("the run stopped, and its last state could not be saved ({other:#})")),
     })
 }
 

@@ -8,10 +8,11 @@ pub use cpu::AdamW;
 pub use device::{DeviceAdamW, MomentKind};
 pub use schedule::{Schedule, ScheduleKind};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use crate::checkpoint::tensors::Tensor;
 use crate::config::OptimConfig;
+use crate::plan::Device;
 use crate::policy::{Model, Policy};
 
 /// Settings of AdamW.
@@ -55,10 +56,7 @@ impl Optimizer {
     pub fn new(config: &OptimConfig, policy: &Policy) -> Result<Self> {
         match &policy.model {
             Model::Cpu(model) => {
-                ensure!(
-                    config.moments == MomentKind::Full,
-                    "optim.moments = \"eight_bit\" is for a device: set compute.device = \"cuda\", or leave it away"
-                );
+                config.check_moments(Device::Cpu)?;
                 Ok(Self::Cpu(AdamW::new(config.adamw(), model.parameters.values().len())))
             }
             Model::Device(model, _) => Ok(Self::Device(DeviceAdamW::new(config.adamw(), config.moments, model)?)),

@@ -7,18 +7,23 @@ mod cpu;
 mod cuda;
 mod fit;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
 
 pub use fit::{Free, fit};
 
+use crate::config::TrainConfig;
+use crate::grpo::MicroBatch;
 use crate::model::{AdapterLayout, Layout, ModelConfig, SaveDtype};
 use crate::ops::attention::Heads;
 use crate::optim::MomentKind;
 
 /// Where the run computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
 pub enum Device {
     /// fp32, a micro-batch a thread; the buffers of sampling and of updating stay for the next step.
+    #[default]
     Cpu,
     /// bf16 with fp32 master weights, one micro-batch at a time; sampling and updating share one budget.
     Cuda,
@@ -107,6 +112,50 @@ pub struct Job {
 }
 
 impl Job {
+    /// The run of `config` with a model of such a shape, whose file is of type `dtype`, and prompts of up to `prompt` tokens.
+    pub fn of(config: &TrainConfig, shape: &ModelConfig, dtype: SaveDtype, prompt: usize) -> Result<Self> {
+        let (r, device) = (&config.rollout, config.compute.device);
+        let grpo = config.grpo.resolve(r.max_new_tokens)?;
+        let (completions, sequence) = (r.prompts_per_step * r.group_size, prompt + r.max_new_tokens);
+        ensure!(
+            sequence <= shape.max_position_embeddings,
+            "prompts of {prompt} tokens and rollout.max_new_tokens = {} are more than the model's context of {}",
+            r.max_new_tokens,
+            shape.max_position_embeddings
+        );
+        let lora = config.lora.as_ref().map(|lora| {
+            let layout = lora.layout(&Layout::new(shape, shape.family()?))?;
+            Ok::<_, anyhow::Error>(Lora::of(&layout, dtype))
+        });
+        Ok(Self {
+            device,
+            threads: if device == Device::Cpu { config.compute.threads() } else { 1 },
+            micro_batch_tokens: config.compute.micro_batch_tokens,
+            recompute: config.compute.recompute,
+            rows: r.capacity.min(completions.max(config.eval.problems * config.eval.samples)),
+            prompt,
+            sequence,
+            update_tokens: (completions * sequence).div_ceil(grpo.updates_per_step),
+            reference: grpo.needs_reference(),
+            lora: lora.transpose()?,
+            moments: config.optim.moments,
+        })
+    }
+
+    /// The largest micro-batch: sequences as long as can be, of which every token predicts one.
+    pub fn largest_micro_batch(&self) -> MicroBatch {
+        let mut micro = MicroBatch { cu_seqlens: vec![0], ..MicroBatch::default() };
+        while micro.tokens.len() < self.tokens() {
+            let length = self.sequence.min(self.tokens() - micro.tokens.len());
+            micro.positions.extend(0..length as u32);
+            micro.tokens.resize(micro.positions.len(), 0);
+            micro.cu_seqlens.push(micro.tokens.len() as u32);
+        }
+        micro.rows = (0..self.tokens() as u32).collect();
+        micro.targets = vec![0; self.tokens()];
+        micro
+    }
+
     /// Tokens of the largest micro-batch.
     fn tokens(&self) -> usize {
         self.micro_batch_tokens.max(self.sequence)

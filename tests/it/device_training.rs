@@ -18,7 +18,7 @@ fn on(device: Device, architecture: &str) -> Policy {
     let weights = cpu(&policy).parameters.clone();
     let Policy { config, tokenizer, .. } = policy;
     let folder = ModelFolder { config, tokenizer, companions: Companions::default(), weights };
-    Policy::on_device(folder, false, device).unwrap()
+    Policy::on_device(folder, false, 1, device).unwrap()
 }
 
 fn values(policy: &Policy) -> Vec<f32> {

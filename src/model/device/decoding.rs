@@ -56,6 +56,19 @@ impl DeviceModel {
     }
 }
 
+impl DeviceModel {
+    /// Takes in a prompt of `prompt` tokens, enters `rows` rows behind it and decodes the last token of a `sequence` for
+    /// each: what takes most memory of sampling, and the kernels that do it.
+    pub fn rehearse_sampling(&self, rows: usize, prompt: usize, sequence: usize) -> Result<()> {
+        let decoding = self.decoding(DecodingRoom { rows, prompt, sequence })?;
+        decoding.prefill(&vec![0; prompt])?;
+        (0..rows).try_for_each(|seat| decoding.enter(seat, prompt))?;
+        let places: Vec<(usize, usize)> = (0..rows).map(|seat| (seat, sequence - 1)).collect();
+        decoding.decode(&vec![0; rows], &places)?;
+        decoding.parts(rows).try_for_each(|part| decoding.logits(part)?.part(0..1).read().map(drop))
+    }
+}
+
 impl Decoding<'_> {
     /// The seat that the prompt at hand has.
     fn prompt_seat(&self) -> usize {

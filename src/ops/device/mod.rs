@@ -155,6 +155,11 @@ impl Device {
         self.backend.in_use()
     }
 
+    /// Bytes that all classes hold now.
+    pub fn held_in_all(&self) -> usize {
+        lock(&self.held).iter().sum()
+    }
+
     fn out_of_memory(&self, class: Class, bytes: usize) -> String {
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         let held: Vec<String> =

@@ -1,0 +1,88 @@
+//! Where a run computes, as `compute.device` says: this machine's processor, or its card with a clear word where there is
+//! none.
+
+use anyhow::Result;
+
+use super::memory;
+use crate::config::ComputeConfig;
+use crate::plan::Device;
+
+#[cfg(feature = "cuda")]
+pub(super) use card::{describe, open};
+#[cfg(not(feature = "cuda"))]
+pub(super) use no_card::{describe, open};
+
+/// Bytes that a run may take there, as far as the system tells.
+pub(super) fn memory(device: Device) -> Result<Option<usize>> {
+    match device {
+        Device::Cpu => Ok(memory::of_this_machine()),
+        #[cfg(feature = "cuda")]
+        Device::Cuda => card::free().map(Some),
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda => Ok(None),
+    }
+}
+
+/// What a run computes on, for people.
+pub(super) fn place(compute: &ComputeConfig) -> String {
+    match compute.device {
+        Device::Cpu => format!("cpu      {} threads, {}", compute.threads(), crate::ops::instruction_set()),
+        Device::Cuda => format!("card     {}", describe()),
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod card {
+    use anyhow::{Context, Result};
+
+    use crate::ops::device::{Device, cuda};
+
+    /// The card that runs compute on: the first that `CUDA_VISIBLE_DEVICES` leaves.
+    const CARD: usize = 0;
+
+    /// The card, ready to compute.
+    pub(crate) fn open() -> Result<Device> {
+        cuda::open(CARD).context(
+            "there is no card to compute on: `reckon doctor` tells what is missing, and compute.device = \"cpu\" needs none",
+        )
+    }
+
+    /// Bytes that are free on it.
+    pub(super) fn free() -> Result<usize> {
+        Ok(cuda::card(CARD).context("the card does not tell how much memory is free")?.free)
+    }
+
+    /// The card, or what to do about its lack.
+    pub(crate) fn describe() -> String {
+        let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
+        match cuda::card(CARD) {
+            Ok(card) => {
+                let (major, minor) = card.capability;
+                let lack = if major < 8 { ": too old, kernels need 8.0 or higher" } else { "" };
+                let (free, total) = (gib(card.free), gib(card.total));
+                format!("{}, compute capability {major}.{minor}{lack}, {free:.1} of {total:.1} GiB free", card.name)
+            }
+            Err(error) => format!("none can be used ({error}): check nvidia-smi and CUDA_VISIBLE_DEVICES"),
+        }
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+mod no_card {
+    use anyhow::{Result, bail};
+
+    use crate::ops::device::Device;
+
+    /// There is no card to a binary without the feature.
+    pub(crate) fn open() -> Result<Device> {
+        bail!(
+            "this binary computes on a CPU alone: for compute.device = \"cuda\" build one with \
+             `cargo build --release --features cuda` (docs/gpu.md)"
+        )
+    }
+
+    /// What to do about that.
+    pub(crate) fn describe() -> String {
+        "not in this binary: build it with cargo build --release --features cuda (docs/gpu.md)".into()
+    }
+}
