@@ -44,6 +44,8 @@ pub struct Trainer {
     pub reference: Option<Reference>,
     /// Where the run stands.
     pub progress: Progress,
+    /// Whether a step is between its rollouts and its end: a checkpoint of then would go on to something else.
+    pub updating: bool,
     grpo: GrpoConfig,
     schedule: Schedule,
     sampling: Sampling,
@@ -82,7 +84,8 @@ impl Trainer {
         let schedule = config.optim.schedule(config.steps);
         let reference = grpo.needs_reference().then(|| policy.reference()).transpose()?;
         let progress = Progress::default();
-        Ok(Self { config, policy, optimizer, reference, progress, grpo, schedule, sampling, scorer, prompts })
+        let updating = false;
+        Ok(Self { config, policy, optimizer, reference, progress, updating, grpo, schedule, sampling, scorer, prompts })
     }
 
     /// What of the run decides its memory.
@@ -104,9 +107,11 @@ impl Trainer {
         let (groups, times, sampled) = self.rollouts(step)?;
         let samples = self.samples(&groups);
         let mut report = UpdateReport::default();
+        self.updating = true;
         for batch in mini_batches(&samples, self.grpo.updates_per_step) {
             self.update(batch, step, &mut report)?;
         }
+        self.updating = false;
         self.progress.step = step;
         let mut record = self.record(&groups, &sampled, &report);
         record_times(&mut record, times, &report, &sampled, start.elapsed().as_secs_f64());

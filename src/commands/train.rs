@@ -142,12 +142,17 @@ fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
     Ok(())
 }
 
-/// A broken verifier, among others, stops the run; what was learnt stays.
+/// A broken verifier, among others, stops the run; what was learnt stays. In the midst of updates only the last checkpoint
+/// is one to go on from.
 fn saved_on_error<T>(trainer: &Trainer, folder: &RunFolder, result: Result<T>) -> Result<T> {
-    result.map_err(|error| match state::save(trainer, folder) {
-        Ok(()) => error.context("the run stopped; its last state is saved"),
-        // A card that has failed gives nothing back any more; the reason counts, and the checkpoints are there.
-        Err(other) => error.context(format!("the run stopped, and its last state could not be saved ({other:#})")),
+    result.map_err(|error| {
+        let outcome = if trainer.updating { None } else { Some(state::save(trainer, folder)) };
+        error.context(match outcome {
+            None => "the run stopped amid an update; go on from its last checkpoint with --resume".to_owned(),
+            Some(Ok(())) => "the run stopped; its last state is saved".to_owned(),
+            // A card that has failed gives nothing back any more: why it failed is what counts.
+            Some(Err(other)) => format!("the run stopped, and its last state could not be saved ({other:#})"),
+        })
     })
 }
 

@@ -32,6 +32,8 @@ fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
         (vec!["train", config, "--set", "rollout.max_new_tokens=511"], "of 1000 prompts are longer than 1 tokens"),
         (vec!["train", config, "--set", "model.path=nowhere"], "nowhere"),
         (vec!["train", "--resume", "nowhere"], "there is no run in \"nowhere\""),
+        (vec!["train", config, "--set", "compute.device=gpu"], "did you mean \"cpu\""),
+        (vec!["train", config, "--set", "optim.moments=eight_bit"], "set compute.device = \"cuda\""),
         (vec!["sample"], "no prompt"),
         (vec!["verify", "score", "--kind", "countdwon", text(&bad_row)], "did you mean `countdown`"),
         (vec!["verify", "score", "--kind", "exact", text(&bad_row)], "rows.jsonl, line 2"),
@@ -41,6 +43,48 @@ fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
         assert_eq!(complaint.trim().lines().count(), 1, "{complaint}");
     }
     assert_eq!(reckon(&["trian"]).output().unwrap().status.code(), Some(2), "a usage error");
+}
+
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn a_card_is_asked_of_the_binary_that_computes_on_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 3, "");
+    let (config, base, out) = (text(&config), base_config(folder.path()), folder.path().join("out"));
+    let set = ["--set", "compute.device=cuda"];
+    for arguments in [
+        vec!["train", set[0], set[1], "--out", text(&out)],
+        vec!["train", config, set[0], set[1], "--out", text(&out)],
+        vec!["eval", config, set[0], set[1]],
+        vec!["sft", text(&base), set[0], set[1], "--out", text(&out)],
+        vec!["sample", "1,2:3 ", "--device", "cuda"],
+    ] {
+        let complaint = fails(&arguments);
+        assert!(complaint.contains("cargo build --release --features cuda"), "{arguments:?}: {complaint}");
+        assert_eq!(complaint.trim().lines().count(), 1, "{complaint}");
+    }
+    assert!(fails(&["plan", config, "--device", "cuda"]).contains("pass --memory"));
+    assert!(!out.exists(), "nothing is written");
+}
+
+#[test]
+fn a_run_says_first_what_it_computes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 1, "compute = {threads = 1}");
+    let out = folder.path().join("run");
+    let output = reckon(&["train", text(&config), "--out", text(&out)]).output().unwrap();
+    assert!(errors(&output).starts_with("cpu      1 threads, "), "{}", errors(&output));
+}
+
+#[test]
+fn an_update_that_fails_leaves_the_last_checkpoint_to_go_on_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 9, "control = 'coin_flip'\noptim = {lr = 1e38, max_skipped = 1}");
+    let out = folder.path().join("run");
+    let complaint = fails(&["train", text(&config), "--out", text(&out), "--set", "save.every=100"]);
+    assert!(complaint.contains("amid an update") && complaint.contains("lower optim.lr"), "{complaint}");
+    let (last, _) = reckon::checkpoint::latest(&out.join("checkpoints")).unwrap().unwrap();
+    assert_eq!(last, 0, "what was saved before");
 }
 
 #[test]

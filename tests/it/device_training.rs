@@ -1,24 +1,32 @@
 //! Training with the model on a device, its kernels run on this machine's processor.
 
-use reckon::checkpoint::tensors;
-use reckon::config::OptimConfig;
-use reckon::grpo::MicroBatch;
-use reckon::model::shards::Reader;
-use reckon::model::{Companions, ModelFolder, SaveDtype};
-use reckon::ops::device::Device;
-use reckon::optim::{MomentKind, Optimizer, Update};
-use reckon::policy::{Model, Policy};
+use std::path::Path;
+use std::sync::OnceLock;
 
-use super::host_device::device;
+use reckon::checkpoint::{RunFolder, state};
+use reckon::config::{OptimConfig, SftConfig, TrainConfig};
+use reckon::grpo::{GrpoOverrides, LossConfig, MicroBatch, token_losses};
+use reckon::metrics::Record;
+use reckon::model::ModelFolder;
+use reckon::ops::device::{Class, Device};
+use reckon::optim::{MomentKind, Optimizer, Update};
+use reckon::policy::{Model, Policy, TokenStats};
+use reckon::score::Scorer;
+use reckon::sft::{Lesson, SftTrainer};
+use reckon::strict;
+use reckon::train::Trainer;
+use reckon_rewards::Rubric;
+
+use super::device_lora::adapted;
+use super::device_model::{distance, rounded};
+use super::host_device::{device, device_of};
 use super::models::{FAMILIES, cpu, micros, samples, tiny_with};
 
-/// A tiny model brought to a device.
-fn on(device: Device, architecture: &str) -> Policy {
-    let policy = tiny_with(architecture, true, 32);
+/// The same model on a device.
+fn moved(policy: Policy, device: Device) -> Policy {
     let weights = cpu(&policy).parameters.clone();
-    let Policy { config, tokenizer, .. } = policy;
-    let folder = ModelFolder { config, tokenizer, companions: Companions::default(), weights };
-    Policy::on_device(folder, false, 1, device).unwrap()
+    let Policy { config, tokenizer, companions, .. } = policy;
+    Policy::on_device(ModelFolder { config, tokenizer, companions, weights }, false, 1, device).unwrap()
 }
 
 fn values(policy: &Policy) -> Vec<f32> {
@@ -26,61 +34,202 @@ fn values(policy: &Policy) -> Vec<f32> {
     model.learnt.download().unwrap()
 }
 
-/// The log-likelihood of the targets, so weighted, and its gradient.
-fn likelihood(policy: &mut Policy, micros: &[MicroBatch]) -> f64 {
-    let losses = policy.gradients(micros, 1.0, &|micro, stats| {
-        let loss = stats.logprobs.iter().zip(&micro.loss_weights).map(|(&l, &w)| f64::from(-l * w)).sum::<f64>();
-        (micro.loss_weights.iter().map(|w| -w).collect(), loss)
-    });
-    losses.unwrap().iter().sum()
+/// A file of questions of two tokens.
+fn questions() -> &'static str {
+    static PATH: OnceLock<String> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let path = format!("{}/questions-{}.jsonl", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+        let rows = ('g'..='x').map(|c| format!("{{\"question\": \"a{c}\", \"answer\": \"d\"}}\n"));
+        std::fs::write(&path, rows.collect::<String>()).unwrap();
+        path
+    })
+}
+
+/// A run of a moment, with rewards by the toss of a coin.
+fn config(more: &[&str]) -> TrainConfig {
+    let text = "steps = 9\nmodel = {path = 'tiny'}\nprompt = {template = '{question}'}
+        data = {dataset = 'file', path = 'PATH', columns = {question = 'question', answer = 'answer'}, held_out = 0.5}
+        rollout = {prompts_per_step = 2, group_size = 2, max_new_tokens = 3, stop = ['c']}
+        eval = {problems = 0}\nrubric = {verifiers = [{kind = 'exact'}]}\ncontrol = 'coin_flip'
+        optim = {lr = 1e-2}\ncompute = {device = 'cuda', micro_batch_tokens = 6}";
+    let sets: Vec<String> = more.iter().map(|&set| set.to_owned()).collect();
+    strict::load(&text.replace("PATH", questions()), "the test's config", &sets).unwrap()
+}
+
+fn trainer(config: TrainConfig, policy: Policy) -> Trainer {
+    let scorer = Scorer::new(vec![Rubric::from_config(&config.rubric).unwrap()]).unwrap();
+    Trainer::new(config, policy, scorer).unwrap()
+}
+
+fn steps(trainer: &mut Trainer, count: usize) -> Vec<Record> {
+    (0..count).map(|_| trainer.step().unwrap().0.without_timings()).collect()
+}
+
+/// Every bit that a run goes on from.
+fn bits(trainer: &Trainer) -> Vec<Vec<u8>> {
+    let mut parts = trainer.optimizer.tensors();
+    parts.extend(trainer.reference.iter().filter_map(|reference| reference.tensor()).map(|t| ("reference", t)));
+    let mut bits: Vec<Vec<u8>> = parts.iter().map(|(_, tensor)| tensor.read(0..tensor.count()).unwrap()).collect();
+    bits.push(bytemuck::cast_slice(&values(&trainer.policy)).to_vec());
+    bits
 }
 
 #[test]
-fn weights_and_moments_go_through_a_checkpoint_and_training_goes_on_to_the_bit() {
-    let micros = micros(&samples(1), 30);
-    for moments in [MomentKind::Full, MomentKind::EightBit] {
+fn a_run_on_a_device_that_stops_and_resumes_equals_one_that_did_not_to_the_bit() {
+    let full = || rounded(FAMILIES[2], true);
+    let adapter = || adapted(FAMILIES[1], 4, &["*_proj"]);
+    type Case<'a> = (&'a str, &'a dyn Fn() -> Policy, &'a [&'a str]);
+    let cases: [Case; 4] = [
+        ("all weights", &full, &[]),
+        ("eight bits", &full, &["optim.moments=eight_bit"]),
+        ("a reference", &full, &["grpo.kl_coef=0.05", "grpo.ref_refresh_every=1", "grpo.updates_per_step=2"]),
+        ("an adapter with its base as the reference", &adapter, &["grpo.kl_coef=0.05"]),
+    ];
+    for (what, policy, sets) in cases {
         let Some(device) = device(0) else { return };
-        let config = OptimConfig { moments, ..OptimConfig::default() };
-        let start = |device: &Device| {
-            let policy = on(device.clone(), FAMILIES[2]);
-            let optimizer = Optimizer::new(&config, &policy).unwrap();
-            (policy, optimizer)
-        };
-        let steps = |(policy, optimizer): &mut (Policy, Optimizer), count: usize| {
-            let step = |_| (likelihood(policy, &micros), optimizer.update(policy, 1e-2).unwrap());
-            (0..count).map(step).collect::<Vec<(f64, Update)>>()
-        };
-        let mut straight = start(&device);
-        let mut expected = steps(&mut straight, 3);
+        let start = || trainer(config(sets), moved(policy(), device.clone()));
+        let mut straight = start();
+        let mut expected = steps(&mut straight, 4);
+        assert!(expected.iter().any(|record| record.get("optim/updates") > Some(0.0)), "{what}: nothing is learnt");
 
-        let folder = tempfile::tempdir().unwrap();
-        let mut first = start(&device);
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(root.path().join("run")).unwrap();
+        let mut first = start();
         steps(&mut first, 2);
-        first.0.save(folder.path(), SaveDtype::F32).unwrap();
-        tensors::write(&folder.path().join("moments"), &first.1.tensors()).unwrap();
-        let mut resumed = start(&device);
-        resumed.0.restore(folder.path()).unwrap();
-        let mut file = Reader::open_file(folder.path(), "moments").unwrap();
-        for (name, tensor) in resumed.1.tensors_mut(first.1.count()) {
-            tensors::read(&mut file, name, tensor).unwrap();
-        }
-        assert_eq!(values(&resumed.0), values(&first.0), "{moments:?}");
-        assert_eq!(steps(&mut resumed, 1), expected.split_off(2), "{moments:?}: other metrics");
-        assert_eq!(values(&resumed.0), values(&straight.0), "{moments:?}: other weights");
-        let bits = |optimizer: &Optimizer| {
-            let read = |(_, tensor): &(&str, &dyn tensors::Tensor)| tensor.read(0..tensor.count()).unwrap();
-            optimizer.tensors().iter().map(read).collect::<Vec<_>>()
-        };
-        assert_eq!(bits(&resumed.1), bits(&straight.1), "{moments:?}: other moments");
-        assert!(expected[0].0 > expected[1].0, "it learns: {expected:?}");
-
-        // Moments kept in another way are refused, not read as something else.
-        let other = if moments == MomentKind::Full { MomentKind::EightBit } else { MomentKind::Full };
-        let mut optimizer = Optimizer::new(&OptimConfig { moments: other, ..config.clone() }, &resumed.0).unwrap();
-        let (name, tensor) = optimizer.tensors_mut(0).remove(0);
-        let error = tensors::read(&mut file, name, tensor).unwrap_err().to_string();
-        assert!(error.contains("optim.moments"), "{error}");
+        state::save(&first, &folder).unwrap();
+        let mut resumed = start();
+        assert!(state::restore(&mut resumed, &folder).unwrap());
+        assert_eq!(bits(&resumed), bits(&first), "{what}: what was saved");
+        assert_eq!(steps(&mut resumed, 2), expected.split_off(2), "{what}: metrics");
+        assert!(bits(&resumed) == bits(&straight), "{what}: weights, moments or reference");
     }
+}
+
+#[test]
+fn a_checkpoint_of_a_device_goes_on_on_a_cpu_and_one_with_other_moments_is_refused() {
+    let Some(device) = device(0) else { return };
+    let root = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(root.path().join("run")).unwrap();
+    let mut there = trainer(config(&[]), moved(rounded(FAMILIES[0], true), device.clone()));
+    steps(&mut there, 1);
+    state::save(&there, &folder).unwrap();
+    let mut here = trainer(config(&["compute.device=cpu"]), rounded(FAMILIES[0], true));
+    assert!(state::restore(&mut here, &folder).unwrap());
+    assert_eq!(cpu(&here.policy).parameters.values(), values(&there.policy));
+    assert_eq!(here.optimizer.tensors()[1].1.read(0..9).unwrap(), there.optimizer.tensors()[1].1.read(0..9).unwrap());
+    let mut other = trainer(config(&["optim.moments=eight_bit"]), moved(rounded(FAMILIES[0], true), device));
+    let error = state::restore(&mut other, &folder).unwrap_err().to_string();
+    assert!(error.contains("m was saved as F32") && error.contains("optim.moments"), "{error}");
+}
+
+#[test]
+fn memory_of_every_class_is_the_same_after_the_rehearsal_and_after_many_steps() {
+    let Some(device) = device(0) else { return };
+    let policy = moved(rounded(FAMILIES[2], true), device.clone());
+    let mut trainer = trainer(config(&["rollout.max_new_tokens=2", "grpo.kl_coef=0.05"]), policy);
+    let before = values(&trainer.policy);
+    trainer.rehearse().unwrap();
+    assert_eq!(values(&trainer.policy), before, "the rehearsal moves nothing");
+    let classes = [Class::Weights, Class::Optimizer, Class::Gradients, Class::Activations, Class::Cache];
+    let held = || classes.map(|class| device.held(class));
+    steps(&mut trainer, 3);
+    let early = held();
+    steps(&mut trainer, 12);
+    assert_eq!(held(), early);
+    assert_eq!(early[4], 0, "the cache is given back for the update");
+}
+
+#[test]
+fn what_does_not_fit_is_said_before_the_first_step_with_the_class_and_the_key() {
+    let Some(unlimited) = device_of(0, usize::MAX) else { return };
+    let idle = trainer(config(&[]), moved(rounded(FAMILIES[1], true), unlimited)).policy.held();
+    for (set, class, advice) in [
+        ("rollout.prompts_per_step=600", "cache asked for", "lower rollout.capacity or rollout.max_new_tokens"),
+        ("compute.micro_batch_tokens=3000", "activations asked for", "lower compute.micro_batch_tokens"),
+    ] {
+        let Some(device) = device_of(0, idle + (1 << 20)) else { return };
+        let policy = moved(rounded(FAMILIES[1], true), device);
+        let mut trainer = trainer(config(&[set, "rollout.capacity=1000"]), policy);
+        let error = format!("{:#}", trainer.rehearse().unwrap_err());
+        assert!(error.contains(class) && error.contains(advice) && error.contains("before the first"), "{error}");
+        assert_eq!(trainer.progress.step, 0);
+    }
+}
+
+/// The objective of GRPO.
+fn objective(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
+    let config = LossConfig { kl_coef: 0.1, ..GrpoOverrides::default().resolve(9).unwrap().loss };
+    let losses = token_losses(&stats.logprobs, micro, &config);
+    (losses.gradient, losses.stats.loss)
+}
+
+#[test]
+fn the_gradient_of_grpo_on_a_device_is_that_of_the_cpu() {
+    let Some(device) = device(0) else { return };
+    let (mut here, mut there) = (rounded(FAMILIES[1], true), moved(rounded(FAMILIES[1], true), device));
+    let mut micros = micros(&samples(3), 20);
+    let (reference, reference_there) = (here.reference().unwrap(), there.reference().unwrap());
+    let expected = here.reference_logprobs(&reference, &micros, 1.0).unwrap();
+    let got = there.reference_logprobs(&reference_there, &micros, 1.0).unwrap();
+    for ((micro, expected), got) in micros.iter_mut().zip(expected).zip(got) {
+        assert!(distance(&got.logprobs, &expected.logprobs) < 0.02, "the reference's log-probabilities");
+        micro.ref_logprobs = Some(expected.logprobs.iter().map(|l| l - 0.3).collect());
+        micro.old_logprobs = expected.logprobs.iter().map(|l| l - 0.05).collect();
+    }
+    let expected: f64 = here.gradients(&micros, 1.0, &objective).unwrap().iter().sum();
+    // Gradients of before are none of the sum.
+    there.gradients(&micros, 1.0, &objective).unwrap();
+    let got: f64 = there.gradients(&micros, 1.0, &objective).unwrap().iter().sum();
+    assert!((got - expected).abs() < 0.02 * expected.abs().max(0.1), "loss {got}, not {expected}");
+    let Model::Device(model, _) = &there.model else { panic!("it is on a CPU") };
+    let error = distance(&model.learnt.gradients.all().read().unwrap(), &cpu(&here).sum);
+    assert!(error < 0.05, "relative error {error:.4}");
+}
+
+#[test]
+fn an_update_without_a_finite_gradient_is_skipped_and_the_next_one_is_not() {
+    let Some(device) = device(0) else { return };
+    let mut policy = moved(rounded(FAMILIES[0], true), device);
+    let mut optimizer = Optimizer::new(&OptimConfig::default(), &policy).unwrap();
+    let (micros, before) = (micros(&samples(1), 100), values(&policy));
+    let mut update = |factor: f32, policy: &mut Policy| {
+        policy.gradients(&micros, 1.0, &|micro, _| (vec![factor; micro.rows.len()], ())).unwrap();
+        optimizer.update(policy, 1e-3).unwrap()
+    };
+    assert_eq!(update(f32::NAN, &mut policy), Update::Skipped);
+    assert_eq!((values(&policy), policy.version), (before, 0));
+    assert!(matches!(update(-0.1, &mut policy), Update::Applied { grad_norm } if grad_norm.is_finite()));
+    assert_eq!(policy.version, 1);
+}
+
+#[test]
+fn supervised_steps_on_a_device_learn() {
+    let Some(device) = device(0) else { return };
+    let text = "steps = 3\ntokens_per_step = 10\nmodel = {}\ndata = {dataset = 'countdown'}\noptim = {lr = 1e-2}";
+    let config: SftConfig = strict::load(text, "the test's config", &[]).unwrap();
+    let mut trainer = SftTrainer::new(&config, moved(rounded(FAMILIES[2], true), device)).unwrap();
+    let lesson = Lesson { tokens: vec![3, 1, 4, 1, 5], learnt_from: 2 };
+    let losses: Vec<f64> = (0..3).map(|_| trainer.step(std::slice::from_ref(&lesson)).unwrap().loss).collect();
+    assert!(losses[2] < losses[0] - 0.1, "{losses:?}");
+}
+
+#[test]
+fn the_embedded_model_is_one_that_the_kernels_compute() {
+    let Some(device) = device(0) else { return };
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/countdown/base");
+    let policy = Policy::on_device(ModelFolder::read(&base).unwrap(), false, 1, device).unwrap();
+    let micro = MicroBatch {
+        tokens: vec![1, 2],
+        positions: vec![0, 1],
+        cu_seqlens: vec![0, 2],
+        rows: vec![0, 1],
+        targets: vec![2, 3],
+        ..MicroBatch::default()
+    };
+    let on_cpu = Policy::new(ModelFolder::read(&base).unwrap(), false, 1);
+    let logprobs = |policy: &Policy| policy.logprobs(std::slice::from_ref(&micro), 1.0).unwrap().remove(0).logprobs;
+    let (got, expected) = (logprobs(&policy), logprobs(&on_cpu));
+    assert!(distance(&got, &expected) < 0.02, "{got:?}, not {expected:?}");
 }
 
 #[test]
