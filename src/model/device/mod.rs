@@ -1,4 +1,4 @@
-//! The decoder on a device, in bf16: what `decoder.rs` and the head of `policy.rs` do on a CPU, over buffers of a
+//! The decoder on a device, in bf16: what `decoder.rs` and the head of `cpu.rs` do on a CPU, over buffers of a
 //! [`Device`]. What learns has fp32 master values, and its gradients are added to one flat fp32 buffer of their layout;
 //! a frozen base is held in bf16 alone.
 
