@@ -9,11 +9,12 @@ use std::time::Instant;
 use anyhow::Result;
 use reckon_datasets::{Counted, Example};
 use serde_json::json;
+use tokenizers::Tokenizer;
 
 use crate::config::OptimConfig;
 use crate::grpo::{GrpoOverrides, TrainSample, micro_batches, token_losses};
 use crate::model::folder::{read_config, read_tokenizer};
-use crate::model::{Companions, Layout, ModelFolder, Weights};
+use crate::model::{Companions, Layout, ModelConfig, ModelFolder, Weights};
 use crate::ops::linear::{Onto, PackedMatrix};
 use crate::optim::Optimizer;
 use crate::parallel::{default_threads, lock};
@@ -126,7 +127,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 /// Samples, invents rewards, updates.
 fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut Optimizer, step: u64) -> Result<Timing> {
     let mut stream = Counted::new(&[0xbe4c, step]);
-    let prompts = random_prompts(args, &mut stream);
+    let prompts = random_prompts([args.prompts, PROMPT_TOKENS, args.vocab], &mut stream);
     let sampling = Sampling {
         temperature: 1.0,
         top_p: 1.0,
@@ -165,22 +166,23 @@ fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut Optimizer, step: u
     Ok(Timing { sample_s, update_s: start.elapsed().as_secs_f64() })
 }
 
-fn random_prompts(args: &Args, stream: &mut Counted) -> Vec<Prompt> {
+/// Prompts of as many random tokens of a vocabulary.
+pub(super) fn random_prompts([count, tokens, vocab]: [usize; 3], stream: &mut Counted) -> Vec<Prompt> {
     let example = Arc::new(Example {
         id: "bench".into(),
         question: String::new(),
         answer: String::new(),
         info: Default::default(),
     });
-    (0..args.prompts as u64)
+    (0..count as u64)
         .map(|index| {
-            let tokens = (0..PROMPT_TOKENS).map(|_| stream.below(args.vocab) as u32).collect();
+            let tokens = (0..tokens).map(|_| stream.below(vocab) as u32).collect();
             Prompt::new(example.clone(), index, tokens)
         })
         .collect()
 }
 
-/// A model of the job's shape and a tokenizer with a character a token.
+/// A model of the job's shape.
 fn random_model(args: &Args) -> Result<ModelFolder> {
     let config = json!({
         "architectures": ["Qwen2ForCausalLM"], "vocab_size": args.vocab, "hidden_size": args.d,
@@ -188,17 +190,22 @@ fn random_model(args: &Args) -> Result<ModelFolder> {
         "max_position_embeddings": PROMPT_TOKENS + args.new, "rms_norm_eps": 1e-6, "tie_word_embeddings": true,
     });
     let config = read_config(config.to_string().as_bytes())?;
+    let tokenizer = character_tokenizer(&config)?;
+    let weights = Weights::random(Layout::new(&config, config.family()?), 1);
+    Ok(ModelFolder { config, tokenizer, companions: Companions::default(), weights })
+}
+
+/// A tokenizer with a character a token.
+pub(super) fn character_tokenizer(config: &ModelConfig) -> Result<Tokenizer> {
     let character = |i: usize| char::from_u32(0x4e00 + i as u32 % 0x5000).unwrap_or('?').to_string();
-    let vocab: serde_json::Map<_, _> = (0..args.vocab.min(0x5000)).map(|i| (character(i), json!(i))).collect();
+    let vocab: serde_json::Map<_, _> = (0..config.vocab_size.min(0x5000)).map(|i| (character(i), json!(i))).collect();
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
         "pre_tokenizer": { "type": "Split", "pattern": { "Regex": "." }, "behavior": "Isolated", "invert": false },
         "post_processor": null, "decoder": { "type": "Fuse" },
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": character(0) },
     });
-    let tokenizer = read_tokenizer(tokenizer.to_string().as_bytes(), &config)?;
-    let weights = Weights::random(Layout::new(&config, config.family()?), 1);
-    Ok(ModelFolder { config, tokenizer, companions: Companions::default(), weights })
+    read_tokenizer(tokenizer.to_string().as_bytes(), config)
 }
 
 /// Multiply-adds in matrix products that a token costs, forward.

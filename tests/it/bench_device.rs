@@ -40,6 +40,20 @@ fn every_measurement_gives_figures_and_memory_is_what_was_planned() {
 }
 
 #[test]
+fn sampling_is_measured_for_each_number_of_rows_and_its_memory_is_what_was_planned() {
+    for options in ["", "--lora 4"] {
+        let Some(report) = report(&format!("--measure sampling --rows 1,3 --new 3 {options}")) else { return };
+        let report = report.unwrap();
+        for rows in [1, 3] {
+            let of = |name: &str| report.pointer(&format!("/sampling/rows/{rows}/{name}")).unwrap().as_f64().unwrap();
+            assert!(of("tokens_per_s") > 0.0 && of("step_ms") > 0.0, "{report}");
+            let (held, planned) = (of("gib/held"), of("gib/planned"));
+            assert!((held / planned - 1.0).abs() < 0.05, "{rows} rows hold {held} GiB, planned {planned}");
+        }
+    }
+}
+
+#[test]
 fn memory_does_not_grow_over_updates_of_changing_lengths() {
     let Some(grown) = report("--measure growth --updates 12 --lora 2") else { return };
     assert_eq!(grown.unwrap().pointer("/growth/growth"), Some(&serde_json::json!(0.0)));

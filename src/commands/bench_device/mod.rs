@@ -5,6 +5,7 @@
 mod attention;
 mod growth;
 mod products;
+mod sampling;
 mod shape;
 mod timing;
 mod update;
@@ -44,6 +45,12 @@ pub struct Args {
     /// Updates to time, after one that is not; `growth` makes as many and compares memory with that after the tenth.
     #[arg(long, default_value_t = 5)]
     pub updates: usize,
+    /// Completions sampled at a time, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "64,256")]
+    pub rows: Vec<usize>,
+    /// New tokens a completion.
+    #[arg(long, default_value_t = 256)]
+    pub new: usize,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -60,6 +67,8 @@ pub enum Measure {
     Vocabulary,
     /// Speed and memory of an update.
     Update,
+    /// Speed and memory of sampling.
+    Sampling,
     /// Memory after many updates against memory after ten.
     Growth,
 }
@@ -96,6 +105,7 @@ pub fn measured(args: &Args, device: &Device) -> Result<Map<String, Value>> {
             Measure::Attention => ("attention", attention::measure(device, args.shape.heads(), args.tokens)?),
             Measure::Vocabulary => ("vocabulary", vocabulary::measure(device, &args.shape.config(args.tokens)?)?),
             Measure::Update => ("update", update::measure(device, args)?),
+            Measure::Sampling => ("sampling", sampling::measure(device, args)?),
             Measure::Growth => ("growth", growth::measure(device, args)?),
         };
         report.insert(name.into(), value);

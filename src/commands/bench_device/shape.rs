@@ -21,6 +21,11 @@ pub enum Shape {
 }
 
 impl Shape {
+    /// Its name on the command line.
+    pub(super) fn name(self) -> Option<String> {
+        clap::ValueEnum::to_possible_value(&self).map(|name| name.get_name().to_owned())
+    }
+
     /// Its config, with a context of `tokens` and one more.
     pub(super) fn config(self, tokens: usize) -> Result<ModelConfig> {
         let [hidden, intermediate, layers, vocab] = match self {

@@ -34,8 +34,7 @@ impl Bench {
         let layout = Layout::new(&config, config.family()?);
         let decoder = Decoder::new(&config, args.recompute);
         let source = RandomWeights::new(&layout.entries);
-        let lora = args.lora.map(|rank| LoraConfig { rank, ..LoraConfig::default() });
-        let adapter = lora.map(|lora| lora.start(&layout, "random", 1)).transpose()?;
+        let adapter = adapter(args, &layout)?;
         let model = match &adapter {
             Some(adapter) => DeviceModel::frozen(device.clone(), &decoder, &layout, &source, Some(adapter))?,
             None => DeviceModel::new(device.clone(), &decoder, &all(&layout, &source)?)?,
@@ -64,6 +63,12 @@ impl Bench {
     }
 }
 
+/// The adapter that learns, if one does.
+pub(super) fn adapter(args: &Args, layout: &Layout) -> Result<Option<Adapter>> {
+    let lora = args.lora.map(|rank| LoraConfig { rank, ..LoraConfig::default() });
+    lora.map(|lora| lora.start(layout, "random", 1)).transpose()
+}
+
 /// All weights of `source`, to learn.
 fn all(layout: &Layout, source: &RandomWeights) -> Result<Parameters> {
     let mut values = vec![0f32; layout.len()];
@@ -74,7 +79,7 @@ fn all(layout: &Layout, source: &RandomWeights) -> Result<Parameters> {
 }
 
 /// What the plan is asked for.
-fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -> Job {
+pub(super) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -> Job {
     Job {
         device: plan::Device::Cuda,
         threads: 1,
@@ -120,7 +125,7 @@ pub(super) fn measure(device: &Device, args: &Args) -> Result<Value> {
     let step_s = median(times);
     let tokens_per_s = (MICRO_BATCHES * args.tokens) as f64 / step_s;
     Ok(json!({
-        "shape": clap::ValueEnum::to_possible_value(&args.shape).map(|name| name.get_name().to_owned()),
+        "shape": args.shape.name(),
         "lora": args.lora, "recompute": args.recompute, "eight_bit": args.eight_bit, "tokens": args.tokens,
         "tokens_per_s": tokens_per_s, "step_s": step_s, "product_tflops": rate / 1e12,
         "share_of_product_rate": bench.flops(args) * tokens_per_s / rate,
