@@ -218,13 +218,24 @@ impl Policy {
         }
     }
 
-    /// Does what takes most memory of `job` once, so that a lack of it shows before the run begins: a token for every seat at
-    /// its longest, then the largest micro-batch. The weights stay. Nothing is done on a CPU, whose memory the system gives.
-    pub fn rehearse(&mut self, job: &Job) -> Result<()> {
-        let Model::Device(model, _) = &self.model else { return Ok(()) };
-        model.rehearse_sampling(job.rows, job.prompt, job.sequence)?;
-        self.gradients(&[job.largest_micro_batch()], 1.0, &|micro, _| (vec![0.0; micro.rows.len()], ()))?;
-        Ok(())
+    /// Does what takes most memory of sampling in `job` once, so that a lack of it shows before the run begins: a token for
+    /// every seat at its longest. On a CPU nothing is done: its memory is the system's to give.
+    pub fn rehearse_sampling(&self, job: &Job) -> Result<()> {
+        match &self.model {
+            Model::Cpu(_) => Ok(()),
+            Model::Device(model, _) => model.rehearse_sampling(job.rows, job.prompt, job.sequence),
+        }
+    }
+
+    /// The same of updates: a micro-batch of `tokens` in sequences of `longest`, all of which predict. The weights stay.
+    pub fn rehearse_update(&mut self, tokens: usize, longest: usize) -> Result<()> {
+        match &self.model {
+            Model::Cpu(_) => Ok(()),
+            Model::Device(..) => {
+                let nothing = |micro: &MicroBatch, _: &TokenStats| (vec![0.0; micro.rows.len()], ());
+                self.gradients(&[full_micro_batch(tokens, longest)], 1.0, &nothing).map(drop)
+            }
+        }
     }
 
     /// Bytes that it holds on a device.
@@ -252,4 +263,16 @@ impl Policy {
             }
         }
     }
+}
+
+/// A micro-batch of which every token predicts one.
+fn full_micro_batch(tokens: usize, longest: usize) -> MicroBatch {
+    let (rows, targets) = ((0..tokens as u32).collect(), vec![0; tokens]);
+    let mut micro = MicroBatch { tokens: vec![0; tokens], rows, targets, cu_seqlens: vec![0], ..MicroBatch::default() };
+    while micro.positions.len() < tokens {
+        let length = longest.min(tokens - micro.positions.len());
+        micro.positions.extend(0..length as u32);
+        micro.cu_seqlens.push(micro.positions.len() as u32);
+    }
+    micro
 }

@@ -1,11 +1,12 @@
 //! Supervised steps: the next-token loss over packed prompts and completions. Makes base models and cold starts.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::config::SftConfig;
 use crate::grpo::MicroBatch;
 use crate::optim::{Optimizer, Schedule, Update};
 use crate::policy::Policy;
+use crate::train::REHEARSAL;
 
 /// A supervised run in memory.
 pub struct SftTrainer {
@@ -54,6 +55,12 @@ impl SftTrainer {
         let micro_batch_tokens = config.compute.micro_batch_tokens;
         let max_skipped = config.optim.max_skipped;
         Ok(Self { policy, optimizer, schedule, micro_batch_tokens, max_skipped, skipped: 0, step: 0 })
+    }
+
+    /// Runs the largest micro-batch where a lack of memory would end the run hours later. Changes nothing.
+    pub fn rehearse(&mut self) -> Result<()> {
+        let longest = self.policy.config.max_position_embeddings.min(self.micro_batch_tokens);
+        self.policy.rehearse_update(self.micro_batch_tokens, longest).context(REHEARSAL)
     }
 
     /// One update toward `lessons`; every learnt token counts alike.

@@ -32,6 +32,9 @@ pub struct Progress {
     pub best: Option<(f64, u64)>,
 }
 
+/// What an error of a step that is tried before the first one is about.
+pub(crate) const REHEARSAL: &str = "the worst step of the run, tried before the first";
+
 /// A run in memory.
 pub struct Trainer {
     /// The resolved config.
@@ -96,7 +99,8 @@ impl Trainer {
     /// Runs the worst step there can be where a lack of memory would end the run hours later. Changes nothing.
     pub fn rehearse(&mut self) -> Result<()> {
         let job = self.job()?;
-        self.policy.rehearse(&job).context("the worst step of the run, tried before the first")
+        let tried = self.policy.rehearse_sampling(&job);
+        tried.and_then(|()| self.policy.rehearse_update(job.tokens(), job.sequence)).context(REHEARSAL)
     }
 
     /// One step of GRPO (Shao et al. 2024, arXiv:2402.03300). Returns its metrics and its groups.
@@ -104,12 +108,12 @@ impl Trainer {
         let start = Instant::now();
         let step = self.progress.step + 1;
         self.refresh_reference(step)?;
-        let (groups, times, sampled) = self.rollouts(step)?;
+        let (groups, times, sampled) = self.rollouts(step).with_context(|| format!("step {step}"))?;
         let samples = self.samples(&groups);
         let mut report = UpdateReport::default();
         self.updating = true;
         for batch in mini_batches(&samples, self.grpo.updates_per_step) {
-            self.update(batch, step, &mut report)?;
+            self.update(batch, step, &mut report).with_context(|| format!("step {step}"))?;
         }
         self.updating = false;
         self.progress.step = step;
@@ -252,7 +256,7 @@ impl Trainer {
             self.progress.skipped += 1;
             if self.progress.skipped >= self.config.optim.max_skipped {
                 bail!(
-                    "step {step}: loss or gradient was not finite in {} updates in a row (loss {loss}): lower optim.lr",
+                    "loss or gradient was not finite in {} updates in a row (loss {loss}): lower optim.lr",
                     self.progress.skipped
                 );
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Result, bail};
 use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpose, Split, Traces};
 
-use super::{load_model, policies, read_text, signals, split_out};
+use super::{compute, load_model, policies, read_text, signals, split_out};
 use crate::checkpoint;
 use crate::config::{DataConfig, Learn, SftConfig, SftModel};
 use crate::hub;
@@ -38,6 +38,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     let eos = folder.config.eos_token_id.first().copied();
     let tokenizer = folder.tokenizer.clone();
     let mut trainer = SftTrainer::new(&config, policies::computed(&config.compute, || Ok(folder))?)?;
+    trainer.rehearse()?;
+    eprintln!("{}", compute::place(&config.compute));
     let stop = signals::stop_flag()?;
     let bar = Progress::steps(config.steps, "sft");
     let (mut step, mut next) = (0, 0usize);

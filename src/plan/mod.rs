@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 pub use fit::{Free, fit};
 
 use crate::config::TrainConfig;
-use crate::grpo::MicroBatch;
 use crate::model::{AdapterLayout, Layout, ModelConfig, SaveDtype};
 use crate::ops::attention::Heads;
 use crate::optim::MomentKind;
@@ -142,22 +141,8 @@ impl Job {
         })
     }
 
-    /// The largest micro-batch: sequences as long as can be, of which every token predicts one.
-    pub fn largest_micro_batch(&self) -> MicroBatch {
-        let mut micro = MicroBatch { cu_seqlens: vec![0], ..MicroBatch::default() };
-        while micro.tokens.len() < self.tokens() {
-            let length = self.sequence.min(self.tokens() - micro.tokens.len());
-            micro.positions.extend(0..length as u32);
-            micro.tokens.resize(micro.positions.len(), 0);
-            micro.cu_seqlens.push(micro.tokens.len() as u32);
-        }
-        micro.rows = (0..self.tokens() as u32).collect();
-        micro.targets = vec![0; self.tokens()];
-        micro
-    }
-
     /// Tokens of the largest micro-batch.
-    fn tokens(&self) -> usize {
+    pub fn tokens(&self) -> usize {
         self.micro_batch_tokens.max(self.sequence)
     }
 }

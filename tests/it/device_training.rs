@@ -205,9 +205,13 @@ fn an_update_without_a_finite_gradient_is_skipped_and_the_next_one_is_not() {
 #[test]
 fn supervised_steps_on_a_device_learn() {
     let Some(device) = device(0) else { return };
-    let text = "steps = 3\ntokens_per_step = 10\nmodel = {}\ndata = {dataset = 'countdown'}\noptim = {lr = 1e-2}";
+    let text = "steps = 3\ntokens_per_step = 10\nmodel = {}\ndata = {dataset = 'countdown'}
+        optim = {lr = 1e-2}\ncompute = {micro_batch_tokens = 12}";
     let config: SftConfig = strict::load(text, "the test's config", &[]).unwrap();
     let mut trainer = SftTrainer::new(&config, moved(rounded(FAMILIES[2], true), device)).unwrap();
+    let before = values(&trainer.policy);
+    trainer.rehearse().unwrap();
+    assert_eq!(values(&trainer.policy), before, "the rehearsal moves nothing");
     let lesson = Lesson { tokens: vec![3, 1, 4, 1, 5], learnt_from: 2 };
     let losses: Vec<f64> = (0..3).map(|_| trainer.step(std::slice::from_ref(&lesson)).unwrap().loss).collect();
     assert!(losses[2] < losses[0] - 0.1, "{losses:?}");
