@@ -1,10 +1,11 @@
 // Runs CUDA kernels on a CPU, for tests: what the kernels use of the language, and a scheduler of a block's threads.
 //
 // Each thread of a block is a fiber that runs until it meets a barrier (of the block or of its warp) or ends. Which
-// runs next between two barriers follows the launch's order: first to last, last to first, or shuffled anew each round.
-// So a missing barrier gives different results in different orders, or reads what was never written: shared memory
-// starts as NaN, and an asynchronous copy arrives only when it is waited for. A barrier that not all live threads reach
-// ends the launch with an error. Blocks run one after another, in the launch's order too.
+// runs next between two barriers follows the launch's order: first to last or last to first, each warp as far ahead of
+// the others as the block's barriers let it, or shuffled anew each round, the warps side by side. So a missing barrier
+// gives different results in different orders, or reads what was never written: shared memory starts as NaN, and an
+// asynchronous copy arrives as late as it may, when it is waited for, and in one of the orders as early. A barrier that
+// not all live threads reach ends the launch with an error. Blocks run one after another, in the launch's order too.
 #pragma once
 
 #include <setjmp.h>
@@ -95,6 +96,8 @@ struct Block {
     std::vector<uint64_t> dynamic;
     std::function<void()> body;
     const char* error = nullptr;
+    // Whether asynchronous copies arrive at once.
+    bool eager = false;
 };
 
 inline thread_local Block block;
@@ -144,36 +147,51 @@ inline std::vector<unsigned> ordered(unsigned count, unsigned order, uint64_t ro
     return out;
 }
 
-// Opens the barrier of every warp, and of the block, at which all live threads have arrived. False if none opened.
-inline bool open_barriers(std::vector<Fiber>& fibers, unsigned threads) {
-    bool opened = false;
+// Opens the barrier of a warp at which all of its threads have arrived: exchanges name all lanes, so all must take part.
+inline bool open_warp(std::vector<Fiber>& fibers, unsigned first, unsigned last) {
+    for (unsigned i = first; i < last; i++) {
+        if (fibers[i].state != State::AtWarpBarrier) return false;
+    }
+    for (unsigned i = first; i < last; i++) fibers[i].state = State::Ready;
+    return true;
+}
+
+// Opens the barrier of the block at which all threads have arrived. False if there is none, because all have ended or
+// because some wait for others that never come.
+inline bool open_block(std::vector<Fiber>& fibers, unsigned threads) {
     unsigned waiting = 0, ended = 0;
-    for (unsigned first = 0; first < threads; first += WARP_SIZE) {
-        const unsigned last = std::min(first + WARP_SIZE, threads);
-        unsigned here = 0;
-        for (unsigned i = first; i < last; i++) {
-            here += fibers[i].state == State::AtWarpBarrier;
-            waiting += fibers[i].state == State::AtBlockBarrier;
-            ended += fibers[i].state == State::Ended;
+    for (unsigned i = 0; i < threads; i++) {
+        waiting += fibers[i].state == State::AtBlockBarrier;
+        ended += fibers[i].state == State::Ended;
+    }
+    if (ended == threads) return false;
+    if (waiting < threads) {
+        block.error = "a barrier was not reached by all threads";
+        return false;
+    }
+    for (unsigned i = 0; i < threads; i++) fibers[i].state = State::Ready;
+    return true;
+}
+
+// Runs a warp's threads to their next barrier, and where it is the warp's own and `ahead`, on to that of the block.
+inline bool run_warp(std::vector<Fiber>& fibers, unsigned first, unsigned last, unsigned order, uint64_t& round, bool ahead) {
+    bool any = false, opened;
+    do {
+        for (unsigned i : ordered(last - first, order, round++)) {
+            if (fibers[first + i].state == State::Ready) step(fibers[first + i]);
         }
-        // Exchanges name all lanes, so all of them must take part.
-        if (here < last - first) continue;
-        for (unsigned i = first; i < last; i++) fibers[i].state = State::Ready;
-        opened = true;
-    }
-    if (!opened && waiting > 0 && waiting == threads) {
-        for (unsigned i = 0; i < threads; i++) fibers[i].state = State::Ready;
-        opened = true;
-    }
-    if (!opened && ended < threads) block.error = "a barrier was not reached by all threads";
-    return opened;
+        opened = open_warp(fibers, first, last);
+        any |= opened;
+    } while (opened && ahead);
+    return any;
 }
 
 inline void run_block(unsigned threads, unsigned order, uint64_t round) {
     std::vector<Fiber>& fibers = *block.fibers;
     block.shared.clear();
     std::fill(block.dynamic.begin(), block.dynamic.end(), ~uint64_t{0});
-    block.warps.assign((threads + WARP_SIZE - 1) / WARP_SIZE, Exchange{});
+    const unsigned warps = (threads + WARP_SIZE - 1) / WARP_SIZE;
+    block.warps.assign(warps, Exchange{});
     for (unsigned i = 0; i < threads; i++) {
         fibers[i].started = false;
         fibers[i].state = State::Ready;
@@ -181,11 +199,14 @@ inline void run_block(unsigned threads, unsigned order, uint64_t round) {
         fibers[i].groups.clear();
         fibers[i].open.clear();
     }
+    bool going;
     do {
-        for (unsigned i : ordered(threads, order, round++)) {
-            if (fibers[i].state == State::Ready) step(fibers[i]);
+        going = false;
+        for (unsigned warp : ordered(warps, order, round++)) {
+            const unsigned first = warp * WARP_SIZE, last = std::min(first + WARP_SIZE, threads);
+            going |= run_warp(fibers, first, last, order, round, order <= 1);
         }
-    } while (open_barriers(fibers, threads));
+    } while (going || open_block(fibers, threads));
 }
 
 inline const char* launch(dim3 grid, unsigned threads, size_t shared, unsigned order, std::function<void()> body) {
@@ -193,6 +214,7 @@ inline const char* launch(dim3 grid, unsigned threads, size_t shared, unsigned o
     if (fibers.size() < threads) fibers = std::vector<Fiber>(threads);
     block.fibers = &fibers;
     block.error = nullptr;
+    block.eager = order == 1;
     block.body = std::move(body);
     block.dynamic.resize((shared + 7) / 8);
     block_size = {threads, 1, 1};
@@ -328,6 +350,7 @@ inline void load_matrices_transposed(uint32_t (&r)[4], const __nv_bfloat16* row)
 inline void copy_async(__nv_bfloat16* to, const __nv_bfloat16* from, bool wanted) {
     host::Copy copy{to, {}};
     if (wanted) memcpy(copy.bytes, from, 16);
+    if (host::block.eager) memcpy(to, copy.bytes, 16);
     host::block.current->open.push_back(copy);
 }
 

@@ -72,7 +72,7 @@ __device__ inline void attend(const bf16* qkv, const bf16* keys, const bf16* val
     load_tile<D, ROWS>(key_tiles, key, width, begin, end);
     load_tile<D, ROWS>(value_tiles, value, width, begin, end);
     copy_commit();
-    float out[D / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+    float out[1][D / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
     const uint32_t limits[2] = {end, end};
     const float scale = shape.scale * LOG2_E;
     for (uint32_t tile = begin, now = 0; tile < end; tile += ROWS, now = ROWS * D - now) {
@@ -85,16 +85,16 @@ __device__ inline void attend(const bf16* qkv, const bf16* keys, const bf16* val
         __syncthreads();
         const uint32_t first = tile + warp_id() * 16, at = now + warp_id() * 16 * D;
         if (first < end) {
-            float p[2][4] = {};
-            scores<D, 16>(p, queries, 0, key_tiles + at);
-            weigh<D, 16>(p, out, largest, sum, first, limits, scale);
-            gather<D, 16>(out, p, value_tiles + at);
+            float p[1][2][4] = {};
+            scores<D, 16, 1>(p, queries, 0, key_tiles + at);
+            weigh<D, 16>(p[0], out[0], largest, sum, first, limits, scale);
+            gather<D, 16, 1>(out, p, value_tiles + at);
         }
         __syncthreads();
     }
     // All tiles are read: their place serves for what the warps put together.
     float* merged = reinterpret_cast<float*>(key_tiles);
-    share<D>(merged, stats, out, largest, sum);
+    share<D>(merged, stats, out[0], largest, sum);
     __syncthreads();
     for (uint32_t i = threadIdx.x; i < count * D; i += 128) {
         const Joined all = join(merged + i, HEADS * D, stats + i / D * 2, HEADS * 2, 4);

@@ -1,6 +1,6 @@
 // Causal attention over packed sequences on a card, on tensor cores; the formulas are in mod.rs, the scheme is that of
-// Dao 2023, arXiv:2307.08691. A block has four warps of 16 rows. `tiles` names each block's rows: where its sequence
-// starts, how long it is, and the first row of the tile in it. Tiles that the mask hides are never loaded.
+// Dao 2023, arXiv:2307.08691. A block has four warps. `tiles` names each block's rows: where its sequence starts, how
+// long it is, and the first row of the tile in it. Tiles that the mask hides are never loaded.
 //
 // The backward computes the scores twice, once a tile of keys and once a tile of queries, instead of adding to d_q from
 // many blocks: 7 products for 5, and in exchange the same bits in every run.
@@ -31,20 +31,24 @@ __device__ inline void write_rows(bf16* to, uint32_t stride, uint32_t row, uint3
 
 template <int D>
 __device__ inline void forward(const bf16* qkv, const Tile* tiles, bf16* o, float* lse, Shape shape) {
+    // Keys at a time: the registers hold no more beside 128 columns of 32 rows.
+    constexpr int N = D > 64 ? ROWS / 2 : ROWS;
     SHARED_DYNAMIC(bf16, shared);
-    bf16 *queries = shared, *keys = shared + ROWS * D, *values = keys + 2 * ROWS * D;
+    bf16 *queries = shared, *keys = shared + 2 * ROWS * D, *values = keys + 2 * ROWS * D;
     const Tile tile = tiles[blockIdx.x];
+    // Two tiles of queries are one block's work.
+    if (tile.first % (2 * ROWS) > 0) return;
     const uint32_t head = blockIdx.y, kv = head / (shape.query / shape.key_value);
     const bf16* base = qkv + static_cast<size_t>(tile.start) * shape.stride;
     const bf16 *key = base + (shape.query + kv) * D, *value = key + shape.key_value * D;
-    const uint32_t count = (min(tile.length, tile.first + ROWS) + ROWS - 1) / ROWS, row = tile.first + warp_id() * 16;
-    load_tile<D, ROWS>(queries, base + head * D, shape.stride, tile.first, tile.length);
+    const uint32_t count = (min(tile.length, tile.first + 2 * ROWS) + ROWS - 1) / ROWS;
+    const uint32_t row = tile.first + warp_id() * 32;
+    load_tile<D, 2 * ROWS>(queries, base + head * D, shape.stride, tile.first, tile.length);
     load_tile<D, ROWS>(keys, key, shape.stride, 0, tile.length);
     load_tile<D, ROWS>(values, value, shape.stride, 0, tile.length);
     copy_commit();
-    float out[D / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+    float out[2][D / 8][4] = {}, largest[2][2] = {{-INFINITY, -INFINITY}, {-INFINITY, -INFINITY}}, sum[2][2] = {};
     const float scale = shape.scale * LOG2_E;
-    const uint32_t limits[2] = {row + lane_id() / 4 + 1, row + lane_id() / 4 + 9};
     for (uint32_t j = 0; j < count; j++) {
         const int now = j % 2 * ROWS * D, next = ROWS * D - now;
         if (j + 1 < count) {
@@ -54,21 +58,29 @@ __device__ inline void forward(const bf16* qkv, const Tile* tiles, bf16* o, floa
         copy_commit();
         copy_wait<1>();
         __syncthreads();
-        float p[ROWS / 8][4] = {};
-        scores<D, ROWS>(p, queries, warp_id() * 16, keys + now);
-        weigh<D, ROWS>(p, out, largest, sum, j * ROWS, limits, scale);
-        gather<D, ROWS>(out, p, values + now);
+#pragma unroll 1
+        for (uint32_t part = 0; part < ROWS && j * ROWS + part < row + 32; part += N) {
+            float p[2][N / 8][4] = {};
+            scores<D, N, 2>(p, queries, warp_id() * 32, keys + now + part * D);
+#pragma unroll
+            for (int m = 0; m < 2; m++) {
+                const uint32_t query = row + 16 * m + lane_id() / 4, limits[2] = {query + 1, query + 9};
+                weigh<D, N>(p[m], out[m], largest[m], sum[m], j * ROWS + part, limits, scale);
+            }
+            gather<D, N, 2>(out, p, values + now + part * D);
+        }
         __syncthreads();
     }
-    sum[0] = warp_sum<4>(sum[0]);
-    sum[1] = warp_sum<4>(sum[1]);
-    write_rows<D>(o + (static_cast<size_t>(tile.start) * shape.query + head) * D, shape.query * D, row, tile.length, out,
-                  1 / sum[0], 1 / sum[1]);
-    for (int half = 0; half < 2; half++) {
-        const uint32_t query = row + lane_id() / 4 + 8 * half;
-        if (lane_id() % 4 > 0 || query >= tile.length) continue;
-        lse[(static_cast<size_t>(tile.start) + query) * shape.query + head] =
-            largest[half] * LN_2 + logf(sum[half]);
+    const size_t start = tile.start;
+#pragma unroll
+    for (int m = 0; m < 2; m++) {
+        const float first = warp_sum<4>(sum[m][0]), second = warp_sum<4>(sum[m][1]);
+        write_rows<D>(o + (start * shape.query + head) * D, shape.query * D, row + 16 * m, tile.length, out[m],
+                      1 / first, 1 / second);
+        const uint32_t query = row + 16 * m + lane_id() / 4;
+        if (lane_id() % 4 > 0) continue;
+        if (query < tile.length) lse[(start + query) * shape.query + head] = largest[m][0] * LN_2 + logf(first);
+        if (query + 8 < tile.length) lse[(start + query + 8) * shape.query + head] = largest[m][1] * LN_2 + logf(second);
     }
 }
 
@@ -116,7 +128,7 @@ __device__ inline void backward_keys(const bf16* qkv, const bf16* d_o, const flo
     load_tile<D, ROWS>(values, base + value_at, shape.stride, tile.first, tile.length);
     load(0);
     copy_commit();
-    float d_key[D / 8][4] = {}, d_value[D / 8][4] = {};
+    float d_key[1][D / 8][4] = {}, d_value[1][D / 8][4] = {};
     for (uint32_t i = 0; i < group * turns; i++) {
         if (i + 1 < group * turns) load(i + 1);
         copy_commit();
@@ -124,9 +136,9 @@ __device__ inline void backward_keys(const bf16* qkv, const bf16* d_o, const flo
         __syncthreads();
         const int now = i % 2 * QUERIES * D;
         // Keys are the rows here: p and ds come out transposed, as the products below take them.
-        float p[QUERIES / 8][4] = {}, ds[QUERIES / 8][4] = {};
-        scores<D, QUERIES>(p, keys, warp_id() * 16, queries + now);
-        scores<D, QUERIES>(ds, values, warp_id() * 16, grads + now);
+        float p[1][QUERIES / 8][4] = {}, ds[1][QUERIES / 8][4] = {};
+        scores<D, QUERIES, 1>(p, keys, warp_id() * 16, queries + now);
+        scores<D, QUERIES, 1>(ds, values, warp_id() * 16, grads + now);
 #pragma unroll
         for (int n = 0; n < QUERIES / 8; n++) {
 #pragma unroll
@@ -135,16 +147,16 @@ __device__ inline void backward_keys(const bf16* qkv, const bf16* d_o, const flo
                 const uint32_t key = tile.first + warp_id() * 16 + lane_id() / 4 + e / 2 * 8;
                 const bool seen = key <= query && query < tile.length;
                 const size_t at = (start + (seen ? query : 0)) * shape.query + kv * group + i / turns;
-                to_gradient(p[n][e], ds[n][e], seen, lse[at], delta[at], shape.scale);
+                to_gradient(p[0][n][e], ds[0][n][e], seen, lse[at], delta[at], shape.scale);
             }
         }
-        gather<D, QUERIES>(d_value, p, grads + now);
-        gather<D, QUERIES>(d_key, ds, queries + now);
+        gather<D, QUERIES, 1>(d_value, p, grads + now);
+        gather<D, QUERIES, 1>(d_key, ds, queries + now);
         __syncthreads();
     }
     bf16* out = d_qkv + start * shape.stride;
-    write_rows<D>(out + key_at, shape.stride, tile.first + warp_id() * 16, tile.length, d_key, 1, 1);
-    write_rows<D>(out + value_at, shape.stride, tile.first + warp_id() * 16, tile.length, d_value, 1, 1);
+    write_rows<D>(out + key_at, shape.stride, tile.first + warp_id() * 16, tile.length, d_key[0], 1, 1);
+    write_rows<D>(out + value_at, shape.stride, tile.first + warp_id() * 16, tile.length, d_value[0], 1, 1);
 }
 
 // d_q of a tile of queries of one head.
@@ -167,7 +179,7 @@ __device__ inline void backward_queries(const bf16* qkv, const bf16* d_o, const 
     load_tile<D, ROWS>(grads, d_o + (start * shape.query + head) * D, shape.query * D, tile.first, tile.length);
     load(0);
     copy_commit();
-    float row_lse[2], row_delta[2], d_query[D / 8][4] = {};
+    float row_lse[2], row_delta[2], d_query[1][D / 8][4] = {};
     for (int half = 0; half < 2; half++) {
         const uint32_t query = min(row + lane_id() / 4 + 8 * half, tile.length - 1);
         row_lse[half] = lse[(start + query) * shape.query + head];
@@ -179,22 +191,22 @@ __device__ inline void backward_queries(const bf16* qkv, const bf16* d_o, const 
         copy_wait<1>();
         __syncthreads();
         const int now = j % 2 * ROWS * D;
-        float p[ROWS / 8][4] = {}, ds[ROWS / 8][4] = {};
-        scores<D, ROWS>(p, queries, warp_id() * 16, keys + now);
-        scores<D, ROWS>(ds, grads, warp_id() * 16, values + now);
+        float p[1][ROWS / 8][4] = {}, ds[1][ROWS / 8][4] = {};
+        scores<D, ROWS, 1>(p, queries, warp_id() * 16, keys + now);
+        scores<D, ROWS, 1>(ds, grads, warp_id() * 16, values + now);
 #pragma unroll
         for (int n = 0; n < ROWS / 8; n++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const uint32_t at = j * ROWS + n * 8 + lane_id() % 4 * 2 + e % 2;
                 const bool seen = at <= row + lane_id() / 4 + e / 2 * 8;
-                to_gradient(p[n][e], ds[n][e], seen, row_lse[e / 2], row_delta[e / 2], shape.scale);
+                to_gradient(p[0][n][e], ds[0][n][e], seen, row_lse[e / 2], row_delta[e / 2], shape.scale);
             }
         }
-        gather<D, ROWS>(d_query, ds, keys + now);
+        gather<D, ROWS, 1>(d_query, ds, keys + now);
         __syncthreads();
     }
-    write_rows<D>(d_qkv + start * shape.stride + head * D, shape.stride, row, tile.length, d_query, 1, 1);
+    write_rows<D>(d_qkv + start * shape.stride + head * D, shape.stride, row, tile.length, d_query[0], 1, 1);
 }
 
 #define ATTENTION(D)                                                                                                   \

@@ -1,5 +1,5 @@
-// Tiles of attention on a card: how rows lie in shared memory, and the products and the softmax of a warp's 16 rows.
-// Blocks have four warps.
+// Tiles of attention on a card: how rows lie in shared memory, and the products and the softmax of a warp's rows, 16 at
+// a time. Blocks have four warps.
 #pragma once
 #include "../device.cuh"
 
@@ -23,6 +23,8 @@ __device__ inline int place(int row, int column) {
 // Starts copying rows first .. first + N of a matrix with `count` rows; rows beyond it are zero.
 template <int D, int N>
 __device__ inline void load_tile(bf16* to, const bf16* from, uint32_t stride, uint32_t first, uint32_t count) {
+// Unrolled, its addresses crowd the registers of what is computed beside it.
+#pragma unroll 1
     for (int i = threadIdx.x; i < N * D / 8; i += 128) {
         const int row = i / (D / 8), column = i % (D / 8) * 8;
         const bool wanted = first + row < count;
@@ -31,40 +33,58 @@ __device__ inline void load_tile(bf16* to, const bf16* from, uint32_t stride, ui
     }
 }
 
-// out (16, N) += rows (16, D) of `left` from `row` on, times rows (N, D) of `right` transposed.
-template <int D, int N>
-__device__ inline void scores(float (&out)[N / 8][4], const bf16* left, int row, const bf16* right) {
+// out (16 M, N) += rows (16 M, D) of `left` from `row` on, times rows (N, D) of `right` transposed. What is read of `right`
+// serves all M: with one, shared memory is the limit and not the tensor cores.
+template <int D, int N, int M>
+__device__ inline void scores(float (&out)[M][N / 8][4], const bf16* left, int row, const bf16* right) {
     const int lane = lane_id();
 // Unrolled whole, the loads of 128 columns crowd the registers and spill.
-#pragma unroll 4
+#pragma unroll(M > 1 ? 2 : 4)
     for (int k = 0; k < D; k += 16) {
-        uint32_t a[4];
-        load_matrices(a, left + place<D>(row + lane % 16, k + lane / 16 * 8));
+        uint32_t a[M][4];
+#pragma unroll
+        for (int m = 0; m < M; m++) load_matrices(a[m], left + place<D>(row + 16 * m + lane % 16, k + lane / 16 * 8));
 #pragma unroll
         for (int n = 0; n < N; n += 16) {
             uint32_t b[4];
             load_matrices(b, right + place<D>(n + lane % 8 + lane / 16 * 8, k + lane / 8 % 2 * 8));
-            mma(out[n / 8], a, b[0], b[1]);
-            mma(out[n / 8 + 1], a, b[2], b[3]);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma(out[m][n / 8], a[m], b[0], b[1]);
+                mma(out[m][n / 8 + 1], a[m], b[2], b[3]);
+            }
         }
     }
 }
 
-// out (16, D) += weights (16, N) in registers, rounded to bf16, times rows (N, D).
-template <int D, int N>
-__device__ inline void gather(float (&out)[D / 8][4], const float (&weights)[N / 8][4], const bf16* rows) {
+// Weights (16, 16) in registers, columns from 8 `n` on, rounded to bf16 as tensor cores take them.
+template <int N>
+__device__ inline void pack_weights(uint32_t (&a)[4], const float (&weights)[N / 8][4], int n) {
+    const float(&low)[4] = weights[n], (&high)[4] = weights[n + 1];
+    a[0] = pack_two(low[0], low[1]);
+    a[1] = pack_two(low[2], low[3]);
+    a[2] = pack_two(high[0], high[1]);
+    a[3] = pack_two(high[2], high[3]);
+}
+
+// out (16 M, D) += weights (16 M, N) in registers, rounded to bf16, times rows (N, D).
+template <int D, int N, int M>
+__device__ inline void gather(float (&out)[M][D / 8][4], const float (&weights)[M][N / 8][4], const bf16* rows) {
     const int lane = lane_id();
 #pragma unroll
     for (int k = 0; k < N; k += 16) {
-        const float(&low)[4] = weights[k / 8], (&high)[4] = weights[k / 8 + 1];
-        const uint32_t a[4] = {pack_two(low[0], low[1]), pack_two(low[2], low[3]), pack_two(high[0], high[1]),
-                               pack_two(high[2], high[3])};
+        uint32_t a[M][4];
+#pragma unroll
+        for (int m = 0; m < M; m++) pack_weights<N>(a[m], weights[m], k / 8);
 #pragma unroll
         for (int d = 0; d < D; d += 16) {
             uint32_t b[4];
             load_matrices_transposed(b, rows + place<D>(k + lane % 16, d + lane / 16 * 8));
-            mma(out[d / 8], a, b[0], b[1]);
-            mma(out[d / 8 + 1], a, b[2], b[3]);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma(out[m][d / 8], a[m], b[0], b[1]);
+                mma(out[m][d / 8 + 1], a[m], b[2], b[3]);
+            }
         }
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn shape(heads: Heads) -> [u32; 4] {
 pub fn forward(heads: Heads, qkv: View<bf16>, tiles: View<[u32; 3]>, o: View<bf16>, lse: View<f32>) -> Result<()> {
     let t = qkv.len() / heads.row();
     assert_eq!((o.len(), lse.len()), (t * heads.output(), t * heads.query));
-    let launch = launch(heads, 0, tiles, heads.query, 5 * ROWS).arg(qkv).arg(tiles).arg(o).arg(lse).arg(shape(heads));
+    let launch = launch(heads, 0, tiles, heads.query, 6 * ROWS).arg(qkv).arg(tiles).arg(o).arg(lse).arg(shape(heads));
     // SAFETY: tiles are of sequences within the T rows, and the lengths fit them.
     unsafe { qkv.device().launch(&launch) }
 }
