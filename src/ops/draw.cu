@@ -64,10 +64,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 rest -= sums[p];
             }
         }
+        // What all have read by their next barrier, in sum_pieces, is not overwritten before it.
         __syncthreads();
         begin += chosen[0] * piece;
         end = min(end, begin + piece);
-        __syncthreads();
     } while (end - begin > 1);
     if (threadIdx.x > 0) return;
     draws[blockIdx.x] = {begin, (row[begin] - top) * scale - logf(static_cast<float>(total[0]))};
