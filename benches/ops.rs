@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use reckon::ops::attention::{Heads, Scratch, packed};
+use reckon::ops::attention::{Heads, Scratch, Segment, packed};
 use reckon::ops::linear::{Linear, Onto};
 use reckon::ops::rope::RopeTable;
 use reckon::ops::{adamw, linear_logprob, rms_norm, swiglu};
@@ -43,20 +43,20 @@ fn products(criterion: &mut Criterion) {
 
 fn attention(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("attention");
-    let starts: Vec<u32> = (0..=T as u32).step_by(128).collect();
+    let segments: Vec<_> = (0..T).step_by(128).map(|start| Segment::alone(start..start + 128)).collect();
     let (qkv, d_o) = (random(1, T * HEADS.row()), random(2, T * HEADS.output()));
     let (mut o, mut lse, mut d_qkv) = (vec![0f32; d_o.len()], vec![0f32; T * HEADS.query], vec![0f32; qkv.len()]);
     let mut scratch = Scratch::default();
     // Two products forward and five backward, over half of each square.
-    let products = ((starts.len() - 1) * 128 * 128 / 2 * HEADS.output()) as u64;
+    let products = (segments.len() * 128 * 128 / 2 * HEADS.output()) as u64;
     group.throughput(Throughput::Elements(2 * products));
     group.bench_function("forward", |b| {
-        b.iter(|| packed::forward(HEADS, black_box(&qkv), &starts, &mut o, &mut lse, &mut scratch));
+        b.iter(|| packed::forward(HEADS, black_box(&qkv), &segments, &mut o, &mut lse, &mut scratch));
     });
     group.throughput(Throughput::Elements(5 * products));
     group.bench_function("backward", |b| {
         let kept = packed::Forward { qkv: &qkv, o: &o, lse: &lse };
-        b.iter(|| packed::backward(HEADS, kept, &starts, black_box(&d_o), &mut d_qkv, &mut scratch));
+        b.iter(|| packed::backward(HEADS, kept, &segments, black_box(&d_o), &mut d_qkv, &mut scratch));
     });
 }
 

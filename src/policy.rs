@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokenizers::Tokenizer;
 
 use crate::checkpoint::tensors::Tensor;
-use crate::grpo::MicroBatch;
+use crate::grpo::{MicroBatch, Prompts};
 use crate::model::folder;
 use crate::model::shards::{Reader, Source};
 use crate::model::{
@@ -172,6 +172,14 @@ impl Policy {
             Model::Device(model, kept) => (Place::Device(model), kept.threads),
         };
         Engine { place, tokenizer: &self.tokenizer, policy_version: self.version, threads, capacity }
+    }
+
+    /// How micro-batches for this policy hold prompts.
+    pub fn prompts(&self) -> Prompts {
+        match self.model {
+            Model::Cpu(_) => Prompts::Shared,
+            Model::Device(..) => Prompts::Repeated,
+        }
     }
 
     /// Log-probabilities of all micro-batches, without gradients.

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::config::SftConfig;
 use crate::grpo::MicroBatch;
+use crate::ops::attention::Segment;
 use crate::optim::{Optimizer, Schedule, Update};
 use crate::policy::Policy;
 use crate::train::REHEARSAL;
@@ -99,7 +100,7 @@ fn pack(lessons: &[Lesson], max_tokens: usize, total: usize) -> Vec<MicroBatch> 
     for lesson in lessons.iter().filter(|lesson| lesson.targets() > 0) {
         let n = lesson.tokens.len() - 1;
         if micros.last().is_none_or(|m| m.tokens.len() + n > max_tokens) {
-            micros.push(MicroBatch { cu_seqlens: vec![0], ..MicroBatch::default() });
+            micros.push(MicroBatch::default());
         }
         let Some(micro) = micros.last_mut() else { continue };
         let start = micro.tokens.len() as u32;
@@ -109,7 +110,7 @@ fn pack(lessons: &[Lesson], max_tokens: usize, total: usize) -> Vec<MicroBatch> 
         micro.targets.extend(&lesson.tokens[1..]);
         let read_only = n - lesson.targets();
         micro.loss_weights.extend((0..n).map(|i| if i < read_only { 0.0 } else { weight }));
-        micro.cu_seqlens.push(start + n as u32);
+        micro.segments.push(Segment::alone(start as usize..start as usize + n));
     }
     micros
 }

@@ -211,7 +211,8 @@ impl Trainer {
 
     /// One optimizer update over a mini-batch.
     fn update(&mut self, batch: &[TrainSample], step: u64, report: &mut UpdateReport) -> Result<()> {
-        let mut micros = micro_batches(batch, self.grpo.loss_norm, self.config.compute.micro_batch_tokens);
+        let mut micros =
+            micro_batches(batch, self.grpo.loss_norm, self.config.compute.micro_batch_tokens, self.policy.prompts());
         if micros.is_empty() {
             return Ok(());
         }

@@ -67,10 +67,12 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Seconds of a step's halves.
+/// Seconds of a step's halves, and the tokens that the update computed: a prompt once for the completions of a
+/// micro-batch.
 struct Timing {
     sample_s: f64,
     update_s: f64,
+    trained: usize,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -93,7 +95,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let update_s = median(timings.iter().map(|t| t.update_s));
     let best = best_product(args.d, args.ffn) * threads as f64;
     let sample_flops = 2.0 * products(&args) * tokens / sample_s;
-    let trained = tokens * (PROMPT_TOKENS + args.new) as f64 / args.new as f64;
+    let trained = median(timings.iter().map(|t| t.trained as f64));
     let update_flops = 6.0 * products(&args) * trained / update_s;
     let report = json!({
         "threads": threads, "parameters": weights,
@@ -160,10 +162,11 @@ fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut Optimizer, step: u
         })
         .collect();
     let grpo = GrpoOverrides::default().resolve(args.new)?;
-    let micros = micro_batches(&samples, grpo.loss_norm, args.micro_batch_tokens);
+    let micros = micro_batches(&samples, grpo.loss_norm, args.micro_batch_tokens, policy.prompts());
     policy.gradients(&micros, 1.0, &|micro, stats| (token_losses(&stats.logprobs, micro, &grpo.loss).gradient, ()))?;
     optimizer.update(policy, 1e-4)?;
-    Ok(Timing { sample_s, update_s: start.elapsed().as_secs_f64() })
+    let trained = micros.iter().map(|micro| micro.tokens.len()).sum();
+    Ok(Timing { sample_s, update_s: start.elapsed().as_secs_f64(), trained })
 }
 
 /// Prompts of as many random tokens of a vocabulary.

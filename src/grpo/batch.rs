@@ -3,7 +3,11 @@
 //! Knows nothing of rewards and of the model: it lays out tokens so that no padding is computed, and weights so that
 //! the cut into micro-batches changes nothing but memory.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
+
+use crate::ops::attention::Segment;
 
 /// What the trainer learns from: a rollout with its advantage, as token ids.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +66,15 @@ pub enum LossNorm {
     },
 }
 
+/// How a micro-batch holds the prompt of samples that follow each other and begin alike, as those of a group do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompts {
+    /// Once: every completion attends to the same rows, which are computed once, forward and backward.
+    Shared,
+    /// Before every completion, for a model whose attention takes whole sequences only.
+    Repeated,
+}
+
 /// Samples laid end to end for one forward and backward.
 ///
 /// The inputs of a sample are its tokens but the last, which predicts nothing. `T` inputs, `R` completion tokens:
@@ -72,8 +85,8 @@ pub struct MicroBatch {
     pub tokens: Vec<u32>,
     /// (T) place of each token in its own sample, from 0.
     pub positions: Vec<u32>,
-    /// Where each packed sample starts in `tokens`, and `T` at the end.
-    pub cu_seqlens: Vec<u32>,
+    /// Which inputs attend to which.
+    pub segments: Vec<Segment>,
     /// Which of the given samples are packed here, in order.
     pub samples: Vec<usize>,
     /// (R) index in `tokens` of the input whose hidden state predicts the completion token.
@@ -113,25 +126,25 @@ pub fn loss_weights(samples: &[TrainSample], norm: LossNorm) -> Vec<Vec<f32>> {
 
 /// Packs the samples of one update, whole and in order, into micro-batches of at most `max_tokens` inputs.
 ///
-/// A sample longer than that gets a micro-batch of its own. Samples that are masked or empty are not packed: they would
+/// Prompts are shared, where they are, within a micro-batch. A sample longer than that gets a micro-batch of its own. Samples that are masked or empty are not packed: they would
 /// cost a forward and teach nothing. The result depends on the arguments alone; it is empty if nothing is left.
 ///
 /// # Panics
 /// If a sample has no prompt, or log-probabilities that do not match its completion.
-pub fn micro_batches(samples: &[TrainSample], norm: LossNorm, max_tokens: usize) -> Vec<MicroBatch> {
+pub fn micro_batches(samples: &[TrainSample], norm: LossNorm, max_tokens: usize, prompts: Prompts) -> Vec<MicroBatch> {
     let weights = loss_weights(samples, norm);
     let mut packed: Vec<MicroBatch> = Vec::new();
     for (index, sample) in samples.iter().enumerate().filter(|(_, sample)| sample.counts()) {
         sample.assert_shape();
-        let fits = |micro: &MicroBatch| micro.tokens.len() + sample.tokens.len() - 1 <= max_tokens;
-        match packed.last_mut() {
-            Some(micro) if fits(micro) => micro.push(index, sample, &weights[index]),
-            _ => {
-                let mut micro =
-                    MicroBatch { cu_seqlens: vec![0], ref_logprobs: Some(Vec::new()), ..Default::default() };
-                micro.push(index, sample, &weights[index]);
-                packed.push(micro);
-            }
+        let fits = |micro: &MicroBatch| {
+            let shared = if micro.prompt_of(sample).is_some() { sample.prompt_len } else { 0 };
+            micro.tokens.len() + sample.tokens.len() - 1 - shared <= max_tokens
+        };
+        if !packed.last().is_some_and(fits) {
+            packed.push(MicroBatch { ref_logprobs: Some(Vec::new()), ..Default::default() });
+        }
+        if let Some(micro) = packed.last_mut() {
+            micro.push(index, sample, &weights[index], prompts);
         }
     }
     packed
@@ -156,15 +169,44 @@ pub fn mini_batches(samples: &[TrainSample], count: usize) -> Vec<&[TrainSample]
 }
 
 impl MicroBatch {
-    fn push(&mut self, index: usize, sample: &TrainSample, weights: &[f32]) {
+    /// Where the prompt of `sample` lies, if it is that of the sample before and can be shared.
+    fn prompt_of(&self, sample: &TrainSample) -> Option<Range<usize>> {
+        let prefix = self.segments.last()?.prefix.clone();
+        (self.tokens[prefix.clone()] == sample.tokens[..sample.prompt_len]).then_some(prefix)
+    }
+
+    /// Adds the inputs of `sample` and returns those that predict its completion. Token `t` is predicted by the hidden
+    /// state of token `t - 1`.
+    fn push_inputs(&mut self, sample: &TrainSample, prompts: Prompts) -> Vec<u32> {
+        let (inputs, prompt) = (sample.tokens.len() - 1, sample.prompt_len);
+        if prompts == Prompts::Repeated {
+            let rows = self.push_tokens(&sample.tokens[..inputs], 0);
+            self.segments.push(Segment::alone(rows.clone()));
+            return (rows.start + prompt - 1..rows.end).map(|row| row as u32).collect();
+        }
+        let prefix = self.prompt_of(sample).unwrap_or_else(|| {
+            let rows = self.push_tokens(&sample.tokens[..prompt], 0);
+            self.segments.push(Segment::alone(rows.clone()));
+            rows
+        });
+        let rows = self.push_tokens(&sample.tokens[prompt..inputs], prompt);
+        let last_of_prompt = prefix.end - 1;
+        self.segments.push(Segment { prefix, rows: rows.clone() });
+        std::iter::once(last_of_prompt).chain(rows).map(|row| row as u32).collect()
+    }
+
+    /// Adds inputs whose positions begin at `position`; returns where they are.
+    fn push_tokens(&mut self, tokens: &[u32], position: usize) -> Range<usize> {
         let start = self.tokens.len();
-        let inputs = sample.tokens.len() - 1;
-        self.tokens.extend_from_slice(&sample.tokens[..inputs]);
-        self.positions.extend((0..inputs).map(|position| position as u32));
-        self.cu_seqlens.push((start + inputs) as u32);
+        self.tokens.extend_from_slice(tokens);
+        self.positions.extend((position..position + tokens.len()).map(|position| position as u32));
+        start..self.tokens.len()
+    }
+
+    fn push(&mut self, index: usize, sample: &TrainSample, weights: &[f32], prompts: Prompts) {
+        let predicting = self.push_inputs(sample, prompts);
+        self.rows.extend(predicting);
         self.samples.push(index);
-        // Token t is predicted by the hidden state of token t - 1.
-        self.rows.extend((sample.prompt_len - 1..inputs).map(|position| (start + position) as u32));
         self.targets.extend_from_slice(&sample.tokens[sample.prompt_len..]);
         self.old_logprobs.extend_from_slice(&sample.rollout_logprobs);
         self.ref_logprobs = match (self.ref_logprobs.take(), &sample.ref_logprobs) {
@@ -217,10 +259,10 @@ mod tests {
     #[test]
     fn samples_are_packed_end_to_end_without_padding() {
         let samples = [sample(10, 2, 2), masked(sample(90, 1, 3)), sample(20, 1, 2)];
-        let micro = &micro_batches(&samples, LossNorm::Token, 100)[0];
+        let micro = &micro_batches(&samples, LossNorm::Token, 100, Prompts::Repeated)[0];
         assert_eq!(micro.tokens, [10, 11, 12, 20, 21]);
         assert_eq!(micro.positions, [0, 1, 2, 0, 1]);
-        assert_eq!(micro.cu_seqlens, [0, 3, 5]);
+        assert_eq!(micro.segments, [Segment::alone(0..3), Segment::alone(3..5)]);
         assert_eq!(micro.samples, [0, 2]);
         assert_eq!(micro.rows, [1, 2, 3, 4]);
         assert_eq!(micro.targets, [12, 13, 21, 22]);
@@ -231,11 +273,36 @@ mod tests {
     }
 
     #[test]
+    fn a_group_shares_its_prompt_within_a_micro_batch() {
+        let of = |completion: &[u32]| TrainSample {
+            tokens: [&[1, 2], completion].concat(),
+            rollout_logprobs: vec![-0.5; completion.len()],
+            ..sample(0, 2, completion.len())
+        };
+        let samples = [of(&[5, 6]), of(&[7]), of(&[8, 9, 9]), sample(1, 1, 2)];
+        let samples = samples.map(|sample| TrainSample { ref_logprobs: None, ..sample });
+        let micros = micro_batches(&samples, LossNorm::Token, 4, Prompts::Shared);
+        assert_eq!(micros.iter().map(|micro| micro.samples.len()).collect::<Vec<_>>(), [2, 1, 1]);
+        let micro = &micro_batches(&samples, LossNorm::Token, 9, Prompts::Shared)[0];
+        assert_eq!(micro.tokens, [1, 2, 5, 8, 9, 1, 2]);
+        assert_eq!(micro.positions, [0, 1, 2, 2, 3, 0, 1]);
+        let completion = |rows| Segment { prefix: 0..2, rows };
+        let another = [Segment::alone(5..6), Segment { prefix: 5..6, rows: 6..7 }];
+        let group = [Segment::alone(0..2), completion(2..3), completion(3..3), completion(3..5)];
+        assert_eq!(micro.segments, [&group[..], &another].concat());
+        assert_eq!(micro.rows, [1, 2, 1, 1, 3, 4, 5, 6]);
+        assert_eq!(micro.targets, [5, 6, 7, 8, 9, 9, 2, 3]);
+    }
+
+    #[test]
     fn the_budget_counts_inputs_and_a_longer_sample_stands_alone() {
         // Inputs, tokens but the last: 3, 3, 9, 2, 2.
         let samples = [sample(0, 2, 2), sample(10, 2, 2), sample(20, 2, 8), sample(40, 1, 2), sample(50, 1, 2)];
         let packing = |budget| -> Vec<Vec<usize>> {
-            micro_batches(&samples, LossNorm::Token, budget).into_iter().map(|micro| micro.samples).collect()
+            micro_batches(&samples, LossNorm::Token, budget, Prompts::Shared)
+                .into_iter()
+                .map(|micro| micro.samples)
+                .collect()
         };
         assert_eq!(packing(6), [vec![0, 1], vec![2], vec![3, 4]]);
         assert_eq!(packing(5), [vec![0], vec![1], vec![2], vec![3, 4]]);
@@ -246,7 +313,9 @@ mod tests {
     #[test]
     fn reference_logprobs_are_packed_only_if_every_packed_sample_has_them() {
         let without = TrainSample { ref_logprobs: None, ..sample(10, 1, 1) };
-        let packed = |samples: &[TrainSample]| micro_batches(samples, LossNorm::Token, 99)[0].ref_logprobs.is_some();
+        let packed = |samples: &[TrainSample]| {
+            micro_batches(samples, LossNorm::Token, 99, Prompts::Shared)[0].ref_logprobs.is_some()
+        };
         assert!(packed(&[sample(0, 1, 1), masked(without.clone())]));
         assert!(!packed(&[sample(0, 1, 1), without.clone()]));
         assert!(!packed(&[without, sample(0, 1, 1)]));
@@ -254,14 +323,17 @@ mod tests {
 
     #[test]
     fn nothing_to_learn_from_makes_no_micro_batch() {
-        assert!(micro_batches(&[], LossNorm::Sequence, 9).is_empty());
-        assert!(micro_batches(&[masked(sample(0, 1, 2)), sample(5, 3, 0)], LossNorm::Sequence, 9).is_empty());
+        assert!(micro_batches(&[], LossNorm::Sequence, 9, Prompts::Shared).is_empty());
+        assert!(
+            micro_batches(&[masked(sample(0, 1, 2)), sample(5, 3, 0)], LossNorm::Sequence, 9, Prompts::Shared)
+                .is_empty()
+        );
     }
 
     #[test]
     #[should_panic(expected = "no prompt token")]
     fn a_sample_without_a_prompt_is_a_bug() {
-        micro_batches(&[sample(0, 0, 2)], LossNorm::Token, 9);
+        micro_batches(&[sample(0, 0, 2)], LossNorm::Token, 9, Prompts::Shared);
     }
 
     #[test]
@@ -287,10 +359,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_budget_packs_the_same_rows_in_the_same_order(samples in any_samples(), budget in 0usize..40) {
+        fn any_budget_packs_the_same_rows_in_the_same_order(samples in any_samples(), budget in 0usize..40, shared in any::<bool>()) {
+            let prompts = if shared { Prompts::Shared } else { Prompts::Repeated };
             let row_values = |budget| -> Vec<(u32, u32, f32, f32)> {
                 let mut values = Vec::new();
-                for micro in micro_batches(&samples, LossNorm::Sequence, budget) {
+                for micro in micro_batches(&samples, LossNorm::Sequence, budget, prompts) {
                     for row in 0..micro.rows.len() {
                         let input = micro.rows[row] as usize;
                         // In these samples a token is its predecessor plus one.
@@ -298,7 +371,8 @@ mod tests {
                         let (weight, old) = (micro.loss_weights[row], micro.old_logprobs[row]);
                         values.push((micro.targets[row], micro.positions[input], weight, old));
                     }
-                    assert_eq!(micro.cu_seqlens.last().copied(), Some(micro.tokens.len() as u32));
+                    let rows: Vec<usize> = micro.segments.iter().flat_map(|s| s.rows.clone()).collect();
+                    assert_eq!(rows, (0..micro.tokens.len()).collect::<Vec<_>>());
                     assert!(micro.tokens.len() <= budget || micro.samples.len() == 1);
                 }
                 values

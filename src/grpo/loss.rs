@@ -243,7 +243,7 @@ fn k3(log_u: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::{LossNorm, TrainSample, micro_batches};
+    use super::super::batch::{LossNorm, Prompts, TrainSample, micro_batches};
     use super::*;
 
     const PLAIN: LossConfig =
@@ -393,7 +393,7 @@ mod tests {
     /// All sums and the gradient of an update, as the trainer collects them.
     fn update(samples: &[TrainSample], norm: LossNorm, max_tokens: usize) -> (usize, LossStats, Vec<f32>) {
         let config = LossConfig { kl_coef: 0.04, dual_clip: Some(3.0), ..PLAIN };
-        let micros = micro_batches(samples, norm, max_tokens);
+        let micros = micro_batches(samples, norm, max_tokens, Prompts::Repeated);
         let mut stats = LossStats::default();
         let mut gradient = Vec::new();
         for micro in &micros {

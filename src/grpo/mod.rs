@@ -17,7 +17,7 @@ mod loss;
 mod preset;
 
 pub use advantage::{AdvantageKind, advantages, has_signal};
-pub use batch::{LossNorm, MicroBatch, TrainSample, loss_weights, micro_batches, mini_batches};
+pub use batch::{LossNorm, MicroBatch, Prompts, TrainSample, loss_weights, micro_batches, mini_batches};
 pub use loss::{KlEstimator, LossConfig, LossStats, TokenLosses, token_losses};
 pub use preset::{
     GrpoConfig, GrpoOverrides, InvalidGrpo, LossWeighting, Preset, Truncated, TruncatedKind, soft_overlong,

@@ -105,7 +105,8 @@ impl CpuModel {
         linear_logprob::backward(&h, &packed.head, &micro.targets, temperature, &d_logprobs, &mut dh, gradient);
         let mut d_hidden = vec![0f32; ws.hidden.len()];
         for (&row, dh) in micro.rows.iter().zip(dh.chunks_exact(k)) {
-            d_hidden[row as usize * k..][..k].copy_from_slice(dh);
+            // Completions that share a prompt share the row that predicts their first token.
+            d_hidden[row as usize * k..][..k].iter_mut().zip(dh).for_each(|(sum, d)| *sum += d);
         }
         self.decoder.backward(packed, input(micro), &d_hidden, gradient, ws);
         state
@@ -145,5 +146,5 @@ fn shards(micros: &[MicroBatch]) -> Vec<&[MicroBatch]> {
 }
 
 fn input(micro: &MicroBatch) -> Packed<'_> {
-    Packed { tokens: &micro.tokens, positions: &micro.positions, starts: &micro.cu_seqlens }
+    Packed { tokens: &micro.tokens, positions: &micro.positions, segments: &micro.segments }
 }

@@ -4,8 +4,8 @@
 
 use std::mem::take;
 
-use crate::ops::attention::Heads;
 use crate::ops::attention::packed as attention;
+use crate::ops::attention::{Heads, Segment};
 use crate::ops::linear::{self, Onto};
 use crate::ops::rope::RopeTable;
 use crate::ops::{rms_norm, swiglu};
@@ -31,15 +31,15 @@ pub struct Decoder {
     pub recompute: bool,
 }
 
-/// Packed input: sequences end to end.
+/// Packed input: segments end to end.
 #[derive(Debug, Clone, Copy)]
 pub struct Packed<'a> {
     /// Token ids `(T)`.
     pub tokens: &'a [u32],
     /// Position of each token in its sequence `(T)`.
     pub positions: &'a [u32],
-    /// Where each sequence starts, with the total at the end.
-    pub starts: &'a [u32],
+    /// What attends to what; every row is in one of them.
+    pub segments: &'a [Segment],
 }
 
 impl Decoder {
@@ -82,7 +82,7 @@ impl Decoder {
         self.project_qkv(layer, &a.normed, sized(&mut a.qkv, t * self.heads.row()), &mut a.raw_qkv);
         self.rope.rotate(&mut a.qkv, input.positions, self.heads.query + self.heads.key_value, self.heads.row());
         let (o, lse) = (sized(&mut a.attended, t * self.heads.output()), sized(&mut a.lse, t * self.heads.query));
-        attention::forward(self.heads, &a.qkv, input.starts, o, lse, &mut ws.scratch);
+        attention::forward(self.heads, &a.qkv, input.segments, o, lse, &mut ws.scratch);
         layer.output.forward(&a.attended, sized(&mut a.middle, t * k), Onto::Residual(&a.x));
 
         rms_norm::forward(&a.middle, layer.mlp_norm.values, self.eps, sized(&mut a.middle_normed, t * k));
@@ -160,7 +160,7 @@ impl Decoder {
         layer.output.backward(&a.attended, dx, sized(&mut d.attended, a.attended.len()), g);
         let kept = attention::Forward { qkv: &a.qkv, o: &a.attended, lse: &a.lse };
         let d_qkv = sized(&mut d.qkv, a.qkv.len());
-        attention::backward(self.heads, kept, input.starts, &d.attended, d_qkv, &mut ws.scratch);
+        attention::backward(self.heads, kept, input.segments, &d.attended, d_qkv, &mut ws.scratch);
         self.rope.rotate_back(d_qkv, input.positions, self.heads.query + self.heads.key_value, self.heads.row());
         let d_qkv = match layer.query_norm.values {
             [] => &d.qkv,

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::model::decoder::Packed;
 use crate::model::{Decoder, PackedWeights, Workspace};
-use crate::ops::attention::{Heads, Scratch, cached};
+use crate::ops::attention::{Heads, Scratch, Segment, cached};
 use crate::ops::linear::Onto;
 use crate::ops::{LANES, rms_norm, swiglu};
 
@@ -135,7 +135,7 @@ impl Seats for CpuSeats<'_> {
         self.forget_prompt();
         let (decoder, packed) = (self.decoder, self.packed);
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-        let input = Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
+        let input = Packed { tokens, positions: &positions, segments: &[Segment::alone(0..tokens.len())] };
         decoder.forward(packed, input, &mut self.memory.workspace);
         let blocks: Vec<BlockId> = (0..cache::blocks(tokens.len())).map(|_| self.memory.cache.take()).collect();
         for (layer, qkv) in self.memory.workspace.qkv().enumerate() {

@@ -1,10 +1,10 @@
 use reckon::grpo::MicroBatch;
 use reckon::policy::{Policy, TokenStats};
 
-use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, tiny};
+use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, shared_micros, tiny};
 
 /// Distance of the two points of a difference quotient from the middle.
-const STEP: f64 = 1e-3;
+const STEP: f64 = 3e-4;
 
 /// A smooth loss of the log-probabilities: `sum of weight (l + 0.1 l²)`.
 fn loss(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
@@ -19,7 +19,7 @@ fn total(policy: &Policy, micros: &[MicroBatch]) -> f64 {
 
 /// Asserts that the gradient of everything that learns is that of difference quotients.
 pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
-    let micros = micros(&samples(6), 64);
+    let micros = shared_micros(&samples(6), 64);
     let (gradient, _) = cpu(policy).gradients(&micros, 0.9, &loss);
     assert!(gradient.iter().all(|g| g.is_finite()));
     for entry in cpu(policy).parameters.entries().to_vec() {
@@ -58,13 +58,13 @@ fn every_weight_gets_a_gradient_that_agrees_with_finite_differences() {
 fn splitting_into_micro_batches_and_recomputing_keep_the_gradient() {
     let mut policy = tiny("Qwen2ForCausalLM", true);
     let samples = samples(7);
-    let (whole, _) = cpu(&policy).gradients(&micros(&samples, 10_000), 1.0, &loss);
+    let (whole, _) = cpu(&policy).gradients(&shared_micros(&samples, 10_000), 1.0, &loss);
     let norm = whole.iter().map(|g| g * g).sum::<f32>().sqrt();
     for max_tokens in [1, 60] {
         for (threads, recompute) in [(1, false), (2, true)] {
             cpu_mut(&mut policy).threads = threads;
             cpu_mut(&mut policy).decoder.recompute = recompute;
-            let (cut, _) = cpu(&policy).gradients(&micros(&samples, max_tokens), 1.0, &loss);
+            let (cut, _) = cpu(&policy).gradients(&shared_micros(&samples, max_tokens), 1.0, &loss);
             let difference = whole.iter().zip(&cut).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
             assert!(difference < 1e-6 * norm, "{difference} of {norm} with {max_tokens} tokens a micro-batch");
         }
@@ -72,9 +72,29 @@ fn splitting_into_micro_batches_and_recomputing_keep_the_gradient() {
 }
 
 #[test]
+fn a_shared_prompt_gives_the_bits_of_repeated_ones_and_their_gradient() {
+    for architecture in FAMILIES {
+        let policy = tiny(architecture, true);
+        let (samples, model) = (samples(8), cpu(&policy));
+        let (shared, repeated) = (shared_micros(&samples, 80), micros(&samples, 80));
+        let tokens = |micros: &[MicroBatch]| micros.iter().map(|m| m.tokens.len()).sum::<usize>();
+        assert!(tokens(&shared) < tokens(&repeated));
+        let logprobs = |micros: &[MicroBatch]| -> Vec<f32> {
+            model.logprobs(micros, 0.9).into_iter().flat_map(|stats| stats.logprobs).collect()
+        };
+        assert_eq!(logprobs(&shared), logprobs(&repeated), "{architecture}");
+        let ((shared, _), (repeated, _)) =
+            (model.gradients(&shared, 0.9, &loss), model.gradients(&repeated, 0.9, &loss));
+        let norm = repeated.iter().map(|g| g * g).sum::<f32>().sqrt();
+        let difference = shared.iter().zip(&repeated).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
+        assert!(difference < 1e-6 * norm, "{architecture}: {difference} of {norm}");
+    }
+}
+
+#[test]
 fn the_number_of_threads_does_not_change_a_bit() {
     let mut policy = tiny("Qwen3ForCausalLM", false);
-    let micros = micros(&samples(9), 30);
+    let micros = shared_micros(&samples(9), 30);
     let one = cpu(&policy).gradients(&micros, 1.0, &loss);
     cpu_mut(&mut policy).threads = 3;
     assert_eq!(one, cpu(&policy).gradients(&micros, 1.0, &loss));

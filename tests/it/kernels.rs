@@ -4,7 +4,7 @@
 use bytemuck::Pod;
 use half::bf16;
 use reckon::ops::adamw::{self, Step};
-use reckon::ops::attention::{Heads, Scratch, packed};
+use reckon::ops::attention::{Heads, Scratch, Segment, packed};
 use reckon::ops::device::attention as device_attention;
 use reckon::ops::device::kernels::{self as k, Rows};
 use reckon::ops::device::linear::Weight;
@@ -214,23 +214,24 @@ fn log_probabilities_agree_with_their_twin() {
 /// Sequences that fill no tile, one token, one more than a tile; grouped heads; all head sizes.
 #[test]
 fn attention_agrees_with_its_twin() {
-    let one_token: &[u32] = &[0, 1];
+    let one_token: &[usize] = &[0, 1];
     for (size, query, key_value, starts) in
-        [(32, 4, 2, &[0u32, 1, 66, 70][..]), (64, 3, 1, &[0, 130, 135]), (128, 2, 2, &[0, 65]), (64, 1, 1, one_token)]
+        [(32, 4, 2, &[0, 1, 66, 70][..]), (64, 3, 1, &[0, 130, 135]), (128, 2, 2, &[0, 65]), (64, 1, 1, one_token)]
     {
         let heads = Heads { query, key_value, size };
-        let t = *starts.last().unwrap() as usize;
+        let t = *starts.last().unwrap();
+        let segments: Vec<_> = starts.windows(2).map(|s| Segment::alone(s[0]..s[1])).collect();
         let (qkv, d_o) = (random(1, t * heads.row()), random(2, t * heads.output()));
         let (mut o, mut lse, mut d_qkv) = (vec![0f32; d_o.len()], vec![0f32; t * query], vec![0f32; qkv.len()]);
         let mut scratch = Scratch::default();
-        packed::forward(heads, &qkv, starts, &mut o, &mut lse, &mut scratch);
+        packed::forward(heads, &qkv, &segments, &mut o, &mut lse, &mut scratch);
         let kept = packed::Forward { qkv: &qkv, o: &o, lse: &lse };
-        packed::backward(heads, kept, starts, &d_o, &mut d_qkv, &mut scratch);
+        packed::backward(heads, kept, &segments, &d_o, &mut d_qkv, &mut scratch);
         let expected: [(&[f32], f64); 3] = [(&o, BF16), (&lse, 1e-3), (&d_qkv, 2e-2)];
         check(&format!("attention of {heads:?} over {starts:?}"), &expected, |d| {
             let (qkv, d_o, o) = (up(d, &to_bf16(&qkv)), up(d, &to_bf16(&d_o)), empty(d, o.len()));
             let (lse, delta, d_qkv) = (empty(d, t * query), empty(d, t * query), empty(d, qkv.all().len()));
-            let tiles = device_attention::upload_tiles(d, starts).unwrap();
+            let tiles = device_attention::upload_tiles(d, &segments).unwrap();
             device_attention::forward(heads, qkv.all(), tiles.all(), o.all(), lse.all()).unwrap();
             let kept = device_attention::Kept { qkv: qkv.all(), o: o.all(), lse: lse.all() };
             device_attention::backward(heads, kept, tiles.all(), d_o.all(), delta.all(), d_qkv.all()).unwrap();

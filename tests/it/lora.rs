@@ -9,7 +9,7 @@ use reckon::policy::{Policy, TokenStats};
 use reckon_datasets::Counted;
 
 use super::gradients::check_gradients;
-use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, tiny};
+use super::models::{FAMILIES, cpu, cpu_mut, samples, shared_micros, tiny};
 use super::program::{fails, records, small_run, succeeds, text};
 use super::sampling::check_trainer_agrees;
 
@@ -45,7 +45,7 @@ fn saved(architecture: &str, dtype: SaveDtype) -> tempfile::TempDir {
 }
 
 fn logprobs(policy: &Policy) -> Vec<f32> {
-    flat(cpu(policy).logprobs(&micros(&samples(6), 50), 0.9))
+    flat(cpu(policy).logprobs(&shared_micros(&samples(6), 50), 0.9))
 }
 
 fn flat(stats: Vec<TokenStats>) -> Vec<f32> {
@@ -81,7 +81,7 @@ fn a_new_adapter_changes_no_bit_and_a_trained_one_leaves_the_reference_as_it_was
         let policy = trained(folder.path(), &all());
         assert_ne!(logprobs(&policy), expected);
         let reference = cpu(&policy).parameters.reference();
-        let stats = cpu(&policy).reference_logprobs(&reference, &micros(&samples(6), 50), 0.9);
+        let stats = cpu(&policy).reference_logprobs(&reference, &shared_micros(&samples(6), 50), 0.9);
         assert_eq!(flat(stats), expected, "{architecture} in {dtype:?}");
     }
 }
@@ -100,7 +100,7 @@ fn micro_batches_and_threads_do_not_change_the_gradient_of_an_adapter() {
     let mut policy = trained(folder.path(), &all());
     let samples = samples(7);
     let gradient = |policy: &Policy, max_tokens| {
-        cpu(policy).gradients(&micros(&samples, max_tokens), 1.0, &|micro, _| (micro.loss_weights.clone(), ())).0
+        cpu(policy).gradients(&shared_micros(&samples, max_tokens), 1.0, &|micro, _| (micro.loss_weights.clone(), ())).0
     };
     let (whole, cut) = (gradient(&policy, 10_000), gradient(&policy, 30));
     cpu_mut(&mut policy).threads = 3;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use reckon::grpo::{LossNorm, MicroBatch, TrainSample, micro_batches};
+use reckon::grpo::{LossNorm, MicroBatch, Prompts, TrainSample, micro_batches};
 use reckon::model::folder::{read_config, read_tokenizer};
 use reckon::model::{Companions, CpuModel, Layout, ModelFolder, Weights};
 use reckon::policy::{Model, Policy};
@@ -53,14 +53,16 @@ pub(crate) fn cpu_mut(policy: &mut Policy) -> &mut CpuModel {
     model
 }
 
-/// Samples of unequal length with random tokens, advantages and weights.
+/// Samples of unequal length, from one token on, two a prompt, with random tokens, advantages and weights.
 pub(crate) fn samples(count: usize) -> Vec<TrainSample> {
     let mut random = Counted::new(&[8]);
     (0..count)
         .map(|i| {
-            let (prompt_len, new) = (2 + i % 3, 5 + 7 * i % 20);
+            let (prompt_len, new) = (2 + i / 2 % 3, 1 + 11 * i % 20);
+            let mut prompt = Counted::new(&[9, i as u64 / 2]);
+            let prompt = (0..prompt_len).map(|_| prompt.below(VOCAB) as u32);
             TrainSample {
-                tokens: (0..prompt_len + new).map(|_| random.below(VOCAB) as u32).collect(),
+                tokens: prompt.chain((0..new).map(|_| random.below(VOCAB) as u32)).collect(),
                 prompt_len,
                 rollout_logprobs: vec![-2.0; new],
                 ref_logprobs: None,
@@ -71,8 +73,14 @@ pub(crate) fn samples(count: usize) -> Vec<TrainSample> {
         .collect()
 }
 
+/// Micro-batches in which a group has its prompt once.
+pub(crate) fn shared_micros(samples: &[TrainSample], max_tokens: usize) -> Vec<MicroBatch> {
+    micro_batches(samples, LossNorm::Token, max_tokens, Prompts::Shared)
+}
+
+/// Micro-batches of whole sequences.
 pub(crate) fn micros(samples: &[TrainSample], max_tokens: usize) -> Vec<MicroBatch> {
-    micro_batches(samples, LossNorm::Token, max_tokens)
+    micro_batches(samples, LossNorm::Token, max_tokens, Prompts::Repeated)
 }
 
 pub(crate) fn prompts(count: u64) -> Vec<Prompt> {

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, qwen2, qwen3};
 use reckon::model::SaveDtype;
+use reckon::ops::attention::Segment;
 use reckon::policy::Policy;
 use serde_json::{Value, json};
 
@@ -46,7 +47,7 @@ fn ours(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
     let ask = |target: u32| reckon::grpo::MicroBatch {
         tokens: tokens.to_vec(),
         positions: (0..n).collect(),
-        cu_seqlens: vec![0, n],
+        segments: vec![Segment::alone(0..tokens.len())],
         rows: vec![n - 1],
         targets: vec![target],
         ..Default::default()

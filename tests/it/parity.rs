@@ -8,6 +8,7 @@ use reckon::chat::{ChatTemplate, Conversation};
 use reckon::grpo::MicroBatch;
 use reckon::model::decoder::Packed;
 use reckon::model::{ModelFolder, Workspace, peft};
+use reckon::ops::attention::Segment;
 use reckon::policy::Policy;
 use reckon::rollout::Sampling;
 use safetensors::SafeTensors;
@@ -61,7 +62,7 @@ fn load_adapter(name: &str) -> (Policy, BTreeMap<String, Vec<f32>>) {
 fn logits(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
     let packed = cpu(policy).parameters.packed();
     let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-    let input = Packed { tokens, positions: &positions, starts: &[0, tokens.len() as u32] };
+    let input = Packed { tokens, positions: &positions, segments: &[Segment::alone(0..tokens.len())] };
     let mut workspace = Workspace::default();
     cpu(policy).decoder.forward(&packed, input, &mut workspace);
     let mut logits = vec![0f32; tokens.len() * policy.config.vocab_size];
@@ -132,14 +133,13 @@ fn check_gradients(policy: &Policy, sequences: &[Vec<u32>], tensors: &BTreeMap<S
 /// All next-token targets of the sequences in one micro-batch.
 fn packed(sequences: &[Vec<u32>]) -> MicroBatch {
     let count: usize = sequences.iter().map(|s| s.len() - 1).sum();
-    let mut micro =
-        MicroBatch { cu_seqlens: vec![0], loss_weights: vec![1.0 / count as f32; count], ..Default::default() };
+    let mut micro = MicroBatch { loss_weights: vec![1.0 / count as f32; count], ..Default::default() };
     for sequence in sequences {
         let n = sequence.len() as u32 - 1;
         micro.tokens.extend(&sequence[..n as usize]);
         micro.positions.extend(0..n);
         micro.targets.extend(&sequence[1..]);
-        micro.cu_seqlens.push(micro.tokens.len() as u32);
+        micro.segments.push(Segment::alone(micro.tokens.len() - n as usize..micro.tokens.len()));
     }
     micro.rows = (0..count as u32).collect();
     micro

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use reckon::grpo::{LossNorm, TrainSample, micro_batches};
+use reckon::grpo::{LossNorm, Prompts, TrainSample, micro_batches};
 use reckon::model::{DeviceModel, SaveDtype};
 use reckon::ops::device::Class;
 use reckon::optim::{AdamWConfig, DeviceAdamW, MomentKind};
@@ -49,7 +49,7 @@ fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
 /// the plan is `job`.
 fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy, job: &Job) {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
-    let micro = micro_batches(&[sample()], LossNorm::Token, TOKENS).remove(0);
+    let micro = micro_batches(&[sample()], LossNorm::Token, TOKENS, Prompts::Repeated).remove(0);
     let model = DeviceModel::new(device.clone(), &cpu(policy).decoder, &cpu(policy).parameters).unwrap();
     let _optimizer = DeviceAdamW::new(config, job.moments, &model).unwrap();
     model.gradient(&micro, 1.0, |micro, _| (micro.loss_weights.clone(), ())).unwrap();

@@ -2,7 +2,7 @@ use reckon::grpo::TrainSample;
 use reckon::policy::Policy;
 use reckon::rollout::{Completion, Prompt};
 
-use super::models::{FAMILIES, cpu, generate, micros, prompts, sampling, tiny};
+use super::models::{FAMILIES, cpu, generate, prompts, sampling, shared_micros, tiny};
 
 #[test]
 fn capacity_and_threads_do_not_change_what_is_sampled() {
@@ -37,7 +37,7 @@ pub(crate) fn check_trainer_agrees(policy: &Policy, name: &str) {
     let (prompts, sampling) = (prompts(6), sampling(70));
     let samples = train_samples(&prompts, &generate(policy, &prompts, &sampling, 1, 5));
     for max_tokens in [1, 100, 10_000] {
-        let micros = micros(&samples, max_tokens);
+        let micros = shared_micros(&samples, max_tokens);
         for (micro, stats) in micros.iter().zip(cpu(policy).logprobs(&micros, 0.8)) {
             assert_eq!(micro.old_logprobs, stats.logprobs, "{name}, {max_tokens} tokens a micro-batch");
         }

@@ -5,7 +5,7 @@ use half::bf16;
 use serde_json::{Value, json};
 
 use super::timing::{random, seconds};
-use crate::ops::attention::Heads;
+use crate::ops::attention::{Heads, Segment};
 use crate::ops::device::{Class, Device, attention};
 
 /// FLOPs of the forward's two products over the causal half of `t x t` scores.
@@ -22,7 +22,7 @@ pub(super) fn measure(device: &Device, heads: Heads, t: usize) -> Result<Value> 
     let o = device.buffer::<bf16>(class, t * heads.output())?;
     let d_qkv = device.buffer::<bf16>(class, t * heads.row())?;
     let (lse, delta) = (device.buffer::<f32>(class, t * heads.query)?, device.buffer::<f32>(class, t * heads.query)?);
-    let tiles = attention::upload_tiles(device, &[0, t as u32])?;
+    let tiles = attention::upload_tiles(device, &[Segment::alone(0..t)])?;
     let kept = attention::Kept { qkv: qkv.all(), o: o.all(), lse: lse.all() };
     let forward = || attention::forward(heads, qkv.all(), tiles.all(), o.all(), lse.all());
     let backward = || attention::backward(heads, kept, tiles.all(), d_o.all(), delta.all(), d_qkv.all());

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::timing::{RandomWeights, median};
 use super::{Args, attention, gib, products};
 use crate::config::{LoraConfig, OptimConfig};
-use crate::grpo::{LossNorm, MicroBatch, TrainSample, micro_batches};
+use crate::grpo::{LossNorm, MicroBatch, Prompts, TrainSample, micro_batches};
 use crate::model::shards::Source;
 use crate::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
 use crate::ops::device::{Class, Device};
@@ -106,7 +106,9 @@ pub(super) fn micro_batch(tokens: usize, vocab: usize) -> Result<MicroBatch> {
         advantage: 1.0,
         masked: false,
     };
-    micro_batches(&[sample], LossNorm::Token, tokens).pop().context("a micro-batch has at least one token")
+    micro_batches(&[sample], LossNorm::Token, tokens, Prompts::Repeated)
+        .pop()
+        .context("a micro-batch has at least one token")
 }
 
 /// Tokens a second, their share of the rate of products, and GiB of each class beside those planned.

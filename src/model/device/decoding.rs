@@ -3,6 +3,7 @@
 //! where, is `rollout/`'s.
 
 use super::*;
+use crate::ops::attention::Segment;
 use crate::ops::device::cached::partial_len;
 use crate::ops::device::linear_logprob::chunk_rows;
 use crate::ops::device::products;
@@ -78,7 +79,7 @@ impl Decoding<'_> {
     /// Takes in a prompt, which is at hand from then on.
     pub fn prefill(&self, tokens: &[u32]) -> Result<()> {
         let (count, seat) = (tokens.len(), self.prompt_seat());
-        let tiles = self.model.device.upload(Class::Cache, &attention::tiles(&[0, count as u32]))?;
+        let tiles = self.model.device.upload(Class::Cache, &attention::tiles(&[Segment::alone(0..count)]))?;
         let places: Vec<(usize, usize)> = (0..count).map(|position| (seat, position)).collect();
         let slots = self.upload_slots(&places)?;
         let attention = Attention::Prompt { tiles: tiles.all(), cache: &self.cache, slots: slots.all() };

@@ -349,7 +349,7 @@ impl Input {
             positions: upload(&micro.positions)?,
             rows: upload(&micro.rows)?,
             targets: upload(&micro.targets)?,
-            tiles: attention::upload_tiles(device, &micro.cu_seqlens)?,
+            tiles: attention::upload_tiles(device, &micro.segments)?,
         })
     }
 }

@@ -10,6 +10,8 @@
 pub mod cached;
 pub mod packed;
 
+use std::ops::Range;
+
 use super::vector::{self, LANES, exp, reduce};
 
 /// The sizes of an attention layer. A row of `qkv` holds the queries, then the keys, then the values.
@@ -52,6 +54,27 @@ impl Heads {
     /// `1 / sqrt(D)`.
     pub(super) fn scale(&self) -> f32 {
         1.0 / (self.size as f32).sqrt()
+    }
+}
+
+/// Rows of a packed batch that attend to each other: each to all rows of the prefix, then to those of its own up to itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Rows of an earlier segment, or none: the prompt that completions share.
+    pub prefix: Range<usize>,
+    /// Its own rows.
+    pub rows: Range<usize>,
+}
+
+impl Segment {
+    /// A whole sequence.
+    pub fn alone(rows: Range<usize>) -> Self {
+        Self { prefix: 0..0, rows }
+    }
+
+    /// Rows that its last row attends to.
+    fn keys(&self) -> usize {
+        self.prefix.len() + self.rows.len()
     }
 }
 

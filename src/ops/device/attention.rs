@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use half::bf16;
 
-use super::super::attention::Heads;
+use super::super::attention::{Heads, Segment};
 use super::{Class, Device, Launch, View};
 
 /// Rows of a block, queries or keys.
@@ -13,13 +13,16 @@ const QUERIES: usize = 32;
 /// Bytes of shared memory that a block may have on every card from sm_80 on: sm_86 and sm_89 have the least.
 const SHARED_LIMIT: usize = 99 << 10;
 
-/// The tiles of packed sequences, each where its sequence starts, its length, and its first row. Those with most to do
+/// The tiles of whole sequences, each where its sequence starts, its length, and its first row. Those with most to do
 /// come first, so that the last blocks to run are short ones.
-pub fn tiles(starts: &[u32]) -> Vec<[u32; 3]> {
+///
+/// # Panics
+/// If a segment has a prefix: the kernels know none.
+pub fn tiles(segments: &[Segment]) -> Vec<[u32; 3]> {
     let mut tiles: Vec<[u32; 3]> = Vec::new();
-    for pair in starts.windows(2) {
-        let length = pair[1] - pair[0];
-        tiles.extend((0..length).step_by(ROWS).map(|first| [pair[0], length, first]));
+    for Segment { prefix, rows } in segments {
+        assert!(prefix.is_empty(), "a device attends over whole sequences");
+        tiles.extend((0..rows.len()).step_by(ROWS).map(|first| [rows.start as u32, rows.len() as u32, first as u32]));
     }
     tiles.sort_by_key(|tile| std::cmp::Reverse(tile[2]));
     tiles
@@ -106,7 +109,7 @@ pub fn backward(
     Ok(())
 }
 
-/// The tiles of `starts` on the device.
-pub fn upload_tiles(device: &Device, starts: &[u32]) -> Result<super::Buffer<[u32; 3]>> {
-    device.upload(Class::Activations, &tiles(starts))
+/// The tiles of `segments` on the device.
+pub fn upload_tiles(device: &Device, segments: &[Segment]) -> Result<super::Buffer<[u32; 3]>> {
+    device.upload(Class::Activations, &tiles(segments))
 }
