@@ -13,6 +13,7 @@ use crate::model::{
     Adapter, Companions, CpuModel, CpuReference, Decoder, DeviceModel, DeviceReference, Layout, ModelConfig,
     ModelFolder, Parameters, SaveDtype, peft,
 };
+use crate::ops::attention::Segment;
 use crate::ops::device::Device;
 use crate::plan::Job;
 use crate::rollout::{Engine, Place};
@@ -276,11 +277,12 @@ impl Policy {
 /// A micro-batch of which every token predicts one.
 fn full_micro_batch(tokens: usize, longest: usize) -> MicroBatch {
     let (rows, targets) = ((0..tokens as u32).collect(), vec![0; tokens]);
-    let mut micro = MicroBatch { tokens: vec![0; tokens], rows, targets, cu_seqlens: vec![0], ..MicroBatch::default() };
+    let mut micro = MicroBatch { tokens: vec![0; tokens], rows, targets, ..MicroBatch::default() };
     while micro.positions.len() < tokens {
-        let length = longest.min(tokens - micro.positions.len());
+        let start = micro.positions.len();
+        let length = longest.min(tokens - start);
         micro.positions.extend(0..length as u32);
-        micro.cu_seqlens.push(micro.positions.len() as u32);
+        micro.segments.push(Segment::alone(start..start + length));
     }
     micro
 }

@@ -8,6 +8,7 @@ use reckon::config::{OptimConfig, SftConfig, TrainConfig};
 use reckon::grpo::{GrpoOverrides, LossConfig, MicroBatch, token_losses};
 use reckon::metrics::Record;
 use reckon::model::ModelFolder;
+use reckon::ops::attention::Segment;
 use reckon::ops::device::{Class, Device};
 use reckon::optim::{MomentKind, Optimizer, Update};
 use reckon::policy::{Model, Policy, TokenStats};
@@ -230,7 +231,7 @@ fn the_embedded_model_is_one_that_the_kernels_compute() {
     let micro = MicroBatch {
         tokens: vec![1, 2],
         positions: vec![0, 1],
-        cu_seqlens: vec![0, 2],
+        segments: vec![Segment::alone(0..2)],
         rows: vec![0, 1],
         targets: vec![2, 3],
         ..MicroBatch::default()
