@@ -34,9 +34,9 @@ pub(super) fn run(args: Args) -> Result<()> {
     let shape = load_shape(&config.model.name())?;
     let memory = match &args.memory {
         Some(text) => memory::parse(text)?,
-        None => {
-            compute::memory(config.compute.device)?.context("how much memory there is is not known: pass --memory")?
-        }
+        None => compute::memory(config.compute.device)
+            .and_then(|known| known.context("the system does not tell"))
+            .context("how much memory there is is not known: pass --memory")?,
     };
     let prompt = match args.prompt_tokens {
         Some(tokens) => tokens,

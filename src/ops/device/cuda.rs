@@ -52,22 +52,28 @@ pub fn driver_version() -> Result<(i32, i32)> {
     Ok((version / 1000, version % 1000 / 10))
 }
 
+/// The driver's state on the card `ordinal`.
+fn context(ordinal: usize) -> Result<Arc<CudaContext>> {
+    // Asked first: cudarc panics at the first call into a library that is not there.
+    ensure!(driver_present(), "there is no NVIDIA driver (libcuda.so.1) on this machine");
+    CudaContext::new(ordinal).with_context(|| format!("CUDA card {ordinal} cannot be used"))
+}
+
 /// The card `ordinal`, as it is now.
 pub fn card(ordinal: usize) -> Result<Card> {
-    let context = CudaContext::new(ordinal)?;
+    let context = context(ordinal)?;
     let (free, total) = context.mem_get_info()?;
     Ok(Card { name: context.name()?, capability: context.compute_capability()?, free, total })
 }
 
 /// The card `ordinal`, ready to compute; an error says what is missing and how to get it.
 pub fn open(ordinal: usize) -> Result<Device> {
-    ensure!(driver_present(), "there is no NVIDIA driver (libcuda.so.1) on this machine");
+    let context = context(ordinal)?;
     ensure!(
         cublas_present(),
         "libcublas.so is not found: install the CUDA toolkit or the Python package nvidia-cublas, and set \
          LD_LIBRARY_PATH to its folder"
     );
-    let context = CudaContext::new(ordinal).with_context(|| format!("CUDA card {ordinal} cannot be used"))?;
     let (major, minor) = context.compute_capability()?;
     ensure!(major >= 8, "the card has compute capability {major}.{minor}, and kernels need 8.0 or higher (Ampere)");
     let stream = context.new_stream()?;
