@@ -30,13 +30,8 @@ impl AdamW {
             return Update::Skipped;
         }
         self.count += 1;
-        let limit = f64::from(self.config.max_grad_norm);
-        let scale = if limit > 0.0 && grad_norm > limit { limit / grad_norm } else { 1.0 };
-        let AdamWConfig { beta1, beta2, eps, .. } = self.config;
         for entry in learnt.entries {
-            let weight_decay = if entry.is_matrix() { self.config.weight_decay } else { 0.0 };
-            let step =
-                adamw::Step { lr: lr as f32, beta1, beta2, eps, weight_decay, scale: scale as f32, count: self.count };
+            let step = self.config.step(lr, grad_norm, entry.is_matrix(), self.count);
             let r = entry.range.clone();
             let (m, v) = (&mut self.m[r.clone()], &mut self.v[r.clone()]);
             adamw::update(step, &mut learnt.values[r.clone()], &g[r], m, v);

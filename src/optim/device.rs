@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::{AdamWConfig, Update};
 use crate::checkpoint::tensors::Tensor;
 use crate::model::{DeviceModel, Entry};
-use crate::ops::adamw::Step;
 use crate::ops::device::kernels::{self, MOMENT_BLOCK, Moments};
 use crate::ops::device::{Buffer, Class};
 
@@ -85,26 +84,20 @@ impl DeviceAdamW {
         Ok(Self { config, count: 0, moments, stretches })
     }
 
-    /// One update of `model` by its gradients at learning rate `lr`, which empties them.
+    /// One update of `model` by its gradients at learning rate `lr`; the gradients stay.
     pub fn update(&mut self, model: &DeviceModel, lr: f64) -> Result<Update> {
         let learnt = &model.learnt;
         let grad_norm = kernels::squared_norm(&model.device, learnt.gradients.all())?.sqrt();
         if !grad_norm.is_finite() {
-            learnt.gradients.all().zero()?;
             return Ok(Update::Skipped);
         }
         self.count += 1;
-        let limit = f64::from(self.config.max_grad_norm);
-        let scale = if limit > 0.0 && grad_norm > limit { limit / grad_norm } else { 1.0 };
-        let AdamWConfig { beta1, beta2, eps, .. } = self.config;
         for stretch in &self.stretches {
-            let weight_decay = if stretch.decays { self.config.weight_decay } else { 0.0 };
-            let step = Step { lr: lr as f32, beta1, beta2, eps, weight_decay, scale: scale as f32, count: self.count };
+            let step = self.config.step(lr, grad_norm, stretch.decays, self.count);
             let r = stretch.range.clone();
             let (w, copy) = (learnt.values.part(r.clone()), learnt.rounded.part(r.clone()));
             kernels::adamw(step, w, copy, learnt.gradients.part(r), self.moments(stretch))?;
         }
-        learnt.gradients.all().zero()?;
         Ok(Update::Applied { grad_norm })
     }
 

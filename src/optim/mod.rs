@@ -12,6 +12,7 @@ use anyhow::Result;
 
 use crate::checkpoint::tensors::Tensor;
 use crate::config::OptimConfig;
+use crate::ops::adamw::Step;
 use crate::plan::Device;
 use crate::policy::{Model, Policy};
 
@@ -28,6 +29,17 @@ pub struct AdamWConfig {
     pub weight_decay: f32,
     /// Gradients are scaled down to this global norm; 0 leaves them.
     pub max_grad_norm: f32,
+}
+
+impl AdamWConfig {
+    /// What update `count` does to weights that decay or do not, where the whole gradient has the norm `grad_norm`.
+    fn step(&self, lr: f64, grad_norm: f64, decays: bool, count: u64) -> Step {
+        let limit = f64::from(self.max_grad_norm);
+        let scale = if limit > 0.0 && grad_norm > limit { limit / grad_norm } else { 1.0 };
+        let weight_decay = if decays { self.weight_decay } else { 0.0 };
+        let Self { beta1, beta2, eps, .. } = *self;
+        Step { lr: lr as f32, beta1, beta2, eps, weight_decay, scale: scale as f32, count }
+    }
 }
 
 /// What became of an update.

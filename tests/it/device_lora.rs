@@ -105,6 +105,7 @@ fn updates_of_an_adapter_follow_those_of_the_cpu_and_leave_its_base_alone() {
     let mut on_device = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
     let mut on_cpu = AdamW::new(config, start.len());
     for _ in 0..3 {
+        model.learnt.gradients.all().zero().unwrap();
         model.gradient(&micros[0], TEMPERATURE, head).unwrap();
         on_device.update(&model, 1e-3).unwrap();
         let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &head);

@@ -82,6 +82,7 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
         let model = DeviceModel::new(device(0)?, &cpu(&policy).decoder, &start).unwrap();
         let mut optimizer = DeviceAdamW::new(config, kind, &model).unwrap();
         let updates = (0..3).map(|_| {
+            model.learnt.gradients.all().zero().unwrap();
             model.gradient(&micros[0], TEMPERATURE, head).unwrap();
             optimizer.update(&model, 1e-3).unwrap()
         });
@@ -115,7 +116,6 @@ fn a_gradient_that_is_not_finite_moves_nothing() {
     model.learnt.gradients.part(5..6).write(&[f32::NAN]).unwrap();
     assert_eq!(optimizer.update(&model, 1e-3).unwrap(), Update::Skipped);
     assert_eq!(model.learnt.download().unwrap(), cpu(&policy).parameters.values());
-    assert!(model.learnt.gradients.all().read().unwrap().iter().all(|&g| g == 0.0), "the bad gradient is gone");
 }
 
 #[test]

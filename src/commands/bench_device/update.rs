@@ -47,6 +47,7 @@ impl Bench {
 
     /// One update, over micro-batches of `tokens`.
     pub(super) fn update(&mut self, micro: &MicroBatch) -> Result<()> {
+        self.model.learnt.gradients.all().zero()?;
         for _ in 0..MICRO_BATCHES {
             self.model.gradient(micro, 1.0, |micro, _| (micro.loss_weights.clone(), ()))?;
         }

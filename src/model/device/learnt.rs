@@ -16,7 +16,7 @@ pub struct DeviceLearnt {
     pub values: Buffer<f32>,
     /// What is computed with: the values rounded to bf16.
     pub rounded: Buffer<bf16>,
-    /// Sum of the gradients since the last update.
+    /// Sum of the gradients since it was last zeroed.
     pub gradients: Buffer<f32>,
 }
 
