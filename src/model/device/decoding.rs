@@ -5,7 +5,7 @@
 use super::*;
 use crate::ops::attention::Segment;
 use crate::ops::device::cached::partial_len;
-use crate::ops::device::linear_logprob::chunk_rows;
+use crate::ops::device::linear_logprob::{chunk_rows, chunks};
 use crate::ops::device::products;
 
 /// What sampling needs room for.
@@ -55,9 +55,7 @@ impl DeviceModel {
             prompt_logits: floats(self.vocabulary())?,
         })
     }
-}
 
-impl DeviceModel {
     /// Takes in a prompt of `prompt` tokens, enters `rows` rows behind it and decodes the last token of a `sequence` for
     /// each: what takes most memory of sampling, and the kernels that do it.
     pub fn rehearse_sampling(&self, rows: usize, prompt: usize, sequence: usize) -> Result<()> {
@@ -109,8 +107,7 @@ impl Decoding<'_> {
 
     /// The `count` rows of a decoding, cut so that the logits of each part have room.
     pub fn parts(&self, count: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let most = chunk_rows(self.model.vocabulary());
-        (0..count).step_by(most).map(move |start| start..(start + most).min(count))
+        chunks(self.model.vocabulary(), count)
     }
 
     /// `(R, V)` of the rows of a part; they stay until the next.

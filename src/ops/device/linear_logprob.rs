@@ -1,6 +1,8 @@
 //! `linear_logprob` on a device: the formulas of `ops/linear_logprob.rs`, in chunks of rows so that logits and their
 //! gradient never take more than [`CHUNK_BYTES`], whatever the vocabulary.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use half::bf16;
 
@@ -23,6 +25,12 @@ pub fn chunk_rows(v: usize) -> usize {
     if rows < BLOCK_ROWS { rows } else { rows / BLOCK_ROWS * BLOCK_ROWS }
 }
 
+/// The ranges of the chunks of `count` rows.
+pub fn chunks(v: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
+    let rows = chunk_rows(v);
+    (0..count).step_by(rows).map(move |start| start..(start + rows).min(count))
+}
+
 /// Bytes that the chunks of `count` rows take: of one, which all use.
 pub fn chunk_bytes(v: usize, count: usize) -> usize {
     chunk_rows(v).min(count) * v * (size_of::<f32>() + size_of::<bf16>())
@@ -42,12 +50,6 @@ pub struct Head<'a> {
 impl Head<'_> {
     fn columns(&self) -> usize {
         self.w.values.len() / self.k
-    }
-
-    /// Ranges of the rows of the chunks of `count` rows.
-    fn chunks(&self, count: usize) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
-        let rows = chunk_rows(self.columns());
-        (0..count).step_by(rows).map(move |start| start..(start + rows).min(count))
     }
 }
 
@@ -77,7 +79,7 @@ pub fn forward(head: Head, h: View<bf16>, targets: View<u32>, scratch: &mut Scra
     let lses = scratch.lses.sized(count)?;
     let (out, entropies) = (scratch.logprobs.sized(count)?, scratch.entropies.sized(count)?);
     let logits = scratch.logits.sized(chunk_rows(v).min(count) * v)?;
-    for rows in head.chunks(count) {
+    for rows in chunks(v, count) {
         let values = logits.part(0..rows.len() * v);
         product(h.part(rows.start * head.k..rows.end * head.k), head.w.values, values, head.k, false)?;
         let logits = Logits { values, targets: targets.part(rows.clone()), temperature: head.temperature };
@@ -99,7 +101,7 @@ pub fn backward(
     let lses = scratch.lses.sized(count)?;
     let chunk = chunk_rows(v).min(count) * v;
     let (logits, d_logits) = (scratch.logits.sized(chunk)?, scratch.d_logits.sized(chunk)?);
-    for rows in head.chunks(count) {
+    for rows in chunks(v, count) {
         let (values, dz) = (logits.part(0..rows.len() * v), d_logits.part(0..rows.len() * v));
         let places = rows.start * head.k..rows.end * head.k;
         product(h.part(places.clone()), head.w.values, values, head.k, false)?;
