@@ -11,6 +11,7 @@ use super::{builtin, policies, read_text};
 use crate::config::{ComputeConfig, PromptConfig};
 use crate::parallel::lock;
 use crate::plan::Device;
+use crate::policy::Policy;
 use crate::prompt::Template;
 use crate::rollout::{Prompt, SampleKey, Sampling};
 
@@ -68,24 +69,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     ensure!(!texts.is_empty(), "no prompt: give one on the command line, or a file with --file");
     let compute = ComputeConfig { device: args.device, ..ComputeConfig::default() };
     let policy = policies::computed(&compute, || policies::frozen(&args.model))?;
-    let named = if args.chat { "chat" } else { "plain" };
-    let template = PromptConfig { template: Some(named.into()), ..PromptConfig::default() };
-    let template = Template::new(&template, &policy.companions)?;
-    let room = policy.config.max_position_embeddings.saturating_sub(args.max_new_tokens);
-    let mut prompts = Vec::new();
-    for (index, text) in texts.iter().enumerate() {
-        let example =
-            Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
-        let tokens = template.encode(&policy.tokenizer, &template.render(&example)?)?;
-        ensure!(!tokens.is_empty(), "prompt {} is empty", index + 1);
-        ensure!(
-            tokens.len() <= room,
-            "prompt {} has {} tokens: {room} fit beside --max-new-tokens",
-            index + 1,
-            tokens.len()
-        );
-        prompts.push(Prompt::new(Arc::new(example), index as u64, tokens));
-    }
+    let prompts = prompts(&texts, &args, &policy)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_p: args.top_p,
@@ -110,4 +94,27 @@ pub(super) fn run(args: Args) -> Result<()> {
         // A reader that has gone away wants no more lines; sampling ends soon by itself.
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     })
+}
+
+/// The texts as tokens, each with room for a completion behind it.
+fn prompts(texts: &[String], args: &Args, policy: &Policy) -> Result<Vec<Prompt>> {
+    let named = if args.chat { "chat" } else { "plain" };
+    let template = PromptConfig { template: Some(named.into()), ..PromptConfig::default() };
+    let template = Template::new(&template, &policy.companions)?;
+    let room = policy.config.max_position_embeddings.saturating_sub(args.max_new_tokens);
+    let mut prompts = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        let example =
+            Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
+        let tokens = template.encode(&policy.tokenizer, &template.render(&example)?)?;
+        ensure!(!tokens.is_empty(), "prompt {} is empty", index + 1);
+        ensure!(
+            tokens.len() <= room,
+            "prompt {} has {} tokens: {room} fit beside --max-new-tokens",
+            index + 1,
+            tokens.len()
+        );
+        prompts.push(Prompt::new(Arc::new(example), index as u64, tokens));
+    }
+    Ok(prompts)
 }

@@ -111,15 +111,7 @@ fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
         let (mut record, groups) = saved_on_error(trainer, folder, done)?;
         let step = trainer.progress.step;
         if step.is_multiple_of(trainer.config.eval.every) || step == steps {
-            let found = held_out(trainer);
-            after = saved_on_error(trainer, folder, found)?;
-            if let Some(evaluation) = &after {
-                evaluation.record(&mut record);
-                if trainer.progress.best.is_none_or(|(best, _)| evaluation.accuracy > best) {
-                    trainer.progress.best = Some((evaluation.accuracy, step));
-                }
-                bar.line(&format!("step {step}: held-out {}", describe(evaluation)));
-            }
+            after = evaluated(trainer, folder, &mut record, &bar)?;
         }
         bar.tick(step, &message(&record));
         let rollouts_every = trainer.config.save.rollouts_every;
@@ -140,6 +132,25 @@ fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
         summary::print(&before, &after);
     }
     Ok(())
+}
+
+/// The held-out evaluation of the step just done, on its record.
+fn evaluated(
+    trainer: &mut Trainer,
+    folder: &RunFolder,
+    record: &mut Record,
+    bar: &Progress,
+) -> Result<Option<Evaluation>> {
+    let found = saved_on_error(trainer, folder, held_out(trainer))?;
+    if let Some(evaluation) = &found {
+        let step = trainer.progress.step;
+        evaluation.record(record);
+        if trainer.progress.best.is_none_or(|(best, _)| evaluation.accuracy > best) {
+            trainer.progress.best = Some((evaluation.accuracy, step));
+        }
+        bar.line(&format!("step {step}: held-out {}", describe(evaluation)));
+    }
+    Ok(found)
 }
 
 /// A broken verifier, among others, stops the run; what was learnt stays. In the midst of updates only the last checkpoint
