@@ -67,7 +67,7 @@ impl Decoder {
             ws.swap_active(index, self.recompute);
             self.layer_forward(&packed.layers[index], input, ws);
             let middle = Onto::Residual(&ws.active.middle);
-            packed.layers[index].down.forward(&ws.active.activated, sized(&mut next, values), middle);
+            packed.layers[index].down.forward(&ws.inputs.activated, sized(&mut next, values), middle);
             ws.swap_active(index, self.recompute);
             *ws.stream(index + 1) = next;
         }
@@ -77,17 +77,17 @@ impl Decoder {
     /// From the active layer's `x (T, K)` to all else that its backward needs. Its last product is left to the caller.
     fn layer_forward(&self, layer: &PackedLayer, input: Packed, ws: &mut Workspace) {
         let (t, k, f) = (input.tokens.len(), self.hidden, self.intermediate);
-        let a = &mut ws.active;
-        rms_norm::forward(&a.x, layer.attention_norm.values, self.eps, sized(&mut a.normed, t * k));
-        self.project_qkv(layer, &a.normed, sized(&mut a.qkv, t * self.heads.row()), &mut a.raw_qkv);
+        let (a, inputs) = (&mut ws.active, &mut ws.inputs);
+        rms_norm::forward(&a.x, layer.attention_norm.values, self.eps, sized(&mut inputs.normed, t * k));
+        self.project_qkv(layer, &inputs.normed, sized(&mut a.qkv, t * self.heads.row()), &mut a.raw_qkv);
         self.rope.rotate(&mut a.qkv, input.positions, self.heads.query + self.heads.key_value, self.heads.row());
         let (o, lse) = (sized(&mut a.attended, t * self.heads.output()), sized(&mut a.lse, t * self.heads.query));
         attention::forward(self.heads, &a.qkv, input.segments, o, lse, &mut ws.scratch);
         layer.output.forward(&a.attended, sized(&mut a.middle, t * k), Onto::Residual(&a.x));
 
-        rms_norm::forward(&a.middle, layer.mlp_norm.values, self.eps, sized(&mut a.middle_normed, t * k));
-        layer.gate_up.forward(&a.middle_normed, sized(&mut a.gate_up, t * 2 * f), Onto::Nothing);
-        swiglu::forward(&a.gate_up, f, sized(&mut a.activated, t * f));
+        rms_norm::forward(&a.middle, layer.mlp_norm.values, self.eps, sized(&mut inputs.normed, t * k));
+        layer.gate_up.forward(&inputs.normed, sized(&mut a.gate_up, t * 2 * f), Onto::Nothing);
+        swiglu::forward(&a.gate_up, f, sized(&mut inputs.activated, t * f));
     }
 
     /// Queries, keys and values of normed rows, with biases and head norms, not yet rotated. Also the sampler's.
@@ -146,18 +146,26 @@ impl Decoder {
 
     /// Turns `dx`, the gradient of the active layer's output, into that of its middle.
     fn mlp_backward(&self, layer: &PackedLayer, g: &mut [f32], ws: &mut Workspace) {
-        let (a, d, dx) = (&ws.active, &mut ws.gradients, &mut ws.dx);
-        layer.down.backward(&a.activated, dx, sized(&mut d.activated, a.activated.len()), g);
-        swiglu::backward(&a.gate_up, self.intermediate, &d.activated, sized(&mut d.gate_up, a.gate_up.len()));
-        layer.gate_up.backward(&a.middle_normed, &d.gate_up, sized(&mut d.normed, a.x.len()), g);
-        let (norm, d_norm) = (layer.mlp_norm.values, layer.mlp_norm.gradient(g));
+        let (a, inputs, d, dx) = (&ws.active, &mut ws.inputs, &mut ws.gradients, &mut ws.dx);
+        let (d_activated, activated) = (sized(&mut d.activated, a.gate_up.len() / 2), &mut inputs.activated);
+        layer.down.backward_input(dx, d_activated);
+        let (d_gate_up, activated) = (sized(&mut d.gate_up, a.gate_up.len()), sized(activated, a.gate_up.len() / 2));
+        swiglu::backward(&a.gate_up, self.intermediate, d_activated, d_gate_up, activated);
+        layer.down.backward_weight(activated, dx, g);
+
+        let (norm, normed) = (layer.mlp_norm.values, sized(&mut inputs.normed, a.x.len()));
+        rms_norm::forward(&a.middle, norm, self.eps, normed);
+        layer.gate_up.backward_weight(normed, d_gate_up, g);
+        layer.gate_up.backward_input(d_gate_up, sized(&mut d.normed, a.x.len()));
+        let d_norm = layer.mlp_norm.gradient(g);
         rms_norm::backward(&a.middle, norm, self.eps, &d.normed, dx, d_norm);
     }
 
     /// Turns `dx`, the gradient of the active layer's middle, into that of its input.
     fn attention_backward(&self, layer: &PackedLayer, input: Packed, g: &mut [f32], ws: &mut Workspace) {
-        let (a, d, dx) = (&ws.active, &mut ws.gradients, &mut ws.dx);
-        layer.output.backward(&a.attended, dx, sized(&mut d.attended, a.attended.len()), g);
+        let (a, inputs, d, dx) = (&ws.active, &mut ws.inputs, &mut ws.gradients, &mut ws.dx);
+        layer.output.backward_weight(&a.attended, dx, g);
+        layer.output.backward_input(dx, sized(&mut d.attended, a.attended.len()));
         let kept = attention::Forward { qkv: &a.qkv, o: &a.attended, lse: &a.lse };
         let d_qkv = sized(&mut d.qkv, a.qkv.len());
         attention::backward(self.heads, kept, input.segments, &d.attended, d_qkv, &mut ws.scratch);
@@ -172,8 +180,11 @@ impl Decoder {
         if let Some(d_bias) = layer.qkv_bias.gradient(g).filter(|d_bias| !d_bias.is_empty()) {
             linear::backward_bias(d_qkv, d_bias);
         }
-        layer.qkv.backward(&a.normed, d_qkv, &mut d.normed, g);
-        let (norm, d_norm) = (layer.attention_norm.values, layer.attention_norm.gradient(g));
+        let (norm, normed) = (layer.attention_norm.values, sized(&mut inputs.normed, a.x.len()));
+        rms_norm::forward(&a.x, norm, self.eps, normed);
+        layer.qkv.backward_weight(normed, d_qkv, g);
+        layer.qkv.backward_input(d_qkv, sized(&mut d.normed, a.x.len()));
+        let d_norm = layer.attention_norm.gradient(g);
         rms_norm::backward(&a.x, norm, self.eps, &d.normed, dx, d_norm);
     }
 

@@ -9,7 +9,6 @@ use crate::ops::attention::Scratch;
 #[derive(Debug, Default)]
 pub(super) struct LayerActivations {
     pub(super) x: Vec<f32>,
-    pub(super) normed: Vec<f32>,
     /// Before the norm of heads; empty where there is none.
     pub(super) raw_qkv: Vec<f32>,
     /// Queries, keys and values, rotated.
@@ -17,8 +16,14 @@ pub(super) struct LayerActivations {
     pub(super) attended: Vec<f32>,
     pub(super) lse: Vec<f32>,
     pub(super) middle: Vec<f32>,
-    pub(super) middle_normed: Vec<f32>,
     pub(super) gate_up: Vec<f32>,
+}
+
+/// Inputs of a layer's products that cost less to compute again in the backward, from what is kept, than to fetch from
+/// memory.
+#[derive(Debug, Default)]
+pub(super) struct ProductInputs {
+    pub(super) normed: Vec<f32>,
     pub(super) activated: Vec<f32>,
 }
 
@@ -46,6 +51,7 @@ pub struct Workspace {
     pub hidden: Vec<f32>,
     /// Gradient of the residual stream.
     pub(super) dx: Vec<f32>,
+    pub(super) inputs: ProductInputs,
     pub(super) gradients: LayerGradients,
     pub(super) scratch: Scratch,
 }

@@ -113,6 +113,7 @@ pub fn backward(
             );
             z[target as usize] += g;
         }
-        head.backward(h, logits, dh, gradients);
+        head.backward_input(logits, dh);
+        head.backward_weight(h, logits, gradients);
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         activations: 4 * threads * activations(s, job),
         // A chunk for each micro-batch; for sampling a row each, and a prompt's twice a thread.
         logits: 4 * (threads * linear_logprob::chunk_values(s.vocab) + (job.rows + 2 * threads) * s.vocab),
-        prefill: 4 * threads * job.prompt * (s.layers * layer(s) + 2 * s.hidden),
+        prefill: 4 * threads * job.prompt * (s.layers * layer(s) + inputs(s) + 2 * s.hidden),
         cache: 4 * threads * cache(s, job),
         device: Device::Cpu,
     }
@@ -29,7 +29,12 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
 
 /// Values a token that a layer keeps.
 fn layer(s: &Sizes) -> usize {
-    4 * s.hidden + s.heads.row() + raw_qkv(s) + s.heads.output() + s.heads.query + 3 * s.intermediate
+    2 * s.hidden + s.heads.row() + raw_qkv(s) + s.heads.output() + s.heads.query + 2 * s.intermediate
+}
+
+/// Values a token of the inputs that products compute again.
+fn inputs(s: &Sizes) -> usize {
+    s.hidden + s.intermediate
 }
 
 fn raw_qkv(s: &Sizes) -> usize {
@@ -40,7 +45,7 @@ fn raw_qkv(s: &Sizes) -> usize {
 fn activations(s: &Sizes, job: &Job) -> usize {
     let kept = if job.recompute { s.layers * s.hidden + layer(s) } else { s.layers * layer(s) };
     let gradients = 3 * s.intermediate + s.hidden + s.heads.output() + s.heads.row() + raw_qkv(s);
-    job.tokens() * (kept + gradients + 6 * s.hidden)
+    job.tokens() * (kept + inputs(s) + gradients + 6 * s.hidden)
 }
 
 /// Values of a thread's cache: blocks for its share of the rows and for the prompt that is at hand.

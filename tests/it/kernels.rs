@@ -132,7 +132,9 @@ fn biases_swiglu_and_rope_agree_with_their_twins() {
         let (gate_up, dy, sum) = (random(1, t * 2 * f), random(2, t * f), random(3, f));
         let (mut y, mut dgate_up, mut db) = (vec![0f32; t * f], vec![0f32; t * 2 * f], sum.clone());
         swiglu::forward(&gate_up, f, &mut y);
-        swiglu::backward(&gate_up, f, &dy, &mut dgate_up);
+        let mut again = vec![f32::NAN; dy.len()];
+        swiglu::backward(&gate_up, f, &dy, &mut dgate_up, &mut again);
+        assert_eq!(again, y, "the backward gives the forward's bits");
         linear::backward_bias(&dy, &mut db);
         let filled = sum.repeat(t);
         let expected: [(&[f32], f64); 4] = [(&y, BF16), (&dgate_up, BF16), (&db, FP32), (&filled, 0.0)];

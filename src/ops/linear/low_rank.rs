@@ -85,28 +85,42 @@ impl<'a> LowRank<'a> {
         INNER.set(inner);
     }
 
-    /// `dy (T, n)` -> added to `dx (T, K)`, and to the gradients of the factors.
-    ///
-    /// With `h = s A x`: `dB += dyᵀ h`, `dh = dy B`, `dA += s dhᵀ x`, `dx += s dh A`.
-    pub(super) fn backward(&self, x: &[f32], dy: &[f32], n: usize, dx: &mut [f32], gradients: &mut [f32]) {
-        let (t, k, width) = (dy.len() / n, self.a.packed.inputs(), self.width());
-        let (mut inner, mut d_inner) = (INNER.take(), D_INNER.take());
-        self.project(x, &mut inner);
+    /// `dh = s dy B`, the gradient of `A x`.
+    fn project_back(&self, dy: &[f32], n: usize, d_inner: &mut Vec<f32>) {
+        let (t, width) = (dy.len() / n, self.width());
         d_inner.resize(t * width, 0.0);
         for (index, (column, b)) in self.parts.iter().enumerate() {
-            let dy = Columns { values: &dy[*column..], row: n, width: b.packed.outputs() };
-            add_weight_gradient(dy, self.columns(&inner, index), &mut gradients[b.place.clone()]);
-            let left = Left { values: dy.values, row: n, inner: 1 };
+            let left = Left { values: &dy[*column..], row: n, inner: 1 };
             let out = Out { values: &mut d_inner[index * self.rank..], row: width, onto: Onto::Nothing };
-            let shape = Shape { m: t, n: self.rank, k: dy.width };
+            let shape = Shape { m: t, n: self.rank, k: b.packed.outputs() };
             product(shape, left, Right { values: b.rows, row: self.rank }, out);
         }
         d_inner.iter_mut().for_each(|value| *value *= self.scale);
-        let all = |values, row| Columns { values, row, width: row };
-        add_weight_gradient(all(&d_inner, width), all(x, k), &mut gradients[self.a.place.clone()]);
+    }
+
+    /// `dy (T, n)` -> added to `dx (T, K)`: `dx += dh A`.
+    pub(super) fn backward_input(&self, dy: &[f32], n: usize, dx: &mut [f32]) {
+        let mut d_inner = D_INNER.take();
+        self.project_back(dy, n, &mut d_inner);
+        let (t, k, width) = (dy.len() / n, self.a.packed.inputs(), self.width());
         let left = Left { values: &d_inner, row: width, inner: 1 };
         let out = Out { values: dx, row: k, onto: Onto::Held };
         product(Shape { m: t, n: k, k: width }, left, Right { values: self.a.rows, row: k }, out);
+        D_INNER.set(d_inner);
+    }
+
+    /// `dy (T, n)` -> added to the gradients of the factors: `dA += dhᵀ x`, and `dB += dyᵀ h` with `h = s A x`.
+    pub(super) fn backward_weight(&self, x: &[f32], dy: &[f32], n: usize, gradients: &mut [f32]) {
+        let (mut inner, mut d_inner) = (INNER.take(), D_INNER.take());
+        self.project(x, &mut inner);
+        self.project_back(dy, n, &mut d_inner);
+        for (index, (column, b)) in self.parts.iter().enumerate() {
+            let dy = Columns { values: &dy[*column..], row: n, width: b.packed.outputs() };
+            add_weight_gradient(dy, self.columns(&inner, index), &mut gradients[b.place.clone()]);
+        }
+        let all = |values, row| Columns { values, row, width: row };
+        let (k, width) = (self.a.packed.inputs(), self.width());
+        add_weight_gradient(all(&d_inner, width), all(x, k), &mut gradients[self.a.place.clone()]);
         INNER.set(inner);
         D_INNER.set(d_inner);
     }

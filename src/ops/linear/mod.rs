@@ -23,7 +23,8 @@ use super::vector::vectorised;
 /// layer.forward(&[1.0, 0.0, 1.0], &mut y, Onto::Nothing);
 /// assert_eq!(y, [4.0, 10.0]);
 /// let (mut dx, mut gradients) = ([0.0; 3], [0.0; 6]);
-/// layer.backward(&[1.0, 0.0, 1.0], &[1.0, 0.0], &mut dx, &mut gradients);
+/// layer.backward_input(&[1.0, 0.0], &mut dx);
+/// layer.backward_weight(&[1.0, 0.0, 1.0], &[1.0, 0.0], &mut gradients);
 /// assert_eq!((dx, gradients), ([1.0, 2.0, 3.0], [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]));
 /// ```
 #[derive(Debug)]
@@ -72,19 +73,27 @@ impl<'a> Linear<'a> {
         }
     }
 
-    /// `dy (T, N)` -> `dx (T, K)` written, and the gradient of what learns added to `gradients`.
-    pub fn backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32], gradients: &mut [f32]) {
+    /// `dy (T, N)` -> `dx (T, K)`, written.
+    pub fn backward_input(&self, dy: &[f32], dx: &mut [f32]) {
         match &self.learns {
-            Learns::Matrix { rows, place } => {
-                backward_input(dy, rows, dx, self.inputs());
-                let all = |values, row| Columns { values, row, width: row };
-                add_weight_gradient(all(dy, self.outputs()), all(x, self.inputs()), &mut gradients[place.clone()]);
-            }
+            Learns::Matrix { rows, .. } => backward_input(dy, rows, dx, self.inputs()),
             Learns::Nothing => self.matrix.backward_input(dy, dx),
             Learns::LowRank(adapter) => {
                 self.matrix.backward_input(dy, dx);
-                adapter.backward(x, dy, self.outputs(), dx, gradients);
+                adapter.backward_input(dy, self.outputs(), dx);
             }
+        }
+    }
+
+    /// `x (T, K)`, `dy (T, N)` -> the gradient of what learns, added to `gradients`.
+    pub fn backward_weight(&self, x: &[f32], dy: &[f32], gradients: &mut [f32]) {
+        match &self.learns {
+            Learns::Matrix { place, .. } => {
+                let all = |values, row| Columns { values, row, width: row };
+                add_weight_gradient(all(dy, self.outputs()), all(x, self.inputs()), &mut gradients[place.clone()]);
+            }
+            Learns::Nothing => {}
+            Learns::LowRank(adapter) => adapter.backward_weight(x, dy, self.outputs(), gradients),
         }
     }
 }
