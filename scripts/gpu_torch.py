@@ -10,7 +10,10 @@ import signal
 import sys
 import time
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError:
+    sys.exit("there is no PyTorch on this machine to compare with")
 import torch.nn.functional as F
 
 TRY = "--try" in sys.argv
