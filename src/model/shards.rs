@@ -398,7 +398,7 @@ pub fn write_header(mut file: impl Write, tensors: impl Iterator<Item = (String,
     Ok(file.write_all(&header)?)
 }
 
-/// Reads what [`write`] or [`write_file`] wrote and compares every value.
+/// Reads what [`write()`] or [`write_file`] wrote and compares every value.
 pub fn verify(reader: &mut Reader<File>, source: &dyn Source, dtype: SaveDtype) -> Result<()> {
     reader.check(source.entries(), |_| false)?;
     let (mut expected, mut bytes, mut rounded) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,7 +1,7 @@
 //! The bytes that a run will take, by class, before it takes them, and the settings under which they fit.
 //!
 //! Counted at the worst step: every prompt and completion as long as can be. What a CPU and a card hold is counted in
-//! [`cpu`] and [`cuda`], in the order of the buffers there; how much memory there is, the caller knows.
+//! `cpu` and `cuda`, in the order of the buffers there; how much memory there is, the caller knows.
 
 mod cpu;
 mod cuda;

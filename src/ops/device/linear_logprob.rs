@@ -1,5 +1,5 @@
 //! `linear_logprob` on a device: the formulas of `ops/linear_logprob.rs`, in chunks of rows so that logits and their
-//! gradient never take more than [`CHUNK_BYTES`], whatever the vocabulary.
+//! gradient never take more than `CHUNK_BYTES`, whatever the vocabulary.
 
 use std::ops::Range;
 
