@@ -13,7 +13,6 @@ use crate::model::{
     Adapter, Companions, CpuModel, CpuReference, Decoder, DeviceModel, DeviceReference, Layout, ModelConfig,
     ModelFolder, Parameters, SaveDtype, peft,
 };
-use crate::ops::attention::Segment;
 use crate::ops::device::Device;
 use crate::plan::Job;
 use crate::rollout::{Engine, Place};
@@ -277,12 +276,9 @@ impl Policy {
 /// A micro-batch of which every token predicts one.
 fn full_micro_batch(tokens: usize, longest: usize) -> MicroBatch {
     let (rows, targets) = ((0..tokens as u32).collect(), vec![0; tokens]);
-    let mut micro = MicroBatch { tokens: vec![0; tokens], rows, targets, ..MicroBatch::default() };
-    while micro.positions.len() < tokens {
-        let start = micro.positions.len();
-        let length = longest.min(tokens - start);
-        micro.positions.extend(0..length as u32);
-        micro.segments.push(Segment::alone(start..start + length));
+    let mut micro = MicroBatch { rows, targets, ..MicroBatch::default() };
+    while micro.tokens.len() < tokens {
+        micro.push_sequence(&vec![0; longest.min(tokens - micro.tokens.len())]);
     }
     micro
 }

@@ -4,7 +4,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::config::SftConfig;
 use crate::grpo::MicroBatch;
-use crate::ops::attention::Segment;
 use crate::optim::{Optimizer, Schedule, Update};
 use crate::policy::Policy;
 use crate::train::REHEARSAL;
@@ -103,14 +102,11 @@ fn pack(lessons: &[Lesson], max_tokens: usize, total: usize) -> Vec<MicroBatch> 
             micros.push(MicroBatch::default());
         }
         let Some(micro) = micros.last_mut() else { continue };
-        let start = micro.tokens.len() as u32;
-        micro.tokens.extend(&lesson.tokens[..n]);
-        micro.positions.extend(0..n as u32);
-        micro.rows.extend(start..start + n as u32);
+        let rows = micro.push_sequence(&lesson.tokens[..n]);
+        micro.rows.extend(rows.map(|row| row as u32));
         micro.targets.extend(&lesson.tokens[1..]);
         let read_only = n - lesson.targets();
         micro.loss_weights.extend((0..n).map(|i| if i < read_only { 0.0 } else { weight }));
-        micro.segments.push(Segment::alone(start as usize..start as usize + n));
     }
     micros
 }

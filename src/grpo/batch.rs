@@ -180,19 +180,21 @@ impl MicroBatch {
     fn push_inputs(&mut self, sample: &TrainSample, prompts: Prompts) -> Vec<u32> {
         let (inputs, prompt) = (sample.tokens.len() - 1, sample.prompt_len);
         if prompts == Prompts::Repeated {
-            let rows = self.push_tokens(&sample.tokens[..inputs], 0);
-            self.segments.push(Segment::alone(rows.clone()));
+            let rows = self.push_sequence(&sample.tokens[..inputs]);
             return (rows.start + prompt - 1..rows.end).map(|row| row as u32).collect();
         }
-        let prefix = self.prompt_of(sample).unwrap_or_else(|| {
-            let rows = self.push_tokens(&sample.tokens[..prompt], 0);
-            self.segments.push(Segment::alone(rows.clone()));
-            rows
-        });
+        let prefix = self.prompt_of(sample).unwrap_or_else(|| self.push_sequence(&sample.tokens[..prompt]));
         let rows = self.push_tokens(&sample.tokens[prompt..inputs], prompt);
         let last_of_prompt = prefix.end - 1;
         self.segments.push(Segment { prefix, rows: rows.clone() });
         std::iter::once(last_of_prompt).chain(rows).map(|row| row as u32).collect()
+    }
+
+    /// Adds inputs that attend to each other alone; returns where they are.
+    pub(crate) fn push_sequence(&mut self, tokens: &[u32]) -> Range<usize> {
+        let rows = self.push_tokens(tokens, 0);
+        self.segments.push(Segment::alone(rows.clone()));
+        rows
     }
 
     /// Adds inputs whose positions begin at `position`; returns where they are.
