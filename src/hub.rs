@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
 
-use crate::model::folder::is_small_file;
+use crate::model::files::folder::is_small_file;
 
 /// Which files of a model are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

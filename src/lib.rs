@@ -19,9 +19,7 @@ pub mod grpo;
 pub mod hub;
 pub mod metrics;
 pub mod model;
-pub mod ops;
 pub mod optim;
-pub mod parallel;
 pub mod plan;
 pub mod policy;
 pub mod progress;
@@ -30,4 +28,7 @@ pub mod rollout;
 pub mod score;
 pub mod sft;
 pub mod strict;
+pub mod tensor;
 pub mod train;
+
+pub use reckon_ops::{self as ops, parallel};

@@ -5,17 +5,17 @@ use std::path::Path;
 use anyhow::Result;
 use tokenizers::Tokenizer;
 
-use crate::checkpoint::tensors::Tensor;
 use crate::grpo::{MicroBatch, Prompts};
-use crate::model::folder;
-use crate::model::shards::{Reader, Source};
+use crate::model::files::{Source, safetensors::Reader};
+use crate::model::files::{folder, peft};
 use crate::model::{
     Adapter, Companions, CpuModel, CpuReference, Decoder, DeviceModel, DeviceReference, Layout, ModelConfig,
-    ModelFolder, Parameters, SaveDtype, peft,
+    ModelFolder, Parameters, SaveDtype,
 };
 use crate::ops::device::Device;
 use crate::plan::Job;
 use crate::rollout::{Engine, Place};
+use crate::tensor::Tensor;
 
 /// A model and how it is computed.
 #[derive(Debug)]

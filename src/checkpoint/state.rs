@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{RunFolder, latest, prune, step_name, tensors};
 use crate::model::SaveDtype;
-use crate::model::shards::Reader;
+use crate::model::files::TensorFile;
+use crate::model::files::safetensors::Reader;
 use crate::policy::Reference;
 use crate::train::{Progress, Trainer};
 
@@ -82,7 +83,7 @@ pub fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool> {
         tensors::read(&mut file, name, tensor)?;
     }
     if let Some(reference) = &mut trainer.reference
-        && file.names().any(|name| name == REFERENCE)
+        && file.names().contains(&REFERENCE)
     {
         // A run that began with its base may have replaced it by the policy of a later step.
         trainer.policy.refresh(reference)?;

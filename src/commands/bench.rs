@@ -13,7 +13,7 @@ use tokenizers::Tokenizer;
 
 use crate::config::OptimConfig;
 use crate::grpo::{GrpoOverrides, TrainSample, micro_batches, token_losses};
-use crate::model::folder::{read_config, read_tokenizer};
+use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelConfig, ModelFolder, Weights};
 use crate::ops::linear::{Onto, PackedMatrix};
 use crate::optim::Optimizer;

@@ -7,7 +7,8 @@ use anyhow::{Result, ensure};
 
 use super::policies;
 use crate::checkpoint;
-use crate::model::{SaveDtype, peft};
+use crate::model::SaveDtype;
+use crate::model::files::peft;
 
 /// Arguments of `reckon export`.
 #[derive(Debug, clap::Args)]

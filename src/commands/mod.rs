@@ -30,7 +30,7 @@ use tokenizers::Tokenizer;
 
 use crate::config::TrainConfig;
 use crate::hub::{self, Wanted};
-use crate::model::folder::{ModelFolder, read_config};
+use crate::model::files::folder::{ModelFolder, read_config};
 use crate::model::{Companions, ModelConfig};
 use crate::prompt::PromptSource;
 use crate::score::Scorer;

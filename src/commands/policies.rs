@@ -7,7 +7,8 @@ use anyhow::Result;
 use super::{builtin, compute, load_model};
 use crate::config::{ComputeConfig, TrainConfig};
 use crate::hub::{self, Wanted};
-use crate::model::{Base, ModelFolder, Parameters, peft};
+use crate::model::files::peft;
+use crate::model::{Base, ModelFolder, Parameters};
 use crate::plan::Device;
 use crate::policy::Policy;
 

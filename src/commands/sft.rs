@@ -10,7 +10,7 @@ use super::{compute, load_model, policies, read_text, signals, split_out};
 use crate::checkpoint;
 use crate::config::{DataConfig, Learn, SftConfig, SftModel};
 use crate::hub;
-use crate::model::folder::{read_config, read_tokenizer};
+use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
 use crate::progress::Progress;
 use crate::prompt::{Template, encode_completion};

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::model::Layout;
+use crate::model::files::peft;
 use crate::model::lora::{self, Adapter, AdapterLayout};
-use crate::model::{Layout, peft};
 
 /// Training of a low-rank adapter on a frozen base, in place of all weights.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,7 +1,6 @@
 //! Weights that do not learn: the only copy of each matrix is the one that products read, in the type of its file.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek};
 use std::ops::Range;
 
 use anyhow::{Result, bail};
@@ -10,9 +9,9 @@ use reckon_datasets::Counted;
 use crate::ops::linear::PackedMatrix;
 
 use super::config::ModelConfig;
-use super::folder::Load;
-use super::shards::{Reader, SaveDtype, Source};
-use super::weights::{Entry, Layout};
+use super::dtype::SaveDtype;
+use super::files::{Load, Source, TensorFile};
+use super::layout::{Entry, Layout};
 
 /// What is multiplied or added as one.
 #[derive(Debug, Clone)]
@@ -33,17 +32,17 @@ pub struct Base {
 }
 
 impl Load for Base {
-    fn load<R: Read + Seek>(config: &ModelConfig, layout: Layout, reader: &mut Reader<R>) -> Result<Self> {
+    fn load(config: &ModelConfig, layout: Layout, file: &mut dyn TensorFile) -> Result<Self> {
         let mut fingerprint = Fingerprint::default();
         let shape = serde_json::to_vec(config)?;
         fingerprint.add(&shape.iter().map(|&byte| f32::from(byte)).collect::<Vec<_>>());
         let mut parts = BTreeMap::new();
         for range in layout.parts() {
             let entries: Vec<&Entry> = layout.entries_of(&range).collect();
-            let mut part = empty_part(reader, &entries, range.len())?;
+            let mut part = empty_part(file, &entries, range.len())?;
             for entry in entries {
                 let start = entry.range.start - range.start;
-                reader.read(&entry.name, |first, values| {
+                file.read(&entry.name, &mut |first, values| {
                     fingerprint.add(values);
                     part.put(start + first, values);
                     Ok(())
@@ -56,11 +55,11 @@ impl Load for Base {
 }
 
 /// Room for `len` values: in bf16 if all of a matrix's tensors are.
-fn empty_part<R: Read + Seek>(reader: &Reader<R>, entries: &[&Entry], len: usize) -> Result<Part> {
+fn empty_part(file: &dyn TensorFile, entries: &[&Entry], len: usize) -> Result<Part> {
     let [_, k] = entries[0].shape[..] else { return Ok(Part::Vector(vec![0f32; len])) };
     let mut halved = true;
     for entry in entries {
-        halved &= reader.dtype(&entry.name)? == SaveDtype::Bf16;
+        halved &= file.dtype(&entry.name)? == SaveDtype::Bf16;
     }
     let zeros = if halved { PackedMatrix::zeros_bf16 } else { PackedMatrix::zeros };
     Ok(Part::Matrix(zeros(len / k, k)))

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::ops::attention::Heads;
 
-use super::shards::SaveDtype;
+use super::dtype::SaveDtype;
 
 /// The architectures the decoder speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,12 +6,13 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::base::Base;
-use super::folder::ModelFolder;
+use super::cpu::weights::PackedWeights;
+use super::files::Source;
+use super::files::folder::ModelFolder;
+use super::files::peft;
+use super::layout::Entry;
 use super::lora::Adapter;
-use super::packed::PackedWeights;
-use super::peft;
-use super::shards::Source;
-use super::weights::{Entry, Weights};
+use super::weights::Weights;
 
 /// A model's values. What of them learns lies in one flat buffer, whose layout gradients and optimizer state share.
 #[derive(Debug, Clone)]

@@ -7,10 +7,10 @@ use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
 use super::{AdamWConfig, Update};
-use crate::checkpoint::tensors::Tensor;
 use crate::model::{DeviceModel, Entry};
-use crate::ops::device::kernels::{self, MOMENT_BLOCK, Moments};
+use crate::ops::adamw::device::{self as adamw, MOMENT_BLOCK, Moments};
 use crate::ops::device::{Buffer, Class};
+use crate::tensor::Tensor;
 
 /// How moments are kept on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ impl DeviceAdamW {
     /// One update of `model` by its gradients at learning rate `lr`; the gradients stay.
     pub fn update(&mut self, model: &DeviceModel, lr: f64) -> Result<Update> {
         let learnt = &model.learnt;
-        let grad_norm = kernels::squared_norm(&model.device, learnt.gradients.all())?.sqrt();
+        let grad_norm = adamw::squared_norm(&model.device, learnt.gradients.all())?.sqrt();
         if !grad_norm.is_finite() {
             return Ok(Update::Skipped);
         }
@@ -96,7 +96,7 @@ impl DeviceAdamW {
             let step = self.config.step(lr, grad_norm, stretch.decays, self.count);
             let r = stretch.range.clone();
             let (w, copy) = (learnt.values.part(r.clone()), learnt.rounded.part(r.clone()));
-            kernels::adamw(step, w, copy, learnt.gradients.part(r), self.moments(stretch))?;
+            adamw::update(step, w, copy, learnt.gradients.part(r), self.moments(stretch))?;
         }
         Ok(Update::Applied { grad_norm })
     }

@@ -10,11 +10,11 @@ pub use schedule::{Schedule, ScheduleKind};
 
 use anyhow::Result;
 
-use crate::checkpoint::tensors::Tensor;
 use crate::config::OptimConfig;
 use crate::ops::adamw::Step;
 use crate::plan::Device;
 use crate::policy::{Model, Policy};
+use crate::tensor::Tensor;
 
 /// Settings of AdamW.
 #[derive(Debug, Clone, Copy, PartialEq)]

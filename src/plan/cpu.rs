@@ -1,9 +1,9 @@
 //! What a run holds on a CPU, in fp32, a frozen base apart: `Policy`, `AdamW`, `model/workspace.rs` and the engine's memory.
 
 use super::{Device, Job, Plan, Sizes};
+use crate::model::cpu::cache;
 use crate::ops::attention::cached;
 use crate::ops::linear_logprob;
-use crate::rollout::cache;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
     let threads = job.threads;

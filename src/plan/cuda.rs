@@ -2,8 +2,10 @@
 //! with fp32 master values, a frozen base in bf16 alone.
 
 use super::{Device, Job, Plan, Sizes};
-use crate::ops::device::kernels::{MOMENT_BLOCK, partial_len};
-use crate::ops::device::{cached, linear_logprob};
+use crate::ops::adamw::device::MOMENT_BLOCK;
+use crate::ops::attention::cached::device as cached;
+use crate::ops::device::columns::partial_len;
+use crate::ops::linear_logprob::device as linear_logprob;
 use crate::optim::MomentKind;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {

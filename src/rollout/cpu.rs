@@ -2,15 +2,15 @@
 
 use anyhow::Result;
 
-use crate::model::decoder::Packed;
+use crate::model::cpu::decoder::Packed;
 use crate::model::{Decoder, PackedWeights, Workspace};
 use crate::ops::attention::{Heads, Scratch, Segment, cached};
 use crate::ops::linear::Onto;
 use crate::ops::{LANES, rms_norm, swiglu};
 
 use super::Sampling;
-use super::cache::{self, BlockId, Cache};
 use super::engine::{Draw, Row, Seats};
+use crate::model::cpu::cache::{self, BlockId, Cache};
 
 /// What a thread samples in. Used again, because to get a cache anew from the system costs a tenth of the sampling.
 #[derive(Default)]

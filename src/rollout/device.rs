@@ -4,7 +4,8 @@
 use anyhow::Result;
 
 use crate::model::{Decoding, DecodingRoom, DeviceModel};
-use crate::ops::device::{Buffer, Class, View, draw};
+use crate::ops::device::{Buffer, Class, View};
+use crate::ops::draw;
 use crate::parallel::{Pool, map_in_order};
 
 use super::engine::{Draw, Row, Seats};

@@ -1,7 +1,6 @@
 //! From prompts to completions: the types that travel, the engine that samples, and where it computes.
 //! Knows no rewards.
 
-pub mod cache;
 mod cpu;
 mod device;
 pub mod engine;

@@ -4,8 +4,9 @@
 use half::bf16;
 use reckon::model::DeviceModel;
 use reckon::ops::attention::Heads;
-use reckon::ops::device::cached::{Cache, Slot, partial_len};
-use reckon::ops::device::{Device, draw};
+use reckon::ops::attention::cached::device::{Cache, Slot, partial_len};
+use reckon::ops::device::Device;
+use reckon::ops::draw;
 use reckon::policy::Policy;
 use reckon::rollout::{Completion, Engine, Place, Prompt, Sampling};
 

@@ -1,5 +1,5 @@
 //! The device that stands in for a CUDA card: the kernels' own source, compiled by the machine's C++ compiler over
-//! `src/ops/host_cuda.h`, with new memory poisoned and matrix products in plain loops. What needs it skips with a
+//! `tests/stand_in/host_cuda.h`, with new memory poisoned and matrix products in plain loops. What needs it skips with a
 //! message where there is no C++ compiler.
 #![allow(unsafe_code)] // calls into a library, and memory behind plain addresses
 
@@ -88,13 +88,15 @@ fn compile(compiler: &str) -> Result<Library> {
     let (source, library) = (stem.with_extension("cpp"), stem.with_extension("so"));
     // `scripts/barriers` puts damaged ones in their place.
     let kernels = std::env::var_os("RECKON_TEST_KERNELS").map(PathBuf::from);
-    let files = sources(&kernels.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops")))?;
+    let files = sources(&kernels.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/src")))?;
     let text: String = files.iter().map(|file| format!("#include {file:?}\n")).collect();
     std::fs::write(&source, text)?;
     // Switching fibers by longjmp is what glibc's fortified one takes for an overrun stack.
     let flags =
         ["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-Wall", "-Werror", "-Wno-unknown-pragmas"];
-    let done = Command::new(compiler).args(flags).arg(&source).arg("-o").arg(&library).output()?;
+    let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in");
+    let done =
+        Command::new(compiler).args(flags).arg("-I").arg(stand_in).arg(&source).arg("-o").arg(&library).output()?;
     ensure!(done.status.success(), "{compiler}: {}", String::from_utf8_lossy(&done.stderr));
     // SAFETY: built above; it runs nothing when loaded but the table of kernels.
     let loaded = unsafe { Library::new(&library) }.context("the library of kernels does not load")?;

@@ -4,14 +4,14 @@
 use bytemuck::Pod;
 use half::bf16;
 use reckon::ops::adamw::{self, Step};
+use reckon::ops::attention::packed::device as device_attention;
 use reckon::ops::attention::{Heads, Scratch, Segment, packed};
-use reckon::ops::device::attention as device_attention;
-use reckon::ops::device::kernels::{self as k, Rows};
-use reckon::ops::device::linear::Weight;
-use reckon::ops::device::linear_logprob as device_logprob;
+use reckon::ops::device::columns::{self, Rows};
 use reckon::ops::device::{Class, Device, View};
 use reckon::ops::linear::Linear;
-use reckon::ops::rope::RopeTable;
+use reckon::ops::linear::device::Weight;
+use reckon::ops::linear_logprob::device as device_logprob;
+use reckon::ops::rope::{self, RopeTable};
 use reckon::ops::{embedding, linear, linear_logprob, rms_norm, swiglu};
 use reckon_datasets::Counted;
 
@@ -92,11 +92,11 @@ fn rms_norm_agrees_with_its_twin() {
         check(&format!("rms_norm {t} x {size}"), &expected, |d| {
             let (x, w, dy) = (up(d, &to_bf16(&x)), up(d, &to_bf16(&w)), up(d, &to_bf16(&dy)));
             let (dx, dw, y) = (up(d, &to_bf16(&before)), up(d, &dw_before), empty(d, t * size));
-            let (factors, partial) = (empty(d, t), empty(d, k::partial_len(size, t)));
+            let (factors, partial) = (empty(d, t), empty(d, columns::partial_len(size, t)));
             let rows = Rows::dense(size);
-            k::rms_norm(rows, x.all(), w.all(), y.all(), factors.all(), 1e-6).unwrap();
-            let kept = k::NormKept { x: x.all(), w: w.all(), factors: factors.all() };
-            k::rms_norm_backward(rows, kept, dy.all(), dx.all(), true, Some(dw.all()), partial.all()).unwrap();
+            rms_norm::device::forward(rows, x.all(), w.all(), y.all(), factors.all(), 1e-6).unwrap();
+            let kept = rms_norm::device::Kept { x: x.all(), w: w.all(), factors: factors.all() };
+            rms_norm::device::backward(rows, kept, dy.all(), dx.all(), true, Some(dw.all()), partial.all()).unwrap();
             vec![down(y.all()), down(dx.all()), dw.all().read().unwrap()]
         });
     }
@@ -117,11 +117,11 @@ fn rms_norm_of_heads_leaves_the_rest_of_the_row_alone() {
     check("rms_norm of heads", &expected, |d| {
         let (x, w, y) = (up(d, &to_bf16(&x)), up(d, &to_bf16(&w)), up(d, &to_bf16(&x)));
         let (dx, dw) = (up(d, &to_bf16(&dy)), d.zeros(Class::Gradients, size).unwrap());
-        let (factors, partial) = (empty(d, t * heads), empty(d, k::partial_len(size, t * heads)));
+        let (factors, partial) = (empty(d, t * heads), empty(d, columns::partial_len(size, t * heads)));
         let rows = Rows { k: size, heads, stride: row };
-        k::rms_norm(rows, x.all(), w.all(), y.all(), factors.all(), 1e-6).unwrap();
-        let kept = k::NormKept { x: x.all(), w: w.all(), factors: factors.all() };
-        k::rms_norm_backward(rows, kept, dx.all(), dx.all(), false, Some(dw.all()), partial.all()).unwrap();
+        rms_norm::device::forward(rows, x.all(), w.all(), y.all(), factors.all(), 1e-6).unwrap();
+        let kept = rms_norm::device::Kept { x: x.all(), w: w.all(), factors: factors.all() };
+        rms_norm::device::backward(rows, kept, dx.all(), dx.all(), false, Some(dw.all()), partial.all()).unwrap();
         vec![down(y.all()), down(dx.all()), dw.all().read().unwrap()]
     });
 }
@@ -141,11 +141,11 @@ fn biases_swiglu_and_rope_agree_with_their_twins() {
         check(&format!("swiglu {t} x {f}"), &expected, |d| {
             let (gate_up, dy, bias) = (up(d, &to_bf16(&gate_up)), up(d, &to_bf16(&dy)), up(d, &to_bf16(&sum)));
             let (y, filled) = (empty(d, t * f), empty(d, t * f));
-            let (db, partial) = (up(d, &sum), empty(d, k::partial_len(f, t)));
-            k::swiglu(gate_up.all(), f, y.all()).unwrap();
-            k::swiglu_backward(gate_up.all(), f, dy.all()).unwrap();
-            k::bias_backward(dy.all(), db.all(), partial.all()).unwrap();
-            k::fill_bias(bias.all(), filled.all()).unwrap();
+            let (db, partial) = (up(d, &sum), empty(d, columns::partial_len(f, t)));
+            swiglu::device::forward(gate_up.all(), f, y.all()).unwrap();
+            swiglu::device::backward(gate_up.all(), f, dy.all()).unwrap();
+            linear::device::bias_backward(dy.all(), db.all(), partial.all()).unwrap();
+            linear::device::fill_bias(bias.all(), filled.all()).unwrap();
             vec![down(y.all()), down(gate_up.all()), db.all().read().unwrap(), down(filled.all())]
         });
     }
@@ -161,8 +161,8 @@ fn biases_swiglu_and_rope_agree_with_their_twins() {
         check("rope", &[(&turned, BF16)], |d| {
             let (cos, sin) = (up(d, table.tables().0), up(d, table.tables().1));
             let (x, positions) = (up(d, &to_bf16(&x)), up(d, &positions));
-            let angles = k::Angles { half: size / 2, cos: cos.all(), sin: sin.all() };
-            k::rotate(angles, x.all(), positions.all(), heads, row, sign).unwrap();
+            let angles = rope::device::Angles { half: size / 2, cos: cos.all(), sin: sin.all() };
+            rope::device::rotate(angles, x.all(), positions.all(), heads, row, sign).unwrap();
             vec![down(x.all())]
         });
     }
@@ -181,9 +181,9 @@ fn rows_are_taken_put_and_summed_by_token() {
     ids.iter().zip(dy.chunks(size)).for_each(|(&id, row)| put[id as usize * size..][..size].copy_from_slice(row));
     check("embedding", &[(&y, 0.0), (&dw, FP32), (&put, 0.0)], |d| {
         let (w, dy, dw, y) = (up(d, &to_bf16(&w)), up(d, &to_bf16(&dy)), up(d, &before), empty(d, y.len()));
-        k::take_rows(up(d, &tokens).all(), w.all(), y.all(), size).unwrap();
-        k::embedding_backward(&k::Occurrences::of(&tokens), dy.all(), size, dw.all()).unwrap();
-        k::put_rows(up(d, &ids).all(), dy.part(0..3 * size), w.all(), size).unwrap();
+        embedding::device::take_rows(up(d, &tokens).all(), w.all(), y.all(), size).unwrap();
+        embedding::device::backward(&embedding::device::Occurrences::of(&tokens), dy.all(), size, dw.all()).unwrap();
+        embedding::device::put_rows(up(d, &ids).all(), dy.part(0..3 * size), w.all(), size).unwrap();
         vec![down(y.all()), dw.all().read().unwrap(), down(w.all())]
     });
 }
@@ -260,11 +260,11 @@ fn adamw_agrees_with_its_twin_and_rounds_the_copy() {
         let (w, copy) = (up(d, &start), empty::<bf16>(d, n));
         let (m, v) = (d.zeros(Class::Optimizer, n).unwrap(), d.zeros(Class::Optimizer, n).unwrap());
         for count in 1..=3 {
-            let moments = k::Moments::Full { m: m.all(), v: v.all() };
-            k::adamw(step(count), w.all(), copy.all(), up(d, &gradient(count)).all(), moments).unwrap();
+            let moments = adamw::device::Moments::Full { m: m.all(), v: v.all() };
+            adamw::device::update(step(count), w.all(), copy.all(), up(d, &gradient(count)).all(), moments).unwrap();
         }
         let read = |view: View<f32>| view.read().unwrap();
-        let norm = k::squared_norm(d, up(d, &gradient(3)).all()).unwrap() as f32;
+        let norm = adamw::device::squared_norm(d, up(d, &gradient(3)).all()).unwrap() as f32;
         vec![read(w.all()), down(copy.all()), read(m.all()), read(v.all()), vec![norm]]
     });
 }
@@ -272,14 +272,14 @@ fn adamw_agrees_with_its_twin_and_rounds_the_copy() {
 /// How far updates with moments of eight bits take the weights.
 fn eight_bit(d: &Device, start: &[f32], updates: u64, gradient: &dyn Fn(u64) -> Vec<f32>) -> Vec<f32> {
     let n = start.len();
-    let (w, copy, blocks) = (up(d, start), empty::<bf16>(d, n), n.div_ceil(k::MOMENT_BLOCK));
+    let (w, copy, blocks) = (up(d, start), empty::<bf16>(d, n), n.div_ceil(adamw::device::MOMENT_BLOCK));
     let (m, v) = (d.zeros(Class::Optimizer, n).unwrap(), d.zeros(Class::Optimizer, n).unwrap());
     let largest = || d.zeros(Class::Optimizer, blocks).unwrap();
     let (m_largest, v_largest) = (largest(), largest());
     for count in 1..=updates {
         let (m, v) = (m.all(), v.all());
-        let moments = k::Moments::EightBit { m, v, m_largest: m_largest.all(), v_largest: v_largest.all() };
-        k::adamw(step(count), w.all(), copy.all(), up(d, &gradient(count)).all(), moments).unwrap();
+        let moments = adamw::device::Moments::EightBit { m, v, m_largest: m_largest.all(), v_largest: v_largest.all() };
+        adamw::device::update(step(count), w.all(), copy.all(), up(d, &gradient(count)).all(), moments).unwrap();
     }
     w.all().read().unwrap().iter().zip(start).map(|(w, s)| w - s).collect()
 }

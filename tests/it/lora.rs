@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use reckon::config::LoraConfig;
-use reckon::model::{Layout, ModelFolder, SaveDtype, folder};
+use reckon::model::files::folder;
+use reckon::model::{Layout, ModelFolder, SaveDtype};
 use reckon::policy::{Policy, TokenStats};
 use reckon_datasets::Counted;
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use reckon::grpo::{LossNorm, MicroBatch, Prompts, TrainSample, micro_batches};
-use reckon::model::folder::{read_config, read_tokenizer};
+use reckon::model::files::folder::{read_config, read_tokenizer};
 use reckon::model::{Companions, CpuModel, Layout, ModelFolder, Weights};
 use reckon::policy::{Model, Policy};
 use reckon::rollout::{Completion, Engine, Prompt, SampleKey, Sampling};

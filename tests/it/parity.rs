@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use reckon::chat::{ChatTemplate, Conversation};
 use reckon::grpo::MicroBatch;
-use reckon::model::decoder::Packed;
-use reckon::model::{ModelFolder, Workspace, peft};
+use reckon::model::cpu::decoder::Packed;
+use reckon::model::files::peft;
+use reckon::model::{ModelFolder, Workspace};
 use reckon::ops::attention::Segment;
 use reckon::policy::Policy;
 use reckon::rollout::Sampling;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use reckon::model::folder::{ModelFolder, read_config, read_tokenizer};
+use reckon::model::files::folder::{ModelFolder, read_config, read_tokenizer};
 use reckon::model::{Layout, SaveDtype, Weights};
 use reckon::policy::Policy;
 use serde_json::{Map, Value, json};

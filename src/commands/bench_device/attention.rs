@@ -5,8 +5,9 @@ use half::bf16;
 use serde_json::{Value, json};
 
 use super::timing::{random, seconds};
+use crate::ops::attention::packed::device as attention;
 use crate::ops::attention::{Heads, Segment};
-use crate::ops::device::{Class, Device, attention};
+use crate::ops::device::{Class, Device};
 
 /// FLOPs of the forward's two products over the causal half of `t x t` scores.
 pub(super) fn flops(heads: Heads, t: usize) -> f64 {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::model::ModelConfig;
-use crate::model::folder::read_config;
+use crate::model::files::folder::read_config;
 use crate::ops::attention::Heads;
 
 /// The shape of a model.

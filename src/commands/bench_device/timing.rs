@@ -7,7 +7,7 @@ use half::bf16;
 use reckon_datasets::Counted;
 
 use crate::model::Entry;
-use crate::model::shards::Source;
+use crate::model::files::Source;
 use std::ops::Range;
 
 /// Length of the table that random values repeat: a prime, so that rows of a matrix differ.

@@ -10,7 +10,7 @@ use super::timing::{RandomWeights, median};
 use super::{Args, attention, gib, products};
 use crate::config::{LoraConfig, OptimConfig};
 use crate::grpo::{LossNorm, MicroBatch, Prompts, TrainSample, micro_batches};
-use crate::model::shards::Source;
+use crate::model::files::Source;
 use crate::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
 use crate::ops::device::{Class, Device};
 use crate::optim::{DeviceAdamW, MomentKind};

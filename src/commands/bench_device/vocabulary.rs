@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::timing::random;
 use crate::model::ModelConfig;
-use crate::ops::device::linear::Weight;
-use crate::ops::device::linear_logprob::{self, Head, Scratch};
 use crate::ops::device::{Class, Device};
+use crate::ops::linear::device::Weight;
+use crate::ops::linear_logprob::device::{self as linear_logprob, Head, Scratch};
 
 /// Rows that predict a target: more than any chunk has.
 const ROWS: usize = 2048;

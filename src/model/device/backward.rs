@@ -24,12 +24,12 @@ impl<'a> Backward<'a> {
         let (dx, d_activated) = (run.rows(&ws.dx, width), run.rows(&ws.d_activated, f));
         layer.down.backward(run.rows(&a.activated, f), dx, d_activated, self.inner())?;
         let d_gate_up = run.rows(&a.gate_up, 2 * f);
-        k::swiglu_backward(d_gate_up, f, d_activated)?;
+        swiglu::backward(d_gate_up, f, d_activated)?;
         let (normed, d_normed) = (run.rows(&a.middle_normed, width), run.rows(&ws.d_normed, width));
         layer.gate_up.backward(normed, d_gate_up, d_normed, self.inner())?;
         let (x, factors) = (run.rows(&a.middle, width), run.rows(&a.middle_factors, 1));
-        let (kept, d_norm) = (NormKept { x, w: layer.mlp_norm.values, factors }, layer.mlp_norm.gradient);
-        k::rms_norm_backward(Rows::dense(width), kept, d_normed, dx, true, d_norm, ws.partial.all())
+        let (kept, d_norm) = (rms_norm::Kept { x, w: layer.mlp_norm.values, factors }, layer.mlp_norm.gradient);
+        rms_norm::backward(Rows::dense(width), kept, d_normed, dx, true, d_norm, ws.partial.all())
     }
 
     /// Turns `dx`, the gradient of the layer's middle, into that of its input.
@@ -42,18 +42,19 @@ impl<'a> Backward<'a> {
         let (qkv, d_qkv) = (run.rows(&a.qkv, heads.row()), run.rows(&ws.d_qkv, heads.row()));
         let kept = attention::Kept { qkv, o: attended, lse: run.rows(&a.lse, heads.query) };
         attention::backward(heads, kept, self.tiles, d_attended, run.rows(&ws.delta, heads.query), d_qkv)?;
-        k::rotate(run.angles(), d_qkv, run.positions, heads.query + heads.key_value, heads.row(), -1.0)?;
+        rope::rotate(run.angles(), d_qkv, run.positions, heads.query + heads.key_value, heads.row(), -1.0)?;
         if !layer.query_norm.values.is_empty() {
             self.head_norms_backward(layer, a, d_qkv)?;
         }
         if let Some(d_bias) = layer.qkv_bias.gradient.filter(|d_bias| !d_bias.is_empty()) {
-            k::bias_backward(d_qkv, d_bias, ws.partial.all())?;
+            linear::bias_backward(d_qkv, d_bias, ws.partial.all())?;
         }
         let (normed, d_normed) = (run.rows(&a.normed, width), run.rows(&ws.d_normed, width));
         layer.qkv.backward(normed, d_qkv, d_normed, self.inner())?;
         let (x, factors) = (run.rows(run.ws.stream(index), width), run.rows(&a.factors, 1));
-        let (kept, d_norm) = (NormKept { x, w: layer.attention_norm.values, factors }, layer.attention_norm.gradient);
-        k::rms_norm_backward(Rows::dense(width), kept, d_normed, dx, true, d_norm, ws.partial.all())
+        let (kept, d_norm) =
+            (rms_norm::Kept { x, w: layer.attention_norm.values, factors }, layer.attention_norm.gradient);
+        rms_norm::backward(Rows::dense(width), kept, d_normed, dx, true, d_norm, ws.partial.all())
     }
 
     /// Through Qwen3's norms of queries and keys, in place; values pass unchanged.
@@ -61,9 +62,9 @@ impl<'a> Backward<'a> {
         let raw = self.run.rows(&a.raw_qkv, self.run.model.decoder.heads.row());
         for part in self.run.head_norms(layer) {
             let factors = a.head_factors.part(part.factors);
-            let kept = NormKept { x: raw.part(part.start..raw.len()), w: part.weight.values, factors };
+            let kept = rms_norm::Kept { x: raw.part(part.start..raw.len()), w: part.weight.values, factors };
             let d = d_qkv.part(part.start..d_qkv.len());
-            k::rms_norm_backward(part.rows, kept, d, d, false, part.weight.gradient, self.ws.partial.all())?;
+            rms_norm::backward(part.rows, kept, d, d, false, part.weight.gradient, self.ws.partial.all())?;
         }
         Ok(())
     }

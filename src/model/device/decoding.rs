@@ -4,9 +4,9 @@
 
 use super::*;
 use crate::ops::attention::Segment;
-use crate::ops::device::cached::partial_len;
-use crate::ops::device::linear_logprob::{chunk_rows, chunks};
+use crate::ops::attention::cached::device::partial_len;
 use crate::ops::device::products;
+use crate::ops::linear_logprob::device::{chunk_rows, chunks};
 
 /// What sampling needs room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::DeviceLearnt;
 use crate::model::Entry;
-use crate::model::shards::{Reader, Source};
-use crate::ops::device::kernels;
+use crate::model::files::{Source, TensorFile, check};
+use crate::ops::adamw::device as adamw;
 
 impl Source for DeviceLearnt {
     fn entries(&self) -> &[Entry] {
@@ -23,14 +23,14 @@ impl Source for DeviceLearnt {
 
 impl DeviceLearnt {
     /// Replaces the values by those of a file.
-    pub fn read_from(&self, reader: &mut Reader<std::fs::File>) -> Result<()> {
-        reader.check(&self.entries, |_| false)?;
+    pub fn read_from(&self, file: &mut dyn TensorFile) -> Result<()> {
+        check(file, &self.entries, &|_| false)?;
         for entry in &self.entries {
-            reader.read(&entry.name, |first, values| {
+            file.read(&entry.name, &mut |first, values| {
                 let start = entry.range.start + first;
                 self.values.part(start..start + values.len()).write(values)
             })?;
         }
-        kernels::round_weights(self.values.all(), self.rounded.all())
+        adamw::round_weights(self.values.all(), self.rounded.all())
     }
 }

@@ -5,9 +5,9 @@ use super::workspace::Activations;
 use super::*;
 
 impl<'a> Run<'a> {
-    pub(super) fn angles(&self) -> Angles<'_> {
+    pub(super) fn angles(&self) -> rope::Angles<'_> {
         let (cos, sin) = (self.model.cos.all(), self.model.sin.all());
-        Angles { half: self.model.decoder.heads.size / 2, cos, sin }
+        rope::Angles { half: self.model.decoder.heads.size / 2, cos, sin }
     }
 
     pub(super) fn layer(&self, index: usize) -> (&'a LayerWeights<'a>, &'a Activations) {
@@ -22,14 +22,14 @@ impl<'a> Run<'a> {
     /// From tokens to the hidden states after the last norm, which stay in the buffers beside what a backward needs.
     pub(super) fn hidden(&self, tokens: View<u32>) -> Result<View<'a, bf16>> {
         let (width, layers, ws) = (self.model.decoder.hidden, self.weights.layers.len(), self.ws);
-        k::take_rows(tokens, self.weights.embedding.values, self.rows(ws.stream(0), width), width)?;
+        embedding::take_rows(tokens, self.weights.embedding.values, self.rows(ws.stream(0), width), width)?;
         for index in 0..layers {
             self.layer_forward(index)?;
             self.layer_output(index)?;
         }
         let (last, hidden) = (self.rows(ws.stream(layers), width), self.rows(&ws.hidden, width));
         let (norm, factors) = (self.weights.norm.values, self.rows(&ws.last_factors, 1));
-        k::rms_norm(Rows::dense(width), last, norm, hidden, factors, self.model.decoder.eps)?;
+        rms_norm::forward(Rows::dense(width), last, norm, hidden, factors, self.model.decoder.eps)?;
         Ok(hidden)
     }
 
@@ -39,20 +39,20 @@ impl<'a> Run<'a> {
         let (width, heads) = (decoder.hidden, decoder.heads);
         let (x, normed) = (self.rows(self.ws.stream(index), width), self.rows(&a.normed, width));
         let norm = layer.attention_norm.values;
-        k::rms_norm(Rows::dense(width), x, norm, normed, self.rows(&a.factors, 1), decoder.eps)?;
+        rms_norm::forward(Rows::dense(width), x, norm, normed, self.rows(&a.factors, 1), decoder.eps)?;
         self.project_qkv(layer, a)?;
         let (qkv, attended) = (self.rows(&a.qkv, heads.row()), self.rows(&a.attended, heads.output()));
-        k::rotate(self.angles(), qkv, self.positions, heads.query + heads.key_value, heads.row(), 1.0)?;
+        rope::rotate(self.angles(), qkv, self.positions, heads.query + heads.key_value, heads.row(), 1.0)?;
         self.attend(index, qkv, attended, self.rows(&a.lse, heads.query))?;
         let middle = self.rows(&a.middle, width);
         middle.copy(x)?;
         layer.output.forward(attended, middle, true, self.ws.inner.all())?;
 
         let (normed, factors) = (self.rows(&a.middle_normed, width), self.rows(&a.middle_factors, 1));
-        k::rms_norm(Rows::dense(width), middle, layer.mlp_norm.values, normed, factors, decoder.eps)?;
+        rms_norm::forward(Rows::dense(width), middle, layer.mlp_norm.values, normed, factors, decoder.eps)?;
         let gate_up = self.rows(&a.gate_up, 2 * decoder.intermediate);
         layer.gate_up.forward(normed, gate_up, false, self.ws.inner.all())?;
-        k::swiglu(gate_up, decoder.intermediate, self.rows(&a.activated, decoder.intermediate))
+        swiglu::forward(gate_up, decoder.intermediate, self.rows(&a.activated, decoder.intermediate))
     }
 
     /// `qkv (T, row)` rotated -> `o (T, query * D)`; the cache, where there is one, takes keys and values in first.
@@ -84,7 +84,7 @@ impl<'a> Run<'a> {
         let (normed, qkv) = (self.rows(&a.normed, width), self.rows(&a.qkv, heads.row()));
         let biased = !layer.qkv_bias.values.is_empty();
         if biased {
-            k::fill_bias(layer.qkv_bias.values, qkv)?;
+            linear::fill_bias(layer.qkv_bias.values, qkv)?;
         }
         layer.qkv.forward(normed, qkv, biased, self.ws.inner.all())?;
         if layer.query_norm.values.is_empty() {
@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
         for part in self.head_norms(layer) {
             let (from, to) = (raw.part(part.start..raw.len()), qkv.part(part.start..qkv.len()));
             let factors = a.head_factors.part(part.factors);
-            k::rms_norm(part.rows, from, part.weight.values, to, factors, self.model.decoder.eps)?;
+            rms_norm::forward(part.rows, from, part.weight.values, to, factors, self.model.decoder.eps)?;
         }
         Ok(())
     }

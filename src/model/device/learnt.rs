@@ -5,7 +5,8 @@ use anyhow::Result;
 use half::bf16;
 
 use crate::model::Entry;
-use crate::ops::device::{Buffer, Class, Device, kernels};
+use crate::ops::adamw::device as adamw;
+use crate::ops::device::{Buffer, Class, Device};
 
 /// Flat buffers of one layout.
 #[derive(Debug)]
@@ -40,6 +41,6 @@ impl DeviceLearnt {
     /// Replaces the values, by a checkpoint's.
     pub fn upload(&self, values: &[f32]) -> Result<()> {
         self.values.all().write(values)?;
-        kernels::round_weights(self.values.all(), self.rounded.all())
+        adamw::round_weights(self.values.all(), self.rounded.all())
     }
 }

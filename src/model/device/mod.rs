@@ -16,14 +16,20 @@ use std::sync::Mutex;
 use anyhow::{Result, ensure};
 use half::bf16;
 
-use super::shards::{Source, pieces};
+use super::files::{Source, pieces};
 use super::{Adapter, AdapterLayout, Decoder, Layout, Parameters};
 use crate::grpo::MicroBatch;
-use crate::ops::device::cached::{Cache, Slot};
-use crate::ops::device::kernels::{self as k, Angles, NormKept, Occurrences, Rows};
-use crate::ops::device::linear::{Flat, Inner, Weight};
-use crate::ops::device::linear_logprob::{self, Head};
-use crate::ops::device::{Buffer, Class, Device, View, attention};
+use crate::ops::attention::cached::device::{Cache, Slot};
+use crate::ops::attention::packed::device as attention;
+use crate::ops::device::columns::Rows;
+use crate::ops::device::{Buffer, Class, Device, View};
+use crate::ops::embedding::device as embedding;
+use crate::ops::linear::device as linear;
+use crate::ops::linear::device::{Flat, Inner, Weight};
+use crate::ops::linear_logprob::device::{self as linear_logprob, Head};
+use crate::ops::rms_norm::device as rms_norm;
+use crate::ops::rope::device as rope;
+use crate::ops::swiglu::device as swiglu;
 use crate::parallel::lock;
 use crate::policy::TokenStats;
 use backward::Backward;
@@ -235,7 +241,7 @@ impl DeviceModel {
             }
             if let Some(gradient) = weights.embedding.gradient {
                 let dx = ws.dx.part(0..micro.tokens.len() * self.decoder.hidden);
-                k::embedding_backward(&Occurrences::of(&micro.tokens), dx, self.decoder.hidden, gradient)?;
+                embedding::backward(&embedding::Occurrences::of(&micro.tokens), dx, self.decoder.hidden, gradient)?;
             }
             Ok(state)
         })
@@ -299,7 +305,7 @@ impl DeviceModel {
         let hidden = self.decoder.hidden;
         let all = self.run(weights, &input, &ws.forward).hidden(input.tokens.all())?;
         let h = ws.predicting.part(0..micro.rows.len() * hidden);
-        k::take_rows(input.rows.all(), all, h, hidden)?;
+        embedding::take_rows(input.rows.all(), all, h, hidden)?;
         let head = Head { w: weights.head, k: hidden, temperature };
         let (logprobs, entropies) = linear_logprob::forward(head, h, input.targets.all(), &mut ws.logprob)?;
         Ok((input, TokenStats { logprobs, entropies }))
@@ -322,13 +328,13 @@ impl DeviceModel {
         linear_logprob::backward(head, h, input.targets.all(), d_logprobs.all(), dh, &mut ws.logprob)?;
         let (d_hidden, dx) = (ws.forward.hidden.part(0..t * hidden), ws.dx.part(0..t * hidden));
         d_hidden.zero()?;
-        k::put_rows(input.rows.all(), dh, d_hidden, hidden)?;
-        let kept = NormKept {
+        embedding::put_rows(input.rows.all(), dh, d_hidden, hidden)?;
+        let kept = rms_norm::Kept {
             x: ws.forward.stream(self.layout.layers.len()).part(0..t * hidden),
             w: weights.norm.values,
             factors: ws.forward.last_factors.part(0..t),
         };
-        k::rms_norm_backward(Rows::dense(hidden), kept, d_hidden, dx, false, weights.norm.gradient, ws.partial.all())
+        rms_norm::backward(Rows::dense(hidden), kept, d_hidden, dx, false, weights.norm.gradient, ws.partial.all())
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
+use crate::model::layout::{LayerLayout, Layout};
 use crate::model::lora::{AdapterLayer, AdapterLayout};
-use crate::model::weights::{LayerLayout, Layout};
-use crate::ops::device::linear::{Flat, Linear, LowRank, Weight};
 use crate::ops::linear::LowRankPlaces;
+use crate::ops::linear::device::{Flat, Linear, LowRank, Weight};
 
 /// One layer; shapes as in [`LayerLayout`].
 #[derive(Debug)]

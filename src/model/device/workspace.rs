@@ -4,9 +4,9 @@ use anyhow::Result;
 use half::bf16;
 
 use crate::model::Decoder;
-use crate::ops::device::kernels::partial_len;
-use crate::ops::device::linear_logprob::Scratch;
+use crate::ops::device::columns::partial_len;
 use crate::ops::device::{Buffer, Class, Device};
+use crate::ops::linear_logprob::device::Scratch;
 
 /// What the buffers are made for: tokens, and tokens that predict a target.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,0 +1,160 @@
+//! Linear layers on a device, whose matrix learns or is frozen, with or without a low-rank addition: the formulas of
+//! `ops/linear/low_rank.rs`, in bf16 with fp32 sums.
+#![allow(unsafe_code)] // each launch's lengths are checked before it
+
+use std::ops::Range;
+
+use anyhow::Result;
+use half::bf16;
+
+use super::LowRankPlaces;
+use crate::device::columns::{Rows, column_sums, eights, stretches};
+use crate::device::products::{Matrix, Side, backward_input, backward_weight, forward, product};
+use crate::device::{Launch, Null, View};
+
+/// Flat buffers of values and, where they learn, of their gradients.
+#[derive(Debug, Clone, Copy)]
+pub struct Flat<'a> {
+    /// What is computed with.
+    pub values: View<'a, bf16>,
+    /// Gradients, at the values' places.
+    pub gradients: Option<View<'a, f32>>,
+}
+
+impl<'a> Flat<'a> {
+    /// The weight at `range`.
+    pub fn weight(&self, range: &Range<usize>) -> Weight<'a> {
+        let gradient = self.gradients.map(|gradients| gradients.part(range.clone()));
+        Weight { values: self.values.part(range.clone()), gradient }
+    }
+}
+
+/// A weight, and where its gradient is added if it learns. Empty where the model has none.
+#[derive(Debug, Clone, Copy)]
+pub struct Weight<'a> {
+    /// What is computed with.
+    pub values: View<'a, bf16>,
+    /// Where its gradient is added.
+    pub gradient: Option<View<'a, f32>>,
+}
+
+/// A matrix `(N, K)`, and what is added to it.
+#[derive(Debug)]
+pub struct Linear<'a> {
+    w: Weight<'a>,
+    k: usize,
+    addition: Option<LowRank<'a>>,
+}
+
+/// `s B A`: all `A`s `(parts R, K)` side by side, and for each part the first output it adds to and its `B (N, R)`.
+#[derive(Debug)]
+pub struct LowRank<'a> {
+    a: Weight<'a>,
+    parts: Vec<(usize, Weight<'a>)>,
+    rank: usize,
+    scale: f32,
+}
+
+/// A backward's scratch between the factors of an addition; `(T, parts R)` of the widest addition each.
+#[derive(Debug, Clone, Copy)]
+pub struct Inner<'a> {
+    /// `s A x`.
+    pub values: View<'a, bf16>,
+    /// Its gradient.
+    pub gradient: View<'a, bf16>,
+}
+
+impl<'a> Linear<'a> {
+    /// A matrix with `k` inputs.
+    pub fn new(w: Weight<'a>, k: usize, addition: Option<LowRank<'a>>) -> Self {
+        Self { w, k, addition }
+    }
+
+    /// `x (T, K)` -> `y (T, N)`, added to where `add`; `inner` is scratch between the factors of an addition.
+    pub fn forward(&self, x: View<bf16>, y: View<bf16>, add: bool, inner: View<bf16>) -> Result<()> {
+        forward(x, self.w.values, y, self.k, add)?;
+        let Some(addition) = &self.addition else { return Ok(()) };
+        addition.forward(Matrix::dense(x, self.k), Matrix::dense(y, self.w.values.len() / self.k), inner)
+    }
+
+    /// `dy (T, N)` -> `dx (T, K)`; the gradients of what learns are added to.
+    pub fn backward(&self, x: View<bf16>, dy: View<bf16>, dx: View<bf16>, inner: Inner) -> Result<()> {
+        backward_input(dy, self.w.values, dx, self.k)?;
+        if let Some(gradient) = self.w.gradient {
+            backward_weight(dy, x, gradient, self.k)?;
+        }
+        let Some(addition) = &self.addition else { return Ok(()) };
+        let dy = Matrix::dense(dy, self.w.values.len() / self.k);
+        addition.backward(Matrix::dense(x, self.k), dy, Matrix::dense(dx, self.k), inner)
+    }
+}
+
+impl<'a> LowRank<'a> {
+    /// The addition at `places` of an adapter, of rank `R`, times `scale`.
+    pub fn new(adapter: Flat<'a>, places: &LowRankPlaces, rank: usize, scale: f32) -> Self {
+        let parts = places.parts.iter().map(|(first, place)| (*first, adapter.weight(place))).collect();
+        Self { a: adapter.weight(&places.a), parts, rank, scale }
+    }
+
+    /// `x (T, K)` -> `s A x`, in the scratch.
+    fn project<'i>(&self, x: Matrix<bf16>, inner: View<'i, bf16>) -> Result<Matrix<'i, bf16>> {
+        let width = self.parts.len() * self.rank;
+        let a = Matrix::dense(self.a.values, self.a.values.len() / width);
+        let inner = Matrix::dense(inner.part(0..x.rows() * width), width);
+        product(Side::plain(x), Side::transposed(a), inner, self.scale, false)?;
+        Ok(inner)
+    }
+
+    /// Each part: the first column of the outputs and of the values between the factors, and its `B`.
+    fn parts(&self) -> impl Iterator<Item = (usize, usize, Weight<'a>)> {
+        self.parts.iter().enumerate().map(|(index, &(first, b))| (first, index * self.rank, b))
+    }
+
+    /// `x (T, K)` -> added to `y (T, N)`.
+    fn forward(&self, x: Matrix<bf16>, y: Matrix<bf16>, inner: View<bf16>) -> Result<()> {
+        let inner = self.project(x, inner)?;
+        for (first, at, b) in self.parts() {
+            let b = Matrix::dense(b.values, self.rank);
+            let left = Side::plain(inner.columns(at, self.rank));
+            product(left, Side::transposed(b), y.columns(first, b.rows()), 1.0, true)?;
+        }
+        Ok(())
+    }
+
+    /// `dy (T, N)` -> added to `dx (T, K)`, and to the gradients of the factors.
+    fn backward(&self, x: Matrix<bf16>, dy: Matrix<bf16>, dx: Matrix<bf16>, inner: Inner) -> Result<()> {
+        let h = self.project(x, inner.values)?;
+        let (k, width) = (x.width(), h.width());
+        let dh = Matrix::dense(inner.gradient.part(0..x.rows() * width), width);
+        for (first, at, b) in self.parts() {
+            let rows = Matrix::dense(b.values, self.rank);
+            let (dy, dh) = (dy.columns(first, rows.rows()), dh.columns(at, self.rank));
+            if let Some(gradient) = b.gradient {
+                let (left, right) = (Side::transposed(dy), Side::plain(h.columns(at, self.rank)));
+                product(left, right, Matrix::dense(gradient, self.rank), 1.0, true)?;
+            }
+            product(Side::plain(dy), Side::plain(rows), dh, self.scale, false)?;
+        }
+        if let Some(gradient) = self.a.gradient {
+            product(Side::transposed(dh), Side::plain(x), Matrix::dense(gradient, k), 1.0, true)?;
+        }
+        let a = Matrix::dense(self.a.values, k);
+        product(Side::plain(dh), Side::plain(a), dx, 1.0, true)
+    }
+}
+
+/// `db (N) += sum over rows of dy (T, N)`.
+pub fn bias_backward(dy: View<bf16>, db: View<f32>, partial: View<f32>) -> Result<()> {
+    let rows = Rows::dense(db.len());
+    let count = rows.count(dy);
+    let launch = Launch::new("column_partials", stretches(rows.k, count), 256).arg(dy).arg(Null).arg(Null);
+    column_sums(launch, rows, count, db, partial)
+}
+
+/// Writes `b (N)` into every row of `y`.
+pub fn fill_bias(b: View<bf16>, y: View<bf16>) -> Result<()> {
+    assert!(y.len().is_multiple_of(b.len()) && b.len().is_multiple_of(8), "rows of the bias, eight values at a time");
+    let launch = Launch::new("fill_rows", eights(y.len()), 256).arg(b).arg(y).arg(b.len() as u32).arg(y.len() as u64);
+    // SAFETY: lengths are checked above.
+    unsafe { y.device().launch(&launch) }
+}

@@ -1,0 +1,235 @@
+//! A model as a Hugging Face folder, read and written: shape, weights, tokenizer, and the small files beside them, which
+//! are carried along byte for byte so that what is saved loads wherever the original did.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::Deserialize;
+use tokenizers::Tokenizer;
+
+use super::safetensors::{self, Reader, Shards};
+use super::{Load, Source, TensorFile, check};
+use crate::model::base::Base;
+use crate::model::config::{ModelConfig, token_ids};
+use crate::model::dtype::SaveDtype;
+use crate::model::layout::Layout;
+use crate::model::lora::Adapter;
+use crate::model::parameters::Parameters;
+use crate::model::weights::Weights;
+
+/// Files that a folder may hold beside its weights; whichever are there are copied when the model is saved.
+const COMPANIONS: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+
+/// Whether a model folder may hold a file of this name beside its weights.
+pub fn is_small_file(name: &str) -> bool {
+    name == "config.json" || COMPANIONS.contains(&name)
+}
+
+/// Everything of a model folder that is not `config.json` or a weight.
+#[derive(Debug, Clone, Default)]
+pub struct Companions {
+    /// Name and content of each file.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Which file held which tensors; empty for a model that was not read from files.
+    pub shards: Shards,
+    /// The type most of the weights were stored in.
+    pub dtype: SaveDtype,
+}
+
+impl Companions {
+    /// Reads those that a folder holds.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let mut files = Vec::new();
+        for name in COMPANIONS.iter().filter(|name| folder.join(name).exists()) {
+            let content = fs::read(folder.join(name)).with_context(|| format!("cannot read {name}"))?;
+            files.push(((*name).to_owned(), content));
+        }
+        Ok(Self { files, ..Self::default() })
+    }
+
+    /// A file's content, where there is such a file.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files.iter().find(|(known, _)| known == name).map(|(_, content)| content.as_slice())
+    }
+
+    /// The end tokens that `generation_config.json` names.
+    fn end_tokens(&self) -> Result<Vec<u32>> {
+        #[derive(Deserialize)]
+        struct Generation {
+            #[serde(default, with = "token_ids")]
+            eos_token_id: Vec<u32>,
+        }
+        let Some(bytes) = self.file("generation_config.json") else { return Ok(Vec::new()) };
+        Ok(serde_json::from_slice::<Generation>(bytes).context("generation_config.json")?.eos_token_id)
+    }
+}
+
+/// A model as it lies in a folder.
+#[derive(Debug, Clone)]
+pub struct ModelFolder<W = Weights> {
+    /// Shape.
+    pub config: ModelConfig,
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// The files beside them.
+    pub companions: Companions,
+    /// Values.
+    pub weights: W,
+}
+
+impl ModelFolder<Weights> {
+    /// Reads a folder, its weights as fp32 that can learn.
+    pub fn read(folder: &Path) -> Result<Self> {
+        Self::read_as(folder)
+    }
+
+    /// The same from the contents of `config.json`, `tokenizer.json` and `model.safetensors`.
+    pub fn parse(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
+        Self::parse_as(config, tokenizer, weights)
+    }
+}
+
+impl ModelFolder<Base> {
+    /// Reads a folder, its weights as they are in it, which can not learn.
+    pub fn read_frozen(folder: &Path) -> Result<Self> {
+        Self::read_as(folder)
+    }
+
+    /// The same from the contents of its files.
+    pub fn parse_frozen(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
+        Self::parse_as(config, tokenizer, weights)
+    }
+
+    /// The model with an adapter, made for its base.
+    pub fn adapted(self, adapter: impl FnOnce(&Base) -> Result<Adapter>) -> Result<ModelFolder<Parameters>> {
+        let Self { config, tokenizer, companions, weights: base } = self;
+        let adapter = adapter(&base)?;
+        Ok(ModelFolder { config, tokenizer, companions, weights: Parameters::Frozen(base, Some(adapter)) })
+    }
+}
+
+impl<W: Into<Parameters>> ModelFolder<W> {
+    /// The same as values of any kind.
+    pub fn into_parameters(self) -> ModelFolder<Parameters> {
+        let Self { config, tokenizer, companions, weights } = self;
+        ModelFolder { config, tokenizer, companions, weights: weights.into() }
+    }
+}
+
+impl ModelFolder<Parameters> {
+    /// Writes a model folder into `folder`, which exists, an adapter merged into its base.
+    pub fn save_merged(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
+        write(folder, &self.config, &self.tokenizer, &self.companions, &self.weights, dtype)
+    }
+}
+
+impl<W: Load> ModelFolder<W> {
+    fn read_as(folder: &Path) -> Result<Self> {
+        let read = || {
+            let config = fs::read(folder.join("config.json")).context(
+                "cannot read config.json: a model folder holds it beside tokenizer.json and safetensors files",
+            )?;
+            Self::assemble(&config, Companions::read(folder)?, Reader::open(folder)?)
+        };
+        read().with_context(|| format!("model folder {}", folder.display()))
+    }
+
+    fn parse_as(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
+        let files = vec![("tokenizer.json".to_owned(), tokenizer.to_vec())];
+        Self::assemble(config, Companions { files, ..Companions::default() }, Reader::from_bytes(weights)?)
+    }
+
+    fn assemble(config: &[u8], mut companions: Companions, mut reader: Reader) -> Result<Self> {
+        let mut config = read_config(config)?;
+        let tokenizer = companions.file("tokenizer.json").context("there is no tokenizer.json in it")?;
+        let tokenizer = read_tokenizer(tokenizer, &config)?;
+        let end_tokens = companions.end_tokens()?;
+        if !end_tokens.is_empty() {
+            config.eos_token_id = end_tokens;
+        }
+        let stray = config.eos_token_id.iter().find(|id| **id as usize >= config.vocab_size);
+        ensure!(stray.is_none(), "eos_token_id {stray:?} is beyond vocab_size = {}", config.vocab_size);
+        let layout = Layout::new(&config, config.family()?);
+        check(&reader, &layout.entries, &|name| is_ignored(name, &config))?;
+        companions.shards = reader.shards();
+        companions.dtype = reader.dtype(&layout.entries[0].name)?;
+        let weights = W::load(&config, layout, &mut reader)?;
+        Ok(Self { config, tokenizer, companions, weights })
+    }
+}
+
+/// Tensors that some files hold and no computation needs: a tied output matrix, and tables of rotary angles.
+fn is_ignored(name: &str, config: &ModelConfig) -> bool {
+    name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
+}
+
+/// Writes a model folder into `folder`, which exists, and reads it back: every weight is compared, and the shape and
+/// the tokenizer must parse to what they were.
+pub fn write(
+    folder: &Path,
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+    companions: &Companions,
+    weights: &dyn Source,
+    dtype: SaveDtype,
+) -> Result<()> {
+    let write = |name: &str, bytes: &[u8]| {
+        fs::write(folder.join(name), bytes).with_context(|| format!("cannot write {}", folder.join(name).display()))
+    };
+    let config = config.stored_as(dtype);
+    write("config.json", &serde_json::to_vec_pretty(&config)?)?;
+    if companions.file("tokenizer.json").is_none() {
+        write("tokenizer.json", tokenizer.to_string(true).map_err(|e| anyhow!("tokenizer: {e}"))?.as_bytes())?;
+    }
+    companions.files.iter().try_for_each(|(name, content)| write(name, content))?;
+    safetensors::write(folder, weights, &companions.shards, dtype)?;
+    probe(folder, &config, tokenizer, weights, dtype)
+        .with_context(|| format!("the model saved in {} does not read back", folder.display()))
+}
+
+fn probe(
+    folder: &Path,
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+    weights: &dyn Source,
+    dtype: SaveDtype,
+) -> Result<()> {
+    safetensors::verify(&mut Reader::open(folder)?, weights, dtype)?;
+    let read = read_config(&fs::read(folder.join("config.json"))?)?;
+    ensure!(&read == config, "config.json reads differently");
+    let read = read_tokenizer(&fs::read(folder.join("tokenizer.json"))?, config)?;
+    let text = "1 + 1 = 2, wait";
+    let ids = |t: &Tokenizer| t.encode(text, false).map(|e| e.get_ids().to_vec()).map_err(|e| anyhow!("{e}"));
+    ensure!(ids(&read)? == ids(tokenizer)?, "tokenizer.json reads \"{text}\" differently");
+    Ok(())
+}
+
+/// Parses and validates `config.json`.
+pub fn read_config(bytes: &[u8]) -> Result<ModelConfig> {
+    let config: ModelConfig = serde_json::from_slice(bytes).context("config.json")?;
+    config.validate().context("config.json")?;
+    Ok(config)
+}
+
+/// Parses `tokenizer.json` and checks that its ids have rows in the embedding.
+pub fn read_tokenizer(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| anyhow!("tokenizer.json: {e}"))?;
+    let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+    ensure!(
+        (largest as usize) < config.vocab_size,
+        "tokenizer.json has token id {largest}, but config.json says vocab_size = {}: they belong to different models",
+        config.vocab_size
+    );
+    Ok(tokenizer)
+}
