@@ -6,8 +6,10 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Record;
-use crate::rollout::{Engine, FinishReason, Prompt, SampleKey, Sampling};
-use crate::score::{Group, Rollout, Scorer};
+use crate::groups::Rollouts;
+use crate::judge::{Group, Rollout};
+use crate::prompt::Prompt;
+use crate::rollout::{FinishReason, SampleKey};
 use reckon_datasets::TraceStats;
 use reckon_rewards::{Outcome, Verdict};
 
@@ -43,19 +45,13 @@ pub struct Evaluation {
 }
 
 /// Samples `samples` completions of each prompt and judges them.
-pub fn evaluate(
-    engine: Engine,
-    scorer: &Scorer,
-    prompts: Vec<Prompt>,
-    samples: usize,
-    sampling: &Sampling,
-) -> Result<Evaluation> {
+pub fn evaluate(rollouts: Rollouts, prompts: Vec<Prompt>, samples: usize) -> Result<Evaluation> {
     // The same random numbers for every run and every step: what changes between evaluations is the policy.
     let key = SampleKey { seed: 0, step: EVAL_STEP };
-    let (groups, _) = scorer.rollouts(engine, prompts, samples, sampling, key)?;
+    let (groups, _) = rollouts.groups(prompts, samples, key)?;
     // Right or wrong, whatever shaping terms add to a reward.
     let passed = |group: &Group, r: &Rollout| {
-        let rubric = scorer.rubric(group.prompt.source);
+        let rubric = rollouts.judge.rubric(group.prompt.source);
         r.completion.finish == FinishReason::Stop && rubric.accepts(&group.prompt.example, &r.score)
     };
     let judged = groups.iter().flat_map(|group| group.rollouts.iter().map(move |r| (group, r)));

@@ -10,13 +10,16 @@
 //!
 //! Read [`train::Trainer::step`] first; then the modules in this order.
 
+pub mod batch;
 pub mod chat;
 pub mod checkpoint;
 pub mod commands;
 pub mod config;
 pub mod eval;
+pub mod groups;
 pub mod grpo;
 pub mod hub;
+pub mod judge;
 pub mod metrics;
 pub mod model;
 pub mod optim;
@@ -25,7 +28,6 @@ pub mod policy;
 pub mod progress;
 pub mod prompt;
 pub mod rollout;
-pub mod score;
 pub mod sft;
 pub mod strict;
 pub mod tensor;

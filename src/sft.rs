@@ -3,16 +3,14 @@
 use anyhow::{Context, Result, bail};
 
 use crate::config::SftConfig;
-use crate::grpo::MicroBatch;
-use crate::optim::{Optimizer, Schedule, Update};
-use crate::policy::Policy;
-use crate::train::REHEARSAL;
+use crate::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
+use crate::optim::{Schedule, Update};
+use crate::policy::{Largest, Policy, REHEARSAL, Training};
 
 /// A supervised run in memory.
 pub struct SftTrainer {
     /// The model being trained.
     pub policy: Policy,
-    optimizer: Optimizer,
     schedule: Schedule,
     micro_batch_tokens: usize,
     max_skipped: u64,
@@ -49,36 +47,35 @@ pub struct SftReport {
 
 impl SftTrainer {
     /// A run of `config` on `policy`.
-    pub fn new(config: &SftConfig, policy: Policy) -> Result<Self> {
-        let optimizer = Optimizer::new(&config.optim, &policy)?;
+    pub fn new(config: &SftConfig, mut policy: Policy) -> Result<Self> {
+        let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
+        policy.learner.begin(&Training { adamw, moments, reference: false })?;
         let schedule = config.optim.schedule(config.steps);
         let micro_batch_tokens = config.compute.micro_batch_tokens;
         let max_skipped = config.optim.max_skipped;
-        Ok(Self { policy, optimizer, schedule, micro_batch_tokens, max_skipped, skipped: 0, step: 0 })
+        Ok(Self { policy, schedule, micro_batch_tokens, max_skipped, skipped: 0, step: 0 })
     }
 
     /// Runs the largest micro-batch where a lack of memory would end the run hours later. Changes nothing.
     pub fn rehearse(&mut self) -> Result<()> {
         let longest = self.policy.config.max_position_embeddings.min(self.micro_batch_tokens);
-        self.policy.rehearse_update(self.micro_batch_tokens, longest).context(REHEARSAL)
+        let largest = Largest { rows: 0, prompt: 0, sequence: longest, micro_batch: self.micro_batch_tokens };
+        self.policy.learner.rehearse(&largest).context(REHEARSAL)
     }
 
     /// One update toward `lessons`; every learnt token counts alike.
     pub fn step(&mut self, lessons: &[Lesson]) -> Result<SftReport> {
         let total: usize = lessons.iter().map(Lesson::targets).sum();
         let micros = pack(lessons, self.micro_batch_tokens, total);
-        let losses = self.policy.gradients(&micros, 1.0, &|micro, stats| {
-            let loss: f64 = stats.logprobs.iter().zip(&micro.loss_weights).map(|(&l, &w)| -f64::from(l * w)).sum();
-            (micro.loss_weights.iter().map(|w| -w).collect(), loss)
-        })?;
-        let (loss, lr) = (losses.iter().sum::<f64>(), self.schedule.at(self.step));
+        let losses = self.policy.learner.gradients(&micros, 1.0, &negative_log_likelihood)?;
+        let (loss, lr) = (losses.iter().map(|stats| stats.loss).sum::<f64>(), self.schedule.at(self.step));
         self.step += 1;
-        match self.optimizer.update(&mut self.policy, lr)? {
+        match self.policy.update(lr)? {
             Update::Applied { grad_norm } => {
                 self.skipped = 0;
                 Ok(SftReport { loss, grad_norm, lr })
             }
-            Update::Skipped => {
+            Update::Skipped | Update::Nothing => {
                 self.skipped += 1;
                 if self.skipped >= self.max_skipped {
                     bail!(
@@ -90,6 +87,13 @@ impl SftTrainer {
             }
         }
     }
+}
+
+/// `- sum_t w_t log p_t` of a micro-batch.
+fn negative_log_likelihood(micro: &MicroBatch, now: &TokenStats) -> TokenLosses {
+    let loss = now.logprobs.iter().zip(&micro.loss_weights).map(|(&l, &w)| -f64::from(l * w)).sum();
+    let gradient = micro.loss_weights.iter().map(|w| -w).collect();
+    TokenLosses { gradient, stats: LossStats { loss, ..LossStats::default() } }
 }
 
 /// Packs lessons, in order, into micro-batches of up to `max_tokens`; every learnt token weighs `1 / total`.

@@ -9,20 +9,17 @@ use super::{RunFolder, latest, prune, step_name, tensors};
 use crate::model::SaveDtype;
 use crate::model::files::TensorFile;
 use crate::model::files::safetensors::Reader;
-use crate::policy::Reference;
 use crate::train::{Progress, Trainer};
 
 /// What is no tensor.
 const STATE: &str = "trainer.json";
 /// Moments of the optimizer, and the reference where it is a copy.
 const TENSORS: &str = "trainer.safetensors";
-const REFERENCE: &str = "reference";
 
 /// What a checkpoint holds beside tensors.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct State {
     progress: Progress,
-    policy_version: u64,
     updates: u64,
     /// Fingerprints of the data by source.
     data: BTreeMap<String, String>,
@@ -38,10 +35,9 @@ impl State {
     fn of(trainer: &Trainer) -> Self {
         Self {
             progress: trainer.progress.clone(),
-            policy_version: trainer.policy.version,
-            updates: trainer.optimizer.count(),
+            updates: trainer.policy.learner.updates(),
             data: trainer.prompts().fingerprints(),
-            base: trainer.policy.base_fingerprint().map(str::to_owned),
+            base: trainer.policy.learner.base_fingerprint().map(str::to_owned),
             dtype: trainer.policy.companions.dtype,
         }
     }
@@ -61,9 +57,7 @@ pub fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
         let state = path.join(STATE);
         std::fs::write(&state, serde_json::to_vec_pretty(&State::of(trainer))?)
             .with_context(|| format!("cannot write {}", state.display()))?;
-        let mut parts = trainer.optimizer.tensors();
-        parts.extend(trainer.reference.iter().filter_map(Reference::tensor).map(|values| (REFERENCE, values)));
-        tensors::write(&path.join(TENSORS), &parts)
+        tensors::write(&path.join(TENSORS), &trainer.policy.learner.state())
     })?;
     let keep = trainer.config.save.keep_last;
     prune(&root, keep, trainer.progress.best.map(|(_, step)| step))
@@ -76,20 +70,13 @@ pub fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool> {
     trainer.prompts().check_fingerprints(&state.data)?;
     check_base(trainer, &state)?;
     trainer.policy.restore(&path)?;
-    trainer.policy.version = state.policy_version;
+    trainer.policy.version = state.progress.policy_version;
     trainer.progress = state.progress;
     let mut file = Reader::open_file(&path, TENSORS)?;
-    for (name, tensor) in trainer.optimizer.tensors_mut(state.updates) {
+    let saved: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
+    let saved: Vec<&str> = saved.iter().map(String::as_str).collect();
+    for (name, tensor) in trainer.policy.learner.state_mut(state.updates, &saved)? {
         tensors::read(&mut file, name, tensor)?;
-    }
-    if let Some(reference) = &mut trainer.reference
-        && file.names().contains(&REFERENCE)
-    {
-        // A run that began with its base may have replaced it by the policy of a later step.
-        trainer.policy.refresh(reference)?;
-        if let Some(values) = reference.tensor_mut() {
-            tensors::read(&mut file, REFERENCE, values)?;
-        }
     }
     Ok(true)
 }
@@ -101,7 +88,7 @@ pub fn original_dtype(checkpoint: &Path) -> Result<Option<SaveDtype>> {
 
 /// An adapter means nothing beside another base than it was trained on.
 fn check_base(trainer: &Trainer, state: &State) -> Result<()> {
-    let now = trainer.policy.base_fingerprint();
+    let now = trainer.policy.learner.base_fingerprint();
     ensure!(
         now == state.base.as_deref(),
         "the model in {} is not the one that the run began with (fingerprint {}, was {}): put that one back, or start a \

@@ -16,10 +16,10 @@ use crate::grpo::{GrpoOverrides, TrainSample, micro_batches, token_losses};
 use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelConfig, ModelFolder, Weights};
 use crate::ops::linear::{Onto, PackedMatrix};
-use crate::optim::Optimizer;
 use crate::parallel::{default_threads, lock};
-use crate::policy::Policy;
-use crate::rollout::{Completion, Prompt, SampleKey, Sampling};
+use crate::policy::{Policy, Training};
+use crate::prompt::Prompt;
+use crate::rollout::{Completion, Engine, PromptTokens, Request, SampleKey, Sampling};
 
 const PROMPT_TOKENS: usize = 16;
 
@@ -80,11 +80,12 @@ pub(super) fn run(args: Args) -> Result<()> {
     let model = random_model(&args)?;
     let weights = model.weights.layout.len();
     let mut policy = Policy::new(model, false, threads);
-    let mut optimizer = Optimizer::new(&OptimConfig::default(), &policy)?;
+    let optim = OptimConfig::default();
+    policy.learner.begin(&Training { adamw: optim.adamw(), moments: optim.moments, reference: false })?;
     let mut timings = Vec::new();
     let mut memory = Vec::new();
     for step in 0..=args.steps {
-        let timing = one_step(&args, &mut policy, &mut optimizer, step as u64)?;
+        let timing = one_step(&args, &mut policy, step as u64)?;
         memory.push(resident_mib());
         if step > 0 {
             timings.push(timing);
@@ -127,7 +128,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 /// Samples, invents rewards, updates.
-fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut Optimizer, step: u64) -> Result<Timing> {
+fn one_step(args: &Args, policy: &mut Policy, step: u64) -> Result<Timing> {
     let mut stream = Counted::new(&[0xbe4c, step]);
     let prompts = random_prompts([args.prompts, PROMPT_TOKENS, args.vocab], &mut stream);
     let sampling = Sampling {
@@ -141,10 +142,10 @@ fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut Optimizer, step: u
     };
     let start = Instant::now();
     let done: Mutex<Vec<(usize, usize, Completion)>> = Mutex::new(Vec::new());
-    let engine = policy.engine(args.capacity);
-    engine.generate(&prompts, args.group, &sampling, SampleKey { seed: 0, step }, |p, s, c| {
-        lock(&done).push((p, s, c));
-    })?;
+    let tokens: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
+    let key = SampleKey { seed: 0, step };
+    let request = Request { prompts: &tokens, group_size: args.group, sampling: &sampling, key };
+    Engine::of(policy, args.capacity).generate(&request, &|p, s, c| lock(&done).push((p, s, c)))?;
     let sample_s = start.elapsed().as_secs_f64();
 
     let start = Instant::now();
@@ -156,15 +157,15 @@ fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut Optimizer, step: u
             tokens: [prompts[p].tokens.as_slice(), &c.tokens].concat(),
             prompt_len: PROMPT_TOKENS,
             rollout_logprobs: c.logprobs,
-            ref_logprobs: None,
             advantage: stream.normal() as f32,
             masked: false,
         })
         .collect();
     let grpo = GrpoOverrides::default().resolve(args.new)?;
-    let micros = micro_batches(&samples, grpo.loss_norm, args.micro_batch_tokens, policy.prompts());
-    policy.gradients(&micros, 1.0, &|micro, stats| (token_losses(&stats.logprobs, micro, &grpo.loss).gradient, ()))?;
-    optimizer.update(policy, 1e-4)?;
+    let micros = micro_batches(&samples, grpo.loss_norm, args.micro_batch_tokens, policy.learner.prompt_layout());
+    let loss = grpo.loss();
+    policy.learner.gradients(&micros, 1.0, &|micro, now| token_losses(now, micro, &loss))?;
+    policy.update(1e-4)?;
     let trained = micros.iter().map(|micro| micro.tokens.len()).sum();
     Ok(Timing { sample_s, update_s: start.elapsed().as_secs_f64(), trained })
 }

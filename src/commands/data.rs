@@ -4,10 +4,10 @@ use anyhow::{Result, ensure};
 use reckon_datasets::{Dataset, Example};
 use reckon_rewards::{Registry, Rubric};
 
-use super::{ConfigArgs, open_prompts, scorer};
+use super::{ConfigArgs, judge, open_prompts};
 use crate::config::TrainConfig;
 use crate::prompt::{PromptSource, Source};
-use crate::rollout::Prompt;
+use crate::prompt::Prompt;
 
 /// Arguments of `reckon data`.
 #[derive(Debug, clap::Args)]
@@ -48,14 +48,14 @@ const CHECKED: usize = 1000;
 
 fn check(config: &TrainConfig, registry: &Registry) -> Result<()> {
     let (_, prompts) = open_prompts(config)?;
-    let scorer = scorer(config, registry)?;
+    let judge = judge(config, registry)?;
     let total: f64 = prompts.sources().iter().map(|source| source.weight).sum();
     for (index, source) in prompts.sources().iter().enumerate() {
         println!("{}: {}", source.name, source.shape);
         println!("  share of prompts  {:.3}", source.weight / total);
         for (side, rows) in [("trained on", &source.train), ("held out", &source.held_out)] {
             let count = if source.shuffled { rows.len() } else { CHECKED };
-            let prompts = check_rows(&prompts, index, rows.as_ref(), count, scorer.rubric(index))?;
+            let prompts = check_rows(&prompts, index, rows.as_ref(), count, judge.rubric(index))?;
             let known = if source.shuffled { format!("{count} rows") } else { format!("first {count}, endless") };
             println!("  {side:<17} {known}, prompts of {prompts} tokens");
         }

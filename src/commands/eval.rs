@@ -3,9 +3,10 @@
 use anyhow::Result;
 use reckon_rewards::Registry;
 
-use super::{ConfigArgs, policies, scorer};
+use super::{ConfigArgs, judge, policies};
 use crate::config::ModelSource;
 use crate::eval::evaluate;
+use crate::groups::Rollouts;
 use crate::train::Trainer;
 
 /// Arguments of `reckon eval`.
@@ -34,16 +35,17 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
             policies::computed(&config.compute, || policies::frozen(&config.model.path))?
         }
     };
-    let scorer = scorer(&config, registry)?;
-    let trainer = Trainer::new(config, policy, scorer)?;
-    let mut sampling = trainer.sampling().clone();
+    let judge = judge(&config, registry)?;
+    let trainer = Trainer::new(config, policy, judge)?;
+    let mut sampling = trainer.rollouts().sampling.clone();
     if args.greedy {
         sampling.temperature = 0.0;
     }
     let eval = &trainer.config.eval;
     let prompts = trainer.prompts().held_out(eval.problems)?;
     let problems = prompts.len();
-    let found = evaluate(trainer.engine(), trainer.scorer(), prompts, eval.samples, &sampling)?;
+    let rollouts = Rollouts { sampling: &sampling, ..trainer.rollouts() };
+    let found = evaluate(rollouts, prompts, eval.samples)?;
     if args.json {
         let object = serde_json::json!({
             "pass@1": found.accuracy, "margin": found.margin, "len_mean": found.len_mean,

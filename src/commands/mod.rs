@@ -30,10 +30,10 @@ use tokenizers::Tokenizer;
 
 use crate::config::TrainConfig;
 use crate::hub::{self, Wanted};
+use crate::judge::Judge;
 use crate::model::files::folder::{ModelFolder, read_config};
 use crate::model::{Companions, ModelConfig};
 use crate::prompt::PromptSource;
-use crate::score::Scorer;
 use crate::strict;
 
 /// Trains language models to reason: sampler, verifiers and GRPO in one binary.
@@ -181,7 +181,7 @@ fn open_prompts(config: &TrainConfig) -> Result<(Tokenizer, PromptSource)> {
 }
 
 /// A rubric for each source of the run's data.
-fn scorer(config: &TrainConfig, registry: &Registry) -> Result<Scorer> {
+fn judge(config: &TrainConfig, registry: &Registry) -> Result<Judge> {
     let rubrics = config.sources()?.into_iter().map(|source| Ok(Rubric::from_config_with(source.rubric, registry)?));
-    Scorer::new(rubrics.collect::<Result<_>>()?)
+    Judge::new(rubrics.collect::<Result<_>>()?)
 }

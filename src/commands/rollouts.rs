@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::read_text;
 use crate::checkpoint::{RunFolder, step_name, write_file};
 use crate::rollout::FinishReason;
-use crate::score::{Group, Rollout};
+use crate::judge::{Group, Rollout};
 
 /// A group as it is saved.
 #[derive(Debug, Serialize, Deserialize)]

@@ -13,7 +13,8 @@ use crate::parallel::lock;
 use crate::plan::Device;
 use crate::policy::Policy;
 use crate::prompt::Template;
-use crate::rollout::{Prompt, SampleKey, Sampling};
+use crate::prompt::Prompt;
+use crate::rollout::{Engine, PromptTokens, Request, SampleKey, Sampling};
 
 /// Arguments of `reckon sample`.
 #[derive(Debug, clap::Args)]
@@ -79,9 +80,11 @@ pub(super) fn run(args: Args) -> Result<()> {
         stop_tokens: policy.config.eos_token_id.clone(),
         stop_strings: args.stop.clone(),
     };
-    let engine = policy.engine(64);
     let out = Mutex::new(std::io::stdout());
-    engine.generate(&prompts, args.samples, &sampling, SampleKey { seed: args.seed, step: 0 }, |prompt, sample, c| {
+    let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
+    let key = SampleKey { seed: args.seed, step: 0 };
+    let request = Request { prompts: &prompts, group_size: args.samples, sampling: &sampling, key };
+    Engine::of(&policy, 64).generate(&request, &|prompt, sample, c| {
         let line = if args.json {
             serde_json::json!({ "prompt": texts[prompt], "sample": sample, "completion": c.text, "finish": c.finish,
                 "tokens": c.tokens, "logprobs": c.logprobs,

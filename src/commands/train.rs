@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 use reckon_rewards::Registry;
 
 use super::verify::before_training;
-use super::{ConfigArgs, compute, plan, policies, read_text, rollouts, scorer, signals, summary};
+use super::{ConfigArgs, compute, judge, plan, policies, read_text, rollouts, signals, summary};
 use crate::checkpoint::{RunFolder, state, write_file};
 use crate::config::TrainConfig;
 use crate::eval::{Evaluation, evaluate};
 use crate::metrics::{MetricsFile, Record};
 use crate::progress::Progress;
 use crate::strict;
-use crate::train::Trainer;
+use crate::train::{Step, Trainer};
 
 /// Arguments of `reckon train`.
 #[derive(Debug, clap::Args)]
@@ -62,14 +62,14 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
 fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
     config.validate()?;
     let policy = policies::trained(&config)?;
-    let scorer = scorer(&config, registry)?;
-    Trainer::new(config, policy, scorer)
+    let judge = judge(&config, registry)?;
+    Trainer::new(config, policy, judge)
 }
 
 /// Refuses a run that would end for want of memory: first by its plan, then by its worst step.
 fn check_memory(trainer: &mut Trainer) -> Result<()> {
     if let Some(free) = compute::memory(trainer.config.compute.device)? {
-        plan::check(trainer, free + trainer.policy.held())?;
+        plan::check(trainer, free + trainer.policy.learner.held())?;
     }
     trainer.rehearse()
 }
@@ -95,7 +95,7 @@ fn held_out(trainer: &Trainer) -> Result<Option<Evaluation>> {
         return Ok(None);
     }
     let prompts = trainer.prompts().held_out(eval.problems)?;
-    evaluate(trainer.engine(), trainer.scorer(), prompts, eval.samples, trainer.sampling()).map(Some)
+    evaluate(trainer.rollouts(), prompts, eval.samples).map(Some)
 }
 
 fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
@@ -107,9 +107,9 @@ fn train(trainer: &mut Trainer, folder: &RunFolder) -> Result<()> {
     let bar = Progress::steps(steps, "train");
     let mut after = None;
     while trainer.progress.step < steps && !stop.load(Ordering::Relaxed) {
-        let done = trainer.step();
-        let (mut record, groups) = saved_on_error(trainer, folder, done)?;
-        let step = trainer.progress.step;
+        let step = trainer.progress.step + 1;
+        let done = trainer.step().with_context(|| format!("step {step}"));
+        let Step { mut record, groups } = saved_on_error(trainer, folder, done)?;
         if step.is_multiple_of(trainer.config.eval.every) || step == steps {
             after = evaluated(trainer, folder, &mut record, &bar)?;
         }
@@ -157,7 +157,7 @@ fn evaluated(
 /// is one to go on from.
 fn saved_on_error<T>(trainer: &Trainer, folder: &RunFolder, result: Result<T>) -> Result<T> {
     result.map_err(|error| {
-        let outcome = if trainer.updating { None } else { Some(state::save(trainer, folder)) };
+        let outcome = trainer.is_between_steps().then(|| state::save(trainer, folder));
         error.context(match outcome {
             None => "the run stopped amid an update; go on from its last checkpoint with --resume".to_owned(),
             Some(Ok(())) => "the run stopped; its last state is saved".to_owned(),
@@ -201,7 +201,7 @@ fn audit(trainer: &Trainer) -> Result<()> {
             .filter(|example| seen.insert(&example.id))
             .map(|example| Ok((example.clone(), source.template.render(example)?)))
             .collect::<Result<Vec<_>>>()?;
-        for remark in before_training(trainer.scorer().rubric(index), &rows, &config.audit)? {
+        for remark in before_training(trainer.rollouts().judge.rubric(index), &rows, &config.audit)? {
             eprintln!("audit: {remark}");
         }
     }

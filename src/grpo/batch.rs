@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::{MicroBatch, PromptLayout};
 use crate::ops::attention::Segment;
 
 /// What the trainer learns from: a rollout with its advantage, as token ids.
@@ -18,8 +19,6 @@ pub struct TrainSample {
     pub prompt_len: usize,
     /// One a completion token: the log-probability it was sampled at.
     pub rollout_logprobs: Vec<f32>,
-    /// One a completion token, by the reference; `None` where the run has no KL term.
-    pub ref_logprobs: Option<Vec<f32>>,
     /// The advantage of every token of the completion.
     pub advantage: f32,
     /// Left out of the objective, as a truncated completion may be.
@@ -41,9 +40,6 @@ impl TrainSample {
         let length = self.completion_len();
         assert!(self.prompt_len > 0, "a sample has no prompt token to predict its completion from");
         assert_eq!(self.rollout_logprobs.len(), length, "rollout_logprobs must have one entry a completion token");
-        if let Some(logprobs) = &self.ref_logprobs {
-            assert_eq!(logprobs.len(), length, "ref_logprobs must have one entry a completion token");
-        }
     }
 }
 
@@ -64,43 +60,6 @@ pub enum LossNorm {
         /// `L`, usually the longest completion the run allows, in tokens.
         length: usize,
     },
-}
-
-/// How a micro-batch holds the prompt of samples that follow each other and begin alike, as those of a group do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prompts {
-    /// Once: every completion attends to the same rows, which are computed once, forward and backward.
-    Shared,
-    /// Before every completion, for a model whose attention takes whole sequences only.
-    Repeated,
-}
-
-/// Samples laid end to end for one forward and backward.
-///
-/// The inputs of a sample are its tokens but the last, which predicts nothing. `T` inputs, `R` completion tokens:
-/// field by field (T) or (R).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct MicroBatch {
-    /// (T) input tokens.
-    pub tokens: Vec<u32>,
-    /// (T) place of each token in its own sample, from 0.
-    pub positions: Vec<u32>,
-    /// Which inputs attend to which.
-    pub segments: Vec<Segment>,
-    /// Which of the given samples are packed here, in order.
-    pub samples: Vec<usize>,
-    /// (R) index in `tokens` of the input whose hidden state predicts the completion token.
-    pub rows: Vec<u32>,
-    /// (R) the completion tokens.
-    pub targets: Vec<u32>,
-    /// (R) log-probabilities by the policy that sampled them.
-    pub old_logprobs: Vec<f32>,
-    /// (R) log-probabilities by the reference; present when every packed sample has them.
-    pub ref_logprobs: Option<Vec<f32>>,
-    /// (R) the sample's advantage, repeated.
-    pub advantages: Vec<f32>,
-    /// (R) each token's share of the objective of the whole update.
-    pub loss_weights: Vec<f32>,
 }
 
 /// One weight a completion token: its share of the objective of `samples`, the samples of one update.
@@ -126,12 +85,13 @@ pub fn loss_weights(samples: &[TrainSample], norm: LossNorm) -> Vec<Vec<f32>> {
 
 /// Packs the samples of one update, whole and in order, into micro-batches of at most `max_tokens` inputs.
 ///
-/// Prompts are shared, where they are, within a micro-batch. A sample longer than that gets a micro-batch of its own. Samples that are masked or empty are not packed: they would
-/// cost a forward and teach nothing. The result depends on the arguments alone; it is empty if nothing is left.
+/// A sample longer than `max_tokens` gets a micro-batch of its own. Samples of one prompt share it within a micro-batch
+/// where `layout` says so. Samples that are masked or empty are not packed: they would cost a forward and teach nothing.
+/// The result depends on the arguments alone; it is empty if nothing is left.
 ///
 /// # Panics
 /// If a sample has no prompt, or log-probabilities that do not match its completion.
-pub fn micro_batches(samples: &[TrainSample], norm: LossNorm, max_tokens: usize, prompts: Prompts) -> Vec<MicroBatch> {
+pub fn micro_batches(samples: &[TrainSample], norm: LossNorm, max_tokens: usize, layout: PromptLayout) -> Vec<MicroBatch> {
     let weights = loss_weights(samples, norm);
     let mut packed: Vec<MicroBatch> = Vec::new();
     for (index, sample) in samples.iter().enumerate().filter(|(_, sample)| sample.counts()) {
@@ -141,10 +101,10 @@ pub fn micro_batches(samples: &[TrainSample], norm: LossNorm, max_tokens: usize,
             micro.tokens.len() + sample.tokens.len() - 1 - shared <= max_tokens
         };
         if !packed.last().is_some_and(fits) {
-            packed.push(MicroBatch { ref_logprobs: Some(Vec::new()), ..Default::default() });
+            packed.push(MicroBatch::default());
         }
         if let Some(micro) = packed.last_mut() {
-            micro.push(index, sample, &weights[index], prompts);
+            micro.push(sample, &weights[index], layout);
         }
     }
     packed
@@ -177,9 +137,9 @@ impl MicroBatch {
 
     /// Adds the inputs of `sample` and returns those that predict its completion. Token `t` is predicted by the hidden
     /// state of token `t - 1`.
-    fn push_inputs(&mut self, sample: &TrainSample, prompts: Prompts) -> Vec<u32> {
+    fn push_inputs(&mut self, sample: &TrainSample, layout: PromptLayout) -> Vec<u32> {
         let (inputs, prompt) = (sample.tokens.len() - 1, sample.prompt_len);
-        if prompts == Prompts::Repeated {
+        if layout == PromptLayout::Repeated {
             let rows = self.push_sequence(&sample.tokens[..inputs]);
             return (rows.start + prompt - 1..rows.end).map(|row| row as u32).collect();
         }
@@ -190,34 +150,13 @@ impl MicroBatch {
         std::iter::once(last_of_prompt).chain(rows).map(|row| row as u32).collect()
     }
 
-    /// Adds inputs that attend to each other alone; returns where they are.
-    pub(crate) fn push_sequence(&mut self, tokens: &[u32]) -> Range<usize> {
-        let rows = self.push_tokens(tokens, 0);
-        self.segments.push(Segment::alone(rows.clone()));
-        rows
-    }
-
-    /// Adds inputs whose positions begin at `position`; returns where they are.
-    fn push_tokens(&mut self, tokens: &[u32], position: usize) -> Range<usize> {
-        let start = self.tokens.len();
-        self.tokens.extend_from_slice(tokens);
-        self.positions.extend((position..position + tokens.len()).map(|position| position as u32));
-        start..self.tokens.len()
-    }
-
-    fn push(&mut self, index: usize, sample: &TrainSample, weights: &[f32], prompts: Prompts) {
-        let predicting = self.push_inputs(sample, prompts);
+    fn push(&mut self, sample: &TrainSample, weights: &[f32], layout: PromptLayout) {
+        let predicting = self.push_inputs(sample, layout);
         self.rows.extend(predicting);
-        self.samples.push(index);
         self.targets.extend_from_slice(&sample.tokens[sample.prompt_len..]);
+        self.samples.push(self.targets.len() - weights.len()..self.targets.len());
+        self.rollout_logprobs.extend_from_slice(&sample.rollout_logprobs);
         self.old_logprobs.extend_from_slice(&sample.rollout_logprobs);
-        self.ref_logprobs = match (self.ref_logprobs.take(), &sample.ref_logprobs) {
-            (Some(mut packed), Some(logprobs)) => {
-                packed.extend_from_slice(logprobs);
-                Some(packed)
-            }
-            _ => None,
-        };
         self.advantages.extend(std::iter::repeat_n(sample.advantage, weights.len()));
         self.loss_weights.extend_from_slice(weights);
     }
@@ -233,7 +172,6 @@ mod tests {
         let tokens: Vec<u32> = (first..).take(prompt_len + completion_len).collect();
         let rollout_logprobs: Vec<f32> = tokens[prompt_len..].iter().map(|&token| -(token as f32) / 100.0).collect();
         TrainSample {
-            ref_logprobs: Some(rollout_logprobs.iter().map(|logprob| logprob - 1.0).collect()),
             tokens,
             prompt_len,
             rollout_logprobs,
@@ -261,15 +199,15 @@ mod tests {
     #[test]
     fn samples_are_packed_end_to_end_without_padding() {
         let samples = [sample(10, 2, 2), masked(sample(90, 1, 3)), sample(20, 1, 2)];
-        let micro = &micro_batches(&samples, LossNorm::Token, 100, Prompts::Repeated)[0];
+        let micro = &micro_batches(&samples, LossNorm::Token, 100, PromptLayout::Repeated)[0];
         assert_eq!(micro.tokens, [10, 11, 12, 20, 21]);
         assert_eq!(micro.positions, [0, 1, 2, 0, 1]);
         assert_eq!(micro.segments, [Segment::alone(0..3), Segment::alone(3..5)]);
-        assert_eq!(micro.samples, [0, 2]);
+        assert_eq!(micro.samples, [0..2, 2..4]);
         assert_eq!(micro.rows, [1, 2, 3, 4]);
         assert_eq!(micro.targets, [12, 13, 21, 22]);
         assert_eq!(micro.old_logprobs, [-0.12, -0.13, -0.21, -0.22]);
-        assert_eq!(micro.ref_logprobs.as_deref(), Some(&[-1.12, -1.13, -1.21, -1.22][..]));
+        assert_eq!(micro.rollout_logprobs, micro.old_logprobs);
         assert_eq!(micro.advantages, [10.0, 10.0, 20.0, 20.0]);
         assert_eq!(micro.loss_weights, [0.25; 4]);
     }
@@ -282,10 +220,9 @@ mod tests {
             ..sample(0, 2, completion.len())
         };
         let samples = [of(&[5, 6]), of(&[7]), of(&[8, 9, 9]), sample(1, 1, 2)];
-        let samples = samples.map(|sample| TrainSample { ref_logprobs: None, ..sample });
-        let micros = micro_batches(&samples, LossNorm::Token, 4, Prompts::Shared);
+        let micros = micro_batches(&samples, LossNorm::Token, 4, PromptLayout::Shared);
         assert_eq!(micros.iter().map(|micro| micro.samples.len()).collect::<Vec<_>>(), [2, 1, 1]);
-        let micro = &micro_batches(&samples, LossNorm::Token, 9, Prompts::Shared)[0];
+        let micro = &micro_batches(&samples, LossNorm::Token, 9, PromptLayout::Shared)[0];
         assert_eq!(micro.tokens, [1, 2, 5, 8, 9, 1, 2]);
         assert_eq!(micro.positions, [0, 1, 2, 2, 3, 0, 1]);
         let completion = |rows| Segment { prefix: 0..2, rows };
@@ -300,42 +237,23 @@ mod tests {
     fn the_budget_counts_inputs_and_a_longer_sample_stands_alone() {
         // Inputs, tokens but the last: 3, 3, 9, 2, 2.
         let samples = [sample(0, 2, 2), sample(10, 2, 2), sample(20, 2, 8), sample(40, 1, 2), sample(50, 1, 2)];
-        let packing = |budget| -> Vec<Vec<usize>> {
-            micro_batches(&samples, LossNorm::Token, budget, Prompts::Shared)
-                .into_iter()
-                .map(|micro| micro.samples)
-                .collect()
+        let packing = |budget| -> Vec<usize> {
+            let micros = micro_batches(&samples, LossNorm::Token, budget, PromptLayout::Shared);
+            micros.iter().map(|micro| micro.samples.len()).collect()
         };
-        assert_eq!(packing(6), [vec![0, 1], vec![2], vec![3, 4]]);
-        assert_eq!(packing(5), [vec![0], vec![1], vec![2], vec![3, 4]]);
-        assert_eq!(packing(0), [vec![0], vec![1], vec![2], vec![3], vec![4]]);
-        assert_eq!(packing(19), [vec![0, 1, 2, 3, 4]]);
-    }
-
-    #[test]
-    fn reference_logprobs_are_packed_only_if_every_packed_sample_has_them() {
-        let without = TrainSample { ref_logprobs: None, ..sample(10, 1, 1) };
-        let packed = |samples: &[TrainSample]| {
-            micro_batches(samples, LossNorm::Token, 99, Prompts::Shared)[0].ref_logprobs.is_some()
-        };
-        assert!(packed(&[sample(0, 1, 1), masked(without.clone())]));
-        assert!(!packed(&[sample(0, 1, 1), without.clone()]));
-        assert!(!packed(&[without, sample(0, 1, 1)]));
+        assert_eq!(packing(6), [2, 1, 2]);
+        assert_eq!(packing(5), [1, 1, 1, 2]);
+        assert_eq!(packing(0), [1; 5]);
+        assert_eq!(packing(19), [5]);
     }
 
     #[test]
     fn nothing_to_learn_from_makes_no_micro_batch() {
-        assert!(micro_batches(&[], LossNorm::Sequence, 9, Prompts::Shared).is_empty());
+        assert!(micro_batches(&[], LossNorm::Sequence, 9, PromptLayout::Shared).is_empty());
         assert!(
-            micro_batches(&[masked(sample(0, 1, 2)), sample(5, 3, 0)], LossNorm::Sequence, 9, Prompts::Shared)
+            micro_batches(&[masked(sample(0, 1, 2)), sample(5, 3, 0)], LossNorm::Sequence, 9, PromptLayout::Shared)
                 .is_empty()
         );
-    }
-
-    #[test]
-    #[should_panic(expected = "no prompt token")]
-    fn a_sample_without_a_prompt_is_a_bug() {
-        micro_batches(&[sample(0, 0, 2)], LossNorm::Token, 9, Prompts::Shared);
     }
 
     #[test]
@@ -362,10 +280,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_budget_packs_the_same_rows_in_the_same_order(samples in any_samples(), budget in 0usize..40, shared in any::<bool>()) {
-            let prompts = if shared { Prompts::Shared } else { Prompts::Repeated };
+            let layout = if shared { PromptLayout::Shared } else { PromptLayout::Repeated };
             let row_values = |budget| -> Vec<(u32, u32, f32, f32)> {
                 let mut values = Vec::new();
-                for micro in micro_batches(&samples, LossNorm::Sequence, budget, prompts) {
+                for micro in micro_batches(&samples, LossNorm::Sequence, budget, layout) {
                     for row in 0..micro.rows.len() {
                         let input = micro.rows[row] as usize;
                         // In these samples a token is its predecessor plus one.

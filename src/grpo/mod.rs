@@ -1,7 +1,7 @@
 //! Group-relative policy optimisation: from rewards to the gradient on each token's log-probability.
 //!
 //! Pure functions over slices. Nothing here reads a file, knows text, or holds a tensor: the trainer brings rewards
-//! and log-probabilities, and takes [`TokenLosses::gradient`] back into the model. In the order of the data:
+//! and log-probabilities, and takes [`crate::batch::TokenLosses::gradient`] back into the model. In the order of the data:
 //!
 //! ```text
 //! rewards of a group -> advantages -> TrainSample -> mini_batches (one an update)
@@ -14,11 +14,13 @@
 mod advantage;
 mod batch;
 mod loss;
+mod objective;
 mod preset;
 
 pub use advantage::{AdvantageKind, advantages, has_signal};
-pub use batch::{LossNorm, MicroBatch, Prompts, TrainSample, loss_weights, micro_batches, mini_batches};
-pub use loss::{KlEstimator, LossConfig, LossStats, TokenLosses, token_losses};
+pub use batch::{LossNorm, TrainSample, loss_weights, micro_batches, mini_batches};
+pub use loss::{KlEstimator, LossConfig, token_losses};
+pub use objective::Objective;
 pub use preset::{
     GrpoConfig, GrpoOverrides, InvalidGrpo, LossWeighting, Preset, Truncated, TruncatedKind, soft_overlong,
 };

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::advantage::AdvantageKind;
 use super::batch::LossNorm;
 use super::loss::{KlEstimator, LossConfig};
+use super::objective::Objective;
 
 /// Where the keys that are not overridden come from.
 ///
@@ -128,7 +129,7 @@ pub struct GrpoConfig {
     /// Tokens to an update's loss.
     pub loss_norm: LossNorm,
     /// The objective of a token.
-    pub loss: LossConfig,
+    pub loss: LossKeys,
     /// Steps after which the policy becomes the new reference; 0 never.
     pub ref_refresh_every: u64,
     /// Updates a step.
@@ -229,8 +230,8 @@ impl GrpoOverrides {
         }
     }
 
-    fn loss(&self, base: LossConfig) -> LossConfig {
-        LossConfig {
+    fn loss(&self, base: LossKeys) -> LossKeys {
+        LossKeys {
             clip_low: self.clip_low.unwrap_or(base.clip_low),
             clip_high: self.clip_high.unwrap_or(base.clip_high),
             dual_clip: self.dual_clip.or(base.dual_clip),
@@ -254,7 +255,25 @@ impl GrpoOverrides {
     }
 }
 
+/// What the keys of `[grpo]` say of the loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct LossKeys {
+    pub clip_low: f64,
+    pub clip_high: f64,
+    pub dual_clip: Option<f64>,
+    pub kl_coef: f64,
+    pub kl_estimator: KlEstimator,
+}
+
 impl GrpoConfig {
+    /// The loss that the keys ask for.
+    pub fn loss(&self) -> LossConfig {
+        let LossKeys { clip_low: low, clip_high: high, dual_clip, kl_coef, kl_estimator } = self.loss;
+        let objective = dual_clip.map_or(Objective::Clip { low, high }, |bound| Objective::DualClip { low, high, bound });
+        LossConfig { objective, kl_coef, kl_estimator }
+    }
+
     /// Whether the run keeps a reference.
     pub fn needs_reference(&self) -> bool {
         self.loss.kl_coef > 0.0
@@ -288,7 +307,7 @@ impl GrpoConfig {
     }
 
     fn check(&self, max_tokens: usize) -> Result<(), InvalidGrpo> {
-        let LossConfig { clip_low, clip_high, dual_clip, kl_coef, .. } = self.loss;
+        let LossKeys { clip_low, clip_high, dual_clip, kl_coef, .. } = self.loss;
         for (key, value) in [("clip_low", clip_low), ("clip_high", clip_high), ("kl_coef", kl_coef)] {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(invalid(key, value, "it must be a finite number, 0 or more"));
@@ -325,7 +344,7 @@ impl Preset {
             preset: self,
             advantage: AdvantageKind::MeanStd,
             loss_norm: LossNorm::Sequence,
-            loss: LossConfig {
+            loss: LossKeys {
                 clip_low: 0.2,
                 clip_high: 0.2,
                 dual_clip: None,
@@ -343,12 +362,12 @@ impl Preset {
             Self::DrGrpo => GrpoConfig {
                 advantage: AdvantageKind::Mean,
                 loss_norm: LossNorm::Constant { length: max_tokens },
-                loss: LossConfig { kl_coef: 0.0, ..grpo.loss },
+                loss: LossKeys { kl_coef: 0.0, ..grpo.loss },
                 ..grpo
             },
             Self::Dapo => GrpoConfig {
                 loss_norm: LossNorm::Token,
-                loss: LossConfig { clip_high: 0.28, kl_coef: 0.0, ..grpo.loss },
+                loss: LossKeys { clip_high: 0.28, kl_coef: 0.0, ..grpo.loss },
                 updates_per_step: 16,
                 resample_max: 10,
                 truncated: Truncated::SoftOverlong { buffer: default_buffer(max_tokens) },
@@ -420,7 +439,7 @@ mod tests {
         let found =
             resolve("preset = 'grpo'\nloss_weights = 'constant'\nconstant_length = 64\ndual_clip = 3.0").unwrap();
         let base = Preset::Grpo.config(1000);
-        let loss = LossConfig { dual_clip: Some(3.0), ..base.loss };
+        let loss = LossKeys { dual_clip: Some(3.0), ..base.loss };
         assert_eq!(found, GrpoConfig { loss_norm: LossNorm::Constant { length: 64 }, loss, ..base });
 
         let found = resolve("preset = 'dapo'\ndrop_zero_signal = false\ntruncated = 'mask'").unwrap();

@@ -11,7 +11,7 @@ use crate::ops::linear::PackedMatrix;
 use super::config::ModelConfig;
 use super::dtype::SaveDtype;
 use super::files::{Load, Source, TensorFile};
-use super::layout::{Entry, Layout};
+use super::layout::{Entry, Layout, Matrix};
 
 /// What is multiplied or added as one.
 #[derive(Debug, Clone)]
@@ -75,19 +75,19 @@ impl Part {
 }
 
 impl Base {
-    /// The matrix at a range of the layout.
-    pub(super) fn matrix(&self, range: &Range<usize>) -> &PackedMatrix {
-        match self.parts.get(&range.start) {
+    /// The matrix at a place of the layout.
+    pub(super) fn matrix(&self, place: &Matrix) -> &PackedMatrix {
+        match self.parts.get(&place.range.start) {
             Some(Part::Matrix(matrix)) => matrix,
-            _ => panic!("no matrix begins at {}", range.start),
+            _ => panic!("no matrix begins at {}", place.range.start),
         }
     }
 
-    /// The vector at a range of the layout; an empty range has none.
-    pub(super) fn vector(&self, range: &Range<usize>) -> &[f32] {
-        match self.parts.get(&range.start) {
-            Some(Part::Vector(vector)) if !range.is_empty() => vector,
-            _ => &[],
+    /// The vector at a place of the layout.
+    pub(super) fn vector(&self, place: &Range<usize>) -> &[f32] {
+        match self.parts.get(&place.start) {
+            Some(Part::Vector(vector)) => vector,
+            _ => panic!("no vector begins at {}", place.start),
         }
     }
 }

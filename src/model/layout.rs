@@ -25,35 +25,114 @@ impl Entry {
     }
 }
 
-/// Where the parts of one layer lie. Ranges of biases and head norms are empty where the family has none.
-#[derive(Debug, Clone, Default)]
-pub struct LayerLayout {
+/// The parts of one decoder layer, listed once for all that has one value for each part: `M` for each matrix that is
+/// multiplied, `V` for each vector (the weights of a norm, biases).
+///
+/// Places in the buffer are a `Layer<Matrix, Range>` ([`LayerLayout`]); what products read is made from them by
+/// [`Layer::map`], on a CPU and on a device.
+#[derive(Debug, Clone)]
+pub struct Layer<M, V> {
     /// Norm before attention `(K)`.
-    pub attention_norm: Range<usize>,
-    /// Queries, keys and values `((H + 2 Hkv) D, K)`.
-    pub qkv: Range<usize>,
-    /// Their biases.
-    pub qkv_bias: Range<usize>,
-    /// Norm of each query head `(D)`.
-    pub query_norm: Range<usize>,
-    /// Norm of each key head `(D)`.
-    pub key_norm: Range<usize>,
-    /// Output of attention `(K, H D)`.
-    pub output: Range<usize>,
-    /// Norm before the feed-forward layer `(K)`.
-    pub mlp_norm: Range<usize>,
-    /// Gate and up `(2F, K)`.
-    pub gate_up: Range<usize>,
-    /// Down `(K, F)`.
-    pub down: Range<usize>,
+    pub attention_norm: V,
+    /// How tokens look at each other.
+    pub attention: Attention<M, V>,
+    /// Norm before the feed-forward part `(K)`.
+    pub mlp_norm: V,
+    /// What each token goes through alone.
+    pub mlp: Mlp<M>,
 }
 
-impl LayerLayout {
-    /// The matrices that are multiplied, each one or several tensors side by side.
-    pub fn matrices(&self) -> [&Range<usize>; 4] {
-        [&self.qkv, &self.output, &self.gate_up, &self.down]
+/// The attention of a layer. A family chooses it layer by layer; what computes a layer matches on it.
+#[derive(Debug, Clone)]
+pub enum Attention<M, V> {
+    /// Query heads in groups that share a key and a value head.
+    Grouped(GroupedAttention<M, V>),
+}
+
+/// The parts of [`Attention::Grouped`]: `H` query heads and `Hkv` key and value heads of `D` values.
+#[derive(Debug, Clone)]
+pub struct GroupedAttention<M, V> {
+    /// Queries, keys and values `((H + 2 Hkv) D, K)`.
+    pub qkv: M,
+    /// Their biases `((H + 2 Hkv) D)`: Qwen2.
+    pub bias: Option<V>,
+    /// Norms over each head: Qwen3.
+    pub head_norms: Option<HeadNorms<V>>,
+    /// Output `(K, H D)`.
+    pub output: M,
+}
+
+/// Norms over each head of the queries and of the keys, `(D)` each.
+#[derive(Debug, Clone)]
+pub struct HeadNorms<V> {
+    /// Of the queries.
+    pub query: V,
+    /// Of the keys.
+    pub key: V,
+}
+
+/// The feed-forward part of a layer; chosen as [`Attention`] is.
+#[derive(Debug, Clone)]
+pub enum Mlp<M> {
+    /// `down(silu(gate x) * up x)`, the same for every token.
+    Dense(DenseMlp<M>),
+}
+
+/// The parts of [`Mlp::Dense`].
+#[derive(Debug, Clone)]
+pub struct DenseMlp<M> {
+    /// Gate and up `(2F, K)`.
+    pub gate_up: M,
+    /// Down `(K, F)`.
+    pub down: M,
+}
+
+impl<M, V> Layer<M, V> {
+    /// The same parts with other values.
+    pub fn map<N, W>(&self, mut matrix: impl FnMut(&M) -> N, mut vector: impl FnMut(&V) -> W) -> Layer<N, W> {
+        let Attention::Grouped(attention) = &self.attention;
+        let Mlp::Dense(mlp) = &self.mlp;
+        Layer {
+            attention_norm: vector(&self.attention_norm),
+            attention: Attention::Grouped(GroupedAttention {
+                qkv: matrix(&attention.qkv),
+                bias: attention.bias.as_ref().map(&mut vector),
+                head_norms: attention
+                    .head_norms
+                    .as_ref()
+                    .map(|norms| HeadNorms { query: vector(&norms.query), key: vector(&norms.key) }),
+                output: matrix(&attention.output),
+            }),
+            mlp_norm: vector(&self.mlp_norm),
+            mlp: Mlp::Dense(DenseMlp { gate_up: matrix(&mlp.gate_up), down: matrix(&mlp.down) }),
+        }
+    }
+
+    /// The matrices, in the order of the buffer.
+    pub fn matrices(&self) -> Vec<&M> {
+        let Attention::Grouped(GroupedAttention { qkv, output, .. }) = &self.attention;
+        let Mlp::Dense(DenseMlp { gate_up, down }) = &self.mlp;
+        vec![qkv, output, gate_up, down]
+    }
+
+    /// Whether queries and keys have norms of their own.
+    pub fn has_head_norms(&self) -> bool {
+        let Attention::Grouped(attention) = &self.attention;
+        attention.head_norms.is_some()
     }
 }
+
+/// Where a matrix lies, which may be several tensors side by side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matrix {
+    /// Its values, row by row.
+    pub range: Range<usize>,
+    /// Values in a row (`K`).
+    pub inputs: usize,
+}
+
+/// Where the parts of one layer lie.
+pub type LayerLayout = Layer<Matrix, Range<usize>>;
 
 /// Names, shapes and places of all weights of a shape of model.
 #[derive(Debug, Clone)]
@@ -61,13 +140,13 @@ pub struct Layout {
     /// Every tensor, in the order of the buffer.
     pub entries: Vec<Entry>,
     /// Embedding `(V, K)`.
-    pub embedding: Range<usize>,
+    pub embedding: Matrix,
     /// The layers.
     pub layers: Vec<LayerLayout>,
     /// Last norm `(K)`.
     pub norm: Range<usize>,
-    /// Output matrix `(V, K)`: the embedding's range when tied.
-    pub head: Range<usize>,
+    /// Output matrix `(V, K)`: the embedding's place when tied.
+    pub lm_head: Matrix,
 }
 
 /// Appends entries one after another.
@@ -85,13 +164,11 @@ impl Builder {
         range
     }
 
-    /// Entries that together are one range.
-    fn add_all(&mut self, parts: &[(String, Vec<usize>)]) -> Range<usize> {
+    /// Matrices of `inputs` columns, each with its rows, that together are one.
+    fn matrix(&mut self, inputs: usize, parts: &[(String, usize)]) -> Matrix {
         let start = self.end;
-        for (name, shape) in parts {
-            self.add(name.clone(), shape);
-        }
-        start..self.end
+        parts.iter().for_each(|(name, rows)| drop(self.add(name.clone(), &[*rows, inputs])));
+        Matrix { range: start..self.end, inputs }
     }
 
     fn layer(&mut self, config: &ModelConfig, family: Family, index: usize) -> LayerLayout {
@@ -100,24 +177,29 @@ impl Builder {
         let (q, kv) = (heads.query * heads.size, heads.key_value * heads.size);
         let name = |part: &str| format!("model.layers.{index}.{part}");
         let projections = [("q", q), ("k", kv), ("v", kv)];
-        let mut layer = LayerLayout {
+        let weights = projections.map(|(p, n)| (name(&format!("self_attn.{p}_proj.weight")), n));
+        let biases = projections.map(|(p, n)| (name(&format!("self_attn.{p}_proj.bias")), n));
+        // In the order of the buffer: each field is added as it is written down here.
+        Layer {
             attention_norm: self.add(name("input_layernorm.weight"), &[k]),
-            qkv: self.add_all(&projections.map(|(p, n)| (name(&format!("self_attn.{p}_proj.weight")), vec![n, k]))),
-            ..LayerLayout::default()
-        };
-        if family == Family::Qwen2 {
-            layer.qkv_bias =
-                self.add_all(&projections.map(|(p, n)| (name(&format!("self_attn.{p}_proj.bias")), vec![n])));
+            attention: Attention::Grouped(GroupedAttention {
+                qkv: self.matrix(k, &weights),
+                bias: (family == Family::Qwen2).then(|| {
+                    let places = biases.map(|(name, n)| self.add(name, &[n]));
+                    places[0].start..places[2].end
+                }),
+                head_norms: (family == Family::Qwen3).then(|| HeadNorms {
+                    query: self.add(name("self_attn.q_norm.weight"), &[heads.size]),
+                    key: self.add(name("self_attn.k_norm.weight"), &[heads.size]),
+                }),
+                output: self.matrix(q, &[(name("self_attn.o_proj.weight"), k)]),
+            }),
+            mlp_norm: self.add(name("post_attention_layernorm.weight"), &[k]),
+            mlp: Mlp::Dense(DenseMlp {
+                gate_up: self.matrix(k, &["gate", "up"].map(|p| (name(&format!("mlp.{p}_proj.weight")), f))),
+                down: self.matrix(f, &[(name("mlp.down_proj.weight"), k)]),
+            }),
         }
-        if family == Family::Qwen3 {
-            layer.query_norm = self.add(name("self_attn.q_norm.weight"), &[heads.size]);
-            layer.key_norm = self.add(name("self_attn.k_norm.weight"), &[heads.size]);
-        }
-        layer.output = self.add(name("self_attn.o_proj.weight"), &[k, q]);
-        layer.mlp_norm = self.add(name("post_attention_layernorm.weight"), &[k]);
-        layer.gate_up = self.add_all(&["gate", "up"].map(|p| (name(&format!("mlp.{p}_proj.weight")), vec![f, k])));
-        layer.down = self.add(name("mlp.down_proj.weight"), &[k, f]);
-        layer
     }
 }
 
@@ -126,23 +208,28 @@ impl Layout {
     pub fn new(config: &ModelConfig, family: Family) -> Self {
         let mut builder = Builder::default();
         let (v, k) = (config.vocab_size, config.hidden_size);
-        let embedding = builder.add("model.embed_tokens.weight".into(), &[v, k]);
+        let embedding = builder.matrix(k, &[("model.embed_tokens.weight".into(), v)]);
         let layers = (0..config.num_hidden_layers).map(|i| builder.layer(config, family, i)).collect();
         let norm = builder.add("model.norm.weight".into(), &[k]);
         let tied = config.tie_word_embeddings;
-        let head = if tied { embedding.clone() } else { builder.add("lm_head.weight".into(), &[v, k]) };
-        Self { entries: builder.entries, embedding, layers, norm, head }
+        let lm_head =
+            if tied { embedding.clone() } else { builder.matrix(k, &[("lm_head.weight".into(), v)]) };
+        Self { entries: builder.entries, embedding, layers, norm, lm_head }
+    }
+
+    /// Values of the residual stream (`K`).
+    pub fn hidden(&self) -> usize {
+        self.embedding.inputs
     }
 
     /// What is multiplied or added as one, in the order of the buffer; each is one tensor or several.
     pub fn parts(&self) -> Vec<Range<usize>> {
-        let of_layer = |l: &LayerLayout| {
-            let vectors = [&l.attention_norm, &l.qkv_bias, &l.query_norm, &l.key_norm, &l.mlp_norm];
-            vectors.into_iter().chain(l.matrices()).cloned().collect::<Vec<_>>()
-        };
-        let ends = [&self.embedding, &self.norm, &self.head].map(Clone::clone);
-        let mut parts: Vec<Range<usize>> = self.layers.iter().flat_map(of_layer).chain(ends).collect();
-        parts.retain(|range| !range.is_empty());
+        let mut parts = vec![self.embedding.range.clone(), self.norm.clone(), self.lm_head.range.clone()];
+        for layer in &self.layers {
+            let mut vectors = Vec::new();
+            layer.map(|matrix| parts.push(matrix.range.clone()), |range| vectors.push(range.clone()));
+            parts.append(&mut vectors);
+        }
         parts.sort_by_key(|range| range.start);
         parts.dedup();
         parts

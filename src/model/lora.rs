@@ -10,16 +10,7 @@ use reckon_datasets::Counted;
 use crate::ops::linear::LowRankPlaces;
 
 use super::files::Source;
-use super::layout::{Builder, Entry, Layout};
-
-/// What is added to the matrices of one layer.
-#[derive(Debug, Clone)]
-pub struct AdapterLayer {
-    pub(super) qkv: Option<LowRankPlaces>,
-    pub(super) output: Option<LowRankPlaces>,
-    pub(super) gate_up: Option<LowRankPlaces>,
-    pub(super) down: Option<LowRankPlaces>,
-}
+use super::layout::{Builder, Entry, Layout, Matrix};
 
 /// Names, shapes and places of an adapter's values.
 #[derive(Debug, Clone)]
@@ -30,7 +21,8 @@ pub struct AdapterLayout {
     pub rank: usize,
     /// Every addition is multiplied by `alpha / R`.
     pub alpha: f32,
-    pub(super) layers: Vec<AdapterLayer>,
+    /// What is added to a matrix, by the place at which the matrix begins.
+    additions: BTreeMap<usize, LowRankPlaces>,
     /// `A (R, K)` and `B (N, R)` of each module.
     modules: BTreeMap<String, (Range<usize>, Range<usize>)>,
 }
@@ -54,8 +46,8 @@ pub(super) fn parse_name(tensor: &str) -> Option<(&str, bool)> {
 
 /// The linear layers of the decoder, which an adapter may add to.
 pub(super) fn modules(layout: &Layout) -> Vec<&str> {
-    let ranges = layout.layers.iter().flat_map(|layer| layer.matrices());
-    ranges.flat_map(|range| layout.entries_of(range)).map(|entry| module_of(&entry.name)).collect()
+    let matrices = layout.layers.iter().flat_map(|layer| layer.matrices());
+    matrices.flat_map(|matrix| layout.entries_of(&matrix.range)).map(|entry| module_of(&entry.name)).collect()
 }
 
 /// The modules that `patterns` choose: a pattern is the end of a module's name from a dot on, in which `*` stands for
@@ -96,28 +88,30 @@ fn matches(pattern: &str, text: &str) -> bool {
 impl AdapterLayout {
     /// An adapter on the modules that `has` says.
     pub fn new(layout: &Layout, rank: usize, alpha: f32, has: impl Fn(&str) -> bool) -> Self {
-        let (mut builder, mut modules) = (Builder::default(), BTreeMap::new());
-        let mut places = |range: &Range<usize>| {
+        let (mut builder, mut modules, mut additions) = (Builder::default(), BTreeMap::new(), BTreeMap::new());
+        for Matrix { range, inputs } in layout.layers.iter().flat_map(|layer| layer.matrices()) {
             let entries: Vec<&Entry> = layout.entries_of(range).filter(|entry| has(module_of(&entry.name))).collect();
-            let k = entries.first()?.shape[1];
-            let add = |builder: &mut Builder, entry: &Entry, factor, shape: [usize; 2]| {
+            let mut add = |entry: &Entry, factor, shape: [usize; 2]| {
                 builder.add(factor_name(module_of(&entry.name), factor), &shape)
             };
-            let a: Vec<_> = entries.iter().map(|entry| add(&mut builder, entry, "A", [rank, k])).collect();
+            let a: Vec<_> = entries.iter().map(|entry| add(entry, "A", [rank, *inputs])).collect();
             let mut parts = Vec::new();
             for (entry, a) in entries.iter().zip(&a) {
-                let b = add(&mut builder, entry, "B", [entry.shape[0], rank]);
+                let b = add(entry, "B", [entry.shape[0], rank]);
                 modules.insert(module_of(&entry.name).to_owned(), (a.clone(), b.clone()));
-                parts.push(((entry.range.start - range.start) / k, b));
+                parts.push(((entry.range.start - range.start) / inputs, b));
             }
-            Some(LowRankPlaces { a: a.first()?.start..a.last()?.end, parts })
-        };
-        let mut layers = Vec::new();
-        for layer in &layout.layers {
-            let (qkv, output) = (places(&layer.qkv), places(&layer.output));
-            layers.push(AdapterLayer { qkv, output, gate_up: places(&layer.gate_up), down: places(&layer.down) });
+            if let [first, ..] = a.as_slice() {
+                let a = first.start..first.start + a.iter().map(Range::len).sum::<usize>();
+                additions.insert(range.start, LowRankPlaces { a, parts });
+            }
         }
-        Self { entries: builder.entries, rank, alpha, layers, modules }
+        Self { entries: builder.entries, rank, alpha, additions, modules }
+    }
+
+    /// What is added to a matrix, if anything is.
+    pub(super) fn addition(&self, matrix: &Matrix) -> Option<&LowRankPlaces> {
+        self.additions.get(&matrix.range.start)
     }
 
     /// What every addition is multiplied by.
@@ -130,11 +124,10 @@ impl AdapterLayout {
         self.entries.last().map_or(0, |entry| entry.range.end)
     }
 
-    /// Most values a token between the factors of a layer's matrix.
+    /// The largest hidden width of an addition: `rank` times the modules that share one matrix (3 for q, k and v). The
+    /// scratch between `A` and `B` has as many values for each token.
     pub(crate) fn widest(&self) -> usize {
-        let of_layer =
-            |l: &AdapterLayer| [&l.qkv, &l.output, &l.gate_up, &l.down].map(|p| p.as_ref().map(|p| p.parts.len()));
-        self.rank * self.layers.iter().flat_map(of_layer).flatten().max().unwrap_or(0)
+        self.rank * self.additions.values().map(|places| places.parts.len()).max().unwrap_or(0)
     }
 
     /// Names of the modules that are added to.

@@ -1,44 +1,31 @@
-//! The values of a model, and which of them learn: all, or those of an adapter on a frozen base.
+//! The values of a model, and which of them are trained: all, or those of an adapter on a frozen base.
 
 use std::ops::Range;
-use std::path::Path;
 
 use anyhow::Result;
 
 use super::base::Base;
-use super::cpu::weights::PackedWeights;
 use super::files::Source;
-use super::files::folder::ModelFolder;
-use super::files::peft;
 use super::layout::Entry;
 use super::lora::Adapter;
 use super::weights::Weights;
 
-/// A model's values. What of them learns lies in one flat buffer, whose layout gradients and optimizer state share.
+/// A model's values. Those that are trained lie in one flat buffer, whose layout gradients and optimizer state share.
 #[derive(Debug, Clone)]
 pub enum Parameters {
-    /// All learn.
+    /// All are trained.
     Full(Weights),
-    /// The base does not; an adapter on it does, where there is one.
+    /// The base is not; an adapter on it is, where there is one.
     Frozen(Base, Option<Adapter>),
 }
 
-/// What learns, for the optimizer to move.
+/// What is trained, for the optimizer to move.
 #[derive(Debug)]
-pub struct Learnt<'a> {
+pub struct Trainable<'a> {
     /// Names and places.
     pub entries: &'a [Entry],
     /// Values.
     pub values: &'a mut [f32],
-}
-
-/// A policy that the KL term holds on to.
-#[derive(Debug, Clone)]
-pub enum CpuReference {
-    /// The model without its adapter, which is there anyway.
-    Base,
-    /// The model with these values of what learns.
-    Values(Vec<f32>),
 }
 
 impl From<Weights> for Parameters {
@@ -54,7 +41,7 @@ impl From<Base> for Parameters {
 }
 
 impl Parameters {
-    /// Names, shapes and places of what learns.
+    /// Names, shapes and places of what is trained.
     pub fn entries(&self) -> &[Entry] {
         match self {
             Self::Full(weights) => &weights.layout.entries,
@@ -63,7 +50,7 @@ impl Parameters {
         }
     }
 
-    /// Values of what learns.
+    /// Values of what is trained.
     pub fn values(&self) -> &[f32] {
         match self {
             Self::Full(weights) => &weights.values,
@@ -72,12 +59,12 @@ impl Parameters {
         }
     }
 
-    /// What learns, to be moved.
-    pub fn learnt(&mut self) -> Learnt<'_> {
+    /// What is trained, to be moved.
+    pub fn trainable(&mut self) -> Trainable<'_> {
         match self {
-            Self::Full(weights) => Learnt { entries: &weights.layout.entries, values: &mut weights.values },
-            Self::Frozen(_, Some(adapter)) => Learnt { entries: &adapter.layout.entries, values: &mut adapter.values },
-            Self::Frozen(_, None) => Learnt { entries: &[], values: &mut [] },
+            Self::Full(weights) => Trainable { entries: &weights.layout.entries, values: &mut weights.values },
+            Self::Frozen(_, Some(adapter)) => Trainable { entries: &adapter.layout.entries, values: &mut adapter.values },
+            Self::Frozen(_, None) => Trainable { entries: &[], values: &mut [] },
         }
     }
 
@@ -89,67 +76,12 @@ impl Parameters {
         }
     }
 
-    /// The base that does not learn, where there is one.
+    /// The base that is not trained, where there is one.
     pub fn base(&self) -> Option<&Base> {
         match self {
             Self::Full(_) => None,
             Self::Frozen(base, _) => Some(base),
         }
-    }
-
-    /// The model as it is now, ready for forwards and backwards.
-    pub fn packed(&self) -> PackedWeights<'_> {
-        self.packed_with(self.values())
-    }
-
-    /// The model as `reference` is.
-    pub fn packed_as<'a>(&'a self, reference: &'a CpuReference) -> PackedWeights<'a> {
-        match (self, reference) {
-            (_, CpuReference::Values(values)) => self.packed_with(values),
-            (Self::Frozen(base, _), CpuReference::Base) => PackedWeights::frozen(base, None),
-            (Self::Full(_), CpuReference::Base) => self.packed(),
-        }
-    }
-
-    fn packed_with<'a>(&'a self, values: &'a [f32]) -> PackedWeights<'a> {
-        match self {
-            Self::Full(weights) => PackedWeights::trained(&weights.layout, values),
-            Self::Frozen(base, adapter) => {
-                PackedWeights::frozen(base, adapter.as_ref().map(|adapter| (&adapter.layout, values)))
-            }
-        }
-    }
-
-    /// The reference that a run begins with: the base where there is one, else a copy.
-    pub fn reference(&self) -> CpuReference {
-        match self {
-            Self::Full(weights) => CpuReference::Values(weights.values.clone()),
-            Self::Frozen(..) => CpuReference::Base,
-        }
-    }
-
-    /// Makes a reference the model as it is now.
-    pub fn refresh(&self, reference: &mut CpuReference) {
-        match reference {
-            CpuReference::Values(values) => values.copy_from_slice(self.values()),
-            CpuReference::Base => *reference = CpuReference::Values(self.values().to_vec()),
-        }
-    }
-
-    /// Takes the values of what learns from a folder that [`crate::policy::Policy::save`] wrote.
-    pub fn restore(&mut self, folder: &Path) -> Result<()> {
-        match self {
-            Self::Full(weights) => {
-                // Freed first: there may be no room for both.
-                weights.values = Vec::new();
-                *weights = ModelFolder::read(folder)?.weights;
-            }
-            Self::Frozen(base, Some(adapter)) => {
-                adapter.values = peft::read_values(folder, &base.layout, &adapter.layout)?;
-            }
-            Self::Frozen(_, None) => {}
-        }
-        Ok(())
     }
 }
 

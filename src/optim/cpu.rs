@@ -1,10 +1,11 @@
-//! AdamW on this machine, over the flat values of what learns.
+//! AdamW on this machine, over the flat values of what is trained.
 
 use super::{AdamWConfig, Update};
-use crate::model::Learnt;
+use crate::model::Trainable;
 use crate::ops::adamw;
+use crate::tensor::Tensor;
 
-/// The optimizer with its state, of the layout of what learns.
+/// The optimizer with its state, of the layout of what is trained.
 #[derive(Debug, Clone)]
 pub struct AdamW {
     /// Settings.
@@ -23,19 +24,29 @@ impl AdamW {
         Self { config, m: vec![0f32; n], v: vec![0f32; n], count: 0 }
     }
 
-    /// One update with the gradient `g`, of the layout of what learns, at learning rate `lr`.
-    pub fn update(&mut self, learnt: Learnt, g: &[f32], lr: f64) -> Update {
+    /// One update with the gradient `g`, of the layout of what is trained, at learning rate `lr`.
+    pub fn update(&mut self, trained: Trainable, g: &[f32], lr: f64) -> Update {
         let grad_norm = adamw::squared_norm(g).sqrt();
         if !grad_norm.is_finite() {
             return Update::Skipped;
         }
         self.count += 1;
-        for entry in learnt.entries {
+        for entry in trained.entries {
             let step = self.config.step(lr, grad_norm, entry.is_matrix(), self.count);
             let r = entry.range.clone();
             let (m, v) = (&mut self.m[r.clone()], &mut self.v[r.clone()]);
-            adamw::update(step, &mut learnt.values[r.clone()], &g[r], m, v);
+            adamw::update(step, &mut trained.values[r.clone()], &g[r], m, v);
         }
         Update::Applied { grad_norm }
+    }
+
+    /// Both moments by name.
+    pub fn tensors(&self) -> Vec<(&'static str, &dyn Tensor)> {
+        vec![("m", &self.m), ("v", &self.v)]
+    }
+
+    /// The same, to be replaced.
+    pub fn tensors_mut(&mut self) -> Vec<(&'static str, &mut dyn Tensor)> {
+        vec![("m", &mut self.m), ("v", &mut self.v)]
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use fit::{Free, fit};
 
 use crate::config::TrainConfig;
+use crate::model::layout::Layer;
 use crate::model::{AdapterLayout, Layout, ModelConfig, SaveDtype};
 use crate::ops::attention::Heads;
 use crate::optim::MomentKind;
@@ -49,16 +50,16 @@ impl Sizes {
     /// Those of a model's shape.
     pub fn of(config: &ModelConfig) -> Result<Self> {
         let layout = Layout::new(config, config.family()?);
-        let of_layers = layout.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
+        let matrices = layout.layers.iter().flat_map(|layer| layer.matrices()).chain([&layout.lm_head]);
         Ok(Self {
             weights: layout.len(),
-            packed: of_layers.map(|range| range.len()).sum::<usize>() + layout.head.len(),
+            packed: matrices.map(|matrix| matrix.range.len()).sum(),
             layers: layout.layers.len(),
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
             vocab: config.vocab_size,
             heads: config.heads(),
-            head_norms: layout.layers.iter().any(|layer| !layer.query_norm.is_empty()),
+            head_norms: layout.layers.iter().any(Layer::has_head_norms),
             positions: config.max_position_embeddings,
         })
     }

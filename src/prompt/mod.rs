@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use reckon_datasets::{Lane, Order};
+use reckon_datasets::{Example, Lane, Order};
 use tokenizers::Tokenizer;
 
 pub use source::Source;
@@ -16,10 +16,38 @@ pub use template::Template;
 
 use crate::config::SourceView;
 use crate::model::Companions;
-use crate::rollout::Prompt;
+use crate::rollout::PromptTokens;
 
 /// Held-out prompts are numbered from here, so that their random numbers are not those of training prompts.
 const HELD_OUT_INDEX: u64 = 1 << 40;
+
+/// An example as the model sees it.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// Where it came from; the verifiers judge against it.
+    pub example: Arc<Example>,
+    /// Position in the run's order of prompts: names the prompt's stream of random numbers.
+    pub index: u64,
+    /// The tokens, never empty.
+    pub tokens: Vec<u32>,
+    /// Which source of the run's data it comes from, which names its rubric.
+    pub source: usize,
+    /// The start of the completion that stands in `tokens` already: verifiers read it before what was sampled.
+    pub prefill: Arc<str>,
+}
+
+impl Prompt {
+    /// A prompt of the first source, without a prefilled start.
+    pub fn new(example: Arc<Example>, index: u64, tokens: Vec<u32>) -> Self {
+        Self { example, index, tokens, source: 0, prefill: Arc::from("") }
+    }
+}
+
+impl<'a> From<&'a Prompt> for PromptTokens<'a> {
+    fn from(prompt: &'a Prompt) -> Self {
+        Self { index: prompt.index, tokens: &prompt.tokens }
+    }
+}
 
 /// An endless, resumable order of prompts: prompt `i` of a run is a function of the seed and `i`.
 pub struct PromptSource {
@@ -114,7 +142,7 @@ impl PromptSource {
     }
 
     /// An example of a source as prompt `index`.
-    pub fn prompt(&self, source: usize, example: reckon_datasets::Example, index: u64) -> Result<Prompt> {
+    pub fn prompt(&self, source: usize, example: Example, index: u64) -> Result<Prompt> {
         let template = &self.sources[source].template;
         let text = template.render(&example)? + template.prefill();
         let tokens = template.encode(&self.tokenizer, &text)?;

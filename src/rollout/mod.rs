@@ -1,40 +1,60 @@
-//! From prompts to completions: the types that travel, the engine that samples, and where it computes.
-//! Knows no rewards.
+//! From prompts to completions: what samples, and what it is asked. Knows neither examples nor rewards.
 
 mod cpu;
 mod device;
 pub mod engine;
-pub mod sampler;
+pub mod sampling;
 
-use std::sync::Arc;
-
-use reckon_datasets::Example;
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-pub use cpu::Memory;
-pub use engine::{Engine, Place, SampleKey};
-pub use sampler::Sampling;
+pub use engine::{Engine, LocalSampler};
+pub use sampling::Sampling;
 
-/// An example as the model sees it.
-#[derive(Debug, Clone)]
-pub struct Prompt {
-    /// Where it came from; the verifiers judge against it.
-    pub example: Arc<Example>,
+use crate::policy::Policy;
+
+/// What completes prompts: this program over the policy's own weights ([`LocalSampler`]), or what stands in for it.
+pub trait Sampler: Send + Sync {
+    /// Brings the weights as they are now to where they are sampled from.
+    fn publish(&mut self, policy: &Policy) -> Result<()>;
+
+    /// Samples all completions of a request, and calls `finished(prompt, sample, completion)` with each as soon as it
+    /// ends, on the thread that sampled it.
+    fn sample(&self, policy: &Policy, request: &Request, finished: &Finished) -> Result<()>;
+}
+
+/// Takes a completion: the place of its prompt in the request, its number among those of the prompt, and itself.
+pub type Finished<'a> = dyn Fn(usize, usize, Completion) + Sync + 'a;
+
+/// What is to be sampled.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// What to go on from.
+    pub prompts: &'a [PromptTokens<'a>],
+    /// Completions of each prompt.
+    pub group_size: usize,
+    /// How to draw.
+    pub sampling: &'a Sampling,
+    /// Names the random numbers.
+    pub key: SampleKey,
+}
+
+/// A prompt as the model sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct PromptTokens<'a> {
     /// Position in the run's order of prompts: names the prompt's stream of random numbers.
     pub index: u64,
     /// The tokens, never empty.
-    pub tokens: Vec<u32>,
-    /// Which source of the run's data it comes from, which names its rubric.
-    pub source: usize,
-    /// The start of the completion that stands in `tokens` already: verifiers read it before what was sampled.
-    pub prefill: Arc<str>,
+    pub tokens: &'a [u32],
 }
 
-impl Prompt {
-    /// A prompt of the first source, without a prefilled start.
-    pub fn new(example: Arc<Example>, index: u64, tokens: Vec<u32>) -> Self {
-        Self { example, index, tokens, source: 0, prefill: Arc::from("") }
-    }
+/// Names the streams of random numbers of one call.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleKey {
+    /// The run's seed.
+    pub seed: u64,
+    /// What the completions are for: the step of training, or a number that stands for an evaluation.
+    pub step: u64,
 }
 
 /// Why sampling a completion ended.
@@ -58,6 +78,4 @@ pub struct Completion {
     pub text: String,
     /// Why it ended.
     pub finish: FinishReason,
-    /// Version of the policy that sampled it.
-    pub policy_version: u64,
 }

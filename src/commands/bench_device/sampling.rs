@@ -17,7 +17,8 @@ use crate::ops::device::{Class, Device};
 use crate::optim::MomentKind;
 use crate::parallel::default_threads;
 use crate::plan::{Job, Plan, Sizes};
-use crate::rollout::{Engine, Place, SampleKey, Sampling};
+use crate::policy::Model;
+use crate::rollout::{Engine, PromptTokens, Request, SampleKey, Sampling};
 
 /// Tokens of a prompt.
 const PROMPT_TOKENS: usize = 128;
@@ -64,8 +65,7 @@ fn run(
     rows: usize,
     new: usize,
 ) -> Result<(f64, usize)> {
-    let (place, threads) = (Place::Device(model), default_threads());
-    let engine = Engine { place, tokenizer, policy_version: 0, threads, capacity: rows };
+    let engine = Engine { model: Model::Device(model), tokenizer, threads: default_threads(), capacity: rows };
     let sampling = Sampling {
         temperature: 1.0,
         top_p: 1.0,
@@ -80,8 +80,9 @@ fn run(
     let prompts = random_prompts(shape, &mut Counted::new(&[0xbe4c, 7]));
     let held = AtomicUsize::new(0);
     let start = Instant::now();
-    engine.generate(&prompts, group, &sampling, SampleKey { seed: 0, step: 0 }, |_, _, _| {
-        held.store(model.device.held(Class::Cache), Ordering::Relaxed);
-    })?;
+    let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
+    let key = SampleKey { seed: 0, step: 0 };
+    let request = Request { prompts: &prompts, group_size: group, sampling: &sampling, key };
+    engine.generate(&request, &|_, _, _| held.store(model.device.held(Class::Cache), Ordering::Relaxed))?;
     Ok((start.elapsed().as_secs_f64(), held.into_inner()))
 }

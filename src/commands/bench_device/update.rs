@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::timing::{RandomWeights, median};
 use super::{Args, attention, gib, products};
 use crate::config::{LoraConfig, OptimConfig};
-use crate::grpo::{LossNorm, MicroBatch, Prompts, TrainSample, micro_batches};
+use crate::batch::{MicroBatch, PromptLayout, TokenLosses};
+use crate::grpo::{LossNorm, TrainSample, micro_batches};
 use crate::model::files::Source;
 use crate::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
 use crate::ops::device::{Class, Device};
@@ -49,7 +50,8 @@ impl Bench {
     pub(super) fn update(&mut self, micro: &MicroBatch) -> Result<()> {
         self.model.learnt.gradients.all().zero()?;
         for _ in 0..MICRO_BATCHES {
-            self.model.gradient(micro, 1.0, |micro, _| (micro.loss_weights.clone(), ()))?;
+            let loss = |micro: &MicroBatch, _: &_| TokenLosses { gradient: micro.loss_weights.clone(), ..Default::default() };
+            self.model.gradient(micro, 1.0, &loss)?;
         }
         // Reads the gradient's norm, so it waits for all of the update before.
         self.optimizer.update(&self.model, 1e-6).map(drop)
@@ -103,11 +105,10 @@ pub(super) fn micro_batch(tokens: usize, vocab: usize) -> Result<MicroBatch> {
         tokens: (0..=tokens).map(|_| stream.below(vocab) as u32).collect(),
         prompt_len: 1,
         rollout_logprobs: vec![0.0; tokens],
-        ref_logprobs: None,
         advantage: 1.0,
         masked: false,
     };
-    micro_batches(&[sample], LossNorm::Token, tokens, Prompts::Repeated)
+    micro_batches(&[sample], LossNorm::Token, tokens, PromptLayout::Repeated)
         .pop()
         .context("a micro-batch has at least one token")
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use reckon_rewards::{Registry, Rubric, Score, Verdict};
 use serde::Serialize;
 
-use super::super::{read_text, rollouts, scorer};
+use super::super::{judge, read_text, rollouts};
 use crate::config::TrainConfig;
 use crate::strict;
 
@@ -48,11 +48,11 @@ struct Difference {
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let path = args.run.join("config.toml");
     let config: TrainConfig = strict::load(&read_text(&path)?, &path.display().to_string(), &[])?;
-    let scorer = scorer(&config, registry)?;
+    let judge = judge(&config, registry)?;
     let mut replay = Replay::default();
     for file in rollouts::files(&args.run)? {
         for group in rollouts::read(&file)? {
-            replay.group(scorer.rubric(group.source), group)?;
+            replay.group(judge.rubric(group.source), group)?;
         }
     }
     let run = args.run.display();

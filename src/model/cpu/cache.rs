@@ -5,6 +5,15 @@ use crate::ops::LANES;
 /// Index of a block in its [`Cache`].
 pub type BlockId = u32;
 
+/// The blocks of a sequence, and how many tokens they hold.
+#[derive(Debug, Default)]
+pub struct Sequence {
+    /// In the order of the positions.
+    pub blocks: Vec<BlockId>,
+    /// Tokens whose keys and values are in them.
+    pub cached: usize,
+}
+
 /// Blocks allocated at a time.
 pub(crate) const SLAB: usize = 64;
 
@@ -74,10 +83,23 @@ impl Cache {
         copy
     }
 
-    /// A prompt's `blocks` for one more completion: whole blocks are shared, the unfinished last one is copied.
-    pub fn fork(&mut self, blocks: &[BlockId], tokens: usize) -> Vec<BlockId> {
-        let whole = tokens / LANES;
-        blocks.iter().enumerate().map(|(i, &id)| if i < whole { self.share(id) } else { self.copy(id) }).collect()
+    /// A sequence that goes on from `prompt`: whole blocks are shared, the unfinished last one is copied.
+    pub fn fork(&mut self, prompt: &Sequence) -> Sequence {
+        let whole = prompt.cached / LANES;
+        let fork = |(i, &id)| if i < whole { self.share(id) } else { self.copy(id) };
+        Sequence { blocks: prompt.blocks.iter().enumerate().map(fork).collect(), cached: prompt.cached }
+    }
+
+    /// Gives a sequence a place for one more token.
+    pub fn make_room(&mut self, sequence: &mut Sequence) {
+        if sequence.cached.is_multiple_of(LANES) {
+            sequence.blocks.push(self.take());
+        }
+    }
+
+    /// Releases the blocks of a sequence, which then is empty.
+    pub fn free(&mut self, sequence: &mut Sequence) {
+        std::mem::take(sequence).blocks.into_iter().for_each(|id| self.release(id));
     }
 
     fn place(&self, id: BlockId, layer: usize) -> (usize, usize) {
@@ -109,14 +131,15 @@ mod tests {
     #[test]
     fn whole_blocks_are_shared_and_the_last_one_is_copied() {
         let mut cache = Cache::new(1, 4);
-        let prompt = [cache.take(), cache.take()];
-        cache.layer_mut(prompt[1], 0).fill(3.0);
-        let fork = cache.fork(&prompt, LANES + 2);
-        assert_eq!(fork[0], prompt[0]);
-        assert_ne!(fork[1], prompt[1]);
-        assert_eq!(cache.layer(fork[1], 0), [3.0; 4]);
+        let mut prompt = Sequence { blocks: vec![cache.take(), cache.take()], cached: LANES + 2 };
+        cache.layer_mut(prompt.blocks[1], 0).fill(3.0);
+        let mut fork = cache.fork(&prompt);
+        assert_eq!(fork.blocks[0], prompt.blocks[0]);
+        assert_ne!(fork.blocks[1], prompt.blocks[1]);
+        assert_eq!(cache.layer(fork.blocks[1], 0), [3.0; 4]);
         assert_eq!(cache.held(), 3);
-        fork.into_iter().chain(prompt).for_each(|id| cache.release(id));
+        cache.free(&mut fork);
+        cache.free(&mut prompt);
         assert_eq!(cache.held(), 0);
     }
 }

@@ -1,14 +1,22 @@
 //! The memory of a forward and a backward on one thread: every buffer that grows with the tokens of a micro-batch.
 //! A workspace is used again for the next micro-batch, so a run's memory is that of its largest one.
 
-use std::mem::swap;
-
 use crate::ops::attention::Scratch;
 
-/// What a layer keeps for its backward. `(T, ..)` each.
+/// What a forward keeps of its layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// All that their backward reads.
+    Activations,
+    /// Their inputs; the backward computes the rest again (gradient checkpointing).
+    Inputs,
+    /// Nothing, because no backward follows.
+    Nothing,
+}
+
+/// What a layer keeps for its backward beside its input. `(T, ..)` each.
 #[derive(Debug, Default)]
-pub(super) struct LayerActivations {
-    pub(super) x: Vec<f32>,
+pub(super) struct Activations {
     /// Before the norm of heads; empty where there is none.
     pub(super) raw_qkv: Vec<f32>,
     /// Queries, keys and values, rotated.
@@ -41,12 +49,10 @@ pub(super) struct LayerGradients {
 /// All buffers of one thread.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    /// One a layer. With `recompute`, only their inputs are in use.
-    pub(super) layers: Vec<LayerActivations>,
-    /// The layer at hand; see [`Workspace::swap_active`].
-    pub(super) active: LayerActivations,
-    /// Output of the last layer.
-    pub(super) last: Vec<f32>,
+    /// The residual stream before each layer and after the last; two that take turns where nothing is kept.
+    pub(super) streams: Vec<Vec<f32>>,
+    /// One for each layer, or one that all share.
+    pub(super) layers: Vec<Activations>,
     /// Hidden states after the last norm `(T, K)`.
     pub hidden: Vec<f32>,
     /// Gradient of the residual stream.
@@ -54,27 +60,27 @@ pub struct Workspace {
     pub(super) inputs: ProductInputs,
     pub(super) gradients: LayerGradients,
     pub(super) scratch: Scratch,
+    /// How many of `streams` and of `layers` the forward at hand uses.
+    used: (usize, usize),
 }
 
 impl Workspace {
-    /// The residual stream before layer `index`: its input, and after the last layer the output of all.
-    pub(super) fn stream(&mut self, index: usize) -> &mut Vec<f32> {
-        self.layers.get_mut(index).map_or(&mut self.last, |layer| &mut layer.x)
+    /// Has as many buffers as a forward through `layers` layers keeps. What an earlier one kept stays for a later one.
+    pub(super) fn shape(&mut self, layers: usize, keep: Keep) {
+        let streams = if keep == Keep::Nothing { 2 } else { layers + 1 };
+        self.used = (streams, if keep == Keep::Activations { layers.max(1) } else { 1 });
+        self.streams.resize_with(streams.max(self.streams.len()), Default::default);
+        self.layers.resize_with(self.used.1.max(self.layers.len()), Default::default);
     }
 
-    /// Rotated queries, keys and values `(T, row)` of each layer, after a forward that kept them.
-    pub fn qkv(&self) -> impl Iterator<Item = &[f32]> {
-        self.layers.iter().map(|layer| layer.qkv.as_slice())
+    /// Which of `streams` is before layer `index`, or after the last.
+    pub(super) fn stream(&self, index: usize) -> usize {
+        index % self.used.0
     }
 
-    /// Makes a layer the active one, or puts it back: the same act. With `recompute` only its input goes to and fro, and
-    /// all other activations exist once.
-    pub(super) fn swap_active(&mut self, index: usize, recompute: bool) {
-        if recompute {
-            swap(&mut self.active.x, &mut self.layers[index].x);
-        } else {
-            swap(&mut self.active, &mut self.layers[index]);
-        }
+    /// Which of `layers` has what the backward of layer `index` needs.
+    pub(super) fn layer(&self, index: usize) -> usize {
+        index % self.used.1
     }
 }
 

@@ -1,5 +1,5 @@
 //! The forward of sampling on a device: prompts, and one token a row over a cache, through the model's own layers. All
-//! rows are computed in one batch and nothing comes to the host between the layers. What is sampled, and which row sits
+//! rows are computed in one batch and nothing comes to the host between the layers. What is sampled, and which row is
 //! where, is `rollout/`'s.
 
 use super::*;
@@ -11,11 +11,11 @@ use crate::ops::linear_logprob::device::{chunk_rows, chunks};
 /// What sampling needs room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodingRoom {
-    /// Rows at a time, a seat each.
+    /// Rows at a time, each in a slot.
     pub rows: usize,
     /// Tokens of the longest prompt.
     pub prompt: usize,
-    /// Tokens of the longest sequence that a seat takes in.
+    /// Tokens of the longest sequence that a slot takes in.
     pub sequence: usize,
 }
 
@@ -25,10 +25,13 @@ pub struct Decoding<'a> {
     model: &'a DeviceModel,
     weights: DeviceWeights<'a>,
     room: DecodingRoom,
-    /// A seat a row, and one more for the prompt at hand.
+    /// A slot for each row, and one more for the prompt at hand.
     cache: Cache,
+    /// Tokens in each slot.
+    cached: Vec<usize>,
+    free: Vec<usize>,
     forward: Forward,
-    /// Of attention over long seats.
+    /// Of attention over long slots.
     partial: Buffer<f32>,
     /// Of as many rows as the update's logits are computed for at a time, and the prompt's `(V)`.
     logits: Buffer<f32>,
@@ -49,6 +52,8 @@ impl DeviceModel {
             weights: self.weights(),
             room,
             cache: Cache::new(device, decoder.heads, layers, rows + 1, most)?,
+            cached: vec![0; rows + 1],
+            free: (0..rows).collect(),
             forward: Forward::new(device, Class::Cache, decoder, 0, self.extra(), rows.max(prompt))?,
             partial: floats(partial_len(decoder.heads, rows, most))?,
             logits: floats(chunk_rows(self.vocabulary()).min(rows) * self.vocabulary())?,
@@ -59,31 +64,33 @@ impl DeviceModel {
     /// Takes in a prompt of `prompt` tokens, enters `rows` rows behind it and decodes the last token of a `sequence` for
     /// each: what takes most memory of sampling, and the kernels that do it.
     pub fn rehearse_sampling(&self, rows: usize, prompt: usize, sequence: usize) -> Result<()> {
-        let decoding = self.decoding(DecodingRoom { rows, prompt, sequence })?;
+        let mut decoding = self.decoding(DecodingRoom { rows, prompt, sequence })?;
         decoding.prefill(&vec![0; prompt])?;
-        (0..rows).try_for_each(|seat| decoding.enter(seat, prompt))?;
-        let places: Vec<(usize, usize)> = (0..rows).map(|seat| (seat, sequence - 1)).collect();
-        decoding.decode(&vec![0; rows], &places)?;
+        let slots = (0..rows).map(|_| decoding.enter()).collect::<Result<Vec<usize>>>()?;
+        decoding.cached.fill(sequence - 1);
+        decoding.decode(&vec![0; rows], &slots)?;
         decoding.parts(rows).try_for_each(|part| decoding.logits(part)?.part(0..1).read().map(drop))
     }
 }
 
 impl Decoding<'_> {
-    /// The seat that the prompt at hand has.
-    fn prompt_seat(&self) -> usize {
+    /// The slot of the prompt at hand.
+    fn prompt_slot(&self) -> usize {
         self.room.rows
     }
 
-    /// Takes in a prompt, which is at hand from then on.
-    pub fn prefill(&self, tokens: &[u32]) -> Result<()> {
-        let (count, seat) = (tokens.len(), self.prompt_seat());
+    /// Takes in a prompt, which is at hand from then on, in place of the one before.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
+        let (count, slot) = (tokens.len(), self.prompt_slot());
         let tiles = self.model.device.upload(Class::Cache, &attention::tiles(&[Segment::alone(0..count)]))?;
-        let places: Vec<(usize, usize)> = (0..count).map(|position| (seat, position)).collect();
+        let places: Vec<(usize, usize)> = (0..count).map(|position| (slot, position)).collect();
         let slots = self.upload_slots(&places)?;
-        let attention = Attention::Prompt { tiles: tiles.all(), cache: &self.cache, slots: slots.all() };
-        let hidden = self.hidden(tokens, &places, attention)?;
+        let context = Context::Prompt { tiles: tiles.all(), cache: &self.cache, slots: slots.all() };
+        let hidden = self.hidden(tokens, &places, context)?;
         let last = hidden.part((count - 1) * self.model.decoder.hidden..hidden.len());
-        self.head(last, self.prompt_logits.all())
+        self.lm_head(last, self.prompt_logits.all())?;
+        self.cached[slot] = count;
+        Ok(())
     }
 
     /// `(V)` after the last token of the prompt at hand.
@@ -91,18 +98,29 @@ impl Decoding<'_> {
         self.prompt_logits.all()
     }
 
-    /// Gives a row's seat what the prompt at hand, of `count` tokens, has left.
-    pub fn enter(&self, seat: usize, count: usize) -> Result<()> {
-        self.cache.copy(self.prompt_seat(), seat, count)
+    /// A slot for one more row behind the prompt at hand. There are as many slots as rows.
+    pub fn enter(&mut self) -> Result<usize> {
+        let (prompt, slot) = (self.prompt_slot(), self.free.pop().expect("there are as many slots as rows"));
+        self.cached[slot] = self.cached[prompt];
+        self.cache.copy(prompt, slot, self.cached[slot])?;
+        Ok(slot)
     }
 
-    /// Takes in a token of each row at its `(seat, position)`; [`Decoding::logits`] has what follows.
-    pub fn decode(&self, tokens: &[u32], places: &[(usize, usize)]) -> Result<()> {
-        let slots = self.upload_slots(places)?;
+    /// Takes in one token of the row in each of `slots`; [`Decoding::logits`] has what follows.
+    pub fn decode(&mut self, tokens: &[u32], slots: &[usize]) -> Result<()> {
+        let places: Vec<(usize, usize)> = slots.iter().map(|&slot| (slot, self.cached[slot])).collect();
+        let uploaded = self.upload_slots(&places)?;
         let longest = places.iter().map(|&(_, position)| position + 1).max().unwrap_or(0);
         let (cache, partial) = (&self.cache, self.partial.all());
-        let attention = Attention::Seats { cache, slots: slots.all(), longest, partial };
-        self.hidden(tokens, places, attention).map(drop)
+        let context = Context::Cached { cache, slots: uploaded.all(), longest, partial };
+        self.hidden(tokens, &places, context)?;
+        slots.iter().for_each(|&slot| self.cached[slot] += 1);
+        Ok(())
+    }
+
+    /// Frees the slot of a row that has ended.
+    pub fn leave(&mut self, slot: usize) {
+        self.free.push(slot);
     }
 
     /// The `count` rows of a decoding, cut so that the logits of each part have room.
@@ -113,27 +131,27 @@ impl Decoding<'_> {
     /// `(R, V)` of the rows of a part; they stay until the next.
     pub fn logits(&self, rows: Range<usize>) -> Result<View<'_, f32>> {
         let (k, logits) = (self.model.decoder.hidden, self.logits.part(0..rows.len() * self.model.vocabulary()));
-        self.head(self.forward.hidden.part(rows.start * k..rows.end * k), logits)?;
+        self.lm_head(self.forward.hidden.part(rows.start * k..rows.end * k), logits)?;
         Ok(logits)
     }
 
     fn upload_slots(&self, places: &[(usize, usize)]) -> Result<Buffer<Slot>> {
-        let slots: Vec<Slot> = places.iter().map(|&(seat, position)| self.cache.slot(seat, position)).collect();
+        let slots: Vec<Slot> = places.iter().map(|&(slot, position)| self.cache.slot(slot, position)).collect();
         self.model.device.upload(Class::Cache, &slots)
     }
 
-    fn hidden(&self, tokens: &[u32], places: &[(usize, usize)], attention: Attention) -> Result<View<'_, bf16>> {
+    fn hidden(&self, tokens: &[u32], places: &[(usize, usize)], context: Context) -> Result<View<'_, bf16>> {
         let Self { model, weights, forward: ws, .. } = self;
         model.check_tokens(tokens);
         let positions: Vec<u32> = places.iter().map(|&(_, position)| position as u32).collect();
         let (tokens, positions) =
             (model.device.upload(Class::Cache, tokens)?, model.device.upload(Class::Cache, &positions)?);
-        let run = Run { model, weights, t: tokens.all().len(), positions: positions.all(), attention, ws };
+        let run = Run { model, weights, t: tokens.all().len(), positions: positions.all(), context, ws };
         run.hidden(tokens.all())?;
         Ok(ws.hidden.part(0..tokens.all().len() * model.decoder.hidden))
     }
 
-    fn head(&self, hidden: View<bf16>, logits: View<f32>) -> Result<()> {
-        products::forward(hidden, self.weights.head.values, logits, self.model.decoder.hidden, false)
+    fn lm_head(&self, hidden: View<bf16>, logits: View<f32>) -> Result<()> {
+        products::forward(hidden, self.weights.lm_head.values, logits, self.model.decoder.hidden, false)
     }
 }

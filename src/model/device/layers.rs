@@ -3,6 +3,8 @@
 use super::weights::LayerWeights;
 use super::workspace::Activations;
 use super::*;
+use crate::model::layout::{Attention, DenseMlp, GroupedAttention, HeadNorms, Mlp};
+use crate::ops::linear::device::Linear;
 
 impl<'a> Run<'a> {
     pub(super) fn angles(&self) -> rope::Angles<'_> {
@@ -36,34 +38,36 @@ impl<'a> Run<'a> {
     /// From the layer's input to all else that its backward needs. Its last product is [`Run::layer_output`].
     pub(super) fn layer_forward(&self, index: usize) -> Result<()> {
         let (decoder, (layer, a)) = (&self.model.decoder, self.layer(index));
+        let Attention::Grouped(grouped) = &layer.attention;
         let (width, heads) = (decoder.hidden, decoder.heads);
         let (x, normed) = (self.rows(self.ws.stream(index), width), self.rows(&a.normed, width));
         let norm = layer.attention_norm.values;
         rms_norm::forward(Rows::dense(width), x, norm, normed, self.rows(&a.factors, 1), decoder.eps)?;
-        self.project_qkv(layer, a)?;
+        self.project_qkv(grouped, a)?;
         let (qkv, attended) = (self.rows(&a.qkv, heads.row()), self.rows(&a.attended, heads.output()));
         rope::rotate(self.angles(), qkv, self.positions, heads.query + heads.key_value, heads.row(), 1.0)?;
         self.attend(index, qkv, attended, self.rows(&a.lse, heads.query))?;
         let middle = self.rows(&a.middle, width);
         middle.copy(x)?;
-        layer.output.forward(attended, middle, true, self.ws.inner.all())?;
+        grouped.output.forward(attended, middle, true, self.ws.inner.all())?;
 
         let (normed, factors) = (self.rows(&a.middle_normed, width), self.rows(&a.middle_factors, 1));
         rms_norm::forward(Rows::dense(width), middle, layer.mlp_norm.values, normed, factors, decoder.eps)?;
+        let Mlp::Dense(mlp) = &layer.mlp;
         let gate_up = self.rows(&a.gate_up, 2 * decoder.intermediate);
-        layer.gate_up.forward(normed, gate_up, false, self.ws.inner.all())?;
+        mlp.gate_up.forward(normed, gate_up, false, self.ws.inner.all())?;
         swiglu::forward(gate_up, decoder.intermediate, self.rows(&a.activated, decoder.intermediate))
     }
 
     /// `qkv (T, row)` rotated -> `o (T, query * D)`; the cache, where there is one, takes keys and values in first.
     fn attend(&self, index: usize, qkv: View<bf16>, o: View<bf16>, lse: View<f32>) -> Result<()> {
-        match self.attention {
-            Attention::Sequences(tiles) => attention::forward(self.model.decoder.heads, qkv, tiles, o, lse),
-            Attention::Prompt { tiles, cache, slots } => {
+        match self.context {
+            Context::Segments(tiles) => attention::forward(self.model.decoder.heads, qkv, tiles, o, lse),
+            Context::Prompt { tiles, cache, slots } => {
                 cache.put(index, qkv, slots)?;
                 attention::forward(self.model.decoder.heads, qkv, tiles, o, lse)
             }
-            Attention::Seats { cache, slots, longest, partial } => {
+            Context::Cached { cache, slots, longest, partial } => {
                 cache.put(index, qkv, slots)?;
                 cache.attend(index, qkv, slots, longest, o, partial)
             }
@@ -73,26 +77,24 @@ impl<'a> Run<'a> {
     /// The layer's last product, into the stream.
     pub(super) fn layer_output(&self, index: usize) -> Result<()> {
         let (decoder, (layer, a)) = (&self.model.decoder, self.layer(index));
+        let Mlp::Dense(DenseMlp { down, .. }) = &layer.mlp;
         let next = self.rows(self.ws.stream(index + 1), decoder.hidden);
         next.copy(self.rows(&a.middle, decoder.hidden))?;
-        layer.down.forward(self.rows(&a.activated, decoder.intermediate), next, true, self.ws.inner.all())
+        down.forward(self.rows(&a.activated, decoder.intermediate), next, true, self.ws.inner.all())
     }
 
     /// Queries, keys and values, with biases and head norms.
-    fn project_qkv(&self, layer: &LayerWeights, a: &Activations) -> Result<()> {
+    fn project_qkv(&self, grouped: &GroupedAttention<Linear, Weight>, a: &Activations) -> Result<()> {
         let (width, heads) = (self.model.decoder.hidden, self.model.decoder.heads);
         let (normed, qkv) = (self.rows(&a.normed, width), self.rows(&a.qkv, heads.row()));
-        let biased = !layer.qkv_bias.values.is_empty();
-        if biased {
-            linear::fill_bias(layer.qkv_bias.values, qkv)?;
+        if let Some(bias) = grouped.bias {
+            linear::fill_bias(bias.values, qkv)?;
         }
-        layer.qkv.forward(normed, qkv, biased, self.ws.inner.all())?;
-        if layer.query_norm.values.is_empty() {
-            return Ok(());
-        }
+        grouped.qkv.forward(normed, qkv, grouped.bias.is_some(), self.ws.inner.all())?;
+        let Some(norms) = &grouped.head_norms else { return Ok(()) };
         let raw = self.rows(&a.raw_qkv, heads.row());
         raw.copy(qkv)?;
-        for part in self.head_norms(layer) {
+        for part in self.normed_parts(norms) {
             let (from, to) = (raw.part(part.start..raw.len()), qkv.part(part.start..qkv.len()));
             let factors = a.head_factors.part(part.factors);
             rms_norm::forward(part.rows, from, part.weight.values, to, factors, self.model.decoder.eps)?;
@@ -100,16 +102,16 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The norms of queries and of keys.
-    pub(super) fn head_norms<'w>(&self, layer: &LayerWeights<'w>) -> [HeadNorm<'w>; 2] {
+    /// Where in a row the queries and the keys are, each with its norm.
+    pub(super) fn normed_parts<'w>(&self, norms: &HeadNorms<Weight<'w>>) -> [NormedPart<'w>; 2] {
         let heads = self.model.decoder.heads;
         let rows = |count| Rows { k: heads.size, heads: count, stride: heads.row() };
         let (queries, keys) = (self.t * heads.query, self.t * heads.key_value);
-        let query = HeadNorm { start: 0, rows: rows(heads.query), weight: layer.query_norm, factors: 0..queries };
-        let key = HeadNorm {
+        let query = NormedPart { start: 0, rows: rows(heads.query), weight: norms.query, factors: 0..queries };
+        let key = NormedPart {
             start: heads.output(),
             rows: rows(heads.key_value),
-            weight: layer.key_norm,
+            weight: norms.key,
             factors: queries..queries + keys,
         };
         [query, key]
@@ -117,7 +119,7 @@ impl<'a> Run<'a> {
 }
 
 /// Where in a row of `qkv` the heads of a norm are, its weight, and where its factors are kept.
-pub(super) struct HeadNorm<'a> {
+pub(super) struct NormedPart<'a> {
     pub(super) start: usize,
     pub(super) rows: Rows,
     pub(super) weight: Weight<'a>,

@@ -16,9 +16,12 @@ use std::sync::Mutex;
 use anyhow::{Result, ensure};
 use half::bf16;
 
+use super::cpu::decoder::Decoder;
 use super::files::{Source, pieces};
-use super::{Adapter, AdapterLayout, Decoder, Layout, Parameters};
-use crate::grpo::MicroBatch;
+use super::layout::{Layer, Layout};
+use super::lora::{Adapter, AdapterLayout};
+use super::parameters::Parameters;
+use crate::batch::{Loss, LossStats, MicroBatch, TokenStats};
 use crate::ops::attention::cached::device::{Cache, Slot};
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::columns::Rows;
@@ -31,7 +34,6 @@ use crate::ops::rms_norm::device as rms_norm;
 use crate::ops::rope::device as rope;
 use crate::ops::swiglu::device as swiglu;
 use crate::parallel::lock;
-use crate::policy::TokenStats;
 use backward::Backward;
 pub use decoding::{Decoding, DecodingRoom};
 pub use learnt::DeviceLearnt;
@@ -89,19 +91,19 @@ struct Run<'a> {
     /// Tokens.
     t: usize,
     positions: View<'a, u32>,
-    attention: Attention<'a>,
+    context: Context<'a>,
     ws: &'a Forward,
 }
 
-/// What a token looks back at.
+/// What the tokens of an input attend to.
 #[derive(Clone, Copy)]
-enum Attention<'a> {
-    /// Its sequence, which is all here.
-    Sequences(View<'a, [u32; 3]>),
+enum Context<'a> {
+    /// Their sequences, which are all in the input.
+    Segments(View<'a, [u32; 3]>),
     /// The same, and a cache keeps it.
     Prompt { tiles: View<'a, [u32; 3]>, cache: &'a Cache, slots: View<'a, Slot> },
-    /// What its seat in a cache holds, `longest` tokens at most, itself included.
-    Seats { cache: &'a Cache, slots: View<'a, Slot>, longest: usize, partial: View<'a, f32> },
+    /// What their slots in a cache hold, `longest` tokens at most, themselves included.
+    Cached { cache: &'a Cache, slots: View<'a, Slot>, longest: usize, partial: View<'a, f32> },
 }
 
 impl DeviceModel {
@@ -204,33 +206,24 @@ impl DeviceModel {
         Ok(())
     }
 
-    /// Log-probabilities of a micro-batch, without gradients.
-    pub fn logprobs(&self, micro: &MicroBatch, temperature: f32) -> Result<TokenStats> {
-        self.logprobs_of(&self.weights(), micro, temperature)
-    }
-
-    /// The same of `reference`.
-    pub fn logprobs_as(&self, reference: &DeviceReference, micro: &MicroBatch, temperature: f32) -> Result<TokenStats> {
-        self.logprobs_of(&self.weights_as(reference), micro, temperature)
-    }
-
-    fn logprobs_of(&self, weights: &DeviceWeights, micro: &MicroBatch, temperature: f32) -> Result<TokenStats> {
-        self.with_workspace(micro, |ws| Ok(self.forward(weights, micro, temperature, ws)?.1))
-    }
-
-    /// Forward, loss and backward of a micro-batch; its gradient is added to that of [`DeviceModel::learnt`]. `head` turns
-    /// the log-probabilities into their gradient and whatever it wants to keep.
-    pub fn gradient<S>(
+    /// Log-probabilities of a micro-batch, without gradients: the model's own, or those of `reference`.
+    pub fn logprobs(
         &self,
+        reference: Option<&DeviceReference>,
         micro: &MicroBatch,
         temperature: f32,
-        head: impl Fn(&MicroBatch, &TokenStats) -> (Vec<f32>, S),
-    ) -> Result<S> {
+    ) -> Result<TokenStats> {
+        let weights = reference.map_or_else(|| self.weights(), |reference| self.weights_as(reference));
+        self.with_workspace(micro, |ws| Ok(self.forward(&weights, micro, temperature, ws)?.1))
+    }
+
+    /// Forward, loss and backward of a micro-batch; its gradient is added to that of [`DeviceModel::learnt`].
+    pub fn gradient(&self, micro: &MicroBatch, temperature: f32, loss: &Loss) -> Result<LossStats> {
         let weights = self.weights();
         self.with_workspace(micro, |ws| {
-            let (input, stats) = self.forward(&weights, micro, temperature, ws)?;
-            let (d_logprobs, state) = head(micro, &stats);
-            self.head_backward(&weights, micro, temperature, &input, &d_logprobs, ws)?;
+            let (input, now) = self.forward(&weights, micro, temperature, ws)?;
+            let losses = loss(micro, &now);
+            self.head_backward(&weights, micro, temperature, &input, &losses.gradient, ws)?;
             let back = Backward { run: self.run(&weights, &input, &ws.forward), tiles: input.tiles.all(), ws };
             for index in (0..weights.layers.len()).rev() {
                 if self.decoder.recompute {
@@ -243,7 +236,7 @@ impl DeviceModel {
                 let dx = ws.dx.part(0..micro.tokens.len() * self.decoder.hidden);
                 embedding::backward(&embedding::Occurrences::of(&micro.tokens), dx, self.decoder.hidden, gradient)?;
             }
-            Ok(state)
+            Ok(losses.stats)
         })
     }
 
@@ -254,12 +247,12 @@ impl DeviceModel {
 
     fn extra(&self) -> Extra {
         let adapter = self.base.as_ref().and_then(|base| base.adapter.as_ref());
-        let head_norms = self.layout.layers.iter().any(|layer| !layer.query_norm.is_empty());
+        let head_norms = self.layout.layers.iter().any(Layer::has_head_norms);
         Extra { inner: adapter.map_or(0, AdapterLayout::widest), head_norms }
     }
 
     fn vocabulary(&self) -> usize {
-        self.layout.embedding.len() / self.decoder.hidden
+        self.layout.embedding.range.len() / self.decoder.hidden
     }
 
     fn check_tokens(&self, tokens: &[u32]) {
@@ -289,8 +282,8 @@ impl DeviceModel {
     }
 
     fn run<'a>(&'a self, weights: &'a DeviceWeights<'a>, input: &'a Input, ws: &'a Forward) -> Run<'a> {
-        let (positions, attention) = (input.positions.all(), Attention::Sequences(input.tiles.all()));
-        Run { model: self, weights, t: positions.len(), positions, attention, ws }
+        let (positions, context) = (input.positions.all(), Context::Segments(input.tiles.all()));
+        Run { model: self, weights, t: positions.len(), positions, context, ws }
     }
 
     /// Leaves the hidden states and what the backward needs in the workspace.
@@ -306,7 +299,7 @@ impl DeviceModel {
         let all = self.run(weights, &input, &ws.forward).hidden(input.tokens.all())?;
         let h = ws.predicting.part(0..micro.rows.len() * hidden);
         embedding::take_rows(input.rows.all(), all, h, hidden)?;
-        let head = Head { w: weights.head, k: hidden, temperature };
+        let head = Head { w: weights.lm_head, k: hidden, temperature };
         let (logprobs, entropies) = linear_logprob::forward(head, h, input.targets.all(), &mut ws.logprob)?;
         Ok((input, TokenStats { logprobs, entropies }))
     }
@@ -324,7 +317,7 @@ impl DeviceModel {
         let (t, r, hidden) = (micro.tokens.len(), micro.rows.len(), self.decoder.hidden);
         let (h, dh) = (ws.predicting.part(0..r * hidden), ws.d_predicting.part(0..r * hidden));
         let d_logprobs = self.device.upload(Class::Activations, d_logprobs)?;
-        let head = Head { w: weights.head, k: hidden, temperature };
+        let head = Head { w: weights.lm_head, k: hidden, temperature };
         linear_logprob::backward(head, h, input.targets.all(), d_logprobs.all(), dh, &mut ws.logprob)?;
         let (d_hidden, dx) = (ws.forward.hidden.part(0..t * hidden), ws.dx.part(0..t * hidden));
         d_hidden.zero()?;

@@ -22,8 +22,17 @@ pub struct Sampling {
     pub stop_strings: Vec<String>,
 }
 
+/// A sampled token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampled {
+    /// Its id.
+    pub token: u32,
+    /// Its log-probability at the sampling temperature, before top-p, top-k and min-p.
+    pub logprob: f32,
+}
+
 impl Sampling {
-    /// Whether every token may be drawn.
+    /// Whether every token may be sampled.
     pub(super) fn keeps_all(&self) -> bool {
         self.top_p >= 1.0 && self.top_k == 0 && self.min_p <= 0.0
     }
@@ -33,20 +42,22 @@ impl Sampling {
         if self.temperature > 0.0 { self.temperature } else { 1.0 }
     }
 
-    /// Draws a token by `uniform` in `[0, 1)`; `logits` is overwritten.
+    /// Chooses a token by `uniform` in `[0, 1)`; `logits` is overwritten.
     ///
     /// The log-probability is that of the whole distribution at the temperature, before top-p, top-k and min-p.
-    pub fn draw(&self, logits: &mut [f32], uniform: f64) -> (u32, f32) {
+    pub fn sample(&self, logits: &mut [f32], uniform: f64) -> Sampled {
         let stats = normalise(logits, self.logprob_temperature());
-        let token = match () {
-            () if self.temperature <= 0.0 => most_likely(logits),
-            () if self.keeps_all() => draw_any(logits, stats.lse, uniform),
-            () => self.draw_kept(logits, stats.lse, uniform),
+        let token = if self.temperature <= 0.0 {
+            argmax(logits)
+        } else if self.keeps_all() {
+            sample_any(logits, stats.lse, uniform)
+        } else {
+            self.sample_kept(logits, stats.lse, uniform)
         };
-        (token as u32, logits[token] - stats.lse)
+        Sampled { token: token as u32, logprob: logits[token] - stats.lse }
     }
 
-    fn draw_kept(&self, z: &[f32], lse: f32, uniform: f64) -> usize {
+    fn sample_kept(&self, z: &[f32], lse: f32, uniform: f64) -> usize {
         let mut kept: Vec<(usize, f32)> = z.iter().map(|z| exp(z - lse)).enumerate().collect();
         let count = if self.top_k == 0 { kept.len() } else { self.top_k.min(kept.len()) };
         let (mut total, mut end, mut sorted) = (0.0, 0, 0);
@@ -82,12 +93,12 @@ fn sort_first(tokens: &mut [(usize, f32)], n: usize) {
 }
 
 /// The first of the largest logits.
-fn most_likely(z: &[f32]) -> usize {
+fn argmax(z: &[f32]) -> usize {
     (1..z.len()).fold(0, |best, i| if z[i] > z[best] { i } else { best })
 }
 
 /// The first token at which the cumulative probability passes `uniform`.
-fn draw_any(z: &[f32], lse: f32, uniform: f64) -> usize {
+fn sample_any(z: &[f32], lse: f32, uniform: f64) -> usize {
     let token = vectorised(
         #[inline(always)]
         || {
@@ -98,7 +109,7 @@ fn draw_any(z: &[f32], lse: f32, uniform: f64) -> usize {
             })
         },
     );
-    token.unwrap_or_else(|| most_likely(z))
+    token.unwrap_or_else(|| argmax(z))
 }
 
 #[cfg(test)]
@@ -117,7 +128,7 @@ mod tests {
         let mut counts = [0.0; 3];
         for _ in 0..20_000 {
             let mut z = [0.6f32.ln() + 3.0, 0.3f32.ln() + 3.0, 0.1f32.ln() + 3.0];
-            let (token, logprob) = sampling.draw(&mut z, stream.unit());
+            let Sampled { token, logprob } = sampling.sample(&mut z, stream.unit());
             counts[token as usize] += 1.0 / 20_000.0;
             let temperature = f64::from(sampling.logprob_temperature());
             let powers = [0.6f64, 0.3, 0.1].map(|p| p.powf(1.0 / temperature));
@@ -167,8 +178,8 @@ mod tests {
                 kept.push(token);
             }
             // The last kept token is drawn just below 1, the first at 0.
-            assert_eq!(sampling.draw(&mut z.clone(), 0.0).0 as usize, kept[0]);
-            assert_eq!(sampling.draw(&mut z.clone(), 1.0 - 1e-12).0 as usize, kept[kept.len() - 1], "{sampling:?}");
+            assert_eq!(sampling.sample(&mut z.clone(), 0.0).token as usize, kept[0]);
+            assert_eq!(sampling.sample(&mut z.clone(), 1.0 - 1e-12).token as usize, kept[kept.len() - 1], "{sampling:?}");
         }
     }
 }

@@ -1,16 +1,23 @@
-//! Completions to groups of rollouts: the verifiers judge each completion while others are still being sampled.
+//! Completions to verdicts: the verifiers judge each completion while others are still being sampled. Knows nothing of
+//! where completions come from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
-use reckon_datasets::{Counted, Example};
+use reckon_datasets::Example;
 use reckon_rewards::{Rubric, Scope, Score, Submission};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
 
-use crate::config::Control;
-use crate::rollout::{Completion, Engine, FinishReason, Prompt, SampleKey, Sampling};
+use crate::prompt::Prompt;
+use crate::rollout::{Completion, FinishReason};
+
+/// Batches of completions that are judged at a time: verifiers wait for programs and services more than they compute.
+const JUDGED_AT_A_TIME: usize = 4;
+/// Most completions that are taken off the channel at a time.
+const BATCH: usize = 64;
 
 /// A completion with its verdicts.
 #[derive(Debug, Clone)]
@@ -39,28 +46,19 @@ impl Group {
     }
 }
 
-/// Seconds of the two halves of a rollout. They overlap: verifying runs beside sampling.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RolloutTimes {
-    /// From the first prefill to the last token.
-    pub sample_s: f64,
-    /// From the last token to the last verdict: what verifying adds.
-    pub verify_s: f64,
-}
-
-/// Samples and judges. Completions go through a channel to verifiers on tokio's blocking pool as they finish.
-pub struct Scorer {
-    runtime: tokio::runtime::Runtime,
+/// The verifiers of a run, on threads of their own. A broken verifier is an error, never a reward.
+pub struct Judge {
+    runtime: Runtime,
     /// One for each source of the run's data.
     rubrics: Vec<Arc<Rubric>>,
 }
 
-impl Scorer {
-    /// A scorer with its own pool of verifying threads, and a rubric for each source of the data in order.
+impl Judge {
+    /// A judge with a rubric for each source of the data in order.
     pub fn new(rubrics: Vec<Rubric>) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .max_blocking_threads(4)
+            .max_blocking_threads(JUDGED_AT_A_TIME)
             .build()
             .context("cannot start the verifiers' threads")?;
         Ok(Self { runtime, rubrics: rubrics.into_iter().map(Arc::new).collect() })
@@ -76,43 +74,65 @@ impl Scorer {
         &self.rubrics[source]
     }
 
-    /// `group_size` judged completions of every prompt. A broken verifier is an error, never a reward.
-    pub fn rollouts(
-        &self,
-        engine: Engine,
-        prompts: Vec<Prompt>,
-        group_size: usize,
-        sampling: &Sampling,
-        key: SampleKey,
-    ) -> Result<(Vec<Group>, RolloutTimes)> {
-        let start = Instant::now();
-        let (sender, receiver) = unbounded_channel();
+    /// Begins to judge `group_size` completions of each of `prompts`, in whatever order they come.
+    pub fn begin(&self, prompts: Vec<Prompt>, group_size: usize) -> Judging<'_> {
+        let (completions, receiver) = unbounded_channel();
         let asked = prompts.iter().map(|p| Asked {
             rubric: self.rubrics[p.source].clone(),
             source: p.source,
             example: p.example.clone(),
             prefill: p.prefill.clone(),
         });
-        let verifying = self.runtime.spawn(verify_all(asked.collect(), group_size, receiver));
-        engine.generate(&prompts, group_size, sampling, key, |prompt, sample, completion| {
-            // The receiver leaves early only after an error, which `verifying` returns below.
-            let _ = sender.send((prompt, sample, completion));
-        })?;
-        drop(sender);
-        let sampled = Instant::now();
-        let judged = self.runtime.block_on(verifying).context("a verifier panicked")??;
-        let times =
-            RolloutTimes { sample_s: (sampled - start).as_secs_f64(), verify_s: sampled.elapsed().as_secs_f64() };
-        let mut judged = judged.into_values();
-        let groups = prompts
-            .into_iter()
-            .map(|prompt| Group { prompt, rollouts: judged.by_ref().take(group_size).collect() })
-            .collect();
-        Ok((groups, times))
+        let verdicts = self.runtime.spawn(judge_all(asked.collect(), group_size, receiver));
+        Judging { runtime: &self.runtime, prompts, group_size, completions, verdicts }
     }
 }
 
+/// A judgement under way.
+pub struct Judging<'a> {
+    runtime: &'a Runtime,
+    prompts: Vec<Prompt>,
+    group_size: usize,
+    completions: UnboundedSender<Finished>,
+    verdicts: JoinHandle<Result<Vec<Judged>>>,
+}
+
+impl Judging<'_> {
+    /// What is being judged.
+    pub fn prompts(&self) -> &[Prompt] {
+        &self.prompts
+    }
+
+    /// Hands over a completion, by the place of its prompt and its number among those of the prompt.
+    pub fn take(&self, prompt: usize, sample: usize, completion: Completion) {
+        // The receiver leaves early only after an error, which `groups` returns.
+        let _ = self.completions.send((prompt, sample, completion));
+    }
+
+    /// Waits for the last verdict.
+    ///
+    /// # Errors
+    /// A verifier's, or one that names a completion without a verdict.
+    pub fn groups(self) -> Result<Vec<Group>> {
+        drop(self.completions);
+        let judged = self.runtime.block_on(self.verdicts).context("a verifier panicked")??;
+        let mut places: Vec<Vec<Option<Rollout>>> = self.prompts.iter().map(|_| vec![None; self.group_size]).collect();
+        for (prompt, sample, rollout) in judged {
+            places[prompt][sample] = Some(rollout);
+        }
+        let groups = self.prompts.into_iter().zip(places).map(|(prompt, places)| {
+            let missing = |sample| format!("completion {sample} of example {} has no verdict", prompt.example.id);
+            let rollouts = places.into_iter().enumerate();
+            let rollouts = rollouts.map(|(sample, rollout)| rollout.with_context(|| missing(sample)));
+            Ok(Group { rollouts: rollouts.collect::<Result<_>>()?, prompt })
+        });
+        groups.collect()
+    }
+}
+
+/// A completion by the place of its prompt and its number.
 type Finished = (usize, usize, Completion);
+type Judged = (usize, usize, Rollout);
 
 /// What a verifier needs of a prompt.
 struct Asked {
@@ -122,22 +142,21 @@ struct Asked {
     prefill: Arc<str>,
 }
 
-/// Judges completions as they arrive, or whole groups where a rubric asks for them, and returns them by prompt and
-/// sample.
-async fn verify_all(
+/// Judges completions as they arrive, or whole groups where a rubric asks for them.
+async fn judge_all(
     asked: Vec<Asked>,
     group_size: usize,
     mut receiver: UnboundedReceiver<Finished>,
-) -> Result<BTreeMap<(usize, usize), Rollout>> {
+) -> Result<Vec<Judged>> {
     let asked = Arc::new(asked);
     let mut batches = tokio::task::JoinSet::new();
     let mut judge = |batch: Vec<Finished>| {
         let asked = asked.clone();
-        batches.spawn_blocking(move || verify_batch(&asked, batch));
+        batches.spawn_blocking(move || judge_batch(&asked, batch));
     };
     let mut arrived = Vec::new();
     let mut groups = vec![Vec::new(); asked.len()];
-    while receiver.recv_many(&mut arrived, 64).await > 0 {
+    while receiver.recv_many(&mut arrived, BATCH).await > 0 {
         let (alone, grouped): (Vec<_>, Vec<_>) =
             arrived.drain(..).partition(|(prompt, ..)| asked[*prompt].rubric.scope() == Scope::Completion);
         // A batch is judged by one rubric.
@@ -153,7 +172,7 @@ async fn verify_all(
             }
         }
     }
-    let mut judged = BTreeMap::new();
+    let mut judged = Vec::new();
     while let Some(batch) = batches.join_next().await {
         judged.extend(batch.context("a verifier panicked")??);
     }
@@ -161,7 +180,7 @@ async fn verify_all(
 }
 
 /// Judges completions whose prompts have the same rubric.
-fn verify_batch(asked: &[Asked], batch: Vec<Finished>) -> Result<Vec<((usize, usize), Rollout)>> {
+fn judge_batch(asked: &[Asked], batch: Vec<Finished>) -> Result<Vec<Judged>> {
     let Some(rubric) = batch.first().map(|(prompt, ..)| &asked[*prompt].rubric) else { return Ok(Vec::new()) };
     let texts: Vec<_> =
         batch.iter().map(|(prompt, _, c)| [&asked[*prompt].prefill, c.text.as_str()].concat()).collect();
@@ -178,20 +197,7 @@ fn verify_batch(asked: &[Asked], batch: Vec<Finished>) -> Result<Vec<((usize, us
     let scores = rubric.score_batch(&submissions)?;
     let judged = batch.into_iter().zip(scores).map(|((prompt, sample, completion), score)| {
         let reward = score.total;
-        ((prompt, sample), Rollout { completion, score, reward })
+        (prompt, sample, Rollout { completion, score, reward })
     });
     Ok(judged.collect())
-}
-
-/// Replaces rewards where the run is a control.
-pub fn apply_control(groups: &mut [Group], control: Control, key: SampleKey) {
-    if control == Control::None {
-        return;
-    }
-    for group in groups {
-        for (sample, rollout) in group.rollouts.iter_mut().enumerate() {
-            let coin = Counted::new(&[key.seed, key.step, group.prompt.index, sample as u64, 0xc014]).next_u64() & 1;
-            rollout.reward = coin as f32;
-        }
-    }
 }

@@ -1,0 +1,142 @@
+//! A micro-batch, and what passes between the model that computes it and the loss that is taken of it.
+//!
+//! Who fills it decides what is learned: `grpo/` from rollouts, `sft.rs` from given completions. The model knows tokens
+//! and log-probabilities alone.
+
+use std::ops::Range;
+
+use crate::ops::attention::Segment;
+
+/// How a micro-batch holds the prompt of samples that follow each other and begin alike, as those of a group do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PromptLayout {
+    /// Once: every completion attends to the same rows, which are computed once, forward and backward.
+    Shared,
+    /// Before every completion, for a model whose attention takes whole sequences only.
+    Repeated,
+}
+
+/// Samples laid end to end for one forward and backward.
+///
+/// The inputs of a sample are its tokens but the last, which predicts nothing. `T` inputs, `R` completion tokens, `N`
+/// samples: field by field (T), (R) or (N).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MicroBatch {
+    /// (T) input tokens.
+    pub tokens: Vec<u32>,
+    /// (T) place of each token in its own sample, from 0.
+    pub positions: Vec<u32>,
+    /// Which inputs attend to which.
+    pub segments: Vec<Segment>,
+    /// (R) index in `tokens` of the input whose hidden state predicts the completion token.
+    pub rows: Vec<u32>,
+    /// (R) the completion tokens.
+    pub targets: Vec<u32>,
+    /// (N) which of the R completion tokens are each sample's.
+    pub samples: Vec<Range<usize>>,
+    /// (R) log-probabilities that the completion tokens were sampled at.
+    pub rollout_logprobs: Vec<f32>,
+    /// (R) log-probabilities by the policy before the first update of the step. A sampler over the very weights of the
+    /// policy has given them already; behind another one they are computed anew.
+    pub old_logprobs: Vec<f32>,
+    /// (R) log-probabilities by the reference; `None` where the run has no KL term.
+    pub ref_logprobs: Option<Vec<f32>>,
+    /// (R) the sample's advantage, repeated.
+    pub advantages: Vec<f32>,
+    /// (R) each token's share of the objective of the whole update.
+    pub loss_weights: Vec<f32>,
+}
+
+impl MicroBatch {
+    /// Adds inputs that attend to each other alone; returns where they are.
+    pub(crate) fn push_sequence(&mut self, tokens: &[u32]) -> Range<usize> {
+        let rows = self.push_tokens(tokens, 0);
+        self.segments.push(Segment::alone(rows.clone()));
+        rows
+    }
+
+    /// Adds inputs whose positions begin at `position`; returns where they are.
+    pub(crate) fn push_tokens(&mut self, tokens: &[u32], position: usize) -> Range<usize> {
+        let start = self.tokens.len();
+        self.tokens.extend_from_slice(tokens);
+        self.positions.extend((position..position + tokens.len()).map(|position| position as u32));
+        start..self.tokens.len()
+    }
+
+    /// A micro-batch of `tokens` inputs in sequences of `longest`, every one of which predicts a token: the most memory
+    /// that so many tokens can take.
+    pub fn largest(tokens: usize, longest: usize) -> Self {
+        let mut micro = Self { rows: (0..tokens as u32).collect(), targets: vec![0; tokens], ..Self::default() };
+        while micro.tokens.len() < tokens {
+            micro.push_sequence(&vec![0; longest.min(tokens - micro.tokens.len())]);
+        }
+        micro
+    }
+}
+
+/// What a model says of the completion tokens of a micro-batch, (R) each.
+#[derive(Debug, Clone, Default)]
+pub struct TokenStats {
+    /// `log p(target)` at the temperature.
+    pub logprobs: Vec<f32>,
+    /// Entropy in nats of the distribution the target was drawn from.
+    pub entropies: Vec<f32>,
+}
+
+/// The loss of a micro-batch and what the backward starts from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TokenLosses {
+    /// (R) derivative of the loss with respect to each completion token's log-probability, loss weight included.
+    pub gradient: Vec<f32>,
+    /// Sums for the metrics.
+    pub stats: LossStats,
+}
+
+/// A loss: from a micro-batch and the model's log-probabilities of it to the gradient.
+pub type Loss<'a> = dyn Fn(&MicroBatch, &TokenStats) -> TokenLosses + Sync + 'a;
+
+/// Sums over tokens, added up in the order of the micro-batches so that a step's metrics are reproducible.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossStats {
+    /// The loss: tokens weighed by their loss weights, so micro-batches add up to the loss of an update.
+    pub loss: f64,
+    /// Tokens with a loss weight.
+    pub tokens: u64,
+    /// Sum of the entropies of these tokens' distributions.
+    pub entropy: f64,
+    /// Tokens of a negative advantage whose ratio is below `1 - clip_low`: no gradient but that of the KL term.
+    pub clipped_low: u64,
+    /// Tokens of a positive advantage whose ratio is above `1 + clip_high`: likewise.
+    pub clipped_high: u64,
+    /// Tokens of a negative advantage whose ratio is above `dual_clip`: likewise.
+    pub dual_clipped: u64,
+    /// Sum of the configured KL estimate; 0 without reference log-probabilities.
+    pub kl_ref: f64,
+    /// Sum of `u - ln u - 1`, `u` the ratio of now to the time of sampling. In the first update of a step it compares
+    /// sampler and trainer over the same weights; in later ones it measures how far the updates went.
+    pub mismatch: f64,
+}
+
+impl LossStats {
+    /// Adds the sums of the next micro-batch.
+    pub fn add(&mut self, next: &Self) {
+        self.loss += next.loss;
+        self.tokens += next.tokens;
+        self.entropy += next.entropy;
+        self.clipped_low += next.clipped_low;
+        self.clipped_high += next.clipped_high;
+        self.dual_clipped += next.dual_clipped;
+        self.kl_ref += next.kl_ref;
+        self.mismatch += next.mismatch;
+    }
+
+    /// Tokens that some clip took the gradient from.
+    pub fn clipped(&self) -> u64 {
+        self.clipped_low + self.clipped_high + self.dual_clipped
+    }
+
+    /// A sum as a mean over tokens; 0 without tokens.
+    pub fn per_token(&self, sum: f64) -> f64 {
+        sum / self.tokens.max(1) as f64
+    }
+}

@@ -1,0 +1,54 @@
+//! From prompts to judged groups: where sampler and judge meet. Training and evaluation both come here.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::judge::{Group, Judge};
+use crate::policy::Policy;
+use crate::prompt::Prompt;
+use crate::rollout::{PromptTokens, Request, SampleKey, Sampler, Sampling};
+
+/// What samples, and what judges.
+#[derive(Clone, Copy)]
+pub struct Rollouts<'a> {
+    /// The model that is sampled from.
+    pub policy: &'a Policy,
+    /// What samples.
+    pub sampler: &'a dyn Sampler,
+    /// What judges.
+    pub judge: &'a Judge,
+    /// How completions are sampled.
+    pub sampling: &'a Sampling,
+}
+
+/// Seconds of sampling and judging. They overlap: completions are judged while others are being sampled.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RolloutTimes {
+    /// From the first prefill to the last token.
+    pub sample_s: f64,
+    /// From the last token to the last verdict: what judging adds.
+    pub verify_s: f64,
+}
+
+impl Rollouts<'_> {
+    /// `group_size` judged completions of every prompt.
+    pub fn groups(
+        &self,
+        prompts: Vec<Prompt>,
+        group_size: usize,
+        key: SampleKey,
+    ) -> Result<(Vec<Group>, RolloutTimes)> {
+        let start = Instant::now();
+        let judging = self.judge.begin(prompts, group_size);
+        let prompts: Vec<PromptTokens> = judging.prompts().iter().map(PromptTokens::from).collect();
+        let request = Request { prompts: &prompts, group_size, sampling: self.sampling, key };
+        self.sampler.sample(self.policy, &request, &|prompt, sample, completion| {
+            judging.take(prompt, sample, completion);
+        })?;
+        let sampled = Instant::now();
+        let groups = judging.groups()?;
+        let (sample_s, verify_s) = ((sampled - start).as_secs_f64(), sampled.elapsed().as_secs_f64());
+        Ok((groups, RolloutTimes { sample_s, verify_s }))
+    }
+}

@@ -1,0 +1,96 @@
+//! The forward of sampling on one thread: prompts, and one token of many rows over a cache, through the decoder's own
+//! layers. Its twin on a device is [`crate::model::device`]'s. What is sampled is left to `rollout/`.
+
+use super::cache::{self, Cache, Sequence};
+use super::decoder::{Context, Decoder, Input};
+use super::weights::PackedWeights;
+use super::workspace::{Keep, Workspace};
+use crate::ops::attention::cached;
+use crate::ops::linear::Onto;
+
+/// What a thread samples in. Used again, because to get a cache anew from the system costs a tenth of the sampling.
+#[derive(Debug, Default)]
+pub struct DecodingMemory {
+    cache: Cache,
+    workspace: Workspace,
+    logits: Vec<f32>,
+}
+
+/// Rows being sampled on one thread: each is a sequence in a slot, which begins with the prompt at hand.
+#[derive(Debug)]
+pub struct Decoding<'a> {
+    decoder: &'a Decoder,
+    weights: &'a PackedWeights<'a>,
+    memory: DecodingMemory,
+    slots: Vec<Sequence>,
+    free: Vec<usize>,
+    prompt: Sequence,
+    /// `(V)` after the last token of the prompt at hand.
+    prompt_logits: Vec<f32>,
+}
+
+impl<'a> Decoding<'a> {
+    /// No rows yet, in memory that an earlier call left.
+    pub fn new(decoder: &'a Decoder, weights: &'a PackedWeights<'a>, mut memory: DecodingMemory) -> Self {
+        memory.cache.shape(weights.layers.len(), cached::block_len(decoder.heads));
+        let (slots, free, prompt) = (Vec::new(), Vec::new(), Sequence::default());
+        Self { decoder, weights, memory, slots, free, prompt, prompt_logits: Vec::new() }
+    }
+
+    /// What the next call can use again, once every row has left.
+    pub fn into_memory(mut self) -> DecodingMemory {
+        self.memory.cache.free(&mut self.prompt);
+        self.memory
+    }
+
+    /// Takes in a prompt, which is at hand from then on, in place of the one before.
+    pub fn prefill(&mut self, tokens: &[u32]) {
+        let DecodingMemory { cache, workspace, .. } = &mut self.memory;
+        cache.free(&mut self.prompt);
+        self.prompt.blocks.extend((0..cache::blocks(tokens.len())).map(|_| cache.take()));
+        self.prompt.cached = tokens.len();
+        let positions: Vec<u32> = (0..tokens.len() as u32).collect();
+        let context = Context::Prompt { cache, blocks: &self.prompt.blocks };
+        let input = Input { tokens, positions: &positions };
+        self.decoder.forward(self.weights, input, context, Keep::Nothing, workspace);
+        self.prompt_logits.resize(self.weights.lm_head.outputs(), 0.0);
+        let last = &workspace.hidden[workspace.hidden.len() - self.decoder.hidden..];
+        self.weights.lm_head.forward(last, &mut self.prompt_logits, Onto::Nothing);
+    }
+
+    /// `(V)` after the last token of the prompt at hand.
+    pub fn prompt_logits(&self) -> &[f32] {
+        &self.prompt_logits
+    }
+
+    /// A slot for one more row behind the prompt at hand.
+    pub fn enter(&mut self) -> usize {
+        let slot = self.free.pop().unwrap_or(self.slots.len());
+        if slot == self.slots.len() {
+            self.slots.push(Sequence::default());
+        }
+        self.slots[slot] = self.memory.cache.fork(&self.prompt);
+        slot
+    }
+
+    /// Takes in one token of the row in each of `slots`; `(R, V)` are the logits of what follows.
+    pub fn decode(&mut self, tokens: &[u32], slots: &[usize]) -> &mut [f32] {
+        let DecodingMemory { cache, workspace, logits } = &mut self.memory;
+        slots.iter().for_each(|&slot| cache.make_room(&mut self.slots[slot]));
+        let sequences: Vec<&Sequence> = slots.iter().map(|&slot| &self.slots[slot]).collect();
+        let positions: Vec<u32> = sequences.iter().map(|sequence| sequence.cached as u32).collect();
+        let context = Context::Cached { cache, sequences: &sequences };
+        let input = Input { tokens, positions: &positions };
+        self.decoder.forward(self.weights, input, context, Keep::Nothing, workspace);
+        slots.iter().for_each(|&slot| self.slots[slot].cached += 1);
+        logits.resize(tokens.len() * self.weights.lm_head.outputs(), 0.0);
+        self.weights.lm_head.forward(&workspace.hidden, logits, Onto::Nothing);
+        logits
+    }
+
+    /// Frees the slot of a row that has ended.
+    pub fn leave(&mut self, slot: usize) {
+        self.memory.cache.free(&mut self.slots[slot]);
+        self.free.push(slot);
+    }
+}

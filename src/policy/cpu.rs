@@ -1,0 +1,139 @@
+//! Learning on this machine's processor, in fp32.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Largest, Learner, Model, NOT_BEGUN, REFERENCE, Trained, Training, Who};
+use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
+use crate::model::files::peft;
+use crate::model::{CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
+use crate::optim::{AdamW, MomentKind, Update};
+use crate::tensor::Tensor;
+
+/// A model in this machine's memory with what training needs beside it.
+#[derive(Debug)]
+pub struct CpuLearner {
+    /// The model.
+    pub model: CpuModel,
+    reference: Option<CpuReference>,
+    /// None before training begins.
+    optimizer: Option<AdamW>,
+    /// The gradients that the next update moves by, of the layout of what is trained.
+    gradients: Vec<f32>,
+}
+
+impl CpuLearner {
+    /// A model that is not trained yet.
+    pub fn new(model: CpuModel) -> Self {
+        Self { model, reference: None, optimizer: None, gradients: Vec::new() }
+    }
+}
+
+impl Learner for CpuLearner {
+    fn model(&self) -> Model<'_> {
+        Model::Cpu(&self.model)
+    }
+
+    fn threads(&self) -> usize {
+        self.model.threads
+    }
+
+    fn prompt_layout(&self) -> PromptLayout {
+        PromptLayout::Shared
+    }
+
+    fn begin(&mut self, training: &Training) -> Result<()> {
+        ensure!(
+            training.moments == MomentKind::Full,
+            "optim.moments = \"eight_bit\" is for a card: set compute.device = \"cuda\", or leave optim.moments away"
+        );
+        self.optimizer = Some(AdamW::new(training.adamw, self.model.parameters.values().len()));
+        self.reference = training.reference.then(|| CpuReference::of(&self.model.parameters));
+        Ok(())
+    }
+
+    fn logprobs(&self, who: Who, micros: &[MicroBatch], temperature: f32) -> Result<Vec<TokenStats>> {
+        let reference = self.reference.as_ref().filter(|_| who == Who::Reference);
+        Ok(self.model.logprobs(reference, micros, temperature))
+    }
+
+    fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>> {
+        // Freed first: the two sums need not fit side by side.
+        self.gradients = Vec::new();
+        let (sum, stats) = self.model.gradients(micros, temperature, loss);
+        self.gradients = sum;
+        Ok(stats)
+    }
+
+    fn update(&mut self, lr: f64) -> Result<Update> {
+        let optimizer = self.optimizer.as_mut().context(NOT_BEGUN)?;
+        Ok(optimizer.update(self.model.parameters.trainable(), &self.gradients, lr))
+    }
+
+    fn refresh_reference(&mut self) -> Result<()> {
+        if let Some(reference) = &mut self.reference {
+            reference.refresh(&self.model.parameters);
+        }
+        Ok(())
+    }
+
+    fn rehearse(&mut self, _: &Largest) -> Result<()> {
+        Ok(())
+    }
+
+    fn held(&self) -> usize {
+        0
+    }
+
+    fn base_fingerprint(&self) -> Option<&str> {
+        self.model.parameters.base().map(|base| base.fingerprint.as_str())
+    }
+
+    fn trained(&self) -> Result<Trained<'_>> {
+        let parameters = &self.model.parameters;
+        Ok(parameters.adapter().map_or(Trained::Weights(parameters), |a| Trained::Adapter(Cow::Borrowed(a))))
+    }
+
+    fn restore(&mut self, folder: &Path, _: &ModelConfig) -> Result<()> {
+        match &mut self.model.parameters {
+            Parameters::Full(weights) => {
+                // Freed first: there may be no room for both.
+                weights.values = Vec::new();
+                *weights = ModelFolder::read(folder)?.weights;
+            }
+            Parameters::Frozen(base, Some(adapter)) => {
+                adapter.values = peft::read_values(folder, &base.layout, &adapter.layout)?;
+            }
+            Parameters::Frozen(_, None) => {}
+        }
+        Ok(())
+    }
+
+    fn updates(&self) -> u64 {
+        self.optimizer.as_ref().map_or(0, |optimizer| optimizer.count)
+    }
+
+    fn state(&self) -> Vec<(&'static str, &dyn Tensor)> {
+        let mut state = self.optimizer.as_ref().map_or_else(Vec::new, AdamW::tensors);
+        if let Some(CpuReference::Values(values)) = &self.reference {
+            state.push((REFERENCE, values));
+        }
+        state
+    }
+
+    fn state_mut(&mut self, updates: u64, saved: &[&str]) -> Result<Vec<(&'static str, &mut dyn Tensor)>> {
+        // A run that began with its base may have replaced it by the policy of a later step.
+        if saved.contains(&REFERENCE) {
+            self.refresh_reference()?;
+        }
+        let optimizer = self.optimizer.as_mut().context(NOT_BEGUN)?;
+        optimizer.count = updates;
+        let mut state = optimizer.tensors_mut();
+        if let Some(CpuReference::Values(values)) = &mut self.reference {
+            state.push((REFERENCE, values));
+        }
+        Ok(state)
+    }
+}

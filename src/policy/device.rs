@@ -1,0 +1,144 @@
+//! Learning on a device, in bf16 with fp32 master values of what is trained.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{Largest, Learner, Model, NOT_BEGUN, REFERENCE, Trained, Training, Who};
+use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenLosses, TokenStats};
+use crate::model::files::peft;
+use crate::model::files::safetensors::Reader;
+use crate::model::{Adapter, Decoder, DeviceModel, DeviceReference, Layout, ModelConfig, Parameters};
+use crate::ops::device::Device;
+use crate::optim::{DeviceAdamW, Update};
+use crate::tensor::Tensor;
+
+/// A model on a device with what training needs beside it.
+#[derive(Debug)]
+pub struct DeviceLearner {
+    /// The model.
+    pub model: DeviceModel,
+    reference: Option<DeviceReference>,
+    /// None before training begins.
+    optimizer: Option<DeviceAdamW>,
+    /// Of this machine, for what the host does.
+    threads: usize,
+    /// Names the frozen base, where there is one.
+    fingerprint: Option<String>,
+    /// The adapter as it was brought to the device.
+    adapter: Option<Adapter>,
+}
+
+impl DeviceLearner {
+    /// Brings a model to a device.
+    pub fn new(device: Device, decoder: &Decoder, parameters: Parameters, threads: usize) -> Result<Self> {
+        let model = DeviceModel::new(device, decoder, &parameters)?;
+        let (fingerprint, adapter) = match parameters {
+            Parameters::Full(_) => (None, None),
+            Parameters::Frozen(base, adapter) => (Some(base.fingerprint), adapter),
+        };
+        Ok(Self { model, reference: None, optimizer: None, threads, fingerprint, adapter })
+    }
+}
+
+impl Learner for DeviceLearner {
+    fn model(&self) -> Model<'_> {
+        Model::Device(&self.model)
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn prompt_layout(&self) -> PromptLayout {
+        PromptLayout::Repeated
+    }
+
+    fn begin(&mut self, training: &Training) -> Result<()> {
+        self.optimizer = Some(DeviceAdamW::new(training.adamw, training.moments, &self.model)?);
+        self.reference = training.reference.then(|| self.model.reference()).transpose()?;
+        Ok(())
+    }
+
+    fn logprobs(&self, who: Who, micros: &[MicroBatch], temperature: f32) -> Result<Vec<TokenStats>> {
+        let reference = self.reference.as_ref().filter(|_| who == Who::Reference);
+        micros.iter().map(|micro| self.model.logprobs(reference, micro, temperature)).collect()
+    }
+
+    fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>> {
+        self.model.learnt.gradients.all().zero()?;
+        micros.iter().map(|micro| self.model.gradient(micro, temperature, loss)).collect()
+    }
+
+    fn update(&mut self, lr: f64) -> Result<Update> {
+        let optimizer = self.optimizer.as_mut().context(NOT_BEGUN)?;
+        optimizer.update(&self.model, lr)
+    }
+
+    fn refresh_reference(&mut self) -> Result<()> {
+        self.reference.as_mut().map_or(Ok(()), |reference| self.model.refresh(reference))
+    }
+
+    fn rehearse(&mut self, largest: &Largest) -> Result<()> {
+        let Largest { rows, prompt, sequence, micro_batch } = *largest;
+        if rows > 0 {
+            self.model.rehearse_sampling(rows, prompt, sequence)?;
+        }
+        let nothing = |micro: &MicroBatch, _: &TokenStats| TokenLosses {
+            gradient: vec![0.0; micro.rows.len()],
+            ..TokenLosses::default()
+        };
+        self.gradients(&[MicroBatch::largest(micro_batch, sequence)], 1.0, &nothing).map(drop)
+    }
+
+    fn held(&self) -> usize {
+        self.model.device.held_in_all()
+    }
+
+    fn base_fingerprint(&self) -> Option<&str> {
+        self.fingerprint.as_deref()
+    }
+
+    fn trained(&self) -> Result<Trained<'_>> {
+        let Some(adapter) = &self.adapter else { return Ok(Trained::Weights(&self.model.learnt)) };
+        let values = self.model.learnt.download()?;
+        Ok(Trained::Adapter(Cow::Owned(Adapter { values, ..adapter.clone() })))
+    }
+
+    fn restore(&mut self, folder: &Path, config: &ModelConfig) -> Result<()> {
+        match &self.adapter {
+            Some(adapter) => {
+                let layout = Layout::new(config, config.family()?);
+                self.model.learnt.upload(&peft::read_values(folder, &layout, &adapter.layout)?)
+            }
+            None => self.model.learnt.read_from(&mut Reader::open(folder)?),
+        }
+    }
+
+    fn updates(&self) -> u64 {
+        self.optimizer.as_ref().map_or(0, |optimizer| optimizer.count)
+    }
+
+    fn state(&self) -> Vec<(&'static str, &dyn Tensor)> {
+        let mut state = self.optimizer.as_ref().map_or_else(Vec::new, DeviceAdamW::tensors);
+        if let Some(DeviceReference::Values(values)) = &self.reference {
+            state.push((REFERENCE, values));
+        }
+        state
+    }
+
+    fn state_mut(&mut self, updates: u64, saved: &[&str]) -> Result<Vec<(&'static str, &mut dyn Tensor)>> {
+        // A run that began with its base may have replaced it by the policy of a later step.
+        if saved.contains(&REFERENCE) {
+            self.refresh_reference()?;
+        }
+        let optimizer = self.optimizer.as_mut().context(NOT_BEGUN)?;
+        optimizer.count = updates;
+        let mut state = optimizer.tensors_mut();
+        if let Some(DeviceReference::Values(values)) = &mut self.reference {
+            state.push((REFERENCE, values));
+        }
+        Ok(state)
+    }
+}

@@ -1,0 +1,200 @@
+//! The model being trained, with its version: log-probabilities of given tokens, gradients, and updates, on a CPU or on
+//! a device.
+//!
+//! Everything that must be in one place (model, reference, optimizer state, gradients) is one [`Learner`]; [`Policy`]
+//! adds what is the same everywhere. How completions are sampled is left to `rollout/`.
+
+mod cpu;
+mod device;
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::fmt::Debug;
+use std::path::Path;
+
+use anyhow::Result;
+use tokenizers::Tokenizer;
+
+use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
+use crate::model::files::{Source, folder, peft};
+use crate::model::{
+    Adapter, Companions, CpuModel, Decoder, DeviceModel, ModelConfig, ModelFolder, Parameters, SaveDtype,
+};
+use crate::ops::device::Device;
+use crate::optim::{AdamWConfig, MomentKind, Update};
+use crate::tensor::Tensor;
+
+pub use cpu::CpuLearner;
+pub use device::DeviceLearner;
+
+/// The name of the reference's values among a learner's state.
+pub const REFERENCE: &str = "reference";
+
+/// The error of a program that updates a model which [`Learner::begin`] was not called for.
+const NOT_BEGUN: &str = "no training has begun with this model";
+
+/// What an error of a step that is tried before the first one is about.
+pub const REHEARSAL: &str = "the worst step of the run, tried before the first";
+
+/// A model and how it is computed.
+#[derive(Debug)]
+pub struct Policy {
+    /// `config.json`.
+    pub config: ModelConfig,
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// The files beside them, kept for saving.
+    pub companions: Companions,
+    /// The computation, its values, and what training needs beside them.
+    pub learner: Box<dyn Learner>,
+    /// Number of updates made.
+    pub version: u64,
+}
+
+/// Whose log-probabilities are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// The model being trained, as it is now.
+    Policy,
+    /// The frozen copy that the KL term holds it to.
+    Reference,
+}
+
+/// A model to sample from, where its values are.
+#[derive(Debug, Clone, Copy)]
+pub enum Model<'a> {
+    /// fp32, on this machine's threads.
+    Cpu(&'a CpuModel),
+    /// bf16 on a device.
+    Device(&'a DeviceModel),
+}
+
+/// What a model has to be given before it can be trained.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Training {
+    /// Settings of the optimizer.
+    pub adamw: AdamWConfig,
+    /// How its moments are kept.
+    pub moments: MomentKind,
+    /// Whether the objective has a KL term, so that a reference is kept.
+    pub reference: bool,
+}
+
+/// What a policy is saved by.
+pub enum Trained<'a> {
+    /// All weights.
+    Weights(&'a dyn Source),
+    /// An adapter, without its base.
+    Adapter(Cow<'a, Adapter>),
+}
+
+/// The largest that the steps of a run can be.
+#[derive(Debug, Clone, Copy)]
+pub struct Largest {
+    /// Completions sampled at a time.
+    pub rows: usize,
+    /// Tokens of the longest prompt.
+    pub prompt: usize,
+    /// Tokens of the longest prompt and completion together.
+    pub sequence: usize,
+    /// Tokens of a micro-batch.
+    pub micro_batch: usize,
+}
+
+/// One place where a policy is computed: model, reference, gradients and optimizer state, which cannot be apart.
+pub trait Learner: Any + Debug + Send + Sync {
+    /// The model to sample from: the very weights that updates move.
+    fn model(&self) -> Model<'_>;
+
+    /// Threads of this machine that work for it.
+    fn threads(&self) -> usize;
+
+    /// How its micro-batches hold the prompts of a group.
+    fn prompt_layout(&self) -> PromptLayout;
+
+    /// Takes the memory of training: empty moments, and a reference where one is asked for.
+    fn begin(&mut self, training: &Training) -> Result<()>;
+
+    /// Log-probabilities of all micro-batches, without gradients. Without a reference, the policy is its own.
+    fn logprobs(&self, who: Who, micros: &[MicroBatch], temperature: f32) -> Result<Vec<TokenStats>>;
+
+    /// Sums the gradients of all micro-batches where the next update finds them, and returns what `loss` says of each,
+    /// in order. Earlier gradients are gone.
+    fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>>;
+
+    /// Clips the gradients and moves the weights by them, at learning rate `lr`.
+    fn update(&mut self, lr: f64) -> Result<Update>;
+
+    /// Makes the reference, if there is one, the policy as it is now.
+    fn refresh_reference(&mut self) -> Result<()>;
+
+    /// Does what takes most memory once, so that a lack of it shows before the run begins. Weights and moments stay. On a
+    /// CPU nothing is done: its memory is the system's to give.
+    fn rehearse(&mut self, largest: &Largest) -> Result<()>;
+
+    /// Bytes that it holds on a device.
+    fn held(&self) -> usize;
+
+    /// Names the part of the model that is not trained, where there is one.
+    fn base_fingerprint(&self) -> Option<&str>;
+
+    /// What is trained, for saving.
+    fn trained(&self) -> Result<Trained<'_>>;
+
+    /// Takes the values of what is trained from a folder that [`Policy::save`] wrote for a model of shape `config`.
+    fn restore(&mut self, folder: &Path, config: &ModelConfig) -> Result<()>;
+
+    /// Updates that the optimizer has made.
+    fn updates(&self) -> u64;
+
+    /// All else that a checkpoint holds: moments, and the reference where it is a copy.
+    fn state(&self) -> Vec<(&'static str, &dyn Tensor)>;
+
+    /// Where the state of a checkpoint goes, which was written after `updates` updates and names the tensors `saved`.
+    fn state_mut(&mut self, updates: u64, saved: &[&str]) -> Result<Vec<(&'static str, &mut dyn Tensor)>>;
+}
+
+impl Policy {
+    /// The policy that a model folder holds, on `threads` of this machine.
+    pub fn new(folder: ModelFolder<impl Into<Parameters>>, recompute: bool, threads: usize) -> Self {
+        let decoder = Decoder::new(&folder.config, recompute);
+        let ModelFolder { config, tokenizer, companions, weights } = folder;
+        let learner = Box::new(CpuLearner::new(CpuModel::new(decoder, weights.into(), threads)));
+        Self { config, tokenizer, companions, learner, version: 0 }
+    }
+
+    /// The same on a device, with `threads` of this machine for what the host does of it.
+    pub fn on_device(
+        folder: ModelFolder<impl Into<Parameters>>,
+        recompute: bool,
+        threads: usize,
+        device: Device,
+    ) -> Result<Self> {
+        let decoder = Decoder::new(&folder.config, recompute);
+        let ModelFolder { config, tokenizer, companions, weights } = folder;
+        let learner = Box::new(DeviceLearner::new(device, &decoder, weights.into(), threads)?);
+        Ok(Self { config, tokenizer, companions, learner, version: 0 })
+    }
+
+    /// Moves the weights by the gradients that the learner holds, and raises the version.
+    pub fn update(&mut self, lr: f64) -> Result<Update> {
+        let update = self.learner.update(lr)?;
+        self.version += u64::from(matches!(update, Update::Applied { .. }));
+        Ok(update)
+    }
+
+    /// Writes what is trained into `folder`, which exists: a model folder, or the files of an adapter.
+    pub fn save(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
+        match self.learner.trained()? {
+            Trained::Adapter(adapter) => peft::write(folder, &adapter, dtype),
+            Trained::Weights(source) => {
+                folder::write(folder, &self.config, &self.tokenizer, &self.companions, source, dtype)
+            }
+        }
+    }
+
+    /// Takes the values of what is trained from a folder that [`Policy::save`] wrote.
+    pub fn restore(&mut self, folder: &Path) -> Result<()> {
+        self.learner.restore(folder, &self.config)
+    }
+}

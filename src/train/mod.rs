@@ -1,0 +1,284 @@
+//! [`Trainer::step`], the algorithm on one screen: sample groups from the policy, judge them, and move the policy toward
+//! the better half. Evaluation, files and progress are left to the run around it.
+
+mod stats;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use reckon_datasets::Counted;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{LossStats, MicroBatch};
+use crate::config::{Control, TrainConfig};
+use crate::groups::{RolloutTimes, Rollouts};
+use crate::grpo::{
+    GrpoConfig, TrainSample, Truncated, advantages, has_signal, micro_batches, mini_batches, soft_overlong,
+    token_losses,
+};
+use crate::judge::{Group, Judge, Rollout};
+use crate::metrics::Record;
+use crate::optim::{Schedule, Update};
+use crate::plan::Job;
+use crate::policy::{Largest, Policy, REHEARSAL, Training, Who};
+use crate::prompt::PromptSource;
+use crate::rollout::{FinishReason, LocalSampler, SampleKey, Sampler, Sampling};
+use stats::StepStats;
+
+/// What of a run changes beside weights and optimizer: all that a resumed run needs to know.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Prompts used, resampled ones included.
+    pub prompts_used: u64,
+    /// Updates skipped in a row because a gradient was not finite.
+    pub skipped: u64,
+    /// Version of the policy after the last step.
+    pub policy_version: u64,
+    /// Best held-out accuracy so far and the step it was measured at.
+    pub best: Option<(f64, u64)>,
+}
+
+/// A run in memory.
+pub struct Trainer {
+    /// The resolved config.
+    pub config: TrainConfig,
+    /// The model being trained.
+    pub policy: Policy,
+    /// What samples from it.
+    pub sampler: Box<dyn Sampler>,
+    /// Where the run stands.
+    pub progress: Progress,
+    grpo: GrpoConfig,
+    schedule: Schedule,
+    sampling: Sampling,
+    judge: Judge,
+    prompts: PromptSource,
+}
+
+/// What a step did.
+#[derive(Debug)]
+pub struct Step {
+    /// Its metrics.
+    pub record: Record,
+    /// All groups that were sampled.
+    pub groups: Vec<Group>,
+}
+
+/// The groups of a step.
+#[derive(Default)]
+struct StepGroups {
+    /// All that were sampled.
+    all: Vec<Group>,
+    /// Whether each has a signal: rewards that differ before any penalty on length.
+    signal: Vec<bool>,
+    /// Which of them are trained on.
+    kept: Vec<usize>,
+    prompts_used: u64,
+    times: RolloutTimes,
+}
+
+impl Trainer {
+    /// Puts a run together and refuses one that could not work, before step 0.
+    pub fn new(config: TrainConfig, mut policy: Policy, judge: Judge) -> Result<Self> {
+        config.validate()?;
+        let grpo = config.grpo.resolve(config.rollout.max_new_tokens)?;
+        let (tokenizer, companions) = (policy.tokenizer.clone(), &policy.companions);
+        let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed)?;
+        prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
+        let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
+        policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
+        let sampling = config.rollout.sampling(policy.config.eos_token_id.clone());
+        ensure!(
+            !sampling.stop_tokens.is_empty() || !sampling.stop_strings.is_empty(),
+            "nothing ends a completion: set eos_token_id in the model's config.json or rollout.stop"
+        );
+        let schedule = config.optim.schedule(config.steps);
+        let sampler = Box::new(LocalSampler { capacity: config.rollout.capacity });
+        let progress = Progress::default();
+        Ok(Self { config, policy, sampler, progress, grpo, schedule, sampling, judge, prompts })
+    }
+
+    /// One step of GRPO (Shao et al. 2024, arXiv:2402.03300). The preset says which of its variants: its advantage, its
+    /// objective and denominators, how many updates a step makes, and whether groups that teach nothing are replaced.
+    pub fn step(&mut self) -> Result<Step> {
+        let (start, step, mut stats) = (Instant::now(), self.progress.step + 1, StepStats::default());
+        self.refresh_reference(step)?;
+        let groups = self.sample_groups(step)?;
+        let rewards: Vec<Vec<f32>> = groups.kept().map(Group::rewards).collect();
+        let samples = self.train_samples(groups.kept(), advantages(&rewards, self.grpo.advantage));
+        let (lr, temperature) = (self.schedule.at(step - 1), self.sampling.logprob_temperature());
+        for mini_batch in mini_batches(&samples, self.grpo.updates_per_step) {
+            let layout = self.policy.learner.prompt_layout();
+            let most_tokens = self.config.compute.micro_batch_tokens;
+            let mut micros = micro_batches(mini_batch, self.grpo.loss_norm, most_tokens, layout);
+            let clock = Instant::now();
+            self.add_reference_logprobs(&mut micros, temperature)?;
+            let loss = self.grpo.loss();
+            let losses = self
+                .policy
+                .learner
+                .gradients(&micros, temperature, &|micro, now| token_losses(now, micro, &loss))?;
+            stats.forward_backward_s += clock.elapsed().as_secs_f64();
+            let clock = Instant::now();
+            let update = self.update(&losses, lr)?;
+            stats.update_s += clock.elapsed().as_secs_f64();
+            stats.add(&losses, update);
+        }
+        self.sampler.publish(&self.policy)?;
+        self.progress.step = step;
+        self.progress.prompts_used = groups.prompts_used;
+        self.progress.policy_version = self.policy.version;
+        let record = self.record(&groups, &stats, lr, start.elapsed().as_secs_f64());
+        Ok(Step { record, groups: groups.all })
+    }
+
+    /// Whether the weights are those after the last whole step, so that a checkpoint can be gone on from: a step that
+    /// failed amid its updates has moved them.
+    pub fn is_between_steps(&self) -> bool {
+        self.policy.version == self.progress.policy_version
+    }
+
+    /// Prompts, completions and verdicts of a step.
+    ///
+    /// Groups without signal are dropped and, if asked, replaced from further prompts, a bounded number of times
+    /// (dynamic sampling of DAPO, arXiv:2503.14476, section 3.2).
+    fn sample_groups(&self, step: u64) -> Result<StepGroups> {
+        let (wanted, group_size) = (self.config.rollout.prompts_per_step, self.config.rollout.group_size);
+        let key = SampleKey { seed: self.config.seed, step };
+        let mut groups = StepGroups { prompts_used: self.progress.prompts_used, ..StepGroups::default() };
+        for _ in 0..=self.grpo.resample_max {
+            let prompts = self.prompts.train(groups.prompts_used, wanted)?;
+            groups.prompts_used += wanted as u64;
+            let (sampled, times) = self.rollouts().groups(prompts, group_size, key)?;
+            groups.times.sample_s += times.sample_s;
+            groups.times.verify_s += times.verify_s;
+            for mut group in sampled {
+                let signal = self.set_rewards(&mut group, key);
+                if (signal || !self.grpo.drop_zero_signal) && groups.kept.len() < wanted {
+                    groups.kept.push(groups.all.len());
+                }
+                groups.signal.push(signal);
+                groups.all.push(group);
+            }
+            if groups.kept.len() >= wanted {
+                break;
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Puts in place of the rubric's rewards what a control or a completion's length makes of them, and returns whether
+    /// the group has a signal.
+    fn set_rewards(&self, group: &mut Group, key: SampleKey) -> bool {
+        let index = group.prompt.index;
+        for (sample, rollout) in group.rollouts.iter_mut().enumerate() {
+            if self.config.control == Control::CoinFlip {
+                let coin = Counted::new(&[key.seed, key.step, index, sample as u64, 0xc014]).next_u64() & 1;
+                rollout.reward = coin as f32;
+            } else if self.grpo.truncated == Truncated::Zero && is_truncated(rollout) {
+                rollout.reward = 0.0;
+            }
+        }
+        let signal = has_signal(&group.rewards());
+        if let (Truncated::SoftOverlong { buffer }, Control::None) = (self.grpo.truncated, self.config.control) {
+            for rollout in &mut group.rollouts {
+                let tokens = rollout.completion.tokens.len();
+                rollout.reward += soft_overlong(tokens, self.config.rollout.max_new_tokens, buffer);
+            }
+        }
+        signal
+    }
+
+    /// Rollouts with their advantages, as token ids.
+    fn train_samples<'a>(
+        &self,
+        groups: impl Iterator<Item = &'a Group>,
+        advantages: Vec<Vec<f32>>,
+    ) -> Vec<TrainSample> {
+        let mut samples = Vec::new();
+        for (group, advantages) in groups.zip(advantages) {
+            for (rollout, advantage) in group.rollouts.iter().zip(advantages) {
+                samples.push(TrainSample {
+                    tokens: [group.prompt.tokens.as_slice(), &rollout.completion.tokens].concat(),
+                    prompt_len: group.prompt.tokens.len(),
+                    rollout_logprobs: rollout.completion.logprobs.clone(),
+                    advantage,
+                    masked: self.grpo.truncated == Truncated::Mask && is_truncated(rollout),
+                });
+            }
+        }
+        samples
+    }
+
+    /// What the KL term compares with.
+    fn add_reference_logprobs(&self, micros: &mut [MicroBatch], temperature: f32) -> Result<()> {
+        if !self.grpo.needs_reference() {
+            return Ok(());
+        }
+        let stats = self.policy.learner.logprobs(Who::Reference, micros, temperature)?;
+        micros.iter_mut().zip(stats).for_each(|(micro, stats)| micro.ref_logprobs = Some(stats.logprobs));
+        Ok(())
+    }
+
+    /// Clips the gradient and moves the weights, or skips the update when loss or gradient is not finite and stops after
+    /// several in a row.
+    fn update(&mut self, losses: &[LossStats], lr: f64) -> Result<Update> {
+        let loss: f64 = losses.iter().map(|stats| stats.loss).sum();
+        if losses.is_empty() {
+            return Ok(Update::Nothing);
+        }
+        let update = if loss.is_finite() { self.policy.update(lr)? } else { Update::Skipped };
+        self.progress.skipped = if update == Update::Skipped { self.progress.skipped + 1 } else { 0 };
+        ensure!(
+            self.progress.skipped < self.config.optim.max_skipped,
+            "loss or gradient was not finite in {} updates in a row (loss {loss}): lower optim.lr",
+            self.progress.skipped
+        );
+        Ok(update)
+    }
+
+    /// Replaces the reference by the policy every `ref_refresh_every` steps; 0 keeps the first.
+    fn refresh_reference(&mut self, step: u64) -> Result<()> {
+        let every = self.grpo.ref_refresh_every;
+        if every > 0 && step > 1 && (step - 1).is_multiple_of(every) {
+            self.policy.learner.refresh_reference()?;
+        }
+        Ok(())
+    }
+
+    /// What decides the run's memory.
+    pub fn job(&self) -> Result<Job> {
+        Job::of(&self.config, &self.policy.config, self.policy.companions.dtype, self.prompts.longest()?)
+    }
+
+    /// Runs the worst step there can be where a lack of memory would end the run hours later. Changes nothing.
+    pub fn rehearse(&mut self) -> Result<()> {
+        let Job { rows, prompt, sequence, .. } = self.job()?;
+        let largest = Largest { rows, prompt, sequence, micro_batch: self.job()?.tokens() };
+        self.policy.learner.rehearse(&largest).context(REHEARSAL)
+    }
+
+    /// The sampler over the weights as they are now, and the judge.
+    pub fn rollouts(&self) -> Rollouts<'_> {
+        Rollouts { policy: &self.policy, sampler: &*self.sampler, judge: &self.judge, sampling: &self.sampling }
+    }
+
+    /// Where the run's prompts come from.
+    pub fn prompts(&self) -> &PromptSource {
+        &self.prompts
+    }
+}
+
+impl StepGroups {
+    /// Those that are trained on.
+    fn kept(&self) -> impl Iterator<Item = &Group> {
+        self.kept.iter().map(|&index| &self.all[index])
+    }
+}
+
+/// Whether a completion reached the limit of new tokens.
+fn is_truncated(rollout: &Rollout) -> bool {
+    rollout.completion.finish == FinishReason::Length
+}

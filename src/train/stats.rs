@@ -1,0 +1,78 @@
+//! What the updates of a step did, and the step's metrics. What each means is in the table of [`crate::metrics`].
+
+use super::{StepGroups, Trainer};
+use crate::batch::LossStats;
+use crate::metrics::Record;
+use crate::optim::Update;
+
+/// Sums over the updates of a step.
+#[derive(Default)]
+pub(super) struct StepStats {
+    all: LossStats,
+    /// Of the first update, whose weights are those that were sampled from.
+    first: Option<LossStats>,
+    grad_norm: f64,
+    applied: u64,
+    skipped: u64,
+    pub(super) forward_backward_s: f64,
+    pub(super) update_s: f64,
+}
+
+impl StepStats {
+    /// Adds an update, given what the loss said of its micro-batches.
+    pub(super) fn add(&mut self, losses: &[LossStats], update: Update) {
+        let mut stats = LossStats::default();
+        losses.iter().for_each(|next| stats.add(next));
+        match update {
+            Update::Applied { grad_norm } => {
+                self.applied += 1;
+                self.grad_norm += grad_norm;
+            }
+            Update::Skipped => self.skipped += 1,
+            Update::Nothing => return,
+        }
+        self.all.add(&stats);
+        self.first.get_or_insert(stats);
+    }
+}
+
+impl Trainer {
+    /// The metrics of the step just done.
+    pub(super) fn record(&self, groups: &StepGroups, stats: &StepStats, lr: f64, step_s: f64) -> Record {
+        let mut record = Record::new(self.progress.step);
+        crate::eval::record_rollouts(&mut record, &groups.all, &self.judge.names());
+        let sampled = groups.all.len();
+        let silent = groups.signal.iter().filter(|signal| !**signal).count();
+        record.set("group/zero_signal_frac", silent as f64 / sampled.max(1) as f64);
+        record.set("group/resampled", sampled.saturating_sub(self.config.rollout.prompts_per_step) as f64);
+        record.set("group/kept", groups.kept.len() as f64);
+        self.record_updates(&mut record, stats, lr);
+        let tokens: usize = groups.all.iter().flat_map(|g| &g.rollouts).map(|r| r.completion.tokens.len()).sum();
+        record.set("time/sample_s", groups.times.sample_s);
+        record.set("time/verify_s", groups.times.verify_s);
+        record.set("time/forward_backward_s", stats.forward_backward_s);
+        record.set("time/update_s", stats.update_s);
+        record.set("time/step_s", step_s);
+        let update_s = stats.forward_backward_s + stats.update_s;
+        record.set("speed/sample_tokens_per_s", tokens as f64 / groups.times.sample_s.max(1e-9));
+        record.set("speed/update_tokens_per_s", stats.all.tokens as f64 / update_s.max(1e-9));
+        record
+    }
+
+    fn record_updates(&self, record: &mut Record, stats: &StepStats, lr: f64) {
+        let all = &stats.all;
+        record.set("loss/total", all.loss / (stats.applied + stats.skipped).max(1) as f64);
+        record.set("policy/entropy", all.per_token(all.entropy));
+        if self.grpo.needs_reference() {
+            record.set("policy/kl_ref", all.per_token(all.kl_ref));
+        }
+        record.set("policy/clip_frac", all.per_token(all.clipped() as f64));
+        record.set("policy/clip_low_frac", all.per_token(all.clipped_low as f64));
+        record.set("policy/clip_high_frac", all.per_token(all.clipped_high as f64));
+        record.set("policy/mismatch_kl", stats.first.map_or(0.0, |first| first.per_token(first.mismatch)));
+        record.set("optim/grad_norm", stats.grad_norm / stats.applied.max(1) as f64);
+        record.set("optim/lr", lr);
+        record.set("optim/updates", stats.applied as f64);
+        record.set("optim/skipped", stats.skipped as f64);
+    }
+}
