@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Record;
 use crate::groups::Rollouts;
 use crate::judge::{Group, Rollout};
+use crate::metrics::Record;
 use crate::prompt::Prompt;
 use crate::rollout::{FinishReason, SampleKey};
 use reckon_datasets::TraceStats;

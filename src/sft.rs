@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 
-use crate::config::SftConfig;
 use crate::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
+use crate::config::SftConfig;
 use crate::optim::{Schedule, Update};
 use crate::policy::{Largest, Policy, REHEARSAL, Training};
 

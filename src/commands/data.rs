@@ -6,8 +6,8 @@ use reckon_rewards::{Registry, Rubric};
 
 use super::{ConfigArgs, judge, open_prompts};
 use crate::config::TrainConfig;
-use crate::prompt::{PromptSource, Source};
 use crate::prompt::Prompt;
+use crate::prompt::{PromptSource, Source};
 
 /// Arguments of `reckon data`.
 #[derive(Debug, clap::Args)]

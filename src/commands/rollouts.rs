@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::read_text;
 use crate::checkpoint::{RunFolder, step_name, write_file};
-use crate::rollout::FinishReason;
 use crate::judge::{Group, Rollout};
+use crate::rollout::FinishReason;
 
 /// A group as it is saved.
 #[derive(Debug, Serialize, Deserialize)]

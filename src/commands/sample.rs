@@ -12,8 +12,8 @@ use crate::config::{ComputeConfig, PromptConfig};
 use crate::parallel::lock;
 use crate::plan::Device;
 use crate::policy::Policy;
-use crate::prompt::Template;
 use crate::prompt::Prompt;
+use crate::prompt::Template;
 use crate::rollout::{Engine, PromptTokens, Request, SampleKey, Sampling};
 
 /// Arguments of `reckon sample`.

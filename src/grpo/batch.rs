@@ -91,7 +91,12 @@ pub fn loss_weights(samples: &[TrainSample], norm: LossNorm) -> Vec<Vec<f32>> {
 ///
 /// # Panics
 /// If a sample has no prompt, or log-probabilities that do not match its completion.
-pub fn micro_batches(samples: &[TrainSample], norm: LossNorm, max_tokens: usize, layout: PromptLayout) -> Vec<MicroBatch> {
+pub fn micro_batches(
+    samples: &[TrainSample],
+    norm: LossNorm,
+    max_tokens: usize,
+    layout: PromptLayout,
+) -> Vec<MicroBatch> {
     let weights = loss_weights(samples, norm);
     let mut packed: Vec<MicroBatch> = Vec::new();
     for (index, sample) in samples.iter().enumerate().filter(|(_, sample)| sample.counts()) {
@@ -171,13 +176,7 @@ mod tests {
     fn sample(first: u32, prompt_len: usize, completion_len: usize) -> TrainSample {
         let tokens: Vec<u32> = (first..).take(prompt_len + completion_len).collect();
         let rollout_logprobs: Vec<f32> = tokens[prompt_len..].iter().map(|&token| -(token as f32) / 100.0).collect();
-        TrainSample {
-            tokens,
-            prompt_len,
-            rollout_logprobs,
-            advantage: first as f32,
-            masked: false,
-        }
+        TrainSample { tokens, prompt_len, rollout_logprobs, advantage: first as f32, masked: false }
     }
 
     fn masked(sample: TrainSample) -> TrainSample {

@@ -270,7 +270,8 @@ impl GrpoConfig {
     /// The loss that the keys ask for.
     pub fn loss(&self) -> LossConfig {
         let LossKeys { clip_low: low, clip_high: high, dual_clip, kl_coef, kl_estimator } = self.loss;
-        let objective = dual_clip.map_or(Objective::Clip { low, high }, |bound| Objective::DualClip { low, high, bound });
+        let objective =
+            dual_clip.map_or(Objective::Clip { low, high }, |bound| Objective::DualClip { low, high, bound });
         LossConfig { objective, kl_coef, kl_estimator }
     }
 

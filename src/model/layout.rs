@@ -212,8 +212,7 @@ impl Layout {
         let layers = (0..config.num_hidden_layers).map(|i| builder.layer(config, family, i)).collect();
         let norm = builder.add("model.norm.weight".into(), &[k]);
         let tied = config.tie_word_embeddings;
-        let lm_head =
-            if tied { embedding.clone() } else { builder.matrix(k, &[("lm_head.weight".into(), v)]) };
+        let lm_head = if tied { embedding.clone() } else { builder.matrix(k, &[("lm_head.weight".into(), v)]) };
         Self { entries: builder.entries, embedding, layers, norm, lm_head }
     }
 

@@ -63,7 +63,9 @@ impl Parameters {
     pub fn trainable(&mut self) -> Trainable<'_> {
         match self {
             Self::Full(weights) => Trainable { entries: &weights.layout.entries, values: &mut weights.values },
-            Self::Frozen(_, Some(adapter)) => Trainable { entries: &adapter.layout.entries, values: &mut adapter.values },
+            Self::Frozen(_, Some(adapter)) => {
+                Trainable { entries: &adapter.layout.entries, values: &mut adapter.values }
+            }
             Self::Frozen(_, None) => Trainable { entries: &[], values: &mut [] },
         }
     }

@@ -21,7 +21,7 @@ pub struct CpuLearner {
     /// None before training begins.
     optimizer: Option<AdamW>,
     /// The gradients that the next update moves by, of the layout of what is trained.
-    gradients: Vec<f32>,
+    pub gradients: Vec<f32>,
 }
 
 impl CpuLearner {

@@ -179,7 +179,11 @@ mod tests {
             }
             // The last kept token is drawn just below 1, the first at 0.
             assert_eq!(sampling.sample(&mut z.clone(), 0.0).token as usize, kept[0]);
-            assert_eq!(sampling.sample(&mut z.clone(), 1.0 - 1e-12).token as usize, kept[kept.len() - 1], "{sampling:?}");
+            assert_eq!(
+                sampling.sample(&mut z.clone(), 1.0 - 1e-12).token as usize,
+                kept[kept.len() - 1],
+                "{sampling:?}"
+            );
         }
     }
 }

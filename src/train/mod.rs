@@ -116,10 +116,8 @@ impl Trainer {
             let clock = Instant::now();
             self.add_reference_logprobs(&mut micros, temperature)?;
             let loss = self.grpo.loss();
-            let losses = self
-                .policy
-                .learner
-                .gradients(&micros, temperature, &|micro, now| token_losses(now, micro, &loss))?;
+            let losses =
+                self.policy.learner.gradients(&micros, temperature, &|micro, now| token_losses(now, micro, &loss))?;
             stats.forward_backward_s += clock.elapsed().as_secs_f64();
             let clock = Instant::now();
             let update = self.update(&losses, lr)?;

@@ -1,14 +1,14 @@
 //! An adapter on a frozen base on a device, its kernels run on this machine's processor, against the CPU's in fp32.
 
 use half::bf16;
+use reckon::batch::MicroBatch;
 use reckon::config::LoraConfig;
-use reckon::grpo::MicroBatch;
-use reckon::model::{DeviceModel, DeviceReference, ModelFolder, SaveDtype};
+use reckon::model::{CpuReference, DeviceModel, DeviceReference, ModelFolder, SaveDtype};
 use reckon::optim::{AdamW, AdamWConfig, DeviceAdamW, MomentKind};
 use reckon::policy::Policy;
 use reckon_datasets::Counted;
 
-use super::device_model::{TEMPERATURE, distance, head, rounded};
+use super::device_model::{TEMPERATURE, distance, loss, rounded};
 use super::host_device::device;
 use super::models::{FAMILIES, cpu, cpu_mut, micros, samples};
 
@@ -21,7 +21,7 @@ pub(super) fn adapted(architecture: &str, rank: usize, targets: &[&str]) -> Poli
     let model = ModelFolder::read_frozen(folder.path()).unwrap();
     let mut policy = Policy::new(model.adapted(|base| lora.start(&base.layout, "base", 7)).unwrap(), false, 1);
     let mut noise = Counted::new(&[5]);
-    let values = cpu_mut(&mut policy).parameters.learnt().values;
+    let values = cpu_mut(&mut policy).parameters.trainable().values;
     values.iter_mut().for_each(|value| *value = bf16::from_f32(*value + 0.05 * noise.normal() as f32).to_f32());
     policy
 }
@@ -31,11 +31,11 @@ fn on_device(policy: &Policy) -> Option<DeviceModel> {
 }
 
 fn logprobs(model: &DeviceModel, micro: &MicroBatch) -> Vec<f32> {
-    model.logprobs(micro, TEMPERATURE).unwrap().logprobs
+    model.logprobs(None, micro, TEMPERATURE).unwrap().logprobs
 }
 
 fn logprobs_as(model: &DeviceModel, reference: &DeviceReference, micro: &MicroBatch) -> Vec<f32> {
-    model.logprobs_as(reference, micro, TEMPERATURE).unwrap().logprobs
+    model.logprobs(Some(reference), micro, TEMPERATURE).unwrap().logprobs
 }
 
 #[test]
@@ -49,11 +49,11 @@ fn an_adapter_computes_and_learns_on_a_device_what_it_does_on_the_cpu() {
         let (architecture, what) = (FAMILIES[family], format!("{}, rank {rank}, {targets:?}", FAMILIES[family]));
         let mut policy = adapted(architecture, rank, targets);
         let micros = micros(&samples(4), 30);
-        let (gradient, losses) = cpu(&policy).gradients(&micros, TEMPERATURE, &head);
+        let (gradient, losses) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
         cpu_mut(&mut policy).decoder.recompute = recompute;
         let Some(model) = on_device(&policy) else { return };
         for (micro, expected) in micros.iter().zip(losses) {
-            let loss = model.gradient(micro, TEMPERATURE, head).unwrap();
+            let (loss, expected) = (model.gradient(micro, TEMPERATURE, &loss).unwrap().loss, expected.loss);
             assert!((loss - expected).abs() < 0.01 * expected.abs(), "{what}: loss {loss}, not {expected}");
         }
         let got = model.learnt.gradients.all().read().unwrap();
@@ -75,10 +75,10 @@ fn the_reference_on_a_device_is_the_base_without_its_adapter_or_a_copy_of_what_l
     let Some(model) = on_device(&policy) else { return };
     let reference = model.reference().unwrap();
     let of_base = logprobs_as(&model, &reference, &micros[0]);
-    let expected = &cpu(&policy).reference_logprobs(&cpu(&policy).parameters.reference(), &micros, TEMPERATURE)[0];
+    let expected = &cpu(&policy).logprobs(Some(&CpuReference::of(&cpu(&policy).parameters)), &micros, TEMPERATURE)[0];
     assert!(distance(&of_base, &expected.logprobs) < 0.01);
     let adapted = logprobs(&model, &micros[0]);
-    let expected = &cpu(&policy).logprobs(&micros, TEMPERATURE)[0];
+    let expected = &cpu(&policy).logprobs(None, &micros, TEMPERATURE)[0];
     assert!(distance(&adapted, &expected.logprobs) < 0.01);
     assert_ne!(of_base, adapted);
 
@@ -106,10 +106,10 @@ fn updates_of_an_adapter_follow_those_of_the_cpu_and_leave_its_base_alone() {
     let mut on_cpu = AdamW::new(config, start.len());
     for _ in 0..3 {
         model.learnt.gradients.all().zero().unwrap();
-        model.gradient(&micros[0], TEMPERATURE, head).unwrap();
+        model.gradient(&micros[0], TEMPERATURE, &loss).unwrap();
         on_device.update(&model, 1e-3).unwrap();
-        let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &head);
-        on_cpu.update(cpu_mut(&mut policy).parameters.learnt(), &gradient, 1e-3);
+        let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
+        on_cpu.update(cpu_mut(&mut policy).parameters.trainable(), &gradient, 1e-3);
     }
     let way = |values: &[f32]| values.iter().zip(&start).map(|(a, b)| a - b).collect::<Vec<f32>>();
     let error = distance(&way(&model.learnt.download().unwrap()), &way(cpu(&policy).parameters.values()));

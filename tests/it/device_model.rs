@@ -1,10 +1,10 @@
 //! The whole model on a device, its kernels run on this machine's processor, against the CPU's decoder in fp32.
 
 use half::bf16;
-use reckon::grpo::MicroBatch;
+use reckon::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
 use reckon::model::DeviceModel;
 use reckon::optim::{AdamW, AdamWConfig, DeviceAdamW, MomentKind, Update};
-use reckon::policy::{Policy, TokenStats};
+use reckon::policy::Policy;
 
 use super::host_device::device;
 use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, tiny_with};
@@ -12,10 +12,11 @@ use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, tiny_with};
 pub(super) const TEMPERATURE: f32 = 0.9;
 
 /// A loss whose gradient depends on the log-probabilities.
-pub(super) fn head(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
+pub(super) fn loss(micro: &MicroBatch, stats: &TokenStats) -> TokenLosses {
     let rows = stats.logprobs.iter().zip(&micro.loss_weights);
     let value = rows.clone().map(|(&l, &w)| f64::from(w * (l + 0.1 * l * l))).sum();
-    (rows.map(|(l, w)| w * (1.0 + 0.2 * l)).collect(), value)
+    let gradient = rows.map(|(l, w)| w * (1.0 + 0.2 * l)).collect();
+    TokenLosses { gradient, stats: LossStats { loss: value, ..LossStats::default() } }
 }
 
 /// A tiny model whose weights bf16 holds exactly, so that both sides start alike.
@@ -24,7 +25,7 @@ pub(super) fn rounded(architecture: &str, tied: bool) -> Policy {
     for entry in cpu(&policy).parameters.entries().to_vec() {
         // Norms of 3 make scores of 50, whose rounding to bf16 alone moves probabilities by a fifth.
         let scale = if entry.name.contains("q_norm") || entry.name.contains("k_norm") { 1.0 / 3.0 } else { 1.0 };
-        let values = &mut cpu_mut(&mut policy).parameters.learnt().values[entry.range];
+        let values = &mut cpu_mut(&mut policy).parameters.trainable().values[entry.range];
         values.iter_mut().for_each(|w| *w = bf16::from_f32(*w * scale).to_f32());
     }
     policy
@@ -45,11 +46,11 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
         let mut policy = rounded(architecture, tied);
         let micros = micros(&samples(4), 30);
         assert!(micros.len() > 1, "gradients of several micro-batches are added");
-        let (gradient, losses) = cpu(&policy).gradients(&micros, TEMPERATURE, &head);
+        let (gradient, losses) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
         cpu_mut(&mut policy).decoder.recompute = recompute;
         let model = DeviceModel::new(device, &cpu(&policy).decoder, &cpu(&policy).parameters).unwrap();
         for (micro, expected) in micros.iter().zip(losses) {
-            let loss = model.gradient(micro, TEMPERATURE, head).unwrap();
+            let (loss, expected) = (model.gradient(micro, TEMPERATURE, &loss).unwrap().loss, expected.loss);
             assert!((loss - expected).abs() < 0.01 * expected.abs(), "{architecture}: loss {loss}, not {expected}");
         }
         let got = model.learnt.gradients.all().read().unwrap();
@@ -64,8 +65,8 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
         }
         let error = distance(&got, &gradient);
         assert!(error < 0.02, "{architecture}: relative error of the whole gradient {error:.4}");
-        for (micro, expected) in micros.iter().zip(cpu(&policy).logprobs(&micros, TEMPERATURE)) {
-            let stats = model.logprobs(micro, TEMPERATURE).unwrap();
+        for (micro, expected) in micros.iter().zip(cpu(&policy).logprobs(None, &micros, TEMPERATURE)) {
+            let stats = model.logprobs(None, micro, TEMPERATURE).unwrap();
             assert!(distance(&stats.logprobs, &expected.logprobs) < 0.01, "{architecture}: log-probabilities");
             assert!(distance(&stats.entropies, &expected.entropies) < 0.01, "{architecture}: entropies");
         }
@@ -83,7 +84,7 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
         let mut optimizer = DeviceAdamW::new(config, kind, &model).unwrap();
         let updates = (0..3).map(|_| {
             model.learnt.gradients.all().zero().unwrap();
-            model.gradient(&micros[0], TEMPERATURE, head).unwrap();
+            model.gradient(&micros[0], TEMPERATURE, &loss).unwrap();
             optimizer.update(&model, 1e-3).unwrap()
         });
         let updates: Vec<Update> = updates.collect();
@@ -95,8 +96,8 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
     let (eight_bit, _) = run(MomentKind::EightBit).unwrap();
     let mut optimizer = AdamW::new(config, start.values().len());
     for _ in 0..3 {
-        let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &head);
-        optimizer.update(cpu_mut(&mut policy).parameters.learnt(), &gradient, 1e-3);
+        let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
+        optimizer.update(cpu_mut(&mut policy).parameters.trainable(), &gradient, 1e-3);
     }
     let expected: Vec<f32> = cpu(&policy).parameters.values().iter().zip(start.values()).map(|(a, b)| a - b).collect();
     // The first updates of AdamW are signs: where a gradient is near 0, rounding to bf16 decides.

@@ -7,8 +7,11 @@ use reckon::ops::attention::Heads;
 use reckon::ops::attention::cached::device::{Cache, Slot, partial_len};
 use reckon::ops::device::Device;
 use reckon::ops::draw;
+use reckon::policy::Model;
 use reckon::policy::Policy;
-use reckon::rollout::{Completion, Engine, Place, Prompt, Sampling};
+use reckon::prompt::Prompt;
+use reckon::rollout::sampling::Sampled;
+use reckon::rollout::{Completion, Engine, PromptTokens, Request, SampleKey, Sampling};
 
 use super::device_lora::adapted;
 use super::device_model::rounded;
@@ -98,8 +101,9 @@ fn draws_are_those_of_the_sampler() {
         let uniforms = [0.0, 0.1, 0.37, 0.5, 0.73, 0.99, 0.9999];
         let logits: Vec<f32> = random(v as u64, v * uniforms.len()).iter().map(|z| z * scale).collect();
         for sampling in [&sampling(1), &greedy] {
-            let draws = logits.chunks(v).zip(uniforms).map(|(z, uniform)| sampling.draw(&mut z.to_vec(), uniform));
-            let (tokens, logprobs): (Vec<f32>, Vec<f32>) = draws.map(|(token, p)| (token as f32, p)).unzip();
+            let draws = logits.chunks(v).zip(uniforms).map(|(z, uniform)| sampling.sample(&mut z.to_vec(), uniform));
+            let (tokens, logprobs): (Vec<f32>, Vec<f32>) =
+                draws.map(|Sampled { token, logprob }| (token as f32, logprob)).unzip();
             let what = format!("draws at temperature {} of {v}", sampling.temperature);
             check(&what, &[(&tokens, 0.0), (&logprobs, FP32)], |d| {
                 let (logits, draws) = (up(d, &logits), empty::<draw::Draw>(d, uniforms.len()));
@@ -129,7 +133,7 @@ fn generate_on(
     sampling: &Sampling,
     capacity: usize,
 ) -> Vec<Completion> {
-    let engine = Engine { place: Place::Device(model), ..policy.engine(capacity) };
+    let engine = Engine { model: Model::Device(model), ..Engine::of(policy, capacity) };
     generate_by(&engine, prompts, sampling)
 }
 
@@ -154,8 +158,8 @@ fn log_probabilities_of_a_rollout_are_those_of_the_trainer_there_and_on_a_cpu() 
         let completions = generate_on(&model, &policy, &prompts, &sampling, 5);
         assert_eq!(completions.len(), 16, "{what}");
         let micros = micros(&train_samples(&prompts, &completions), 60);
-        for (micro, on_cpu) in micros.iter().zip(cpu(&policy).logprobs(&micros, sampling.temperature)) {
-            let there = model.logprobs(micro, sampling.temperature).unwrap();
+        for (micro, on_cpu) in micros.iter().zip(cpu(&policy).logprobs(None, &micros, sampling.temperature)) {
+            let there = model.logprobs(None, micro, sampling.temperature).unwrap();
             assert_near(&format!("{what}, trainer on the device"), &micro.old_logprobs, &there.logprobs);
             assert_near(&format!("{what}, trainer on a CPU"), &micro.old_logprobs, &on_cpu.logprobs);
         }
@@ -197,7 +201,7 @@ fn the_likeliest_tokens_on_a_device_are_those_of_a_cpu_but_where_two_are_as_like
     let got = generate_on(&model, &policy, &prompts, &greedy, 8);
     let same = generate_on(&model, &policy, &prompts, &only, 8);
     let micros = micros(&train_samples(&prompts, &got), 10_000);
-    let mut on_cpu = cpu(&policy).logprobs(&micros, 1.0).into_iter().flat_map(|stats| stats.logprobs);
+    let mut on_cpu = cpu(&policy).logprobs(None, &micros, 1.0).into_iter().flat_map(|stats| stats.logprobs);
     let mut equal = 0;
     for ((expected, got), same) in expected.iter().zip(&got).zip(same) {
         assert_eq!(got.tokens, same.tokens);
@@ -215,10 +219,15 @@ fn a_cache_that_does_not_fit_names_itself_and_what_to_set() {
     let Some(device) = device_of(0, 1 << 20) else { return };
     let policy = rounded(FAMILIES[0], true);
     let engine = model(&policy, device.clone());
-    let engine = Engine { place: Place::Device(&engine), ..policy.engine(512) };
-    let key = reckon::rollout::SampleKey { seed: 1, step: 2 };
-    let error = engine.generate(&prompts(8), 64, &sampling(50), key, |_, _, _| ()).unwrap_err().to_string();
+    let engine = Engine { model: Model::Device(&engine), ..Engine::of(&policy, 512) };
+    let refused = |prompts: &[Prompt], group_size, new| {
+        let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
+        let (sampling, key) = (sampling(new), SampleKey { seed: 1, step: 2 });
+        let request = Request { prompts: &prompts, group_size, sampling: &sampling, key };
+        engine.generate(&request, &|_, _, _| ()).unwrap_err().to_string()
+    };
+    let error = refused(&prompts(8), 64, 50);
     assert!(error.contains("cache asked for") && error.contains("lower rollout.capacity"), "{error}");
-    let error = engine.generate(&prompts(1), 1, &sampling(200), key, |_, _, _| ()).unwrap_err().to_string();
+    let error = refused(&prompts(1), 1, 200);
     assert!(error.contains("take 202 tokens: the model's context has 128"), "{error}");
 }

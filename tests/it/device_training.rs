@@ -3,16 +3,17 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use reckon::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
 use reckon::checkpoint::{RunFolder, state};
 use reckon::config::{OptimConfig, SftConfig, TrainConfig};
-use reckon::grpo::{GrpoOverrides, LossConfig, MicroBatch, token_losses};
+use reckon::grpo::{GrpoOverrides, LossConfig, token_losses};
+use reckon::judge::Judge;
 use reckon::metrics::Record;
 use reckon::model::ModelFolder;
 use reckon::ops::attention::Segment;
 use reckon::ops::device::{Class, Device};
-use reckon::optim::{MomentKind, Optimizer, Update};
-use reckon::policy::{Model, Policy, TokenStats};
-use reckon::score::Scorer;
+use reckon::optim::{MomentKind, Update};
+use reckon::policy::{Policy, Training, Who};
 use reckon::sft::{Lesson, SftTrainer};
 use reckon::strict;
 use reckon::train::Trainer;
@@ -21,7 +22,7 @@ use reckon_rewards::Rubric;
 use super::device_lora::adapted;
 use super::device_model::{distance, rounded};
 use super::host_device::{device, device_of};
-use super::models::{FAMILIES, cpu, micros, samples, tiny_with};
+use super::models::{FAMILIES, cpu, cpu_learner, micros, on_device, samples, tiny_with};
 
 /// The same model on a device.
 fn moved(policy: Policy, device: Device) -> Policy {
@@ -31,8 +32,7 @@ fn moved(policy: Policy, device: Device) -> Policy {
 }
 
 fn values(policy: &Policy) -> Vec<f32> {
-    let Model::Device(model, _) = &policy.model else { panic!("it is on a CPU") };
-    model.learnt.download().unwrap()
+    on_device(policy).learnt.download().unwrap()
 }
 
 /// A file of questions of two tokens.
@@ -58,18 +58,17 @@ fn config(more: &[&str]) -> TrainConfig {
 }
 
 fn trainer(config: TrainConfig, policy: Policy) -> Trainer {
-    let scorer = Scorer::new(vec![Rubric::from_config(&config.rubric).unwrap()]).unwrap();
-    Trainer::new(config, policy, scorer).unwrap()
+    let judge = Judge::new(vec![Rubric::from_config(&config.rubric).unwrap()]).unwrap();
+    Trainer::new(config, policy, judge).unwrap()
 }
 
 fn steps(trainer: &mut Trainer, count: usize) -> Vec<Record> {
-    (0..count).map(|_| trainer.step().unwrap().0.without_timings()).collect()
+    (0..count).map(|_| trainer.step().unwrap().record.without_timings()).collect()
 }
 
 /// Every bit that a run goes on from.
 fn bits(trainer: &Trainer) -> Vec<Vec<u8>> {
-    let mut parts = trainer.optimizer.tensors();
-    parts.extend(trainer.reference.iter().filter_map(|reference| reference.tensor()).map(|t| ("reference", t)));
+    let parts = trainer.policy.learner.state();
     let mut bits: Vec<Vec<u8>> = parts.iter().map(|(_, tensor)| tensor.read(0..tensor.count()).unwrap()).collect();
     bits.push(bytemuck::cast_slice(&values(&trainer.policy)).to_vec());
     bits
@@ -117,7 +116,8 @@ fn a_checkpoint_of_a_device_goes_on_on_a_cpu_and_one_with_other_moments_is_refus
     let mut here = trainer(config(&["compute.device=cpu"]), rounded(FAMILIES[0], true));
     assert!(state::restore(&mut here, &folder).unwrap());
     assert_eq!(cpu(&here.policy).parameters.values(), values(&there.policy));
-    assert_eq!(here.optimizer.tensors()[1].1.read(0..9).unwrap(), there.optimizer.tensors()[1].1.read(0..9).unwrap());
+    let moments = |trainer: &Trainer| trainer.policy.learner.state()[1].1.read(0..9).unwrap();
+    assert_eq!(moments(&here), moments(&there));
     let mut other = trainer(config(&["optim.moments=eight_bit"]), moved(rounded(FAMILIES[0], true), device));
     let error = state::restore(&mut other, &folder).unwrap_err().to_string();
     assert!(error.contains("m was saved as F32") && error.contains("optim.moments"), "{error}");
@@ -148,7 +148,7 @@ fn memory_of_every_class_is_the_same_after_the_rehearsal_and_after_many_steps() 
 #[test]
 fn what_does_not_fit_is_said_before_the_first_step_with_the_class_and_the_key() {
     let Some(unlimited) = device_of(0, usize::MAX) else { return };
-    let idle = trainer(config(&[]), moved(rounded(FAMILIES[1], true), unlimited)).policy.held();
+    let idle = trainer(config(&[]), moved(rounded(FAMILIES[1], true), unlimited)).policy.learner.held();
     for (set, class, advice) in [
         ("rollout.prompts_per_step=600", "cache asked for", "lower rollout.capacity or rollout.max_new_tokens"),
         ("compute.micro_batch_tokens=3000", "activations asked for", "lower compute.micro_batch_tokens"),
@@ -163,10 +163,14 @@ fn what_does_not_fit_is_said_before_the_first_step_with_the_class_and_the_key() 
 }
 
 /// The objective of GRPO.
-fn objective(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
-    let config = LossConfig { kl_coef: 0.1, ..GrpoOverrides::default().resolve(9).unwrap().loss };
-    let losses = token_losses(&stats.logprobs, micro, &config);
-    (losses.gradient, losses.stats.loss)
+fn objective(micro: &MicroBatch, now: &TokenStats) -> TokenLosses {
+    let config = LossConfig { kl_coef: 0.1, ..GrpoOverrides::default().resolve(9).unwrap().loss() };
+    token_losses(now, micro, &config)
+}
+
+/// Settings of a training with a reference.
+fn training(moments: MomentKind) -> Training {
+    Training { adamw: OptimConfig::default().adamw(), moments, reference: true }
 }
 
 #[test]
@@ -174,21 +178,24 @@ fn the_gradient_of_grpo_on_a_device_is_that_of_the_cpu() {
     let Some(device) = device(0) else { return };
     let (mut here, mut there) = (rounded(FAMILIES[1], true), moved(rounded(FAMILIES[1], true), device));
     let mut micros = micros(&samples(3), 20);
-    let (reference, reference_there) = (here.reference().unwrap(), there.reference().unwrap());
-    let expected = here.reference_logprobs(&reference, &micros, 1.0).unwrap();
-    let got = there.reference_logprobs(&reference_there, &micros, 1.0).unwrap();
+    let [expected, got] = [&mut here, &mut there].map(|policy| {
+        policy.learner.begin(&training(MomentKind::Full)).unwrap();
+        policy.learner.logprobs(Who::Reference, &micros, 1.0).unwrap()
+    });
     for ((micro, expected), got) in micros.iter_mut().zip(expected).zip(got) {
         assert!(distance(&got.logprobs, &expected.logprobs) < 0.02, "the reference's log-probabilities");
         micro.ref_logprobs = Some(expected.logprobs.iter().map(|l| l - 0.3).collect());
         micro.old_logprobs = expected.logprobs.iter().map(|l| l - 0.05).collect();
     }
-    let expected: f64 = here.gradients(&micros, 1.0, &objective).unwrap().iter().sum();
+    let loss = |policy: &mut Policy| -> f64 {
+        policy.learner.gradients(&micros, 1.0, &objective).unwrap().iter().map(|stats: &LossStats| stats.loss).sum()
+    };
     // Gradients of before are none of the sum.
-    there.gradients(&micros, 1.0, &objective).unwrap();
-    let got: f64 = there.gradients(&micros, 1.0, &objective).unwrap().iter().sum();
+    loss(&mut there);
+    let (expected, got) = (loss(&mut here), loss(&mut there));
     assert!((got - expected).abs() < 0.02 * expected.abs().max(0.1), "loss {got}, not {expected}");
-    let Model::Device(model, _) = &there.model else { panic!("it is on a CPU") };
-    let error = distance(&model.learnt.gradients.all().read().unwrap(), &cpu(&here).sum);
+    let got = on_device(&there).learnt.gradients.all().read().unwrap();
+    let error = distance(&got, &cpu_learner(&here).gradients);
     assert!(error < 0.05, "relative error {error:.4}");
 }
 
@@ -196,11 +203,15 @@ fn the_gradient_of_grpo_on_a_device_is_that_of_the_cpu() {
 fn an_update_without_a_finite_gradient_is_skipped_and_the_next_one_is_not() {
     let Some(device) = device(0) else { return };
     let mut policy = moved(rounded(FAMILIES[0], true), device);
-    let mut optimizer = Optimizer::new(&OptimConfig::default(), &policy).unwrap();
+    policy.learner.begin(&training(MomentKind::Full)).unwrap();
     let (micros, before) = (micros(&samples(1), 100), values(&policy));
-    let mut update = |factor: f32, policy: &mut Policy| {
-        policy.gradients(&micros, 1.0, &|micro, _| (vec![factor; micro.rows.len()], ())).unwrap();
-        optimizer.update(policy, 1e-3).unwrap()
+    let update = |factor: f32, policy: &mut Policy| {
+        let loss = |micro: &MicroBatch, _: &TokenStats| TokenLosses {
+            gradient: vec![factor; micro.rows.len()],
+            ..TokenLosses::default()
+        };
+        policy.learner.gradients(&micros, 1.0, &loss).unwrap();
+        policy.update(1e-3).unwrap()
     };
     assert_eq!(update(f32::NAN, &mut policy), Update::Skipped);
     assert_eq!((values(&policy), policy.version), (before, 0));
@@ -237,14 +248,16 @@ fn the_embedded_model_is_one_that_the_kernels_compute() {
         ..MicroBatch::default()
     };
     let on_cpu = Policy::new(ModelFolder::read(&base).unwrap(), false, 1);
-    let logprobs = |policy: &Policy| policy.logprobs(std::slice::from_ref(&micro), 1.0).unwrap().remove(0).logprobs;
+    let logprobs = |policy: &Policy| {
+        policy.learner.logprobs(Who::Policy, std::slice::from_ref(&micro), 1.0).unwrap().remove(0).logprobs
+    };
     let (got, expected) = (logprobs(&policy), logprobs(&on_cpu));
     assert!(distance(&got, &expected) < 0.02, "{got:?}, not {expected:?}");
 }
 
 #[test]
 fn moments_of_eight_bits_are_refused_on_a_cpu() {
-    let config = OptimConfig { moments: MomentKind::EightBit, ..OptimConfig::default() };
-    let error = Optimizer::new(&config, &tiny_with(FAMILIES[0], true, 32)).unwrap_err().to_string();
+    let mut policy = tiny_with(FAMILIES[0], true, 32);
+    let error = policy.learner.begin(&training(MomentKind::EightBit)).unwrap_err().to_string();
     assert!(error.contains("compute.device"), "{error}");
 }

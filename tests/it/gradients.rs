@@ -1,5 +1,5 @@
-use reckon::grpo::MicroBatch;
-use reckon::policy::{Policy, TokenStats};
+use reckon::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
+use reckon::policy::Policy;
 
 use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, shared_micros, tiny};
 
@@ -7,14 +7,15 @@ use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, shared_micros, tiny
 const STEP: f64 = 3e-4;
 
 /// A smooth loss of the log-probabilities: `sum of weight (l + 0.1 l²)`.
-fn loss(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
+fn loss(micro: &MicroBatch, stats: &TokenStats) -> TokenLosses {
     let rows = stats.logprobs.iter().zip(&micro.loss_weights);
     let value = rows.clone().map(|(&l, &w)| f64::from(w) * (f64::from(l) + 0.1 * f64::from(l) * f64::from(l))).sum();
-    (rows.map(|(l, w)| w * (1.0 + 0.2 * l)).collect(), value)
+    let gradient = rows.map(|(l, w)| w * (1.0 + 0.2 * l)).collect();
+    TokenLosses { gradient, stats: LossStats { loss: value, ..LossStats::default() } }
 }
 
 fn total(policy: &Policy, micros: &[MicroBatch]) -> f64 {
-    cpu(policy).logprobs(micros, 0.9).iter().zip(micros).map(|(stats, micro)| loss(micro, stats).1).sum()
+    cpu(policy).logprobs(None, micros, 0.9).iter().zip(micros).map(|(stats, micro)| loss(micro, stats).stats.loss).sum()
 }
 
 /// Asserts that the gradient of everything that learns is that of difference quotients.
@@ -35,14 +36,14 @@ pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
         let step = STEP / norm;
         let saved = cpu(policy).parameters.values()[entry.range.clone()].to_vec();
         let mut at = |sign: f64| {
-            let values = &mut cpu_mut(policy).parameters.learnt().values[entry.range.clone()];
+            let values = &mut cpu_mut(policy).parameters.trainable().values[entry.range.clone()];
             for ((w, saved), g) in values.iter_mut().zip(&saved).zip(g) {
                 *w = (f64::from(*saved) + sign * step * f64::from(*g)) as f32;
             }
             total(policy, &micros)
         };
         let slope = (at(1.0) - at(-1.0)) / (2.0 * STEP);
-        cpu_mut(policy).parameters.learnt().values[entry.range.clone()].copy_from_slice(&saved);
+        cpu_mut(policy).parameters.trainable().values[entry.range.clone()].copy_from_slice(&saved);
         assert!((slope - norm).abs() < 0.01 * norm + 2e-4, "{name}: {}: {slope}, not {norm}", entry.name);
     }
 }
@@ -80,7 +81,7 @@ fn a_shared_prompt_gives_the_bits_of_repeated_ones_and_their_gradient() {
         let tokens = |micros: &[MicroBatch]| micros.iter().map(|m| m.tokens.len()).sum::<usize>();
         assert!(tokens(&shared) < tokens(&repeated));
         let logprobs = |micros: &[MicroBatch]| -> Vec<f32> {
-            model.logprobs(micros, 0.9).into_iter().flat_map(|stats| stats.logprobs).collect()
+            model.logprobs(None, micros, 0.9).into_iter().flat_map(|stats| stats.logprobs).collect()
         };
         assert_eq!(logprobs(&shared), logprobs(&repeated), "{architecture}");
         let ((shared, _), (repeated, _)) =

@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::Path;
 
+use reckon::batch::TokenStats;
 use reckon::config::LoraConfig;
 use reckon::model::files::folder;
-use reckon::model::{Layout, ModelFolder, SaveDtype};
-use reckon::policy::{Policy, TokenStats};
+use reckon::model::{CpuReference, Layout, ModelFolder, SaveDtype};
+use reckon::policy::Policy;
 use reckon_datasets::Counted;
 
 use super::gradients::check_gradients;
-use super::models::{FAMILIES, cpu, cpu_mut, samples, shared_micros, tiny};
+use super::models::{FAMILIES, cpu, cpu_mut, rising, samples, shared_micros, tiny};
 use super::program::{fails, records, small_run, succeeds, text};
 use super::sampling::check_trainer_agrees;
 
@@ -34,7 +35,12 @@ fn adapted(folder: &Path, lora: &LoraConfig) -> anyhow::Result<Policy> {
 fn trained(folder: &Path, lora: &LoraConfig) -> Policy {
     let mut policy = adapted(folder, lora).unwrap();
     let mut noise = Counted::new(&[5]);
-    cpu_mut(&mut policy).parameters.learnt().values.iter_mut().for_each(|value| *value += 0.05 * noise.normal() as f32);
+    cpu_mut(&mut policy)
+        .parameters
+        .trainable()
+        .values
+        .iter_mut()
+        .for_each(|value| *value += 0.05 * noise.normal() as f32);
     policy
 }
 
@@ -46,7 +52,7 @@ fn saved(architecture: &str, dtype: SaveDtype) -> tempfile::TempDir {
 }
 
 fn logprobs(policy: &Policy) -> Vec<f32> {
-    flat(cpu(policy).logprobs(&shared_micros(&samples(6), 50), 0.9))
+    flat(cpu(policy).logprobs(None, &shared_micros(&samples(6), 50), 0.9))
 }
 
 fn flat(stats: Vec<TokenStats>) -> Vec<f32> {
@@ -81,8 +87,8 @@ fn a_new_adapter_changes_no_bit_and_a_trained_one_leaves_the_reference_as_it_was
         assert_eq!(logprobs(&adapted(folder.path(), &all()).unwrap()), expected);
         let policy = trained(folder.path(), &all());
         assert_ne!(logprobs(&policy), expected);
-        let reference = cpu(&policy).parameters.reference();
-        let stats = cpu(&policy).reference_logprobs(&reference, &shared_micros(&samples(6), 50), 0.9);
+        let reference = CpuReference::of(&cpu(&policy).parameters);
+        let stats = cpu(&policy).logprobs(Some(&reference), &shared_micros(&samples(6), 50), 0.9);
         assert_eq!(flat(stats), expected, "{architecture} in {dtype:?}");
     }
 }
@@ -100,9 +106,8 @@ fn micro_batches_and_threads_do_not_change_the_gradient_of_an_adapter() {
     let folder = saved(FAMILIES[1], SaveDtype::Bf16);
     let mut policy = trained(folder.path(), &all());
     let samples = samples(7);
-    let gradient = |policy: &Policy, max_tokens| {
-        cpu(policy).gradients(&shared_micros(&samples, max_tokens), 1.0, &|micro, _| (micro.loss_weights.clone(), ())).0
-    };
+    let gradient =
+        |policy: &Policy, max_tokens| cpu(policy).gradients(&shared_micros(&samples, max_tokens), 1.0, &rising).0;
     let (whole, cut) = (gradient(&policy, 10_000), gradient(&policy, 30));
     cpu_mut(&mut policy).threads = 3;
     assert_eq!(gradient(&policy, 30), cut);

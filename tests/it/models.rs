@@ -2,11 +2,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use reckon::grpo::{LossNorm, MicroBatch, Prompts, TrainSample, micro_batches};
+use std::any::Any;
+
+use reckon::batch::{MicroBatch, PromptLayout, TokenLosses, TokenStats};
+use reckon::grpo::{LossNorm, TrainSample, micro_batches};
 use reckon::model::files::folder::{read_config, read_tokenizer};
-use reckon::model::{Companions, CpuModel, Layout, ModelFolder, Weights};
-use reckon::policy::{Model, Policy};
-use reckon::rollout::{Completion, Engine, Prompt, SampleKey, Sampling};
+use reckon::model::{Companions, CpuModel, DeviceModel, Layout, ModelFolder, Weights};
+use reckon::policy::{CpuLearner, DeviceLearner, Policy};
+use reckon::prompt::Prompt;
+use reckon::rollout::{Completion, Engine, PromptTokens, Request, SampleKey, Sampling};
 use reckon_datasets::{Counted, Example};
 use serde_json::json;
 
@@ -43,14 +47,22 @@ pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Poli
 
 /// The model of a policy on a CPU.
 pub(crate) fn cpu(policy: &Policy) -> &CpuModel {
-    let Model::Cpu(model) = &policy.model else { panic!("it is on a device") };
-    model
+    &(&*policy.learner as &dyn Any).downcast_ref::<CpuLearner>().unwrap().model
+}
+
+/// What learns on a CPU.
+pub(crate) fn cpu_learner(policy: &Policy) -> &CpuLearner {
+    (&*policy.learner as &dyn Any).downcast_ref().unwrap()
+}
+
+/// The model of a policy on a device.
+pub(crate) fn on_device(policy: &Policy) -> &DeviceModel {
+    &(&*policy.learner as &dyn Any).downcast_ref::<DeviceLearner>().unwrap().model
 }
 
 /// The same, to be changed.
 pub(crate) fn cpu_mut(policy: &mut Policy) -> &mut CpuModel {
-    let Model::Cpu(model) = &mut policy.model else { panic!("it is on a device") };
-    model
+    &mut (&mut *policy.learner as &mut dyn Any).downcast_mut::<CpuLearner>().unwrap().model
 }
 
 /// Samples of unequal length, from one token on, two a prompt, with random tokens, advantages and weights.
@@ -65,7 +77,6 @@ pub(crate) fn samples(count: usize) -> Vec<TrainSample> {
                 tokens: prompt.chain((0..new).map(|_| random.below(VOCAB) as u32)).collect(),
                 prompt_len,
                 rollout_logprobs: vec![-2.0; new],
-                ref_logprobs: None,
                 advantage: random.normal() as f32,
                 masked: false,
             }
@@ -73,14 +84,19 @@ pub(crate) fn samples(count: usize) -> Vec<TrainSample> {
         .collect()
 }
 
+/// A loss whose gradient is the tokens' weights.
+pub(crate) fn rising(micro: &MicroBatch, _: &TokenStats) -> TokenLosses {
+    TokenLosses { gradient: micro.loss_weights.clone(), ..TokenLosses::default() }
+}
+
 /// Micro-batches in which a group has its prompt once.
 pub(crate) fn shared_micros(samples: &[TrainSample], max_tokens: usize) -> Vec<MicroBatch> {
-    micro_batches(samples, LossNorm::Token, max_tokens, Prompts::Shared)
+    micro_batches(samples, LossNorm::Token, max_tokens, PromptLayout::Shared)
 }
 
 /// Micro-batches of whole sequences.
 pub(crate) fn micros(samples: &[TrainSample], max_tokens: usize) -> Vec<MicroBatch> {
-    micro_batches(samples, LossNorm::Token, max_tokens, Prompts::Repeated)
+    micro_batches(samples, LossNorm::Token, max_tokens, PromptLayout::Repeated)
 }
 
 pub(crate) fn prompts(count: u64) -> Vec<Prompt> {
@@ -114,14 +130,16 @@ pub(crate) fn generate(
     threads: usize,
     capacity: usize,
 ) -> Vec<Completion> {
-    generate_by(&Engine { threads, ..policy.engine(capacity) }, prompts, sampling)
+    generate_by(&Engine { threads, ..Engine::of(policy, capacity) }, prompts, sampling)
 }
 
 /// The same by any engine.
 pub(crate) fn generate_by(engine: &Engine, prompts: &[Prompt], sampling: &Sampling) -> Vec<Completion> {
     let done = Mutex::new(Vec::new());
     let key = SampleKey { seed: 1, step: 2 };
-    engine.generate(prompts, 4, sampling, key, |p, s, c| done.lock().unwrap().push((p, s, c))).unwrap();
+    let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
+    let request = Request { prompts: &prompts, group_size: 4, sampling, key };
+    engine.generate(&request, &|p, s, c| done.lock().unwrap().push((p, s, c))).unwrap();
     let mut done = done.into_inner().unwrap();
     done.sort_by_key(|(p, s, _)| (*p, *s));
     done.into_iter().map(|(_, _, c)| c).collect()

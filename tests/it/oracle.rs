@@ -44,7 +44,7 @@ fn theirs(architecture: &str, policy: &Policy, tokens: &[u32]) -> Vec<f32> {
 /// Log-probabilities of every possible next token, by asking the policy for each.
 fn ours(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
     let n = tokens.len() as u32;
-    let ask = |target: u32| reckon::grpo::MicroBatch {
+    let ask = |target: u32| reckon::batch::MicroBatch {
         tokens: tokens.to_vec(),
         positions: (0..n).collect(),
         segments: vec![Segment::alone(0..tokens.len())],
@@ -53,7 +53,7 @@ fn ours(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
         ..Default::default()
     };
     let micros: Vec<_> = (0..VOCAB as u32).map(ask).collect();
-    cpu(policy).logprobs(&micros, 1.0).into_iter().map(|s| s.logprobs[0]).collect()
+    cpu(policy).logprobs(None, &micros, 1.0).into_iter().map(|s| s.logprobs[0]).collect()
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use reckon::batch::{MicroBatch, TokenLosses, TokenStats};
 use reckon::chat::{ChatTemplate, Conversation};
-use reckon::grpo::MicroBatch;
-use reckon::model::cpu::decoder::Packed;
+use reckon::model::cpu::decoder::{Context, Input};
+use reckon::model::cpu::workspace::Keep;
 use reckon::model::files::peft;
-use reckon::model::{ModelFolder, Workspace};
+use reckon::model::{ModelFolder, PackedWeights, Workspace};
 use reckon::ops::attention::Segment;
 use reckon::policy::Policy;
 use reckon::rollout::Sampling;
@@ -61,13 +62,13 @@ fn load_adapter(name: &str) -> (Policy, BTreeMap<String, Vec<f32>>) {
 
 /// Logits `(T, V)` of a whole sequence at once.
 fn logits(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
-    let packed = cpu(policy).parameters.packed();
+    let weights = PackedWeights::of(&cpu(policy).parameters);
     let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-    let input = Packed { tokens, positions: &positions, segments: &[Segment::alone(0..tokens.len())] };
+    let (input, segments) = (Input { tokens, positions: &positions }, [Segment::alone(0..tokens.len())]);
     let mut workspace = Workspace::default();
-    cpu(policy).decoder.forward(&packed, input, &mut workspace);
+    cpu(policy).decoder.forward(&weights, input, Context::Segments(&segments), Keep::Nothing, &mut workspace);
     let mut logits = vec![0f32; tokens.len() * policy.config.vocab_size];
-    packed.head.forward(&workspace.hidden, &mut logits, reckon::ops::linear::Onto::Nothing);
+    weights.lm_head.forward(&workspace.hidden, &mut logits, reckon::ops::linear::Onto::Nothing);
     logits
 }
 
@@ -119,8 +120,11 @@ fn logits_and_gradients_of_adapters_are_those_of_peft() {
 
 /// Asserts that everything that learns has the gradient of `tensors`, within a thousandth of its largest value.
 fn check_gradients(policy: &Policy, sequences: &[Vec<u32>], tensors: &BTreeMap<String, Vec<f32>>, name: &str) {
-    let (gradient, _) = cpu(policy)
-        .gradients(&[packed(sequences)], 1.0, &|micro, _| (micro.loss_weights.iter().map(|w| -w).collect(), ()));
+    let loss = |micro: &MicroBatch, _: &TokenStats| TokenLosses {
+        gradient: micro.loss_weights.iter().map(|w| -w).collect(),
+        ..TokenLosses::default()
+    };
+    let (gradient, _) = cpu(policy).gradients(&[packed(sequences)], 1.0, &loss);
     for entry in cpu(policy).parameters.entries() {
         let theirs = &tensors[&format!("gradient.{}", entry.name)];
         let largest = theirs.iter().fold(0f32, |a, g| a.max(g.abs()));

@@ -2,17 +2,19 @@
 
 use std::sync::Mutex;
 
-use reckon::grpo::{LossNorm, Prompts, TrainSample, micro_batches};
+use reckon::batch::PromptLayout;
+use reckon::grpo::{LossNorm, TrainSample, micro_batches};
 use reckon::model::{DeviceModel, SaveDtype};
 use reckon::ops::device::Class;
 use reckon::optim::{AdamWConfig, DeviceAdamW, MomentKind};
 use reckon::plan::{Device, Job, Lora, Plan, Sizes};
+use reckon::policy::Model;
 use reckon::policy::Policy;
-use reckon::rollout::{Engine, Place, SampleKey, Sampling};
+use reckon::rollout::{Engine, PromptTokens, Request, SampleKey, Sampling};
 
 use crate::device_lora::adapted;
 use crate::host_device::device;
-use crate::models::{FAMILIES, VOCAB, cpu, cpu_mut, prompt_of, sampling, tiny_with};
+use crate::models::{FAMILIES, VOCAB, cpu, cpu_mut, prompt_of, rising, sampling, tiny_with};
 use crate::program::{fails, small_run, succeeds, text};
 
 const TOKENS: usize = 96;
@@ -23,7 +25,6 @@ fn sample() -> TrainSample {
         tokens: (0..=TOKENS).map(|i| (i % VOCAB) as u32).collect(),
         prompt_len: 1,
         rollout_logprobs: vec![-1.0; TOKENS],
-        ref_logprobs: None,
         advantage: 1.0,
         masked: false,
     }
@@ -49,10 +50,10 @@ fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
 /// the plan is `job`.
 fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy, job: &Job) {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
-    let micro = micro_batches(&[sample()], LossNorm::Token, TOKENS, Prompts::Repeated).remove(0);
+    let micro = micro_batches(&[sample()], LossNorm::Token, TOKENS, PromptLayout::Repeated).remove(0);
     let model = DeviceModel::new(device.clone(), &cpu(policy).decoder, &cpu(policy).parameters).unwrap();
     let _optimizer = DeviceAdamW::new(config, job.moments, &model).unwrap();
-    model.gradient(&micro, 1.0, |micro, _| (micro.loss_weights.clone(), ())).unwrap();
+    model.gradient(&micro, 1.0, &rising).unwrap();
     let plan = Plan::new(&Sizes::of(&policy.config).unwrap(), job);
     for (class, planned) in [
         (Class::Weights, plan.weights + plan.copy),
@@ -64,11 +65,12 @@ fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy,
     }
     // Every token ends a completion: memory is taken for all that there could be.
     let sampling = Sampling { stop_tokens: (0..VOCAB as u32).collect(), ..sampling(job.sequence - job.prompt) };
-    let engine = Engine { place: Place::Device(&model), ..policy.engine(job.rows) };
+    let engine = Engine { model: Model::Device(&model), ..Engine::of(policy, job.rows) };
     let held = Mutex::new(0);
     let (prompt, key) = (prompt_of(&vec![1; job.prompt], 0), SampleKey { seed: 1, step: 2 });
+    let request = Request { prompts: &[PromptTokens::from(&prompt)], group_size: job.rows, sampling: &sampling, key };
     engine
-        .generate(&[prompt], job.rows, &sampling, key, |_, _, _| {
+        .generate(&request, &|_, _, _| {
             assert_eq!(device.held(Class::Activations), 0, "{what}: the update's memory is given back");
             *held.lock().unwrap() = device.held(Class::Cache);
         })

@@ -1,6 +1,7 @@
 use reckon::grpo::TrainSample;
 use reckon::policy::Policy;
-use reckon::rollout::{Completion, Prompt};
+use reckon::prompt::Prompt;
+use reckon::rollout::Completion;
 
 use super::models::{FAMILIES, cpu, generate, prompts, sampling, shared_micros, tiny};
 
@@ -25,7 +26,6 @@ pub(crate) fn train_samples(prompts: &[Prompt], completions: &[Completion]) -> V
         tokens: [prompts[i / 4].tokens.as_slice(), &c.tokens].concat(),
         prompt_len: prompts[i / 4].tokens.len(),
         rollout_logprobs: c.logprobs.clone(),
-        ref_logprobs: None,
         advantage: 1.0,
         masked: false,
     };
@@ -38,7 +38,7 @@ pub(crate) fn check_trainer_agrees(policy: &Policy, name: &str) {
     let samples = train_samples(&prompts, &generate(policy, &prompts, &sampling, 1, 5));
     for max_tokens in [1, 100, 10_000] {
         let micros = shared_micros(&samples, max_tokens);
-        for (micro, stats) in micros.iter().zip(cpu(policy).logprobs(&micros, 0.8)) {
+        for (micro, stats) in micros.iter().zip(cpu(policy).logprobs(None, &micros, 0.8)) {
             assert_eq!(micro.old_logprobs, stats.logprobs, "{name}, {max_tokens} tokens a micro-batch");
         }
     }

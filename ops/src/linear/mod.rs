@@ -17,7 +17,7 @@ use super::vector::vectorised;
 /// A linear layer: its matrix, ready for products, and what of it learns.
 ///
 /// ```
-/// use reckon::ops::linear::{Linear, Onto};
+/// use reckon_ops::linear::{Linear, Onto};
 /// let w = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
 /// let layer = Linear::trained(&w, 3, 0..6);
 /// let mut y = [0.0; 2];

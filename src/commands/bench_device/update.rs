@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::timing::{RandomWeights, median};
 use super::{Args, attention, gib, products};
-use crate::config::{LoraConfig, OptimConfig};
 use crate::batch::{MicroBatch, PromptLayout, TokenLosses};
+use crate::config::{LoraConfig, OptimConfig};
 use crate::grpo::{LossNorm, TrainSample, micro_batches};
 use crate::model::files::Source;
 use crate::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
@@ -50,7 +50,8 @@ impl Bench {
     pub(super) fn update(&mut self, micro: &MicroBatch) -> Result<()> {
         self.model.learnt.gradients.all().zero()?;
         for _ in 0..MICRO_BATCHES {
-            let loss = |micro: &MicroBatch, _: &_| TokenLosses { gradient: micro.loss_weights.clone(), ..Default::default() };
+            let loss =
+                |micro: &MicroBatch, _: &_| TokenLosses { gradient: micro.loss_weights.clone(), ..Default::default() };
             self.model.gradient(micro, 1.0, &loss)?;
         }
         // Reads the gradient's norm, so it waits for all of the update before.

@@ -119,7 +119,14 @@ impl Decoder {
     }
 
     /// From the layer's input `(T, K)` to all else that its backward needs. Its last product is left to the caller.
-    fn layer_forward(&self, index: usize, layer: &PackedLayer, input: Input, context: &mut Context, ws: &mut Workspace) {
+    fn layer_forward(
+        &self,
+        index: usize,
+        layer: &PackedLayer,
+        input: Input,
+        context: &mut Context,
+        ws: &mut Workspace,
+    ) {
         let (t, k, f, eps) = (input.tokens.len(), self.hidden, self.intermediate, self.eps);
         let Attention::Grouped(attention) = &layer.attention;
         let (x, kept) = (ws.stream(index), ws.layer(index));

@@ -54,9 +54,7 @@ impl CpuModel {
             None => PackedWeights::of(&self.parameters),
             Some(reference) => PackedWeights::of_reference(&self.parameters, reference),
         };
-        let work = |ws: &mut Workspace, i: usize| {
-            self.forward(&weights, &micros[i], temperature, Keep::Nothing, ws).1
-        };
+        let work = |ws: &mut Workspace, i: usize| self.forward(&weights, &micros[i], temperature, Keep::Nothing, ws).1;
         let mut all = Vec::with_capacity(micros.len());
         map_in_order(micros.len(), self.threads, &self.workspaces, work, |stats| all.push(stats));
         all

@@ -102,7 +102,8 @@ impl<'a> PackedWeights<'a> {
     /// Weights that are all trained. Gradients have their layout.
     fn trained(layout: &Layout, values: &'a [f32]) -> Self {
         let vector = |range: &Range<usize>| Vector { values: &values[range.clone()], place: Some(range.clone()) };
-        let linear = |Matrix { range, inputs }: &Matrix| Linear::trained(&values[range.clone()], *inputs, range.clone());
+        let linear =
+            |Matrix { range, inputs }: &Matrix| Linear::trained(&values[range.clone()], *inputs, range.clone());
         let Matrix { range, .. } = &layout.embedding;
         Self {
             embedding: Embedding::Trained(&values[range.clone()], range.clone()),
