@@ -157,7 +157,7 @@ fn evaluated(
 /// is one to go on from.
 fn saved_on_error<T>(trainer: &Trainer, folder: &RunFolder, result: Result<T>) -> Result<T> {
     result.map_err(|error| {
-        let outcome = trainer.is_between_steps().then(|| state::save(trainer, folder));
+        let outcome = trainer.can_be_resumed().then(|| state::save(trainer, folder));
         error.context(match outcome {
             None => "the run stopped amid an update; go on from its last checkpoint with --resume".to_owned(),
             Some(Ok(())) => "the run stopped; its last state is saved".to_owned(),

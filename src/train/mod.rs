@@ -132,10 +132,11 @@ impl Trainer {
         Ok(Step { record, groups: groups.all })
     }
 
-    /// Whether the weights are those after the last whole step, so that a checkpoint can be gone on from: a step that
-    /// failed amid its updates has moved them.
-    pub fn is_between_steps(&self) -> bool {
-        self.policy.version == self.progress.policy_version
+    /// Whether a checkpoint of now is one to go on from. A step that failed between its updates has moved the weights
+    /// away from those after the last whole step, and weights that only give skipped updates lead nowhere.
+    pub fn can_be_resumed(&self) -> bool {
+        let whole = self.policy.version == self.progress.policy_version;
+        whole && self.progress.skipped < self.config.optim.max_skipped
     }
 
     /// Prompts, completions and verdicts of a step.
