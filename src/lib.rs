@@ -11,7 +11,6 @@
 //! Read [`train::Trainer::step`] first; then the modules in this order.
 
 pub mod batch;
-pub mod chat;
 pub mod checkpoint;
 pub mod commands;
 pub mod config;

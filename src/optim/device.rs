@@ -67,7 +67,7 @@ fn stretches(entries: &[Entry]) -> Vec<Stretch> {
 impl DeviceAdamW {
     /// An optimizer with empty moments for what learns of `model`.
     pub fn new(config: AdamWConfig, kind: MomentKind, model: &DeviceModel) -> Result<Self> {
-        let stretches = stretches(&model.learnt.entries);
+        let stretches = stretches(&model.trainable.entries);
         let (n, blocks) = (stretches.last().map_or(0, |s| s.range.end), stretches.last().map_or(0, |s| s.blocks.end));
         fn zeros<T: Pod>(model: &DeviceModel, n: usize) -> Result<Buffer<T>> {
             model.device.zeros(Class::Optimizer, n)
@@ -86,7 +86,7 @@ impl DeviceAdamW {
 
     /// One update of `model` by its gradients at learning rate `lr`; the gradients stay.
     pub fn update(&mut self, model: &DeviceModel, lr: f64) -> Result<Update> {
-        let learnt = &model.learnt;
+        let learnt = &model.trainable;
         let grad_norm = adamw::squared_norm(&model.device, learnt.gradients.all())?.sqrt();
         if !grad_norm.is_finite() {
             return Ok(Update::Skipped);

@@ -19,9 +19,10 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         // A buffer a thread, one that waits for its turn, and their sum.
         gradients: 4 * learnt * (threads + 2),
         activations: 4 * threads * activations(s, job),
-        // A chunk for each micro-batch; for sampling a row each, and a prompt's twice a thread.
+        // A chunk for each micro-batch; for sampling one for each row, and for each thread a prompt's and a copy of it.
         logits: 4 * (threads * linear_logprob::chunk_values(s.vocab) + (job.rows + 2 * threads) * s.vocab),
-        prefill: 4 * threads * job.prompt * (s.layers * layer(s) + inputs(s) + 2 * s.hidden),
+        // One layer at a time, of a prompt or of a thread's rows: two streams that take turns, and the hidden states.
+        prefill: 4 * threads * job.prompt.max(job.rows.div_ceil(threads)) * (layer(s) + inputs(s) + 2 * s.hidden),
         cache: 4 * threads * cache(s, job),
         device: Device::Cpu,
     }

@@ -57,7 +57,7 @@ impl Learner for DeviceLearner {
 
     fn begin(&mut self, training: &Training) -> Result<()> {
         self.optimizer = Some(DeviceAdamW::new(training.adamw, training.moments, &self.model)?);
-        self.reference = training.reference.then(|| self.model.reference()).transpose()?;
+        self.reference = training.reference.then(|| DeviceReference::of(&self.model)).transpose()?;
         Ok(())
     }
 
@@ -67,7 +67,7 @@ impl Learner for DeviceLearner {
     }
 
     fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>> {
-        self.model.learnt.gradients.all().zero()?;
+        self.model.trainable.gradients.all().zero()?;
         micros.iter().map(|micro| self.model.gradient(micro, temperature, loss)).collect()
     }
 
@@ -77,7 +77,7 @@ impl Learner for DeviceLearner {
     }
 
     fn refresh_reference(&mut self) -> Result<()> {
-        self.reference.as_mut().map_or(Ok(()), |reference| self.model.refresh(reference))
+        self.reference.as_mut().map_or(Ok(()), |reference| reference.refresh(&self.model))
     }
 
     fn rehearse(&mut self, largest: &Largest) -> Result<()> {
@@ -101,8 +101,8 @@ impl Learner for DeviceLearner {
     }
 
     fn trained(&self) -> Result<Trained<'_>> {
-        let Some(adapter) = &self.adapter else { return Ok(Trained::Weights(&self.model.learnt)) };
-        let values = self.model.learnt.download()?;
+        let Some(adapter) = &self.adapter else { return Ok(Trained::Weights(&self.model.trainable)) };
+        let values = self.model.trainable.download()?;
         Ok(Trained::Adapter(Cow::Owned(Adapter { values, ..adapter.clone() })))
     }
 
@@ -110,9 +110,9 @@ impl Learner for DeviceLearner {
         match &self.adapter {
             Some(adapter) => {
                 let layout = Layout::new(config, config.family()?);
-                self.model.learnt.upload(&peft::read_values(folder, &layout, &adapter.layout)?)
+                self.model.trainable.upload(&peft::read_values(folder, &layout, &adapter.layout)?)
             }
-            None => self.model.learnt.read_from(&mut Reader::open(folder)?),
+            None => self.model.trainable.read_from(&mut Reader::open(folder)?),
         }
     }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use minijinja::value::Value;
 use reckon_datasets::Example;
 
-use crate::chat::{ChatTemplate, Conversation, Message};
+use super::jinja::{ChatTemplate, Conversation, Message};
 use crate::config::PromptConfig;
 use crate::model::Companions;
 

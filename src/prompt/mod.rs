@@ -1,6 +1,8 @@
 //! Examples to prompts: sources, templates, tokens, and an order that depends on the seed and a count alone.
 
 mod chat;
+pub mod jinja;
+mod python;
 mod source;
 mod template;
 

@@ -56,8 +56,8 @@ fn an_adapter_computes_and_learns_on_a_device_what_it_does_on_the_cpu() {
             let (loss, expected) = (model.gradient(micro, TEMPERATURE, &loss).unwrap().loss, expected.loss);
             assert!((loss - expected).abs() < 0.01 * expected.abs(), "{what}: loss {loss}, not {expected}");
         }
-        let got = model.learnt.gradients.all().read().unwrap();
-        assert_eq!(model.learnt.entries, cpu(&policy).parameters.entries());
+        let got = model.trainable.gradients.all().read().unwrap();
+        assert_eq!(model.trainable.entries, cpu(&policy).parameters.entries());
         for entry in cpu(&policy).parameters.entries() {
             let error = distance(&got[entry.range.clone()], &gradient[entry.range.clone()]);
             assert!(error < 0.05, "{what}: {}: relative error {error:.3}", entry.name);
@@ -73,7 +73,7 @@ fn the_reference_on_a_device_is_the_base_without_its_adapter_or_a_copy_of_what_l
     let policy = adapted(FAMILIES[1], 4, &["*_proj"]);
     let micros = micros(&samples(4), 1000);
     let Some(model) = on_device(&policy) else { return };
-    let reference = model.reference().unwrap();
+    let reference = DeviceReference::of(&model).unwrap();
     let of_base = logprobs_as(&model, &reference, &micros[0]);
     let expected = &cpu(&policy).logprobs(Some(&CpuReference::of(&cpu(&policy).parameters)), &micros, TEMPERATURE)[0];
     assert!(distance(&of_base, &expected.logprobs) < 0.01);
@@ -83,14 +83,14 @@ fn the_reference_on_a_device_is_the_base_without_its_adapter_or_a_copy_of_what_l
     assert_ne!(of_base, adapted);
 
     // With an adapter of zeros the model is its base, to the bit.
-    model.learnt.upload(&vec![0.0; model.learnt.values.all().len()]).unwrap();
+    model.trainable.upload(&vec![0.0; model.trainable.values.all().len()]).unwrap();
     assert_eq!(logprobs(&model, &micros[0]), of_base);
 
     // Where all learns, the reference stays what the model was.
     let full = rounded(FAMILIES[1], true);
     let Some(model) = on_device(&full) else { return };
-    let (before, reference) = (logprobs(&model, &micros[0]), model.reference().unwrap());
-    model.learnt.upload(&cpu(&full).parameters.values().iter().map(|w| w * 0.5).collect::<Vec<_>>()).unwrap();
+    let (before, reference) = (logprobs(&model, &micros[0]), DeviceReference::of(&model).unwrap());
+    model.trainable.upload(&cpu(&full).parameters.values().iter().map(|w| w * 0.5).collect::<Vec<_>>()).unwrap();
     assert_ne!(logprobs(&model, &micros[0]), before);
     assert_eq!(logprobs_as(&model, &reference, &micros[0]), before);
 }
@@ -101,19 +101,19 @@ fn updates_of_an_adapter_follow_those_of_the_cpu_and_leave_its_base_alone() {
     let mut policy = adapted(FAMILIES[2], 4, &["*_proj"]);
     let (start, micros) = (cpu(&policy).parameters.values().to_vec(), micros(&samples(3), 1000));
     let Some(model) = on_device(&policy) else { return };
-    let base = logprobs_as(&model, &model.reference().unwrap(), &micros[0]);
+    let base = logprobs_as(&model, &DeviceReference::of(&model).unwrap(), &micros[0]);
     let mut on_device = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
     let mut on_cpu = AdamW::new(config, start.len());
     for _ in 0..3 {
-        model.learnt.gradients.all().zero().unwrap();
+        model.trainable.gradients.all().zero().unwrap();
         model.gradient(&micros[0], TEMPERATURE, &loss).unwrap();
         on_device.update(&model, 1e-3).unwrap();
         let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
         on_cpu.update(cpu_mut(&mut policy).parameters.trainable(), &gradient, 1e-3);
     }
     let way = |values: &[f32]| values.iter().zip(&start).map(|(a, b)| a - b).collect::<Vec<f32>>();
-    let error = distance(&way(&model.learnt.download().unwrap()), &way(cpu(&policy).parameters.values()));
+    let error = distance(&way(&model.trainable.download().unwrap()), &way(cpu(&policy).parameters.values()));
     assert!(error < 0.25, "relative error of the way {error:.3}");
-    let reference = model.reference().unwrap();
+    let reference = DeviceReference::of(&model).unwrap();
     assert_eq!(logprobs_as(&model, &reference, &micros[0]), base, "the base has moved");
 }

@@ -53,7 +53,7 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
             let (loss, expected) = (model.gradient(micro, TEMPERATURE, &loss).unwrap().loss, expected.loss);
             assert!((loss - expected).abs() < 0.01 * expected.abs(), "{architecture}: loss {loss}, not {expected}");
         }
-        let got = model.learnt.gradients.all().read().unwrap();
+        let got = model.trainable.gradients.all().read().unwrap();
         for entry in cpu(&policy).parameters.entries() {
             let (got, expected) = (&got[entry.range.clone()], &gradient[entry.range.clone()]);
             // The keys' biases shift all scores of a row alike: their gradient is rounding.
@@ -83,12 +83,13 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
         let model = DeviceModel::new(device(0)?, &cpu(&policy).decoder, &start).unwrap();
         let mut optimizer = DeviceAdamW::new(config, kind, &model).unwrap();
         let updates = (0..3).map(|_| {
-            model.learnt.gradients.all().zero().unwrap();
+            model.trainable.gradients.all().zero().unwrap();
             model.gradient(&micros[0], TEMPERATURE, &loss).unwrap();
             optimizer.update(&model, 1e-3).unwrap()
         });
         let updates: Vec<Update> = updates.collect();
-        let way = model.learnt.download().unwrap().iter().zip(start.values()).map(|(a, b)| a - b).collect::<Vec<f32>>();
+        let way =
+            model.trainable.download().unwrap().iter().zip(start.values()).map(|(a, b)| a - b).collect::<Vec<f32>>();
         Some((way, updates))
     };
     let Some((way, updates)) = run(MomentKind::Full) else { return };
@@ -114,9 +115,9 @@ fn a_gradient_that_is_not_finite_moves_nothing() {
     let model = DeviceModel::new(device, &cpu(&policy).decoder, &cpu(&policy).parameters).unwrap();
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
     let mut optimizer = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
-    model.learnt.gradients.part(5..6).write(&[f32::NAN]).unwrap();
+    model.trainable.gradients.part(5..6).write(&[f32::NAN]).unwrap();
     assert_eq!(optimizer.update(&model, 1e-3).unwrap(), Update::Skipped);
-    assert_eq!(model.learnt.download().unwrap(), cpu(&policy).parameters.values());
+    assert_eq!(model.trainable.download().unwrap(), cpu(&policy).parameters.values());
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn moved(policy: Policy, device: Device) -> Policy {
 }
 
 fn values(policy: &Policy) -> Vec<f32> {
-    on_device(policy).learnt.download().unwrap()
+    on_device(policy).trainable.download().unwrap()
 }
 
 /// A file of questions of two tokens.
@@ -194,7 +194,7 @@ fn the_gradient_of_grpo_on_a_device_is_that_of_the_cpu() {
     loss(&mut there);
     let (expected, got) = (loss(&mut here), loss(&mut there));
     assert!((got - expected).abs() < 0.02 * expected.abs().max(0.1), "loss {got}, not {expected}");
-    let got = on_device(&there).learnt.gradients.all().read().unwrap();
+    let got = on_device(&there).trainable.gradients.all().read().unwrap();
     let error = distance(&got, &cpu_learner(&here).gradients);
     assert!(error < 0.05, "relative error {error:.4}");
 }

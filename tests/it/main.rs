@@ -48,5 +48,7 @@ mod recipes;
 mod sampling;
 /// A broken verifier stops a run with a checkpoint.
 mod stopping;
+/// No circles, short files, short functions.
+mod structure;
 /// Audits, replays and measured verdicts.
 mod verify;

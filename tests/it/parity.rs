@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use reckon::batch::{MicroBatch, TokenLosses, TokenStats};
-use reckon::chat::{ChatTemplate, Conversation};
 use reckon::model::cpu::decoder::{Context, Input};
 use reckon::model::cpu::workspace::Keep;
 use reckon::model::files::peft;
 use reckon::model::{ModelFolder, PackedWeights, Workspace};
 use reckon::ops::attention::Segment;
 use reckon::policy::Policy;
+use reckon::prompt::jinja::{ChatTemplate, Conversation};
 use reckon::rollout::Sampling;
 use safetensors::SafeTensors;
 use serde::Deserialize;

@@ -48,7 +48,7 @@ impl Bench {
 
     /// One update, over micro-batches of `tokens`.
     pub(super) fn update(&mut self, micro: &MicroBatch) -> Result<()> {
-        self.model.learnt.gradients.all().zero()?;
+        self.model.trainable.gradients.all().zero()?;
         for _ in 0..MICRO_BATCHES {
             let loss =
                 |micro: &MicroBatch, _: &_| TokenLosses { gradient: micro.loss_weights.clone(), ..Default::default() };

@@ -7,31 +7,13 @@ use std::ops::Range;
 
 use crate::ops::attention::{Heads, Scratch, Segment, cached, packed};
 use crate::ops::linear::{self, Onto};
-use crate::ops::rope::RopeTable;
 use crate::ops::{LANES, rms_norm, swiglu};
 
 use super::cache::{BlockId, Cache, Sequence};
 use super::weights::{PackedLayer, PackedWeights, Vector};
 use super::workspace::{Keep, Workspace, sized};
-use crate::model::config::ModelConfig;
+use crate::model::decoder::Decoder;
 use crate::model::layout::{Attention, DenseMlp, GroupedAttention, HeadNorms, Mlp};
-
-/// A model's shape with its table of angles: everything about it that is not trained.
-#[derive(Debug, Clone)]
-pub struct Decoder {
-    /// Sizes of the attention layers.
-    pub heads: Heads,
-    /// Width of the residual stream (`K`).
-    pub hidden: usize,
-    /// Width of the feed-forward layer (`F`).
-    pub intermediate: usize,
-    /// Added under the root of the norms.
-    pub eps: f32,
-    /// Rotary angles.
-    pub rope: RopeTable,
-    /// Whether layers are computed again in the backward instead of kept.
-    pub recompute: bool,
-}
 
 /// Tokens to compute, whatever they attend to.
 #[derive(Debug, Clone, Copy)]
@@ -89,20 +71,6 @@ impl Context<'_> {
 }
 
 impl Decoder {
-    /// The decoder of a validated config.
-    pub fn new(config: &ModelConfig, recompute: bool) -> Self {
-        let heads = config.heads();
-        let frequencies = config.rope_frequencies().expect("a validated config has rotary angles that are known");
-        Self {
-            heads,
-            hidden: config.hidden_size,
-            intermediate: config.intermediate_size,
-            eps: config.rms_norm_eps,
-            rope: RopeTable::new(config.max_position_embeddings, &frequencies),
-            recompute,
-        }
-    }
-
     /// Leaves the hidden states of every token, and of the layers what `keep` says, in the workspace.
     pub fn forward(&self, w: &PackedWeights, input: Input, mut context: Context, keep: Keep, ws: &mut Workspace) {
         let (count, values) = (w.layers.len(), input.tokens.len() * self.hidden);

@@ -2,9 +2,10 @@
 //! layers. Its twin on a device is [`crate::model::device`]'s. What is sampled is left to `rollout/`.
 
 use super::cache::{self, Cache, Sequence};
-use super::decoder::{Context, Decoder, Input};
+use super::decoder::{Context, Input};
 use super::weights::PackedWeights;
 use super::workspace::{Keep, Workspace};
+use crate::model::decoder::Decoder;
 use crate::ops::attention::cached;
 use crate::ops::linear::Onto;
 

@@ -12,8 +12,9 @@ use crate::batch::{Loss, LossStats, MicroBatch, TokenStats};
 use crate::ops::linear_logprob;
 use crate::parallel::{Pool, map_in_order};
 
+use super::decoder::Decoder;
 use super::parameters::Parameters;
-use decoder::{Context, Decoder, Input};
+use decoder::{Context, Input};
 use decoding::DecodingMemory;
 use reference::CpuReference;
 use weights::PackedWeights;

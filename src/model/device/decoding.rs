@@ -2,10 +2,19 @@
 //! rows are computed in one batch and nothing comes to the host between the layers. What is sampled, and which row is
 //! where, is `rollout/`'s.
 
-use super::*;
+use std::ops::Range;
+
+use anyhow::{Result, ensure};
+use half::bf16;
+
+use super::DeviceModel;
+use super::decoder::{Context, Run};
+use super::weights::DeviceWeights;
+use super::workspace::Forward;
 use crate::ops::attention::Segment;
-use crate::ops::attention::cached::device::partial_len;
-use crate::ops::device::products;
+use crate::ops::attention::cached::device::{Cache, Slot, partial_len};
+use crate::ops::attention::packed::device as attention;
+use crate::ops::device::{Buffer, Class, View, products};
 use crate::ops::linear_logprob::device::{chunk_rows, chunks};
 
 /// What sampling needs room for.

@@ -1,42 +1,37 @@
-//! The decoder on a device, in bf16: what `decoder.rs` and the head of `cpu.rs` do on a CPU, over buffers of a
+//! The decoder on a device, in bf16: what `model/cpu` does on a CPU, over buffers of a
 //! [`Device`]. What learns has fp32 master values, and its gradients are added to one flat fp32 buffer of their layout;
 //! a frozen base is held in bf16 alone.
 
-mod backward;
+mod decoder;
 mod decoding;
-mod files;
-mod layers;
-mod learnt;
+mod reference;
+mod trainable;
 mod weights;
 mod workspace;
 
-use std::ops::Range;
 use std::sync::Mutex;
 
 use anyhow::{Result, ensure};
 use half::bf16;
 
-use super::cpu::decoder::Decoder;
+use super::decoder::Decoder;
 use super::files::{Source, pieces};
 use super::layout::{Layer, Layout};
 use super::lora::{Adapter, AdapterLayout};
 use super::parameters::Parameters;
 use crate::batch::{Loss, LossStats, MicroBatch, TokenStats};
-use crate::ops::attention::cached::device::{Cache, Slot};
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::columns::Rows;
-use crate::ops::device::{Buffer, Class, Device, View};
+use crate::ops::device::{Buffer, Class, Device};
 use crate::ops::embedding::device as embedding;
-use crate::ops::linear::device as linear;
-use crate::ops::linear::device::{Flat, Inner, Weight};
+use crate::ops::linear::device::Flat;
 use crate::ops::linear_logprob::device::{self as linear_logprob, Head};
 use crate::ops::rms_norm::device as rms_norm;
-use crate::ops::rope::device as rope;
-use crate::ops::swiglu::device as swiglu;
 use crate::parallel::lock;
-use backward::Backward;
+use decoder::{Backward, Context, Run};
 pub use decoding::{Decoding, DecodingRoom};
-pub use learnt::DeviceLearnt;
+pub use reference::DeviceReference;
+pub use trainable::DeviceTrainable;
 use weights::DeviceWeights;
 use workspace::{Extra, Forward, Room, Workspace};
 
@@ -46,7 +41,7 @@ pub struct DeviceModel {
     /// Where it is.
     pub device: Device,
     /// What learns: all weights, or an adapter's.
-    pub learnt: DeviceLearnt,
+    pub trainable: DeviceTrainable,
     base: Option<FrozenBase>,
     layout: Layout,
     decoder: Decoder,
@@ -68,42 +63,11 @@ impl FrozenBase {
     }
 }
 
-/// A policy that the KL term holds on to, on the device.
-#[derive(Debug)]
-pub enum DeviceReference {
-    /// The model without its adapter, which is there anyway.
-    Base,
-    /// The model with these values of what learns.
-    Values(Buffer<bf16>),
-}
-
 /// Buffers with the room they were made for.
 #[derive(Debug)]
 struct Reserved {
     room: Room,
     buffers: Workspace,
-}
-
-/// Tokens on the device, with what their layers are computed by.
-struct Run<'a> {
-    model: &'a DeviceModel,
-    weights: &'a DeviceWeights<'a>,
-    /// Tokens.
-    t: usize,
-    positions: View<'a, u32>,
-    context: Context<'a>,
-    ws: &'a Forward,
-}
-
-/// What the tokens of an input attend to.
-#[derive(Clone, Copy)]
-enum Context<'a> {
-    /// Their sequences, which are all in the input.
-    Segments(View<'a, [u32; 3]>),
-    /// The same, and a cache keeps it.
-    Prompt { tiles: View<'a, [u32; 3]>, cache: &'a Cache, slots: View<'a, Slot> },
-    /// What their slots in a cache hold, `longest` tokens at most, themselves included.
-    Cached { cache: &'a Cache, slots: View<'a, Slot>, longest: usize, partial: View<'a, f32> },
 }
 
 impl DeviceModel {
@@ -112,8 +76,8 @@ impl DeviceModel {
         match parameters {
             Parameters::Full(weights) => {
                 check(decoder)?;
-                let learnt = DeviceLearnt::new(&device, &weights.layout.entries, &weights.values)?;
-                Self::with(device, decoder, &weights.layout, None, learnt)
+                let trainable = DeviceTrainable::new(&device, &weights.layout.entries, &weights.values)?;
+                Self::with(device, decoder, &weights.layout, None, trainable)
             }
             Parameters::Frozen(base, adapter) => Self::frozen(device, decoder, &base.layout, base, adapter.as_ref()),
         }
@@ -130,12 +94,12 @@ impl DeviceModel {
     ) -> Result<Self> {
         check(decoder)?;
         let values = upload_rounded(&device, layout, base)?;
-        let learnt = match adapter {
-            Some(adapter) => DeviceLearnt::new(&device, &adapter.layout.entries, &adapter.values)?,
-            None => DeviceLearnt::new(&device, &[], &[])?,
+        let trainable = match adapter {
+            Some(adapter) => DeviceTrainable::new(&device, &adapter.layout.entries, &adapter.values)?,
+            None => DeviceTrainable::new(&device, &[], &[])?,
         };
         let base = FrozenBase { values, adapter: adapter.map(|adapter| adapter.layout.clone()) };
-        Self::with(device, decoder, layout, Some(base), learnt)
+        Self::with(device, decoder, layout, Some(base), trainable)
     }
 
     fn with(
@@ -143,11 +107,11 @@ impl DeviceModel {
         decoder: &Decoder,
         layout: &Layout,
         base: Option<FrozenBase>,
-        learnt: DeviceLearnt,
+        trainable: DeviceTrainable,
     ) -> Result<Self> {
         let (cos, sin) = decoder.rope.tables();
         Ok(Self {
-            learnt,
+            trainable,
             base,
             cos: device.upload(Class::Weights, cos)?,
             sin: device.upload(Class::Weights, sin)?,
@@ -160,7 +124,7 @@ impl DeviceModel {
 
     /// The weights as they are now.
     fn weights(&self) -> DeviceWeights<'_> {
-        let (values, gradients) = (self.learnt.rounded.all(), self.learnt.gradients.all());
+        let (values, gradients) = (self.trainable.rounded.all(), self.trainable.gradients.all());
         self.weights_with(Flat { values, gradients: Some(gradients) })
     }
 
@@ -182,28 +146,6 @@ impl DeviceModel {
                 DeviceWeights::new(&self.layout, base.flat(), adapter)
             }
         }
-    }
-
-    /// The reference that a run begins with: the base where there is one, else a copy.
-    pub fn reference(&self) -> Result<DeviceReference> {
-        if self.base.is_some() {
-            return Ok(DeviceReference::Base);
-        }
-        let mut reference = DeviceReference::Base;
-        self.refresh(&mut reference)?;
-        Ok(reference)
-    }
-
-    /// Makes a reference the model as it is now.
-    pub fn refresh(&self, reference: &mut DeviceReference) -> Result<()> {
-        let rounded = self.learnt.rounded.all();
-        if let DeviceReference::Base = reference {
-            *reference = DeviceReference::Values(self.device.buffer(Class::Weights, rounded.len())?);
-        }
-        if let DeviceReference::Values(values) = reference {
-            values.all().copy(rounded)?;
-        }
-        Ok(())
     }
 
     /// Log-probabilities of a micro-batch, without gradients: the model's own, or those of `reference`.

@@ -1,16 +1,19 @@
-//! What learns of a model on a device: all of its weights, or an adapter. The optimizer, checkpoints and tests need not
-//! ask which.
+//! What is trained of a model on a device: all of its weights, or an adapter. The optimizer, checkpoints and tests need
+//! not ask which. To files and back it goes a piece at a time.
+
+use std::ops::Range;
 
 use anyhow::Result;
 use half::bf16;
 
-use crate::model::Entry;
+use crate::model::files::{Source, TensorFile, check};
+use crate::model::layout::Entry;
 use crate::ops::adamw::device as adamw;
 use crate::ops::device::{Buffer, Class, Device};
 
 /// Flat buffers of one layout.
 #[derive(Debug)]
-pub struct DeviceLearnt {
+pub struct DeviceTrainable {
     /// Names, shapes and places.
     pub entries: Vec<Entry>,
     /// Master values, which the optimizer moves.
@@ -21,7 +24,7 @@ pub struct DeviceLearnt {
     pub gradients: Buffer<f32>,
 }
 
-impl DeviceLearnt {
+impl DeviceTrainable {
     pub(super) fn new(device: &Device, entries: &[Entry], values: &[f32]) -> Result<Self> {
         let learnt = Self {
             entries: entries.to_vec(),
@@ -42,5 +45,29 @@ impl DeviceLearnt {
     pub fn upload(&self, values: &[f32]) -> Result<()> {
         self.values.all().write(values)?;
         adamw::round_weights(self.values.all(), self.rounded.all())
+    }
+
+    /// Replaces the values by those of a file.
+    pub fn read_from(&self, file: &mut dyn TensorFile) -> Result<()> {
+        check(file, &self.entries, &|_| false)?;
+        for entry in &self.entries {
+            file.read(&entry.name, &mut |first, values| {
+                let start = entry.range.start + first;
+                self.values.part(start..start + values.len()).write(values)
+            })?;
+        }
+        adamw::round_weights(self.values.all(), self.rounded.all())
+    }
+}
+
+impl Source for DeviceTrainable {
+    fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn values(&self, entry: &Entry, range: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let start = entry.range.start;
+        out.copy_from_slice(&self.values.part(start + range.start..start + range.end).read()?);
+        Ok(())
     }
 }

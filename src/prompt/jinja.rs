@@ -3,8 +3,6 @@
 //! Rendered as transformers renders: Jinja's blocks trimmed, Python's string methods, Python's spelling of values, and
 //! the functions `raise_exception`, `strftime_now` and `tojson`. Which conversation to render is left to the caller.
 
-mod python;
-
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow};
@@ -75,7 +73,7 @@ impl ChatTemplate {
     /// Compiles a template. `special_tokens` become variables, such as `bos_token`.
     ///
     /// ```
-    /// use reckon::chat::{ChatTemplate, Conversation, Message};
+    /// use reckon::prompt::jinja::{ChatTemplate, Conversation, Message};
     /// let template = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}\n{% endfor %}";
     /// let template = ChatTemplate::new(template, Default::default())?;
     /// let messages = vec![Message::new("user", " hello ")];
@@ -86,14 +84,14 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
-        environment.set_formatter(python::format);
+        environment.set_formatter(super::python::format);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", |value: Value, options: Kwargs| {
             let indent: Option<usize> = options.get("indent")?;
             // How letters are escaped and keys are sorted: transformers neither escapes nor sorts.
             let _: (Option<bool>, Option<bool>) = (options.get("ensure_ascii")?, options.get("sort_keys")?);
             options.assert_all_used()?;
-            python::to_json(&value, indent)
+            super::python::to_json(&value, indent)
         });
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
