@@ -23,7 +23,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         activations: activations(s, job.tokens(), job.recompute) + 2 * 2 * inner * job.tokens(),
         logits: linear_logprob::chunk_bytes(s.vocab, job.tokens()),
         prefill: sampling(s, job, inner),
-        // A seat a row, and one for the prompt at hand.
+        // A sequence a row, and one for the prompt at hand.
         cache: 2 * (job.rows + 1) * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,
         device: Device::Cuda,
     }

@@ -14,30 +14,36 @@ const STRETCH: usize = 256;
 /// Rows of a tile of keys or values.
 const ROWS: usize = 64;
 
-/// Where a token's key and value are: the place in the slab where its seat begins, and its position in the seat.
+/// Where a token's key and value are: the place in the slab where its sequence begins, and its position in the sequence.
 pub type Slot = [u32; 2];
 
-/// Keys and values of every layer, bf16: `(layers, 2, seats, length, key_value * D)`. A seat holds one sequence.
+/// Keys and values of every layer, bf16: `(layers, 2, sequences, length, key_value * D)`. A sequence has a fixed place.
 #[derive(Debug)]
 pub struct Cache {
     values: Buffer<bf16>,
     heads: Heads,
-    seats: usize,
+    sequences: usize,
     length: usize,
 }
 
 impl Cache {
-    /// Room for `seats` sequences of up to `length` tokens.
-    pub fn new(device: &Device, heads: Heads, layers: usize, seats: usize, length: usize) -> Result<Self> {
-        assert!(u32::try_from(seats * length).is_ok(), "{seats} seats of {length} tokens have no numbers of 32 bits");
-        let values = device.buffer(Class::Cache, layers * 2 * seats * length * heads.key_value * heads.size)?;
-        Ok(Self { values, heads, seats, length })
+    /// Room for `sequences` sequences of up to `length` tokens.
+    pub fn new(device: &Device, heads: Heads, layers: usize, sequences: usize, length: usize) -> Result<Self> {
+        assert!(
+            u32::try_from(sequences * length).is_ok(),
+            "{sequences} sequences of {length} tokens have no numbers of 32 bits"
+        );
+        let values = device.buffer(Class::Cache, layers * 2 * sequences * length * heads.key_value * heads.size)?;
+        Ok(Self { values, heads, sequences, length })
     }
 
-    /// Where position `position` of a seat is.
-    pub fn slot(&self, seat: usize, position: usize) -> Slot {
-        assert!(seat < self.seats && position < self.length, "position {position} of seat {seat} is not in the cache");
-        [(seat * self.length) as u32, position as u32]
+    /// Where position `position` of a sequence is.
+    pub fn slot(&self, sequence: usize, position: usize) -> Slot {
+        assert!(
+            sequence < self.sequences && position < self.length,
+            "position {position} of sequence {sequence} is not in the cache"
+        );
+        [(sequence * self.length) as u32, position as u32]
     }
 
     /// Values of a token's key in all heads.
@@ -47,7 +53,7 @@ impl Cache {
 
     /// Values of the keys, or of the values, of a layer.
     fn plane(&self) -> usize {
-        self.seats * self.length * self.width()
+        self.sequences * self.length * self.width()
     }
 
     fn keys(&self, layer: usize) -> View<'_, bf16> {
@@ -68,18 +74,21 @@ impl Cache {
         unsafe { qkv.device().launch(&launch) }
     }
 
-    /// The first `count` positions of seat `from`, in every layer, to seat `to`.
+    /// The first `count` positions of sequence `from`, in every layer, to sequence `to`.
     pub fn copy(&self, from: usize, to: usize, count: usize) -> Result<()> {
-        assert!(from != to && from.max(to) < self.seats && count <= self.length, "{count} positions of {from} to {to}");
-        let (values, seat) = (count * self.width(), self.length * self.width());
+        assert!(
+            from != to && from.max(to) < self.sequences && count <= self.length,
+            "{count} positions of {from} to {to}"
+        );
+        let (values, sequence) = (count * self.width(), self.length * self.width());
         let grid = [values.div_ceil(8 * 256), self.values.all().len() / self.plane(), 1];
-        let launch = Launch::new("cache_copy", grid, 256).arg(self.values.all()).arg((from * seat) as u64);
-        let launch = launch.arg((to * seat) as u64).arg(values as u64).arg(self.plane() as u64);
-        // SAFETY: both seats lie within every plane.
+        let launch = Launch::new("cache_copy", grid, 256).arg(self.values.all()).arg((from * sequence) as u64);
+        let launch = launch.arg((to * sequence) as u64).arg(values as u64).arg(self.plane() as u64);
+        // SAFETY: both sequences lie within every plane.
         unsafe { self.values.all().device().launch(&launch) }
     }
 
-    /// Attention of one token a row, `qkv (R, row)`, which [`Cache::put`] has put to `slots (R)`, over its seat up to
+    /// Attention of one token a row, `qkv (R, row)`, which [`Cache::put`] has put to `slots (R)`, over its sequence up to
     /// there -> `o (R, query * D)`. No position is beyond `longest` tokens; `partial` is scratch of [`partial_len`].
     pub fn attend(
         &self,

@@ -1,4 +1,4 @@
-// Attention of one new token a row over the keys and values of its seat in a cache, on tensor cores; the CPU twin is
+// Attention of one new token a row over the keys and values of its sequence in a cache, on tensor cores; the CPU twin is
 // cached.rs. The heads that share keys are the rows of one tile, so what is cached is read once for all of them, and the
 // four warps of a block share out each tile's positions.
 //
@@ -9,7 +9,7 @@
 constexpr uint32_t HEADS = 16; // most heads of a block
 constexpr uint32_t STRETCH = 256;
 
-// A row's new token: where its seat begins in the cache, and its position there.
+// A row's new token: where its sequence begins in the cache, and its position there.
 struct Cached {
     uint32_t start, position;
 };
