@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use reckon::ops::attention::{Heads, Scratch, Segment, packed};
-use reckon::ops::linear::{Linear, Onto};
+use reckon::ops::linear::{Epilogue, Linear};
 use reckon::ops::rope::RopeTable;
 use reckon::ops::{adamw, linear_logprob, rms_norm, swiglu};
 use reckon::rollout::Sampling;
@@ -32,7 +32,7 @@ fn products(criterion: &mut Criterion) {
         let layer = Linear::trained(&w, k, 0..w.len());
         group.throughput(Throughput::Elements((T * n * k) as u64));
         group.bench_function(format!("forward {n} x {k}"), |b| {
-            b.iter(|| layer.forward(black_box(&x), &mut y, Onto::Nothing));
+            b.iter(|| layer.forward(black_box(&x), &mut y, Epilogue::None));
         });
         group.throughput(Throughput::Elements(2 * (T * n * k) as u64));
         group.bench_function(format!("backward {n} x {k}"), |b| {

@@ -1,6 +1,6 @@
 //! The one matrix product that linear layers and attention stand on: `C (M, N) = [C +] A (M, K) B (K, N)`.
 //!
-//! Every value of `C` is one chain of multiply-adds over `K` in order, then added to what [`Onto`] says: its bits depend on neither
+//! Every value of `C` is one chain of multiply-adds over `K` in order, then added to what [`Epilogue`] says: its bits depend on neither
 //! `M`, `N`, the strides nor the machine. Libraries change the order with the size, and pack both operands in every
 //! call; here the caller chooses layouts in which the forward needs no packing. Threads are the caller's.
 
@@ -27,12 +27,12 @@ pub(crate) struct Right<'a> {
 pub(crate) struct Out<'a> {
     pub(crate) values: &'a mut [f32],
     pub(crate) row: usize,
-    pub(crate) onto: Onto<'a>,
+    pub(crate) epilogue: Epilogue<'a>,
 }
 
 /// What a product is added to on its way into `C`: this way, no value of `C` is written twice.
 #[derive(Debug, Clone, Copy)]
-pub enum Onto<'a> {
+pub enum Epilogue<'a> {
     /// Nothing: `C` is written.
     Nothing,
     /// What `C` holds.
@@ -43,7 +43,7 @@ pub enum Onto<'a> {
     Residual(&'a [f32]),
 }
 
-impl<'a> Onto<'a> {
+impl<'a> Epilogue<'a> {
     /// For the columns of `C` from `column` on.
     pub(crate) fn at_column(self, column: usize) -> Self {
         match self {
@@ -292,11 +292,11 @@ fn tile<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
     }
     for (i, sums) in sums.into_iter().enumerate() {
         let at = (first + r + i) * out.row + column;
-        let sums = match out.onto {
-            Onto::Nothing => sums,
-            Onto::Held => plus::<S, V, WHOLE>(simd, sums, &out.values[at..][..panel.width]),
-            Onto::Bias(b) => plus::<S, V, WHOLE>(simd, sums, &b[column..][..panel.width]),
-            Onto::Residual(x) => plus::<S, V, WHOLE>(simd, sums, &x[at..][..panel.width]),
+        let sums = match out.epilogue {
+            Epilogue::None => sums,
+            Epilogue::Accumulate => plus::<S, V, WHOLE>(simd, sums, &out.values[at..][..panel.width]),
+            Epilogue::Bias(b) => plus::<S, V, WHOLE>(simd, sums, &b[column..][..panel.width]),
+            Epilogue::Residual(x) => plus::<S, V, WHOLE>(simd, sums, &x[at..][..panel.width]),
         };
         store::<S, V, WHOLE>(simd, sums, &mut out.values[at..][..panel.width]);
     }
@@ -382,21 +382,22 @@ mod tests {
                 let mut draw = |n: usize| (0..n).map(|_| random.normal() as f32).collect::<Vec<_>>();
                 let (a, b, c, bias) = (draw(m * k + 3), draw(k * (n + 2)), draw(m * (n + 1)), draw(n));
                 let (row, inner) = if transposed { (1, m) } else { (k, 1) };
-                for onto in [Onto::Nothing, Onto::Held, Onto::Bias(&bias), Onto::Residual(&c)] {
-                    let mut got = if matches!(onto, Onto::Held) { c.clone() } else { vec![f32::NAN; c.len()] };
-                    let out = Out { values: &mut got, row: n + 1, onto };
+                for epilogue in [Epilogue::None, Epilogue::Accumulate, Epilogue::Bias(&bias), Epilogue::Residual(&c)] {
+                    let mut got =
+                        if matches!(epilogue, Epilogue::Accumulate) { c.clone() } else { vec![f32::NAN; c.len()] };
+                    let out = Out { values: &mut got, row: n + 1, epilogue };
                     product(Shape { m, n, k }, Left { values: &a, row, inner }, Right { values: &b, row: n + 2 }, out);
                     for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                         let chain = (0..k).fold(0f32, |sum, x| a[i * row + x * inner].mul_add(b[x * (n + 2) + j], sum));
-                        let expected = match onto {
-                            Onto::Nothing => chain,
-                            Onto::Bias(bias) => bias[j] + chain,
-                            Onto::Held | Onto::Residual(_) => c[i * (n + 1) + j] + chain,
+                        let expected = match epilogue {
+                            Epilogue::None => chain,
+                            Epilogue::Bias(bias) => bias[j] + chain,
+                            Epilogue::Accumulate | Epilogue::Residual(_) => c[i * (n + 1) + j] + chain,
                         };
                         assert_eq!(
                             got[i * (n + 1) + j],
                             expected,
-                            "{m} x {n} x {k}, transposed: {transposed}, {onto:?}"
+                            "{m} x {n} x {k}, transposed: {transposed}, {epilogue:?}"
                         );
                     }
                 }
@@ -407,7 +408,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "B holds 11 values")]
     fn an_operand_that_is_too_short_is_refused() {
-        let out = Out { values: &mut [0.0; 4], row: 2, onto: Onto::Nothing };
+        let out = Out { values: &mut [0.0; 4], row: 2, epilogue: Epilogue::None };
         let left = Left { values: &[0.0; 12], row: 6, inner: 1 };
         product(Shape { m: 2, n: 2, k: 6 }, left, Right { values: &[0.0; 11], row: 2 }, out);
     }

@@ -15,7 +15,7 @@ use crate::config::OptimConfig;
 use crate::grpo::{GrpoOverrides, TrainSample, micro_batches, token_losses};
 use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelConfig, ModelFolder, Weights};
-use crate::ops::linear::{Onto, PackedMatrix};
+use crate::ops::linear::{Epilogue, PackedMatrix};
 use crate::parallel::{default_threads, lock};
 use crate::policy::{Policy, Training};
 use crate::prompt::Prompt;
@@ -225,7 +225,7 @@ fn best_product(d: usize, f: usize) -> f64 {
     let w = PackedMatrix::new(&vec![0.25f32; 2 * f * d], d);
     let seconds = (0..20).map(|_| {
         let start = Instant::now();
-        w.forward(&x, &mut y, Onto::Nothing);
+        w.forward(&x, &mut y, Epilogue::None);
         start.elapsed().as_secs_f64()
     });
     2.0 * (rows * d * 2 * f) as f64 / seconds.fold(f64::INFINITY, f64::min)

@@ -68,7 +68,7 @@ fn logits(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
     let mut workspace = Workspace::default();
     cpu(policy).decoder.forward(&weights, input, Context::Segments(&segments), Keep::Nothing, &mut workspace);
     let mut logits = vec![0f32; tokens.len() * policy.config.vocab_size];
-    weights.lm_head.forward(&workspace.hidden, &mut logits, reckon::ops::linear::Onto::Nothing);
+    weights.lm_head.forward(&workspace.hidden, &mut logits, reckon::ops::linear::Epilogue::None);
     logits
 }
 

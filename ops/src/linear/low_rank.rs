@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::{Columns, Left, Onto, Out, PackedMatrix, Right, Shape, add_weight_gradient, product};
+use super::{Columns, Epilogue, Left, Out, PackedMatrix, Right, Shape, add_weight_gradient, product};
 
 /// Where the parts of an addition lie in the adapter's values, and in their gradients.
 #[derive(Debug, Clone)]
@@ -64,7 +64,7 @@ impl<'a> LowRank<'a> {
     /// `s A x`.
     fn project(&self, x: &[f32], inner: &mut Vec<f32>) {
         inner.resize(x.len() / self.a.packed.inputs() * self.width(), 0.0);
-        self.a.packed.forward(x, inner, Onto::Nothing);
+        self.a.packed.forward(x, inner, Epilogue::None);
         inner.iter_mut().for_each(|value| *value *= self.scale);
     }
 
@@ -80,7 +80,7 @@ impl<'a> LowRank<'a> {
         for (index, (column, b)) in self.parts.iter().enumerate() {
             let Columns { values, row, .. } = self.columns(&inner, index);
             let left = Left { values, row, inner: 1 };
-            b.packed.forward_columns(left, y.len() / n, &mut y[*column..], n, Onto::Held);
+            b.packed.forward_columns(left, y.len() / n, &mut y[*column..], n, Epilogue::Accumulate);
         }
         INNER.set(inner);
     }
@@ -91,7 +91,7 @@ impl<'a> LowRank<'a> {
         d_inner.resize(t * width, 0.0);
         for (index, (column, b)) in self.parts.iter().enumerate() {
             let left = Left { values: &dy[*column..], row: n, inner: 1 };
-            let out = Out { values: &mut d_inner[index * self.rank..], row: width, onto: Onto::Nothing };
+            let out = Out { values: &mut d_inner[index * self.rank..], row: width, epilogue: Epilogue::None };
             let shape = Shape { m: t, n: self.rank, k: b.packed.outputs() };
             product(shape, left, Right { values: b.rows, row: self.rank }, out);
         }
@@ -104,7 +104,7 @@ impl<'a> LowRank<'a> {
         self.project_back(dy, n, &mut d_inner);
         let (t, k, width) = (dy.len() / n, self.a.packed.inputs(), self.width());
         let left = Left { values: &d_inner, row: width, inner: 1 };
-        let out = Out { values: dx, row: k, onto: Onto::Held };
+        let out = Out { values: dx, row: k, epilogue: Epilogue::Accumulate };
         product(Shape { m: t, n: k, k: width }, left, Right { values: self.a.rows, row: k }, out);
         D_INNER.set(d_inner);
     }

@@ -10,18 +10,18 @@ use std::ops::Range;
 
 pub use self::low_rank::{LowRank, LowRankPlaces};
 pub use self::packed::PackedMatrix;
-pub use super::product::Onto;
+pub use super::product::Epilogue;
 use super::product::{Left, Out, Right, Shape, product};
 use super::vector::vectorised;
 
 /// A linear layer: its matrix, ready for products, and what of it learns.
 ///
 /// ```
-/// use reckon_ops::linear::{Linear, Onto};
+/// use reckon_ops::linear::{Linear, Epilogue};
 /// let w = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
 /// let layer = Linear::trained(&w, 3, 0..6);
 /// let mut y = [0.0; 2];
-/// layer.forward(&[1.0, 0.0, 1.0], &mut y, Onto::Nothing);
+/// layer.forward(&[1.0, 0.0, 1.0], &mut y, Epilogue::None);
 /// assert_eq!(y, [4.0, 10.0]);
 /// let (mut dx, mut gradients) = ([0.0; 3], [0.0; 6]);
 /// layer.backward_input(&[1.0, 0.0], &mut dx);
@@ -67,8 +67,8 @@ impl<'a> Linear<'a> {
     }
 
     /// `x (T, K)` -> `y (T, N)`, added to a bias or the residual stream.
-    pub fn forward(&self, x: &[f32], y: &mut [f32], onto: Onto) {
-        self.matrix.forward(x, y, onto);
+    pub fn forward(&self, x: &[f32], y: &mut [f32], epilogue: Epilogue) {
+        self.matrix.forward(x, y, epilogue);
         if let Learns::LowRank(adapter) = &self.learns {
             adapter.forward(x, y, self.outputs());
         }
@@ -103,7 +103,7 @@ impl<'a> Linear<'a> {
 fn backward_input(dy: &[f32], w: &[f32], dx: &mut [f32], k: usize) {
     let n = w.len() / k;
     let left = Left { values: dy, row: n, inner: 1 };
-    let out = Out { values: dx, row: k, onto: Onto::Nothing };
+    let out = Out { values: dx, row: k, epilogue: Epilogue::None };
     product(Shape { m: dy.len() / n, n: k, k: n }, left, Right { values: w, row: k }, out);
 }
 
@@ -123,7 +123,7 @@ fn add_weight_gradient(dy: Columns, x: Columns, dw: &mut [f32]) {
     let (dys, xs) = (dy.values.chunks(CHUNK * dy.row), x.values.chunks(CHUNK * x.row));
     for (dy_values, x_values) in dys.zip(xs) {
         let left = Left { values: dy_values, row: 1, inner: dy.row };
-        let out = Out { values: dw, row: x.width, onto: Onto::Held };
+        let out = Out { values: dw, row: x.width, epilogue: Epilogue::Accumulate };
         let shape = Shape { m: dy.width, n: x.width, k: x_values.len().div_ceil(x.row) };
         product(shape, left, Right { values: x_values, row: x.row }, out);
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::product::{Left, Onto, Out, PANEL, Right, Shape, product};
+use crate::product::{Epilogue, Left, Out, PANEL, Right, Shape, product};
 use crate::vector::vectorised;
 
 /// A weight matrix `(N, K)` laid out for [`PackedMatrix::forward`]: panels of `PANEL` outputs, each `(K, PANEL)`.
@@ -99,16 +99,16 @@ impl PackedMatrix {
     }
 
     /// `y (T, N) = x (T, K) Wᵀ`, added to a bias or the residual stream.
-    pub fn forward(&self, x: &[f32], y: &mut [f32], onto: Onto) {
-        self.forward_columns(Left { values: x, row: self.k, inner: 1 }, x.len() / self.k, y, self.n, onto);
+    pub fn forward(&self, x: &[f32], y: &mut [f32], epilogue: Epilogue) {
+        self.forward_columns(Left { values: x, row: self.k, inner: 1 }, x.len() / self.k, y, self.n, epilogue);
     }
 
     /// The same for `rows` rows of any layout, to the first `N` of every `row` values of `y`.
-    pub(super) fn forward_columns(&self, x: Left, rows: usize, y: &mut [f32], row: usize, onto: Onto) {
+    pub(super) fn forward_columns(&self, x: Left, rows: usize, y: &mut [f32], row: usize, epilogue: Epilogue) {
         for first in (0..self.n).step_by(PANEL) {
             let shape = Shape { m: rows, n: (self.n - first).min(PANEL), k: self.k };
             self.with_panel(first / PANEL, |panel| {
-                let out = Out { values: &mut y[first..], row, onto: onto.at_column(first) };
+                let out = Out { values: &mut y[first..], row, epilogue: epilogue.at_column(first) };
                 product(shape, x, Right { values: panel, row: PANEL }, out);
             });
         }
@@ -123,10 +123,10 @@ impl PackedMatrix {
             for (p, rows) in turned[..count.next_multiple_of(PANEL) * k].chunks_exact_mut(PANEL * k).enumerate() {
                 self.with_panel(first / PANEL + p, |panel| turn(panel, k, rows));
             }
-            let onto = if first == 0 { Onto::Nothing } else { Onto::Held };
+            let epilogue = if first == 0 { Epilogue::None } else { Epilogue::Accumulate };
             let left = Left { values: &dy[first..], row: n, inner: 1 };
             let shape = Shape { m: dy.len() / n, n: k, k: count };
-            product(shape, left, Right { values: &turned, row: k }, Out { values: dx, row: k, onto });
+            product(shape, left, Right { values: &turned, row: k }, Out { values: dx, row: k, epilogue });
         }
         TURNED.set(turned);
     }
@@ -211,7 +211,7 @@ mod tests {
             halved.put(0, &w);
             let run = |matrix: &PackedMatrix| {
                 let (mut y, mut dx) = (vec![f32::NAN; t * n], vec![f32::NAN; t * k]);
-                matrix.forward(&x, &mut y, Onto::Nothing);
+                matrix.forward(&x, &mut y, Epilogue::None);
                 matrix.backward_input(&dy, &mut dx);
                 (y, dx)
             };

@@ -5,7 +5,7 @@
 
 pub mod device;
 
-use super::linear::{Linear, Onto};
+use super::linear::{Epilogue, Linear};
 use super::vector::{self, LANES, exp, reduce, vectorised};
 
 /// Logits held at a time, in values: 1 MiB, which stays in the second cache.
@@ -78,7 +78,7 @@ pub fn forward(h: &[f32], head: &Linear, targets: &[u32], temperature: f32) -> (
     let (mut logprobs, mut entropies) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
     for (h, targets) in h.chunks(rows * k).zip(targets.chunks(rows)) {
         let logits = &mut logits[..targets.len() * v];
-        head.forward(h, logits, Onto::Nothing);
+        head.forward(h, logits, Epilogue::None);
         for (z, &target) in logits.chunks_exact_mut(v).zip(targets) {
             let stats = normalise(z, temperature);
             logprobs.push(z[target as usize] - stats.lse);
@@ -105,7 +105,7 @@ pub fn backward(
     let chunks = h.chunks(rows * k).zip(dh.chunks_mut(rows * k));
     for ((h, dh), (targets, g)) in chunks.zip(targets.chunks(rows).zip(dlogprob.chunks(rows))) {
         let logits = &mut logits[..targets.len() * v];
-        head.forward(h, logits, Onto::Nothing);
+        head.forward(h, logits, Epilogue::None);
         for ((z, &target), &g) in logits.chunks_exact_mut(v).zip(targets).zip(g) {
             let stats = normalise(z, temperature);
             let g = g / temperature;

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::ops::attention::{Heads, Scratch, Segment, cached, packed};
-use crate::ops::linear::{self, Onto};
+use crate::ops::linear::{self, Epilogue};
 use crate::ops::{LANES, rms_norm, swiglu};
 
 use super::cache::{BlockId, Cache, Sequence};
@@ -80,7 +80,7 @@ impl Decoder {
             self.layer_forward(index, layer, input, &mut context, ws);
             let Mlp::Dense(DenseMlp { down, .. }) = &layer.mlp;
             let (next, middle) = (ws.stream(index + 1), &ws.layers[ws.layer(index)].middle);
-            down.forward(&ws.inputs.activated, sized(&mut ws.streams[next], values), Onto::Residual(middle));
+            down.forward(&ws.inputs.activated, sized(&mut ws.streams[next], values), Epilogue::Residual(middle));
         }
         let last = ws.stream(count);
         rms_norm::forward(&ws.streams[last], w.norm.values, self.eps, sized(&mut ws.hidden, values));
@@ -104,11 +104,11 @@ impl Decoder {
         self.rope.rotate(&mut a.qkv, input.positions, self.heads.query + self.heads.key_value, self.heads.row());
         let (o, lse) = (sized(&mut a.attended, t * self.heads.output()), sized(&mut a.lse, t * self.heads.query));
         context.attend(self.heads, index, &a.qkv, o, lse, &mut ws.scratch);
-        attention.output.forward(&a.attended, sized(&mut a.middle, t * k), Onto::Residual(x));
+        attention.output.forward(&a.attended, sized(&mut a.middle, t * k), Epilogue::Residual(x));
 
         let Mlp::Dense(DenseMlp { gate_up, .. }) = &layer.mlp;
         rms_norm::forward(&a.middle, layer.mlp_norm.values, eps, normed);
-        gate_up.forward(normed, sized(&mut a.gate_up, t * 2 * f), Onto::Nothing);
+        gate_up.forward(normed, sized(&mut a.gate_up, t * 2 * f), Epilogue::None);
         swiglu::forward(&a.gate_up, f, sized(&mut ws.inputs.activated, t * f));
     }
 
@@ -120,8 +120,8 @@ impl Decoder {
         qkv: &mut [f32],
         raw: &mut Vec<f32>,
     ) {
-        let onto = attention.bias.as_ref().map_or(Onto::Nothing, |bias| Onto::Bias(bias.values));
-        attention.qkv.forward(normed, qkv, onto);
+        let epilogue = attention.bias.as_ref().map_or(Epilogue::None, |bias| Epilogue::Bias(bias.values));
+        attention.qkv.forward(normed, qkv, epilogue);
         let Some(norms) = &attention.head_norms else { return };
         raw.clear();
         raw.extend_from_slice(qkv);

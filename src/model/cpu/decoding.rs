@@ -7,7 +7,7 @@ use super::weights::PackedWeights;
 use super::workspace::{Keep, Workspace};
 use crate::model::decoder::Decoder;
 use crate::ops::attention::cached;
-use crate::ops::linear::Onto;
+use crate::ops::linear::Epilogue;
 
 /// What a thread samples in. Used again, because to get a cache anew from the system costs a tenth of the sampling.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl<'a> Decoding<'a> {
         self.decoder.forward(self.weights, input, context, Keep::Nothing, workspace);
         self.prompt_logits.resize(self.weights.lm_head.outputs(), 0.0);
         let last = &workspace.hidden[workspace.hidden.len() - self.decoder.hidden..];
-        self.weights.lm_head.forward(last, &mut self.prompt_logits, Onto::Nothing);
+        self.weights.lm_head.forward(last, &mut self.prompt_logits, Epilogue::None);
     }
 
     /// `(V)` after the last token of the prompt at hand.
@@ -85,7 +85,7 @@ impl<'a> Decoding<'a> {
         self.decoder.forward(self.weights, input, context, Keep::Nothing, workspace);
         slots.iter().for_each(|&slot| self.slots[slot].cached += 1);
         logits.resize(tokens.len() * self.weights.lm_head.outputs(), 0.0);
-        self.weights.lm_head.forward(&workspace.hidden, logits, Onto::Nothing);
+        self.weights.lm_head.forward(&workspace.hidden, logits, Epilogue::None);
         logits
     }
 

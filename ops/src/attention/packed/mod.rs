@@ -5,7 +5,7 @@ pub mod device;
 use std::ops::Range;
 
 use super::{Heads, Scratch, Segment, exponentiate};
-use crate::product::{Left, Onto, Out, Right, Shape, product};
+use crate::product::{Epilogue, Left, Out, Right, Shape, product};
 use crate::vector::{LANES, copy_row, dot, exp, grown, vectorised};
 
 /// Queries of a tile. More would compute more of what the causal mask throws away.
@@ -108,14 +108,14 @@ impl Tile {
         let shape = Shape { m: self.rows, n: self.computed, k: transposed.len() / self.width };
         let left = Left { values: &queries[self.first * stride..], row: stride, inner: 1 };
         let right = Right { values: transposed, row: self.width };
-        product(shape, left, right, Out { values: scores, row: self.width, onto: Onto::Nothing });
+        product(shape, left, right, Out { values: scores, row: self.width, epilogue: Epilogue::None });
     }
 
     /// `out_i = sum_j weights_ij rows_j` for the tile's rows, from `rows (keys, D)`; rows of `out` begin `stride` apart.
     fn gather(self, size: usize, weights: &[f32], rows: &[f32], out: &mut [f32], stride: usize) {
         let shape = Shape { m: self.rows, n: size, k: self.n };
         let left = Left { values: weights, row: self.width, inner: 1 };
-        let out = Out { values: &mut out[self.first * stride..], row: stride, onto: Onto::Nothing };
+        let out = Out { values: &mut out[self.first * stride..], row: stride, epilogue: Epilogue::None };
         product(shape, left, Right { values: rows, row: size }, out);
     }
 
@@ -124,7 +124,7 @@ impl Tile {
         let shape = Shape { m: self.n, n: size, k: self.rows };
         let left = Left { values: weights, row: 1, inner: self.width };
         let right = Right { values: &rows[self.first * stride..], row: stride };
-        product(shape, left, right, Out { values: out, row: size, onto: Onto::Held });
+        product(shape, left, right, Out { values: out, row: size, epilogue: Epilogue::Accumulate });
     }
 }
 
