@@ -13,7 +13,6 @@
 pub mod adamw;
 pub mod attention;
 pub mod device;
-pub mod draw;
 pub mod embedding;
 pub mod linear;
 pub mod linear_logprob;
@@ -21,6 +20,7 @@ pub mod parallel;
 mod product;
 pub mod rms_norm;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
 mod vector;
 

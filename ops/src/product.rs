@@ -34,9 +34,9 @@ pub(crate) struct Out<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Epilogue<'a> {
     /// Nothing: `C` is written.
-    Nothing,
+    None,
     /// What `C` holds.
-    Held,
+    Accumulate,
     /// A bias `(N)`, in every row.
     Bias(&'a [f32]),
     /// Another matrix of `C`'s layout: the residual stream.

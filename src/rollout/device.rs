@@ -6,7 +6,7 @@ use anyhow::Result;
 use crate::model::DeviceModel;
 use crate::model::device::{Decoding, DecodingRoom};
 use crate::ops::device::{Buffer, Class, View};
-use crate::ops::draw;
+use crate::ops::sample;
 use crate::parallel::{Pool, map_in_order};
 
 use super::engine::{Row, Runner};
@@ -20,7 +20,7 @@ pub(super) struct DeviceRunner<'a> {
     /// To choose on, where tokens are ordered on the host.
     threads: usize,
     uniforms: Buffer<f64>,
-    draws: Buffer<draw::Draw>,
+    sampled: Buffer<sample::Sampled>,
 }
 
 impl<'a> DeviceRunner<'a> {
@@ -35,24 +35,24 @@ impl<'a> DeviceRunner<'a> {
             sampling,
             threads,
             uniforms: model.device.buffer(Class::Cache, rows)?,
-            draws: model.device.buffer(Class::Cache, rows)?,
+            sampled: model.device.buffer(Class::Cache, rows)?,
         })
     }
 
     /// A token for each row of `logits (R, V)`, by its number of `uniforms`.
     fn sample(&self, logits: View<f32>, uniforms: &[f64]) -> Result<Vec<Sampled>> {
         let rows = uniforms.len();
-        let (numbers, draws) = (self.uniforms.part(0..rows), self.draws.part(0..rows));
+        let (numbers, sampled) = (self.uniforms.part(0..rows), self.sampled.part(0..rows));
         match self.sampling {
-            Sampling { temperature, .. } if *temperature <= 0.0 => draw::likeliest(logits, draws)?,
+            Sampling { temperature, .. } if *temperature <= 0.0 => sample::argmax(logits, sampled)?,
             sampling if sampling.keeps_all() => {
                 numbers.write(uniforms)?;
-                draw::any(logits, numbers, sampling.temperature, draws)?;
+                sample::rows(logits, numbers, sampling.temperature, sampled)?;
             }
             _ => return self.sample_on_host(logits, uniforms),
         }
-        let sampled = |[token, logprob]: draw::Draw| Sampled { token, logprob: f32::from_bits(logprob) };
-        Ok(draws.read()?.into_iter().map(sampled).collect())
+        let token = |[token, logprob]: sample::Sampled| Sampled { token, logprob: f32::from_bits(logprob) };
+        Ok(sampled.read()?.into_iter().map(token).collect())
     }
 
     fn sample_on_host(&self, logits: View<f32>, uniforms: &[f64]) -> Result<Vec<Sampled>> {

@@ -6,7 +6,7 @@ use reckon::model::DeviceModel;
 use reckon::ops::attention::Heads;
 use reckon::ops::attention::cached::device::{Cache, Slot, partial_len};
 use reckon::ops::device::Device;
-use reckon::ops::draw;
+use reckon::ops::sample;
 use reckon::policy::Model;
 use reckon::policy::Policy;
 use reckon::prompt::Prompt;
@@ -101,21 +101,21 @@ fn draws_are_those_of_the_sampler() {
         let uniforms = [0.0, 0.1, 0.37, 0.5, 0.73, 0.99, 0.9999];
         let logits: Vec<f32> = random(v as u64, v * uniforms.len()).iter().map(|z| z * scale).collect();
         for sampling in [&sampling(1), &greedy] {
-            let draws = logits.chunks(v).zip(uniforms).map(|(z, uniform)| sampling.sample(&mut z.to_vec(), uniform));
+            let sampled = logits.chunks(v).zip(uniforms).map(|(z, uniform)| sampling.sample(&mut z.to_vec(), uniform));
             let (tokens, logprobs): (Vec<f32>, Vec<f32>) =
-                draws.map(|Sampled { token, logprob }| (token as f32, logprob)).unzip();
-            let what = format!("draws at temperature {} of {v}", sampling.temperature);
+                sampled.map(|Sampled { token, logprob }| (token as f32, logprob)).unzip();
+            let what = format!("sampled at temperature {} of {v}", sampling.temperature);
             check(&what, &[(&tokens, 0.0), (&logprobs, FP32)], |d| {
-                let (logits, draws) = (up(d, &logits), empty::<draw::Draw>(d, uniforms.len()));
+                let (logits, sampled) = (up(d, &logits), empty::<sample::Sampled>(d, uniforms.len()));
                 match sampling.temperature > 0.0 {
-                    true => draw::any(logits.all(), up(d, &uniforms).all(), sampling.temperature, draws.all()),
-                    false => draw::likeliest(logits.all(), draws.all()),
+                    true => sample::rows(logits.all(), up(d, &uniforms).all(), sampling.temperature, sampled.all()),
+                    false => sample::argmax(logits.all(), sampled.all()),
                 }
                 .unwrap();
-                let draws = draws.all().read().unwrap();
+                let sampled = sampled.all().read().unwrap();
                 vec![
-                    draws.iter().map(|draw| draw[0] as f32).collect(),
-                    draws.iter().map(|draw| f32::from_bits(draw[1])).collect(),
+                    sampled.iter().map(|sampled| sampled[0] as f32).collect(),
+                    sampled.iter().map(|sampled| f32::from_bits(sampled[1])).collect(),
                 ]
             });
         }

@@ -4,7 +4,7 @@
 
 constexpr int THREADS = 512;
 
-struct Draw {
+struct Sampled {
     uint32_t token;
     float logprob;
 };
@@ -33,7 +33,7 @@ __device__ inline void sum_pieces(const float* row, float top, float scale, uint
 // The first token at which the cumulative probability passes the row's `uniforms`. A row's tokens are cut into pieces,
 // the piece is found in which the sum passes, and cut again.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    draw_any(const float* __restrict__ logits, const double* __restrict__ uniforms, Draw* __restrict__ draws, uint32_t v,
+    sample_rows(const float* __restrict__ logits, const double* __restrict__ uniforms, Sampled* __restrict__ sampled, uint32_t v,
              float temperature) {
     SHARED(float, scratch, THREADS / WARP);
     SHARED(float, sums, THREADS);
@@ -70,13 +70,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         end = min(end, begin + piece);
     } while (end - begin > 1);
     if (threadIdx.x > 0) return;
-    draws[blockIdx.x] = {begin, (row[begin] - top) * scale - logf(static_cast<float>(total[0]))};
+    sampled[blockIdx.x] = {begin, (row[begin] - top) * scale - logf(static_cast<float>(total[0]))};
 }
-EXPORT(draw_any)
+EXPORT(sample_rows)
 
 // The first of the likeliest tokens, and its log-probability at temperature 1.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    draw_likeliest(const float* __restrict__ logits, Draw* __restrict__ draws, uint32_t v) {
+    argmax_rows(const float* __restrict__ logits, Sampled* __restrict__ sampled, uint32_t v) {
     SHARED(float, scratch, THREADS / WARP);
     SHARED(uint32_t, firsts, THREADS);
     const float* row = logits + static_cast<size_t>(blockIdx.x) * v;
@@ -93,6 +93,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     // A row that holds no number has no largest: its first token stands for it.
     uint32_t token = v;
     for (int i = 0; i < THREADS; i++) token = min(token, firsts[i]);
-    draws[blockIdx.x] = {token < v ? token : 0, -logf(sum)};
+    sampled[blockIdx.x] = {token < v ? token : 0, -logf(sum)};
 }
-EXPORT(draw_likeliest)
+EXPORT(argmax_rows)
