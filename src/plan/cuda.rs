@@ -10,7 +10,8 @@ use crate::optim::MomentKind;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
     let tables = 2 * s.positions * s.heads.size / 2;
-    let (learnt, base, inner) = job.lora.map_or((s.weights, 0, 0), |lora| (lora.values, s.weights, lora.inner));
+    let (learnt, base, lora_hidden) =
+        job.lora.map_or((s.weights, 0, 0), |lora| (lora.values, s.weights, lora.lora_hidden));
     Plan {
         weights: 4 * (learnt + tables),
         copy: 2 * (learnt + base),
@@ -20,9 +21,9 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
             MomentKind::EightBit => 2 * learnt + 8 * learnt.div_ceil(MOMENT_BLOCK),
         },
         gradients: 4 * learnt,
-        activations: activations(s, job.tokens(), job.recompute) + 2 * 2 * inner * job.tokens(),
+        activations: activations(s, job.tokens(), job.recompute) + 2 * 2 * lora_hidden * job.tokens(),
         logits: linear_logprob::chunk_bytes(s.vocab, job.tokens()),
-        prefill: sampling(s, job, inner),
+        prefill: sampling(s, job, lora_hidden),
         // A sequence a row, and one for the prompt at hand.
         cache: 2 * (job.rows + 1) * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,
         device: Device::Cuda,
@@ -37,9 +38,9 @@ fn layer(s: &Sizes) -> usize {
 }
 
 /// Bytes that sampling takes beside its cache: the forward of a prompt or of all rows, and the logits.
-fn sampling(s: &Sizes, job: &Job, inner: usize) -> usize {
+fn sampling(s: &Sizes, job: &Job, lora_hidden: usize) -> usize {
     // Two streams that take turns, and the hidden states.
-    let forward = job.prompt.max(job.rows) * (layer(s) + 2 * (3 * s.hidden + inner) + 4);
+    let forward = job.prompt.max(job.rows) * (layer(s) + 2 * (3 * s.hidden + lora_hidden) + 4);
     // A number and a draw.
     let row = 16;
     let logits = 4 * (linear_logprob::chunk_rows(s.vocab).min(job.rows) + 1) * s.vocab;

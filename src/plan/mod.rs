@@ -71,7 +71,7 @@ pub struct Lora {
     /// Values of the adapter, which alone learn.
     pub values: usize,
     /// Most values a token between its factors.
-    pub inner: usize,
+    pub lora_hidden: usize,
     /// Bytes of a frozen weight on a CPU; a card takes 2.
     pub base_bytes: usize,
 }
@@ -80,7 +80,7 @@ impl Lora {
     /// Those of an adapter on a base whose file is of type `base`.
     pub fn of(adapter: &AdapterLayout, base: SaveDtype) -> Self {
         let base_bytes = if base == SaveDtype::Bf16 { 2 } else { 4 };
-        Self { values: adapter.values(), inner: adapter.widest(), base_bytes }
+        Self { values: adapter.values(), lora_hidden: adapter.widest(), base_bytes }
     }
 }
 
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn beside_a_frozen_base_only_the_adapter_is_held_several_times() {
-        let job = Job { lora: Some(Lora { values: 1000, inner: 48, base_bytes: 2 }), ..JOB };
+        let job = Job { lora: Some(Lora { values: 1000, lora_hidden: 48, base_bytes: 2 }), ..JOB };
         let plan = Plan::new(&sizes(), &Job { device: Device::Cpu, threads: 2, ..job });
         assert_eq!((plan.weights, plan.copy, plan.reference), (4000, 2 * 494_032_768 + 4000, 0));
         assert_eq!((plan.optimizer, plan.gradients), (8000, 16_000));

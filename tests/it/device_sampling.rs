@@ -46,19 +46,19 @@ fn attention(heads: Heads, qkv: &[f32], lengths: &[usize]) -> Vec<f32> {
     out
 }
 
-/// Puts whole sequences into sequences, one copied from another, and attends from the last token of those in `rows`.
+/// Puts whole sequences into the cache, one copied from another, and attends from the last token of those in `rows`.
 fn attend(device: &Device, heads: Heads, qkv: &[f32], lengths: &[usize], rows: &[usize]) -> Vec<f32> {
     let (layers, layer, longest) = (2, 1, *lengths.iter().max().unwrap());
     let cache = Cache::new(device, heads, layers, lengths.len() + 1, longest + 3).unwrap();
-    // The first sequence comes to its sequence by way of another.
-    let sequence = |sequence: usize| if sequence == 0 { lengths.len() } else { sequence };
+    // The first sequence comes to its place by way of another.
+    let place = |sequence: usize| if sequence == 0 { lengths.len() } else { sequence };
     let (mut slots, mut last) = (Vec::<Slot>::new(), Vec::new());
     for (sequence, &length) in lengths.iter().enumerate() {
-        slots.extend((0..length).map(|position| cache.slot(sequence(sequence), position)));
+        slots.extend((0..length).map(|position| cache.slot(place(sequence), position)));
         last.push(slots.len() - 1);
     }
     cache.put(layer, up(device, &to_bf16(qkv)).all(), up(device, &slots).all()).unwrap();
-    cache.copy(sequence(0), 0, lengths[0]).unwrap();
+    cache.copy(place(0), 0, lengths[0]).unwrap();
     let row = |token: usize| &qkv[token * heads.row()..][..heads.row()];
     let qkv: Vec<bf16> = rows.iter().flat_map(|&sequence| to_bf16(row(last[sequence]))).collect();
     let slots: Vec<Slot> = rows.iter().map(|&sequence| cache.slot(sequence, lengths[sequence] - 1)).collect();

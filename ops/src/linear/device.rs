@@ -57,7 +57,7 @@ pub struct LowRank<'a> {
 
 /// A backward's scratch between the factors of an addition; `(T, parts R)` of the widest addition each.
 #[derive(Debug, Clone, Copy)]
-pub struct Inner<'a> {
+pub struct LoraHidden<'a> {
     /// `s A x`.
     pub values: View<'a, bf16>,
     /// Its gradient.
@@ -70,22 +70,22 @@ impl<'a> Linear<'a> {
         Self { w, k, addition }
     }
 
-    /// `x (T, K)` -> `y (T, N)`, added to where `add`; `inner` is scratch between the factors of an addition.
-    pub fn forward(&self, x: View<bf16>, y: View<bf16>, add: bool, inner: View<bf16>) -> Result<()> {
+    /// `x (T, K)` -> `y (T, N)`, added to where `add`; `lora_hidden` is scratch between the factors of an addition.
+    pub fn forward(&self, x: View<bf16>, y: View<bf16>, add: bool, lora_hidden: View<bf16>) -> Result<()> {
         forward(x, self.w.values, y, self.k, add)?;
         let Some(addition) = &self.addition else { return Ok(()) };
-        addition.forward(Matrix::dense(x, self.k), Matrix::dense(y, self.w.values.len() / self.k), inner)
+        addition.forward(Matrix::dense(x, self.k), Matrix::dense(y, self.w.values.len() / self.k), lora_hidden)
     }
 
     /// `dy (T, N)` -> `dx (T, K)`; the gradients of what learns are added to.
-    pub fn backward(&self, x: View<bf16>, dy: View<bf16>, dx: View<bf16>, inner: Inner) -> Result<()> {
+    pub fn backward(&self, x: View<bf16>, dy: View<bf16>, dx: View<bf16>, lora_hidden: LoraHidden) -> Result<()> {
         backward_input(dy, self.w.values, dx, self.k)?;
         if let Some(gradient) = self.w.gradient {
             backward_weight(dy, x, gradient, self.k)?;
         }
         let Some(addition) = &self.addition else { return Ok(()) };
         let dy = Matrix::dense(dy, self.w.values.len() / self.k);
-        addition.backward(Matrix::dense(x, self.k), dy, Matrix::dense(dx, self.k), inner)
+        addition.backward(Matrix::dense(x, self.k), dy, Matrix::dense(dx, self.k), lora_hidden)
     }
 }
 
@@ -97,12 +97,12 @@ impl<'a> LowRank<'a> {
     }
 
     /// `x (T, K)` -> `s A x`, in the scratch.
-    fn project<'i>(&self, x: Matrix<bf16>, inner: View<'i, bf16>) -> Result<Matrix<'i, bf16>> {
+    fn project<'i>(&self, x: Matrix<bf16>, lora_hidden: View<'i, bf16>) -> Result<Matrix<'i, bf16>> {
         let width = self.parts.len() * self.rank;
         let a = Matrix::dense(self.a.values, self.a.values.len() / width);
-        let inner = Matrix::dense(inner.part(0..x.rows() * width), width);
-        product(Side::plain(x), Side::transposed(a), inner, self.scale, false)?;
-        Ok(inner)
+        let lora_hidden = Matrix::dense(lora_hidden.part(0..x.rows() * width), width);
+        product(Side::plain(x), Side::transposed(a), lora_hidden, self.scale, false)?;
+        Ok(lora_hidden)
     }
 
     /// Each part: the first column of the outputs and of the values between the factors, and its `B`.
@@ -111,21 +111,21 @@ impl<'a> LowRank<'a> {
     }
 
     /// `x (T, K)` -> added to `y (T, N)`.
-    fn forward(&self, x: Matrix<bf16>, y: Matrix<bf16>, inner: View<bf16>) -> Result<()> {
-        let inner = self.project(x, inner)?;
+    fn forward(&self, x: Matrix<bf16>, y: Matrix<bf16>, lora_hidden: View<bf16>) -> Result<()> {
+        let lora_hidden = self.project(x, lora_hidden)?;
         for (first, at, b) in self.parts() {
             let b = Matrix::dense(b.values, self.rank);
-            let left = Side::plain(inner.columns(at, self.rank));
+            let left = Side::plain(lora_hidden.columns(at, self.rank));
             product(left, Side::transposed(b), y.columns(first, b.rows()), 1.0, true)?;
         }
         Ok(())
     }
 
     /// `dy (T, N)` -> added to `dx (T, K)`, and to the gradients of the factors.
-    fn backward(&self, x: Matrix<bf16>, dy: Matrix<bf16>, dx: Matrix<bf16>, inner: Inner) -> Result<()> {
-        let h = self.project(x, inner.values)?;
+    fn backward(&self, x: Matrix<bf16>, dy: Matrix<bf16>, dx: Matrix<bf16>, lora_hidden: LoraHidden) -> Result<()> {
+        let h = self.project(x, lora_hidden.values)?;
         let (k, width) = (x.width(), h.width());
-        let dh = Matrix::dense(inner.gradient.part(0..x.rows() * width), width);
+        let dh = Matrix::dense(lora_hidden.gradient.part(0..x.rows() * width), width);
         for (first, at, b) in self.parts() {
             let rows = Matrix::dense(b.values, self.rank);
             let (dy, dh) = (dy.columns(first, rows.rows()), dh.columns(at, self.rank));

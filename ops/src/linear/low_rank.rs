@@ -44,8 +44,8 @@ pub struct LowRank<'a> {
 
 thread_local! {
     // Used again by every layer of a thread.
-    static INNER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-    static D_INNER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static LORA_HIDDEN: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static D_LORA_HIDDEN: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 impl<'a> LowRank<'a> {
@@ -62,66 +62,66 @@ impl<'a> LowRank<'a> {
     }
 
     /// `s A x`.
-    fn project(&self, x: &[f32], inner: &mut Vec<f32>) {
-        inner.resize(x.len() / self.a.packed.inputs() * self.width(), 0.0);
-        self.a.packed.forward(x, inner, Epilogue::None);
-        inner.iter_mut().for_each(|value| *value *= self.scale);
+    fn project(&self, x: &[f32], lora_hidden: &mut Vec<f32>) {
+        lora_hidden.resize(x.len() / self.a.packed.inputs() * self.width(), 0.0);
+        self.a.packed.forward(x, lora_hidden, Epilogue::None);
+        lora_hidden.iter_mut().for_each(|value| *value *= self.scale);
     }
 
     /// The columns of part `index` in values between the factors.
-    fn columns<'v>(&self, inner: &'v [f32], index: usize) -> Columns<'v> {
-        Columns { values: &inner[index * self.rank..], row: self.width(), width: self.rank }
+    fn columns<'v>(&self, lora_hidden: &'v [f32], index: usize) -> Columns<'v> {
+        Columns { values: &lora_hidden[index * self.rank..], row: self.width(), width: self.rank }
     }
 
     /// `x (T, K)` -> added to `y (T, n)`.
     pub(super) fn forward(&self, x: &[f32], y: &mut [f32], n: usize) {
-        let mut inner = INNER.take();
-        self.project(x, &mut inner);
+        let mut lora_hidden = LORA_HIDDEN.take();
+        self.project(x, &mut lora_hidden);
         for (index, (column, b)) in self.parts.iter().enumerate() {
-            let Columns { values, row, .. } = self.columns(&inner, index);
+            let Columns { values, row, .. } = self.columns(&lora_hidden, index);
             let left = Left { values, row, inner: 1 };
             b.packed.forward_columns(left, y.len() / n, &mut y[*column..], n, Epilogue::Accumulate);
         }
-        INNER.set(inner);
+        LORA_HIDDEN.set(lora_hidden);
     }
 
     /// `dh = s dy B`, the gradient of `A x`.
-    fn project_back(&self, dy: &[f32], n: usize, d_inner: &mut Vec<f32>) {
+    fn project_back(&self, dy: &[f32], n: usize, d_lora_hidden: &mut Vec<f32>) {
         let (t, width) = (dy.len() / n, self.width());
-        d_inner.resize(t * width, 0.0);
+        d_lora_hidden.resize(t * width, 0.0);
         for (index, (column, b)) in self.parts.iter().enumerate() {
             let left = Left { values: &dy[*column..], row: n, inner: 1 };
-            let out = Out { values: &mut d_inner[index * self.rank..], row: width, epilogue: Epilogue::None };
+            let out = Out { values: &mut d_lora_hidden[index * self.rank..], row: width, epilogue: Epilogue::None };
             let shape = Shape { m: t, n: self.rank, k: b.packed.outputs() };
             product(shape, left, Right { values: b.rows, row: self.rank }, out);
         }
-        d_inner.iter_mut().for_each(|value| *value *= self.scale);
+        d_lora_hidden.iter_mut().for_each(|value| *value *= self.scale);
     }
 
     /// `dy (T, n)` -> added to `dx (T, K)`: `dx += dh A`.
     pub(super) fn backward_input(&self, dy: &[f32], n: usize, dx: &mut [f32]) {
-        let mut d_inner = D_INNER.take();
-        self.project_back(dy, n, &mut d_inner);
+        let mut d_lora_hidden = D_LORA_HIDDEN.take();
+        self.project_back(dy, n, &mut d_lora_hidden);
         let (t, k, width) = (dy.len() / n, self.a.packed.inputs(), self.width());
-        let left = Left { values: &d_inner, row: width, inner: 1 };
+        let left = Left { values: &d_lora_hidden, row: width, inner: 1 };
         let out = Out { values: dx, row: k, epilogue: Epilogue::Accumulate };
         product(Shape { m: t, n: k, k: width }, left, Right { values: self.a.rows, row: k }, out);
-        D_INNER.set(d_inner);
+        D_LORA_HIDDEN.set(d_lora_hidden);
     }
 
     /// `dy (T, n)` -> added to the gradients of the factors: `dA += dhᵀ x`, and `dB += dyᵀ h` with `h = s A x`.
     pub(super) fn backward_weight(&self, x: &[f32], dy: &[f32], n: usize, gradients: &mut [f32]) {
-        let (mut inner, mut d_inner) = (INNER.take(), D_INNER.take());
-        self.project(x, &mut inner);
-        self.project_back(dy, n, &mut d_inner);
+        let (mut lora_hidden, mut d_lora_hidden) = (LORA_HIDDEN.take(), D_LORA_HIDDEN.take());
+        self.project(x, &mut lora_hidden);
+        self.project_back(dy, n, &mut d_lora_hidden);
         for (index, (column, b)) in self.parts.iter().enumerate() {
             let dy = Columns { values: &dy[*column..], row: n, width: b.packed.outputs() };
-            add_weight_gradient(dy, self.columns(&inner, index), &mut gradients[b.place.clone()]);
+            add_weight_gradient(dy, self.columns(&lora_hidden, index), &mut gradients[b.place.clone()]);
         }
         let all = |values, row| Columns { values, row, width: row };
         let (k, width) = (self.a.packed.inputs(), self.width());
-        add_weight_gradient(all(&d_inner, width), all(x, k), &mut gradients[self.a.place.clone()]);
-        INNER.set(inner);
-        D_INNER.set(d_inner);
+        add_weight_gradient(all(&d_lora_hidden, width), all(x, k), &mut gradients[self.a.place.clone()]);
+        LORA_HIDDEN.set(lora_hidden);
+        D_LORA_HIDDEN.set(d_lora_hidden);
     }
 }

@@ -14,7 +14,7 @@ use crate::ops::attention::packed::device as attention;
 use crate::ops::device::columns::Rows;
 use crate::ops::device::{Buffer, View};
 use crate::ops::embedding::device as embedding;
-use crate::ops::linear::device::{self as linear, Inner, Linear, Weight};
+use crate::ops::linear::device::{self as linear, Linear, LoraHidden, Weight};
 use crate::ops::rms_norm::device as rms_norm;
 use crate::ops::rope::device as rope;
 use crate::ops::swiglu::device as swiglu;
@@ -84,13 +84,13 @@ impl<'a> Run<'a> {
         self.attend(index, qkv, attended, self.rows(&a.lse, heads.query))?;
         let middle = self.rows(&a.middle, width);
         middle.copy(x)?;
-        grouped.output.forward(attended, middle, true, self.ws.inner.all())?;
+        grouped.output.forward(attended, middle, true, self.ws.lora_hidden.all())?;
 
         let (normed, factors) = (self.rows(&a.middle_normed, width), self.rows(&a.middle_factors, 1));
         rms_norm::forward(Rows::dense(width), middle, layer.mlp_norm.values, normed, factors, decoder.eps)?;
         let Mlp::Dense(mlp) = &layer.mlp;
         let gate_up = self.rows(&a.gate_up, 2 * decoder.intermediate);
-        mlp.gate_up.forward(normed, gate_up, false, self.ws.inner.all())?;
+        mlp.gate_up.forward(normed, gate_up, false, self.ws.lora_hidden.all())?;
         swiglu::forward(gate_up, decoder.intermediate, self.rows(&a.activated, decoder.intermediate))
     }
 
@@ -115,7 +115,7 @@ impl<'a> Run<'a> {
         let Mlp::Dense(DenseMlp { down, .. }) = &layer.mlp;
         let next = self.rows(self.ws.stream(index + 1), decoder.hidden);
         next.copy(self.rows(&a.middle, decoder.hidden))?;
-        down.forward(self.rows(&a.activated, decoder.intermediate), next, true, self.ws.inner.all())
+        down.forward(self.rows(&a.activated, decoder.intermediate), next, true, self.ws.lora_hidden.all())
     }
 
     /// Queries, keys and values, with biases and head norms.
@@ -125,7 +125,7 @@ impl<'a> Run<'a> {
         if let Some(bias) = grouped.bias {
             linear::fill_bias(bias.values, qkv)?;
         }
-        grouped.qkv.forward(normed, qkv, grouped.bias.is_some(), self.ws.inner.all())?;
+        grouped.qkv.forward(normed, qkv, grouped.bias.is_some(), self.ws.lora_hidden.all())?;
         let Some(norms) = &grouped.head_norms else { return Ok(()) };
         let raw = self.rows(&a.raw_qkv, heads.row());
         raw.copy(qkv)?;
@@ -170,8 +170,8 @@ pub(super) struct Backward<'a> {
 
 impl<'a> Backward<'a> {
     /// Scratch of an adapter's products.
-    fn inner(&self) -> Inner<'a> {
-        Inner { values: self.ws.forward.inner.all(), gradient: self.ws.d_inner.all() }
+    fn lora_hidden(&self) -> LoraHidden<'a> {
+        LoraHidden { values: self.ws.forward.lora_hidden.all(), gradient: self.ws.d_lora_hidden.all() }
     }
 
     /// Turns `dx`, the gradient of the layer's output, into that of its middle.
@@ -180,11 +180,11 @@ impl<'a> Backward<'a> {
         let Mlp::Dense(DenseMlp { gate_up, down }) = &layer.mlp;
         let (width, f) = (run.model.decoder.hidden, run.model.decoder.intermediate);
         let (dx, d_activated) = (run.rows(&ws.dx, width), run.rows(&ws.d_activated, f));
-        down.backward(run.rows(&a.activated, f), dx, d_activated, self.inner())?;
+        down.backward(run.rows(&a.activated, f), dx, d_activated, self.lora_hidden())?;
         let d_gate_up = run.rows(&a.gate_up, 2 * f);
         swiglu::backward(d_gate_up, f, d_activated)?;
         let (normed, d_normed) = (run.rows(&a.middle_normed, width), run.rows(&ws.d_normed, width));
-        gate_up.backward(normed, d_gate_up, d_normed, self.inner())?;
+        gate_up.backward(normed, d_gate_up, d_normed, self.lora_hidden())?;
         let (x, factors) = (run.rows(&a.middle, width), run.rows(&a.middle_factors, 1));
         let (kept, d_norm) = (rms_norm::Kept { x, w: layer.mlp_norm.values, factors }, layer.mlp_norm.gradient);
         rms_norm::backward(Rows::dense(width), kept, d_normed, dx, true, d_norm, ws.partial.all())
@@ -197,7 +197,7 @@ impl<'a> Backward<'a> {
         let (heads, width) = (run.model.decoder.heads, run.model.decoder.hidden);
         let (dx, attended) = (run.rows(&ws.dx, width), run.rows(&a.attended, heads.output()));
         let d_attended = run.rows(&ws.d_attended, heads.output());
-        grouped.output.backward(attended, dx, d_attended, self.inner())?;
+        grouped.output.backward(attended, dx, d_attended, self.lora_hidden())?;
         let (qkv, d_qkv) = (run.rows(&a.qkv, heads.row()), run.rows(&ws.d_qkv, heads.row()));
         let kept = attention::Kept { qkv, o: attended, lse: run.rows(&a.lse, heads.query) };
         attention::backward(heads, kept, self.tiles, d_attended, run.rows(&ws.delta, heads.query), d_qkv)?;
@@ -209,7 +209,7 @@ impl<'a> Backward<'a> {
             linear::bias_backward(d_qkv, d_bias, ws.partial.all())?;
         }
         let (normed, d_normed) = (run.rows(&a.normed, width), run.rows(&ws.d_normed, width));
-        grouped.qkv.backward(normed, d_qkv, d_normed, self.inner())?;
+        grouped.qkv.backward(normed, d_qkv, d_normed, self.lora_hidden())?;
         let (x, factors) = (run.rows(run.ws.stream(index), width), run.rows(&a.factors, 1));
         let (kept, d_norm) =
             (rms_norm::Kept { x, w: layer.attention_norm.values, factors }, layer.attention_norm.gradient);

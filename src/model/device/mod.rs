@@ -190,7 +190,7 @@ impl DeviceModel {
     fn extra(&self) -> Extra {
         let adapter = self.base.as_ref().and_then(|base| base.adapter.as_ref());
         let head_norms = self.layout.layers.iter().any(Layer::has_head_norms);
-        Extra { inner: adapter.map_or(0, AdapterLayout::widest), head_norms }
+        Extra { lora_hidden: adapter.map_or(0, AdapterLayout::widest), head_norms }
     }
 
     fn vocabulary(&self) -> usize {

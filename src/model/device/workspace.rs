@@ -19,7 +19,7 @@ pub(super) struct Room {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Extra {
     /// Values a token between an adapter's factors.
-    pub(super) inner: usize,
+    pub(super) lora_hidden: usize,
     /// Whether queries and keys have norms of their own.
     pub(super) head_norms: bool,
 }
@@ -56,7 +56,7 @@ pub(super) struct Forward {
     pub(super) hidden: Buffer<bf16>,
     pub(super) last_factors: Buffer<f32>,
     /// Between the factors of an adapter.
-    pub(super) inner: Buffer<bf16>,
+    pub(super) lora_hidden: Buffer<bf16>,
 }
 
 /// All buffers of a forward and a backward.
@@ -73,7 +73,7 @@ pub(super) struct Workspace {
     pub(super) d_attended: Buffer<bf16>,
     pub(super) d_qkv: Buffer<bf16>,
     pub(super) delta: Buffer<f32>,
-    pub(super) d_inner: Buffer<bf16>,
+    pub(super) d_lora_hidden: Buffer<bf16>,
     pub(super) partial: Buffer<f32>,
     pub(super) logprob: Scratch,
 }
@@ -97,7 +97,7 @@ impl Forward {
                 .collect::<Result<_>>()?,
             hidden: room(decoder.hidden)?,
             last_factors: device.buffer(class, t)?,
-            inner: room(extra.inner)?,
+            lora_hidden: room(extra.lora_hidden)?,
         })
     }
 
@@ -129,7 +129,7 @@ impl Workspace {
             d_attended: room(t * heads.output())?,
             d_qkv: room(t * heads.row())?,
             delta: device.buffer(Class::Activations, t * heads.query)?,
-            d_inner: room(t * extra.inner)?,
+            d_lora_hidden: room(t * extra.lora_hidden)?,
             partial: device.buffer(Class::Activations, partial.into_iter().max().unwrap_or(0))?,
             logprob: Scratch::new(device)?,
         })
