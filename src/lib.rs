@@ -14,6 +14,7 @@ pub mod chat;
 pub mod checkpoint;
 pub mod commands;
 pub mod config;
+pub mod disk;
 pub mod eval;
 pub mod grpo;
 pub mod hub;

@@ -50,7 +50,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::checkpoint;
+use crate::disk;
 
 /// Metrics whose names begin so measure time, and differ from run to run.
 pub const TIMING_PREFIXES: [&str; 2] = ["time/", "speed/"];
@@ -164,7 +164,7 @@ impl MetricsFile {
                 kept.push('\n');
             }
             if kept != text {
-                checkpoint::write_file(&path, kept.as_bytes())?;
+                disk::write_file(&path, kept.as_bytes())?;
             }
         }
         let file = File::options().append(true).create(true).open(&path);

@@ -138,14 +138,6 @@ impl ConfigArgs {
     }
 }
 
-/// The parent and the name of a folder to write.
-fn split_out(out: &Path) -> Result<(&Path, &str)> {
-    let name = out.file_name().and_then(|name| name.to_str());
-    let name = name.with_context(|| format!("--out {} is not a folder that can be written", out.display()))?;
-    let root = out.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((root, name))
-}
-
 /// A model folder, one of the hub, or the one in the binary.
 fn load_model(path: &str) -> Result<ModelFolder> {
     if path == builtin::MODEL { builtin::model() } else { ModelFolder::read(&hub::model_folder(path, Wanted::All)?) }

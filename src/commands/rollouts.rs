@@ -10,7 +10,8 @@ use reckon_rewards::{Score, Submission};
 use serde::{Deserialize, Serialize};
 
 use super::read_text;
-use crate::checkpoint::{RunFolder, step_name, write_file};
+use crate::checkpoint::{RunFolder, step_name};
+use crate::disk::write_file;
 use crate::rollout::FinishReason;
 use crate::score::{Group, Rollout};
 

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use anyhow::{Result, bail};
 use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpose, Split, Traces};
 
-use super::{compute, load_model, policies, read_text, signals, split_out};
-use crate::checkpoint;
+use super::{compute, load_model, policies, read_text, signals};
 use crate::config::{DataConfig, Learn, SftConfig, SftModel};
+use crate::disk::write_folder;
 use crate::hub;
 use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
@@ -69,8 +69,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 
 /// Writes the model as it is now, whole or not at all.
 fn save(trainer: &SftTrainer, config: &SftConfig, out: &Path) -> Result<()> {
-    let (root, name) = split_out(out)?;
-    checkpoint::write(root, name, |path| trainer.policy.save(path, config.dtype)).map(drop)
+    write_folder(out, |path| trainer.policy.save(path, config.dtype))
 }
 
 /// Completions to learn from, without end.

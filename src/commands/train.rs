@@ -9,8 +9,9 @@ use reckon_rewards::Registry;
 
 use super::verify::before_training;
 use super::{ConfigArgs, compute, plan, policies, read_text, rollouts, scorer, signals, summary};
-use crate::checkpoint::{RunFolder, state, write_file};
+use crate::checkpoint::{RunFolder, state};
 use crate::config::TrainConfig;
+use crate::disk::write_file;
 use crate::eval::{Evaluation, evaluate};
 use crate::metrics::{MetricsFile, Record};
 use crate::progress::Progress;
