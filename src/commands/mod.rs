@@ -10,6 +10,7 @@ mod doctor;
 mod eval;
 mod export;
 mod memory;
+mod metrics;
 mod plan;
 mod policies;
 mod rollouts;
@@ -62,6 +63,8 @@ enum Command {
     Export(export::Args),
     /// The memory of a run, and settings that make it fit.
     Plan(plan::Args),
+    /// What the numbers in a run's `metrics.jsonl` are.
+    Metrics(metrics::Args),
     /// Speed of sampling and update on the common job.
     Bench(bench::Args),
     /// Speed and memory of the update on a CUDA card.
@@ -99,6 +102,7 @@ impl Cli {
             Command::Data(args) => data::run(args, registry),
             Command::Export(args) => export::run(args),
             Command::Plan(args) => plan::run(args),
+            Command::Metrics(args) => metrics::run(&args),
             Command::Bench(args) => bench::run(args),
             #[cfg(feature = "cuda")]
             Command::BenchDevice(args) => bench_device::run(&args),
