@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
@@ -79,11 +79,7 @@ impl Trainer {
         let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed)?;
         prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
         let optimizer = Optimizer::new(&config.optim, &policy)?;
-        let sampling = config.rollout.sampling(policy.config.eos_token_id.clone());
-        ensure!(
-            !sampling.stop_tokens.is_empty() || !sampling.stop_strings.is_empty(),
-            "nothing ends a completion: set eos_token_id in the model's config.json or rollout.stop"
-        );
+        let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
         let schedule = config.optim.schedule(config.steps);
         let reference = grpo.needs_reference().then(|| policy.reference()).transpose()?;
         let progress = Progress::default();

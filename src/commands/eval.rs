@@ -6,7 +6,7 @@ use reckon_rewards::Registry;
 use super::{ConfigArgs, policies, scorer};
 use crate::config::ModelSource;
 use crate::eval::evaluate;
-use crate::train::Trainer;
+use crate::prompt::PromptSource;
 
 /// Arguments of `reckon eval`.
 #[derive(Debug, clap::Args)]
@@ -26,6 +26,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut config = args.config.load()?;
+    config.validate()?;
     let policy = match (args.model, &config.lora) {
         (None, Some(_)) => policies::trained(&config)?,
         (None, None) => policies::computed(&config.compute, || policies::frozen(&config.model.name()))?,
@@ -35,15 +36,17 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         }
     };
     let scorer = scorer(&config, registry)?;
-    let trainer = Trainer::new(config, policy, scorer)?;
-    let mut sampling = trainer.sampling().clone();
+    let tokenizer = policy.tokenizer.clone();
+    let prompts = PromptSource::open(&config.sources()?, tokenizer, &policy.companions, config.seed)?;
+    prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
+    let mut sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
     if args.greedy {
         sampling.temperature = 0.0;
     }
-    let eval = &trainer.config.eval;
-    let prompts = trainer.prompts().held_out(eval.problems)?;
+    let eval = &config.eval;
+    let prompts = prompts.held_out(eval.problems)?;
     let problems = prompts.len();
-    let found = evaluate(trainer.engine(), trainer.scorer(), prompts, eval.samples, &sampling)?;
+    let found = evaluate(policy.engine(config.rollout.capacity), &scorer, prompts, eval.samples, &sampling)?;
     if args.json {
         let object = serde_json::json!({
             "pass@1": found.accuracy, "margin": found.margin, "len_mean": found.len_mean,
