@@ -38,6 +38,11 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     outcome.map_err(|error| explain(error.into(), path))
 }
 
+/// A file's text, or an error that names it.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// Removes a folder and all that is in it. It is hidden first: half of it never stands under its name.
 pub fn remove_folder(path: &Path) -> Result<()> {
     let (root, name) = split(path)?;

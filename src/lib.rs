@@ -10,6 +10,7 @@
 //!
 //! Read [`train::Trainer::step`] first; then the modules in this order.
 
+pub mod audit;
 pub mod chat;
 pub mod checkpoint;
 pub mod commands;
@@ -26,6 +27,7 @@ pub mod policy;
 pub mod progress;
 pub mod prompt;
 pub mod rollout;
+pub mod run;
 pub mod score;
 pub mod sft;
 pub mod strict;

@@ -1,5 +1,7 @@
 //! Supervised steps: the next-token loss over packed prompts and completions. Makes base models and cold starts.
 
+mod lessons;
+
 use anyhow::{Context, Result, bail};
 
 use crate::config::SftConfig;
@@ -7,6 +9,7 @@ use crate::grpo::MicroBatch;
 use crate::optim::{Optimizer, Schedule, Update};
 use crate::policy::Policy;
 use crate::train::REHEARSAL;
+pub use lessons::Lessons;
 
 /// A supervised run in memory.
 pub struct SftTrainer {

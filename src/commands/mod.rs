@@ -13,7 +13,6 @@ mod memory;
 mod metrics;
 mod plan;
 mod policies;
-mod rollouts;
 mod sample;
 mod sft;
 mod signals;
@@ -21,15 +20,16 @@ mod summary;
 mod train;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Parser, Subcommand};
 use reckon_rewards::{Registry, Rubric};
 use tokenizers::Tokenizer;
 
 use crate::config::TrainConfig;
+use crate::disk::read_text;
 use crate::hub::{self, Wanted};
 use crate::model::files::folder::{ModelFolder, read_config};
 use crate::model::{Companions, ModelConfig};
@@ -109,11 +109,6 @@ impl Cli {
             Command::Doctor(args) => doctor::run(args),
         }
     }
-}
-
-/// A file's text, or an error that names it.
-fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The run that a command is about.

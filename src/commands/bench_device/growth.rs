@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::update::{Bench, micro_batch};
 use super::{Args, gib};
 use crate::ops::device::Device;
-use crate::progress::Progress;
+use crate::progress::Bar;
 
 /// Updates before the first look: all that is made once has been made.
 const FIRST: usize = 10;
@@ -15,13 +15,13 @@ const FIRST: usize = 10;
 pub(super) fn measure(device: &Device, args: &Args) -> Result<Value> {
     ensure!(args.updates > FIRST, "--updates {}: growth is looked at from update {FIRST} on", args.updates);
     let mut bench = Bench::new(device, args)?;
-    let progress = Progress::steps(args.updates as u64, "updates");
+    let progress = Bar::new(args.updates as u64, "updates");
     let mut first = None;
     for step in 0..args.updates {
         // The longest first, as a run does it before its step 0.
         let tokens = args.tokens - 37 * step % args.tokens.div_ceil(2);
         bench.update(&micro_batch(tokens, bench.config.vocab_size)?)?;
-        progress.tick(step as u64 + 1, "");
+        progress.tick(step as u64 + 1, "", "");
         if step + 1 == FIRST {
             first = Some(device.in_use()?);
         }

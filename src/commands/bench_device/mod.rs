@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Map, Value};
 
 use crate::ops::device::Device;
-use crate::progress::Progress;
+use crate::progress::Bar;
 pub use shape::Shape;
 
 /// Arguments of `reckon bench-device`.
@@ -96,10 +96,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
 /// Everything that `args` ask for, by name.
 pub fn measured(args: &Args, device: &Device) -> Result<Map<String, Value>> {
     ensure!(args.tokens > 0 && args.updates > 0, "--tokens and --updates are at least 1");
-    let progress = Progress::steps(args.measure.len() as u64, "bench-device");
+    let progress = Bar::new(args.measure.len() as u64, "bench-device");
     let mut report = Map::new();
     for (index, &measure) in args.measure.iter().enumerate() {
-        progress.tick(index as u64, &format!("{measure:?}"));
+        progress.tick(index as u64, &format!("{measure:?}"), "");
         let (name, value) = match measure {
             Measure::Products => ("products", products::measure(device, args.shape.product())?),
             Measure::Attention => ("attention", attention::measure(device, args.shape.heads(), args.tokens)?),
