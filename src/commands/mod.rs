@@ -1,8 +1,7 @@
 //! The command line: a file a subcommand, each thin: wire parts, call the library.
 #![allow(clippy::print_stdout)]
 
-mod bench;
-pub mod bench_device;
+pub mod bench;
 mod builtin;
 mod compute;
 mod data;
@@ -67,9 +66,6 @@ enum Command {
     Metrics(metrics::Args),
     /// Speed of sampling and update on the common job.
     Bench(bench::Args),
-    /// Speed and memory of the update on a CUDA card.
-    #[cfg(feature = "cuda")]
-    BenchDevice(bench_device::Args),
     /// What this binary and this machine can do.
     Doctor(doctor::Args),
 }
@@ -104,8 +100,6 @@ impl Cli {
             Command::Plan(args) => plan::run(args),
             Command::Metrics(args) => metrics::run(&args),
             Command::Bench(args) => bench::run(args),
-            #[cfg(feature = "cuda")]
-            Command::BenchDevice(args) => bench_device::run(&args),
             Command::Doctor(args) => doctor::run(args),
         }
     }
