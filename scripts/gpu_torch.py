@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the machine's own PyTorch does on the jobs of `reckon bench-device`; prints one JSON object.
+"""What the machine's own PyTorch does on the jobs of `bench-device`; prints one JSON object.
 
 Rate of a bf16 product, causal attention at Qwen3-0.6B's heads over 16k tokens, and, where transformers is there, a
 training step of that shape with gradient checkpointing. `--try` takes tiny sizes on the CPU, to see that it runs.

@@ -192,9 +192,13 @@ impl Default for RolloutConfig {
 }
 
 impl RolloutConfig {
-    /// The engine's view of it, with the model's end token.
-    pub fn sampling(&self, stop_tokens: Vec<u32>) -> Sampling {
-        Sampling {
+    /// The engine's view of it, with the model's end tokens; an error if nothing would end a completion.
+    pub fn sampling(&self, stop_tokens: Vec<u32>) -> Result<Sampling> {
+        ensure!(
+            !stop_tokens.is_empty() || !self.stop.is_empty(),
+            "nothing ends a completion: set eos_token_id in the model's config.json or rollout.stop"
+        );
+        Ok(Sampling {
             temperature: self.temperature,
             top_p: self.top_p,
             top_k: self.top_k,
@@ -202,7 +206,7 @@ impl RolloutConfig {
             max_new_tokens: self.max_new_tokens,
             stop_tokens,
             stop_strings: self.stop.clone(),
-        }
+        })
     }
 }
 

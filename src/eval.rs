@@ -1,6 +1,7 @@
 //! Held-out accuracy, and the statistics of completions that training and evaluation share.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,7 @@ pub struct Evaluation {
     pub margin: f64,
     /// Mean tokens of a completion.
     pub len_mean: f64,
-    /// Mean count of the word `wait`.
+    /// Mean count of the letters `wait`, in any case.
     pub waits_mean: f64,
     /// Most attempts at the problem in one completion.
     pub attempts_max: usize,
@@ -84,7 +85,15 @@ impl Evaluation {
     }
 }
 
-/// How often the word `wait` stands in a text, in any case.
+/// On one line, for people.
+impl fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "accuracy {:.3} ± {:.3}, {:.0} tokens, ", self.accuracy, self.margin, self.len_mean)?;
+        write!(f, "{:.2} waits, at most {} attempts", self.waits_mean, self.attempts_max)
+    }
+}
+
+/// How often the letters `wait` stand in a text, in any case: a rough count of turns of self-correction.
 pub fn waits(text: &str) -> usize {
     text.to_lowercase().matches("wait").count()
 }

@@ -10,10 +10,12 @@
 //!
 //! Read [`train::Trainer::step`] first; then the modules in this order.
 
+pub mod audit;
 pub mod batch;
 pub mod checkpoint;
 pub mod commands;
 pub mod config;
+pub mod disk;
 pub mod eval;
 pub mod groups;
 pub mod grpo;
@@ -27,6 +29,7 @@ pub mod policy;
 pub mod progress;
 pub mod prompt;
 pub mod rollout;
+pub mod run;
 pub mod sft;
 pub mod strict;
 pub mod tensor;

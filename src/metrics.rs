@@ -1,41 +1,7 @@
-//! One record of numbers a step, and the file that keeps them.
+//! The table of all metrics, one record of them a step, and the file that keeps the records.
 //!
-//! A metric exists once: under its name here, in `metrics.jsonl` and in the documents. How a number is computed is the
-//! business of the module that computes it; the table says what it means.
-//!
-//! | name | meaning |
-//! |---|---|
-//! | `reward/mean` | mean reward of the step's rollouts, groups without signal included |
-//! | `reward/std` | standard deviation of those rewards |
-//! | `reward/<verifier>` | mean of the reward that this verifier gave, before weights |
-//! | `verdict/<verifier>/<outcome>` | rollouts to which this verifier gave this outcome (`pass`, `fail`, `unparsed`, `truncated`, `timeout`, `crash`, `skipped`) / all rollouts |
-//! | `completion/len_mean` | mean number of sampled tokens in a completion, the end token included |
-//! | `completion/len_max` | number of tokens of the longest completion |
-//! | `completion/truncated_frac` | completions that reached the token limit / all completions |
-//! | `completion/waits_mean` | mean number of "wait", "hmm" and the like in a completion: turns of self-correction |
-//! | `completion/attempts_mean` | mean number of answers a completion tries before it ends |
-//! | `group/zero_signal_frac` | groups whose rewards are all equal, so that every advantage is 0 / all sampled groups |
-//! | `group/resampled` | groups sampled in place of groups without signal |
-//! | `policy/entropy` | mean over trained tokens of −Σ_v p(v) ln p(v), in nats |
-//! | `policy/kl_ref` | mean over trained tokens of exp(d) − d − 1, d = ref_logprob − logprob: the estimate of KL(policy ‖ reference) |
-//! | `policy/clip_frac` | trained tokens whose ratio was clipped / trained tokens: `clip_low_frac` + `clip_high_frac` |
-//! | `policy/clip_low_frac` | tokens with ratio < 1 − clip_low and a negative advantage / trained tokens |
-//! | `policy/clip_high_frac` | tokens with ratio > 1 + clip_high and a positive advantage / trained tokens |
-//! | `policy/mismatch_kl` | mean over trained tokens of exp(d) − d − 1, d = old_logprob − rollout_logprob: trainer against sampler; 0 on a CPU |
-//! | `optim/grad_norm` | L2 norm of the whole gradient before clipping, mean over the updates of the step |
-//! | `optim/lr` | learning rate of the step's last update |
-//! | `optim/skipped` | updates left out because the gradient was not finite |
-//! | `loss/total` | the objective that was minimised, KL term included, mean over the updates of the step |
-//! | `time/sample_s` | seconds spent in sampling completions |
-//! | `time/verify_s` | seconds spent waiting for verifiers after the last completion |
-//! | `time/forward_backward_s` | seconds in forward and backward passes |
-//! | `time/update_s` | seconds in the optimizer |
-//! | `time/step_s` | seconds of the whole step |
-//! | `speed/sample_tokens_per_s` | sampled tokens / `time/sample_s` |
-//! | `speed/update_tokens_per_s` | tokens through forward and backward / `time/forward_backward_s` |
-//! | `eval/pass@1` | mean over held-out prompts of the fraction of their completions that are correct |
-//! | `eval/len_mean` | as `completion/len_mean`, on held-out prompts |
-//! | `eval/waits_mean` | as `completion/waits_mean`, on held-out prompts |
+//! A metric exists once: in [`METRICS`], from which `reckon metrics` and `docs/metrics.md` are printed, and without which
+//! a [`Record`] takes no number. How a number is computed is left to the module that computes it.
 //!
 //! Records of the same config, seed and device are equal, byte for byte, less the names under [`TIMING_PREFIXES`].
 
@@ -50,10 +16,105 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::checkpoint;
+use crate::disk;
 
 /// Metrics whose names begin so measure time, and differ from run to run.
 pub const TIMING_PREFIXES: [&str; 2] = ["time/", "speed/"];
+
+/// A number that a record can hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name; from the first `<` on, it stands for many.
+    pub name: &'static str,
+    /// What the number is.
+    pub meaning: &'static str,
+}
+
+const fn metric(name: &'static str, meaning: &'static str) -> Metric {
+    Metric { name, meaning }
+}
+
+/// All metrics, in the order in which a step makes them.
+pub const METRICS: &[Metric] = &[
+    metric("reward/mean", "mean reward of the step's rollouts, those of groups without signal included"),
+    metric("reward/std", "standard deviation of those rewards, over all groups"),
+    metric("reward/<verifier>", "mean of the reward that this verifier gave, before weights"),
+    metric(
+        "verdict/<verifier>/<outcome>",
+        "rollouts to which this verifier gave this outcome (pass, fail, unparsed, truncated, timeout, crash, skipped) / all \
+         rollouts that it judged",
+    ),
+    metric("completion/len_mean", "mean number of sampled tokens in a completion, the end token included"),
+    metric("completion/len_max", "number of tokens of the longest completion"),
+    metric("completion/truncated_frac", "completions that reached the token limit / all completions"),
+    metric(
+        "completion/waits_mean",
+        "mean number of times that the letters \"wait\", in any case, occur in a completion",
+    ),
+    metric(
+        "completion/attempts_mean",
+        "mean number of answers that a completion tries before it ends; countdown alone",
+    ),
+    metric(
+        "group/zero_signal_frac",
+        "groups whose rewards are all equal before any length penalty, so that they teach nothing / all sampled groups",
+    ),
+    metric("group/resampled", "groups sampled beyond rollout.prompts_per_step, in place of groups without signal"),
+    metric("group/kept", "groups trained on: those left when groups without signal are dropped"),
+    metric("loss/total", "the objective that is minimised, KL term included, mean over the updates of the step"),
+    metric("policy/entropy", "mean over trained tokens of −Σ_v p(v) ln p(v) at the sampling temperature, in nats"),
+    metric(
+        "policy/kl_ref",
+        "mean over trained tokens of the estimate of KL(policy ‖ reference) that grpo.kl_estimator names (k1, k2 or k3), \
+         in nats; with a KL term alone",
+    ),
+    metric(
+        "policy/clip_frac",
+        "trained tokens that some clip takes the gradient from / trained tokens: low, high and dual clip together",
+    ),
+    metric("policy/clip_low_frac", "tokens with ratio < 1 − clip_low and a negative advantage / trained tokens"),
+    metric("policy/clip_high_frac", "tokens with ratio > 1 + clip_high and a positive advantage / trained tokens"),
+    metric(
+        "policy/mismatch_kl",
+        "mean over trained tokens of the step's first update of exp(d) − d − 1, d = log-probability now less that at \
+         sampling: trainer against sampler, 0 on a CPU",
+    ),
+    metric("optim/grad_norm", "L2 norm of the whole gradient before clipping, mean over the updates that were applied"),
+    metric("optim/lr", "learning rate of the step"),
+    metric("optim/updates", "updates that moved the weights"),
+    metric("optim/skipped", "updates left out because loss or gradient was not finite"),
+    metric("time/sample_s", "seconds spent in sampling completions"),
+    metric("time/verify_s", "seconds spent waiting for verifiers after the last completion"),
+    metric("time/forward_backward_s", "seconds in forward and backward passes, the reference's included"),
+    metric("time/update_s", "seconds in the optimizer"),
+    metric("time/step_s", "seconds of the whole step"),
+    metric("speed/sample_tokens_per_s", "sampled tokens / time/sample_s"),
+    metric(
+        "speed/update_tokens_per_s",
+        "completion tokens trained on / (time/forward_backward_s + time/update_s); prompts are computed and not counted",
+    ),
+    metric("eval/pass@1", "mean over held-out prompts of the fraction of their completions that are correct"),
+    metric("eval/len_mean", "as completion/len_mean, on held-out prompts"),
+    metric("eval/waits_mean", "as completion/waits_mean, on held-out prompts"),
+    metric("eval/attempts_max", "most answers that a completion of a held-out prompt tries; countdown alone"),
+];
+
+impl Metric {
+    /// The metric whose name or pattern `name` is.
+    pub fn of(name: &str) -> Option<&'static Self> {
+        let stands_for = |metric: &&Self| match metric.name.split_once('<') {
+            Some((start, _)) => name.len() > start.len() && name.starts_with(start),
+            None => name == metric.name,
+        };
+        METRICS.iter().find(stands_for)
+    }
+}
+
+/// [`METRICS`] as a table of Markdown: what `reckon metrics --markdown` prints, and `docs/metrics.md` holds.
+pub fn table() -> String {
+    let rows = METRICS.iter().map(|Metric { name, meaning }| format!("| `{name}` | {meaning} |\n"));
+    rows.fold("| name | meaning |\n|---|---|\n".into(), |table: String, row| table + &row)
+}
 
 /// The numbers of one step, by name. As JSON: one flat object with `step` first and the names in alphabetical order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,10 +130,10 @@ impl Record {
         Self { step, values: BTreeMap::new() }
     }
 
-    /// Puts `value` under `name`, in place of an earlier one.
+    /// Puts `value` under `name`, in place of an earlier one. The name is one of [`METRICS`].
     pub fn set(&mut self, name: impl Into<String>, value: f64) {
         let name = name.into();
-        debug_assert_ne!(name, "step", "the step is a field of its own");
+        assert!(Metric::of(&name).is_some(), "{name} is not in the table of metrics");
         // −0.0 equals 0.0 but would be printed otherwise.
         self.values.insert(name, value + 0.0);
     }
@@ -80,16 +141,6 @@ impl Record {
     /// The number under `name`.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values.get(name).copied()
-    }
-
-    /// All names and numbers, in alphabetical order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.values.iter().map(|(name, value)| (name.as_str(), *value))
-    }
-
-    /// Takes over all numbers of `other`, whose step is not looked at.
-    pub fn merge(&mut self, other: Self) {
-        self.values.extend(other.values);
     }
 
     /// The record without the numbers that depend on the clock: what two equal runs agree on.
@@ -164,7 +215,7 @@ impl MetricsFile {
                 kept.push('\n');
             }
             if kept != text {
-                checkpoint::write_file(&path, kept.as_bytes())?;
+                disk::write_file(&path, kept.as_bytes())?;
             }
         }
         let file = File::options().append(true).create(true).open(&path);
@@ -271,9 +322,9 @@ mod tests {
         let head = "{\"step\":0,\"eval/pass@1\":0.10}\n{\"step\":1,  \"a\":null}\n{\"step\":2,\"a\":1}\n";
         let check = |tail: &[u8], resume: u64, lines: usize| {
             let (_folder, path) = file_with(&[head.as_bytes(), tail].concat());
-            MetricsFile::open(&path, resume).unwrap().append(&record(9, &[("a", 2.0)])).unwrap();
+            MetricsFile::open(&path, resume).unwrap().append(&record(9, &[("loss/total", 2.0)])).unwrap();
             let kept: String = head.lines().take(lines).map(|line| format!("{line}\n")).collect();
-            assert_eq!(fs::read_to_string(&path).unwrap(), kept + "{\"step\":9,\"a\":2.0}\n", "for {tail:?}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), kept + "{\"step\":9,\"loss/total\":2.0}\n", "for {tail:?}");
         };
         check(b"", 2, 3);
         check(b"", 0, 1);
@@ -303,5 +354,25 @@ mod tests {
     fn timings_are_left_out_of_what_equal_runs_agree_on() {
         let full = record(1, &[("time/step_s", 1.0), ("speed/sample_tokens_per_s", 2.0), ("loss/total", 3.0)]);
         assert_eq!(full.without_timings(), record(1, &[("loss/total", 3.0)]));
+    }
+
+    #[test]
+    fn a_name_is_in_the_table_or_cannot_be_written() {
+        for (name, pattern) in [
+            ("reward/mean", Some("reward/mean")),
+            ("reward/countdown", Some("reward/<verifier>")),
+            ("verdict/a/b/pass", Some("verdict/<verifier>/<outcome>")),
+            ("reward/", None),
+            ("step", None),
+            ("loss", None),
+        ] {
+            assert_eq!(Metric::of(name).map(|metric| metric.name), pattern, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_documents_have_the_table_as_it_is() {
+        let document = include_str!("../docs/metrics.md");
+        assert!(document.contains(&table()), "put the output of `reckon metrics --markdown` into docs/metrics.md");
     }
 }

@@ -14,37 +14,38 @@ use crate::parallel::lock;
 /// The least time between two plain lines, the first and the last apart.
 const PAUSE: Duration = Duration::from_secs(2);
 
-const TEMPLATE: &str = "{prefix} {bar:30} {pos}/{len} [{elapsed} < {eta}] {wide_msg}";
+/// What matters first stands on a line that fits a terminal of 80 columns; the rest is cut where there is no room.
+const TEMPLATE: &str = "{bar:10} {pos}/{len}  {eta} left  {prefix}\n{wide_msg}";
 
 /// The progress of a known number of steps. May be shared between threads.
 #[derive(Debug)]
-pub struct Progress {
-    label: String,
+pub struct Bar {
+    label: &'static str,
     total: u64,
     display: Display,
 }
 
 #[derive(Debug)]
 enum Display {
-    Bar(ProgressBar),
+    Terminal(ProgressBar),
     /// When the last line was printed.
     Lines(Mutex<Option<Instant>>),
 }
 
-impl Progress {
+impl Bar {
     /// Progress over `total` steps of what `label` names, such as "train".
-    pub fn steps(total: u64, label: impl Into<String>) -> Self {
-        let label = label.into();
-        let display =
-            if stderr().is_terminal() { Display::Bar(bar(total, &label)) } else { Display::Lines(Mutex::new(None)) };
+    pub fn new(total: u64, label: &'static str) -> Self {
+        let terminal = stderr().is_terminal();
+        let display = if terminal { Display::Terminal(bar(total, label)) } else { Display::Lines(Mutex::default()) };
         Self { label, total, display }
     }
 
-    /// Says that `done` steps are done, with what is worth knowing about them.
-    pub fn tick(&self, done: u64, message: &str) {
+    /// Says that `done` steps are done: in some 40 characters what matters, and then what else is worth knowing.
+    pub fn tick(&self, done: u64, summary: &str, details: &str) {
         match &self.display {
-            Display::Bar(bar) => {
-                bar.set_message(message.to_owned());
+            Display::Terminal(bar) => {
+                bar.set_prefix(summary.to_owned());
+                bar.set_message(details.to_owned());
                 bar.set_position(done);
             }
             Display::Lines(last) => {
@@ -52,7 +53,7 @@ impl Progress {
                 let now = Instant::now();
                 if done >= self.total || is_due(*last, now) {
                     *last = Some(now);
-                    print(&plain(&self.label, done, self.total, message));
+                    print(&plain(self.label, done, self.total, &format!("{summary}  {details}")));
                 }
             }
         }
@@ -61,14 +62,14 @@ impl Progress {
     /// Prints a line that stays, above the bar.
     pub fn line(&self, text: &str) {
         match &self.display {
-            Display::Bar(bar) => bar.suspend(|| print(text)),
+            Display::Terminal(bar) => bar.suspend(|| print(text)),
             Display::Lines(_) => print(text),
         }
     }
 
     /// Ends the display; the bar makes room for `text`.
     pub fn finish(self, text: &str) {
-        if let Display::Bar(bar) = &self.display {
+        if let Display::Terminal(bar) = &self.display {
             bar.finish_and_clear();
         }
         print(text);
@@ -77,12 +78,15 @@ impl Progress {
 
 fn bar(total: u64, label: &str) -> ProgressBar {
     // The template is fixed, and the test below shows that it is valid.
-    let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template(&template(label)).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(total).with_style(style.progress_chars("=> ")).with_finish(ProgressFinish::Abandon);
-    bar.set_prefix(label.to_owned());
     // The clock goes on during a long step.
     bar.enable_steady_tick(Duration::from_secs(1));
     bar
+}
+
+fn template(label: &str) -> String {
+    format!("{label} {TEMPLATE}")
 }
 
 fn is_due(last: Option<Instant>, now: Instant) -> bool {
@@ -120,14 +124,14 @@ mod tests {
     fn the_template_of_the_bar_is_valid() {
         let bar = bar(10, "train");
         bar.set_position(4);
-        assert_eq!((bar.position(), bar.length(), bar.prefix().as_str()), (4, Some(10), "train"));
-        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
+        assert_eq!((bar.position(), bar.length()), (4, Some(10)));
+        assert!(ProgressStyle::with_template(&template("train")).is_ok());
     }
 
     #[test]
     fn work_that_is_not_shown_on_a_terminal_can_be_driven_to_its_end() {
-        let progress = Progress::steps(3, "test");
-        (0..=3).for_each(|done| progress.tick(done, "going on"));
+        let progress = Bar::new(3, "test");
+        (0..=3).for_each(|done| progress.tick(done, "going on", "well"));
         progress.line("a note");
         progress.finish("done");
     }

@@ -1,11 +1,14 @@
 //! Supervised steps: the next-token loss over packed prompts and completions. Makes base models and cold starts.
 
+mod lessons;
+
 use anyhow::{Context, Result, bail};
 
 use crate::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
 use crate::config::SftConfig;
 use crate::optim::{Schedule, Update};
 use crate::policy::{Largest, Policy, REHEARSAL, Training};
+pub use lessons::Lessons;
 
 /// A supervised run in memory.
 pub struct SftTrainer {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::{RunFolder, latest, prune, step_name, tensors};
+use crate::disk::write_folder;
 use crate::model::SaveDtype;
 use crate::model::files::TensorFile;
 use crate::model::files::safetensors::Reader;
@@ -52,7 +53,7 @@ impl State {
 /// Saves everything a resumed run needs.
 pub fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
     let root = folder.checkpoints();
-    super::write(&root, &step_name(trainer.progress.step), |path| {
+    write_folder(&root.join(step_name(trainer.progress.step)), |path| {
         trainer.policy.save(path, SaveDtype::F32)?;
         let state = path.join(STATE);
         std::fs::write(&state, serde_json::to_vec_pretty(&State::of(trainer))?)

@@ -171,7 +171,7 @@ fn one_step(args: &Args, policy: &mut Policy, step: u64) -> Result<Timing> {
 }
 
 /// Prompts of as many random tokens of a vocabulary.
-pub(super) fn random_prompts([count, tokens, vocab]: [usize; 3], stream: &mut Counted) -> Vec<Prompt> {
+pub fn random_prompts([count, tokens, vocab]: [usize; 3], stream: &mut Counted) -> Vec<Prompt> {
     let example = Arc::new(Example {
         id: "bench".into(),
         question: String::new(),
@@ -200,7 +200,7 @@ fn random_model(args: &Args) -> Result<ModelFolder> {
 }
 
 /// A tokenizer with a character a token.
-pub(super) fn character_tokenizer(config: &ModelConfig) -> Result<Tokenizer> {
+pub fn character_tokenizer(config: &ModelConfig) -> Result<Tokenizer> {
     let character = |i: usize| char::from_u32(0x4e00 + i as u32 % 0x5000).unwrap_or('?').to_string();
     let vocab: serde_json::Map<_, _> = (0..config.vocab_size.min(0x5000)).map(|i| (character(i), json!(i))).collect();
     let tokenizer = json!({

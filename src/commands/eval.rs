@@ -7,7 +7,8 @@ use super::{ConfigArgs, judge, policies};
 use crate::config::ModelSource;
 use crate::eval::evaluate;
 use crate::groups::Rollouts;
-use crate::train::Trainer;
+use crate::prompt::PromptSource;
+use crate::rollout::LocalSampler;
 
 /// Arguments of `reckon eval`.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut config = args.config.load()?;
+    config.validate()?;
     let policy = match (args.model, &config.lora) {
         (None, Some(_)) => policies::trained(&config)?,
         (None, None) => policies::computed(&config.compute, || policies::frozen(&config.model.name()))?,
@@ -36,15 +38,18 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         }
     };
     let judge = judge(&config, registry)?;
-    let trainer = Trainer::new(config, policy, judge)?;
-    let mut sampling = trainer.rollouts().sampling.clone();
+    let tokenizer = policy.tokenizer.clone();
+    let prompts = PromptSource::open(&config.sources()?, tokenizer, &policy.companions, config.seed)?;
+    prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
+    let mut sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
     if args.greedy {
         sampling.temperature = 0.0;
     }
-    let eval = &trainer.config.eval;
-    let prompts = trainer.prompts().held_out(eval.problems)?;
+    let eval = &config.eval;
+    let prompts = prompts.held_out(eval.problems)?;
     let problems = prompts.len();
-    let rollouts = Rollouts { sampling: &sampling, ..trainer.rollouts() };
+    let sampler = LocalSampler { capacity: config.rollout.capacity };
+    let rollouts = Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling };
     let found = evaluate(rollouts, prompts, eval.samples)?;
     if args.json {
         let object = serde_json::json!({

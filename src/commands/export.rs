@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::policies;
 use crate::checkpoint;
+use crate::disk::write_folder;
 use crate::model::SaveDtype;
 use crate::model::files::peft;
 
@@ -40,8 +41,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         // Checkpoints are exact, in fp32; beside them stands what the model was stored in before.
         None => checkpoint::state::original_dtype(&source)?.unwrap_or(model.companions.dtype),
     };
-    let (root, name) = super::split_out(&args.out)?;
-    checkpoint::write(root, name, |path| match adapter {
+    write_folder(&args.out, |path| match adapter {
         Some(adapter) => peft::write(path, adapter, dtype),
         None => model.save_merged(path, dtype),
     })?;

@@ -1,8 +1,7 @@
 //! The command line: a file a subcommand, each thin: wire parts, call the library.
 #![allow(clippy::print_stdout)]
 
-mod bench;
-pub mod bench_device;
+pub mod bench;
 mod builtin;
 mod compute;
 mod data;
@@ -10,9 +9,9 @@ mod doctor;
 mod eval;
 mod export;
 mod memory;
+mod metrics;
 mod plan;
 mod policies;
-mod rollouts;
 mod sample;
 mod sft;
 mod signals;
@@ -20,15 +19,16 @@ mod summary;
 mod train;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Parser, Subcommand};
 use reckon_rewards::{Registry, Rubric};
 use tokenizers::Tokenizer;
 
 use crate::config::TrainConfig;
+use crate::disk::read_text;
 use crate::hub::{self, Wanted};
 use crate::judge::Judge;
 use crate::model::files::folder::{ModelFolder, read_config};
@@ -62,11 +62,10 @@ enum Command {
     Export(export::Args),
     /// The memory of a run, and settings that make it fit.
     Plan(plan::Args),
+    /// What the numbers in a run's `metrics.jsonl` are.
+    Metrics(metrics::Args),
     /// Speed of sampling and update on the common job.
     Bench(bench::Args),
-    /// Speed and memory of the update on a CUDA card.
-    #[cfg(feature = "cuda")]
-    BenchDevice(bench_device::Args),
     /// What this binary and this machine can do.
     Doctor(doctor::Args),
 }
@@ -99,17 +98,11 @@ impl Cli {
             Command::Data(args) => data::run(args, registry),
             Command::Export(args) => export::run(args),
             Command::Plan(args) => plan::run(args),
+            Command::Metrics(args) => metrics::run(&args),
             Command::Bench(args) => bench::run(args),
-            #[cfg(feature = "cuda")]
-            Command::BenchDevice(args) => bench_device::run(&args),
             Command::Doctor(args) => doctor::run(args),
         }
     }
-}
-
-/// A file's text, or an error that names it.
-fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The run that a command is about.
@@ -136,14 +129,6 @@ impl ConfigArgs {
         let (text, source) = self.text()?;
         strict::load(&text, &source, &self.sets)
     }
-}
-
-/// The parent and the name of a folder to write.
-fn split_out(out: &Path) -> Result<(&Path, &str)> {
-    let name = out.file_name().and_then(|name| name.to_str());
-    let name = name.with_context(|| format!("--out {} is not a folder that can be written", out.display()))?;
-    let root = out.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((root, name))
 }
 
 /// A model folder, one of the hub, or the one in the binary.

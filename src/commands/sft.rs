@@ -4,17 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
-use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpose, Split, Traces};
 
-use super::{compute, load_model, policies, read_text, signals, split_out};
-use crate::checkpoint;
-use crate::config::{DataConfig, Learn, SftConfig, SftModel};
-use crate::hub;
+use super::{compute, load_model, policies, signals};
+use crate::config::{SftConfig, SftModel};
+use crate::disk::{read_text, write_folder};
 use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
-use crate::progress::Progress;
-use crate::prompt::{Template, encode_completion};
-use crate::sft::{Lesson, SftTrainer};
+use crate::progress::Bar;
+use crate::sft::{Lessons, SftReport, SftTrainer};
 use crate::strict;
 
 /// Arguments of `reckon sft`.
@@ -32,89 +29,30 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let config: SftConfig = strict::load(&read_text(&args.config)?, &args.config.display().to_string(), &args.sets)?;
-    let lessons = Lessons::open(&config)?;
     let folder = start(&config.model, config.seed)?;
-    let template = Template::new(&config.prompt, &folder.companions)?;
-    let eos = folder.config.eos_token_id.first().copied();
-    let tokenizer = folder.tokenizer.clone();
+    let mut lessons = Lessons::open(&config, &folder)?;
     let mut trainer = SftTrainer::new(&config, policies::computed(&config.compute, || Ok(folder))?)?;
     trainer.rehearse()?;
     eprintln!("{}", compute::place(&config.compute));
     let stop = signals::stop_flag()?;
-    let bar = Progress::steps(config.steps, "sft");
-    let (mut step, mut next) = (0, 0usize);
+    let bar = Bar::new(config.steps, "sft");
+    let mut step = 0;
     while step < config.steps && !stop.load(Ordering::Relaxed) {
         step += 1;
-        let (mut batch, mut tokens) = (Vec::new(), 0);
-        while tokens < config.tokens_per_step {
-            let (example, completion) = lessons.get(next);
-            next += 1;
-            let mut lesson = template.encode(&tokenizer, &template.render(&example)?)?;
-            let learnt_from = if config.learn == Learn::All { 1 } else { lesson.len() };
-            lesson.extend(encode_completion(&tokenizer, &completion)?);
-            lesson.extend(eos);
-            tokens += lesson.len();
-            batch.push(Lesson { tokens: lesson, learnt_from });
-        }
-        let report = trainer.step(&batch)?;
-        bar.tick(step, &format!("loss {:.4}  grad norm {:.3}  lr {:.2e}", report.loss, report.grad_norm, report.lr));
+        let SftReport { loss, grad_norm, lr } = trainer.step(&lessons.batch()?)?;
+        bar.tick(step, &format!("loss {loss:.4}"), &format!("grad norm {grad_norm:.3}  lr {lr:.2e}"));
         if step < config.steps && step.is_multiple_of(config.save_every.max(1)) {
             save(&trainer, &config, &args.out)?;
         }
     }
     save(&trainer, &config, &args.out)?;
-    bar.finish(&format!("{step} steps, {next} completions seen; model in {}", args.out.display()));
+    bar.finish(&format!("{step} steps, {} completions seen; model in {}", lessons.used, args.out.display()));
     Ok(())
 }
 
 /// Writes the model as it is now, whole or not at all.
 fn save(trainer: &SftTrainer, config: &SftConfig, out: &Path) -> Result<()> {
-    let (root, name) = split_out(out)?;
-    checkpoint::write(root, name, |path| trainer.policy.save(path, config.dtype)).map(drop)
-}
-
-/// Completions to learn from, without end.
-enum Lessons {
-    /// Made for generated problems.
-    Traces(Traces),
-    /// Read from files, in another order in each pass.
-    Files { rows: FileRows, order: Order },
-}
-
-impl Lessons {
-    fn open(config: &SftConfig) -> Result<Self> {
-        match &config.data {
-            DataConfig::Countdown { problems } => {
-                let countdown = Countdown::new(problems.clone(), config.seed, Split::Train)?;
-                Ok(Self::Traces(Traces::new(countdown, config.traces.clone(), config.seed)?))
-            }
-            DataConfig::File(file) => {
-                let paths = hub::data_files(file.path.all())?;
-                let rows = FileRows::open(&paths, &file.columns, Purpose::Completion)?.only(&file.only)?;
-                let order = Order::new(config.seed, &[Lane { weight: 1.0, len: rows.len(), shuffled: true }])?;
-                Ok(Self::Files { rows, order })
-            }
-            _ => bail!(
-                "data.dataset: supervised training reads completions from \"file\" or makes traces of \"countdown\""
-            ),
-        }
-    }
-
-    /// Example and completion of turn `index`.
-    fn get(&self, index: usize) -> (Example, String) {
-        match self {
-            Self::Traces(traces) => {
-                let trace = traces.get(index);
-                (trace.example, trace.completion)
-            }
-            Self::Files { rows, order } => {
-                let row = order.turns(index as u64, 1).first().map_or(0, |&(_, row)| row);
-                let example = rows.get(row);
-                let completion = example.answer.clone();
-                (example, completion)
-            }
-        }
-    }
+    write_folder(out, |path| trainer.policy.save(path, config.dtype))
 }
 
 /// The model that training starts from.

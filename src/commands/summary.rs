@@ -1,13 +1,14 @@
 //! What a run changed, for a person at a terminal: the held-out figures before and after, and one problem's completion
 //! before and after, side by side.
 
-use crate::eval::Evaluation;
+use crate::eval::waits;
+use crate::run::Outcome;
 
 /// Columns of one completion.
 const WIDTH: usize = 54;
 
 /// Prints the summary on standard output.
-pub(super) fn print(before: &Evaluation, after: &Evaluation) {
+pub(super) fn print(Outcome { before, after }: &Outcome) {
     println!("\n{:<28}{:>10}{:>10}", "held-out", "before", "after");
     for (name, before, after) in [
         ("accuracy", before.accuracy, after.accuracy),
@@ -20,7 +21,7 @@ pub(super) fn print(before: &Evaluation, after: &Evaluation) {
     let pairs = before.judged.iter().zip(&after.judged);
     let learnt = pairs.filter(|(before, after)| !before.passed && after.passed);
     // The problem that took the most tries shows best what was learnt.
-    let Some((before, after)) = learnt.max_by_key(|(_, after)| after.completion.matches("wait").count()) else {
+    let Some((before, after)) = learnt.max_by_key(|(_, after)| waits(&after.completion)) else {
         return;
     };
     println!("\n{}\n{:<WIDTH$}after", before.question, "before");

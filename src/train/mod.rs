@@ -89,11 +89,7 @@ impl Trainer {
         prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
-        let sampling = config.rollout.sampling(policy.config.eos_token_id.clone());
-        ensure!(
-            !sampling.stop_tokens.is_empty() || !sampling.stop_strings.is_empty(),
-            "nothing ends a completion: set eos_token_id in the model's config.json or rollout.stop"
-        );
+        let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
         let schedule = config.optim.schedule(config.steps);
         let sampler = Box::new(LocalSampler { capacity: config.rollout.capacity });
         let progress = Progress::default();

@@ -1,7 +1,9 @@
 //! Every command does its work on real input, and says in one line what is wrong with bad input.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
+use reckon::metrics::{METRICS, Metric};
 use serde_json::Value;
 
 use crate::program::{base_config, errors, fails, reckon, records, small_run, succeeds, text};
@@ -129,8 +131,9 @@ fn threads_and_capacity_change_no_record() {
 }
 
 #[test]
-fn presets_and_the_kl_term_run_and_leave_their_traces() {
+fn every_preset_leaves_its_traces_and_all_that_is_written_is_in_the_table_of_metrics() {
     let folder = tempfile::tempdir().unwrap();
+    let mut written = BTreeSet::new();
     for (grpo, metric) in [
         ("{preset = 'dapo', resample_max = 2}", "group/resampled"),
         ("{preset = 'grpo', kl_coef = 0.05, updates_per_step = 2, ref_refresh_every = 2}", "policy/kl_ref"),
@@ -141,7 +144,15 @@ fn presets_and_the_kl_term_run_and_leave_their_traces() {
         succeeds(&["train", text(&config), "--out", text(&run)]);
         let values: Vec<f64> = records(&run).iter().filter_map(|record| record.get(metric)).collect();
         assert!(values.iter().any(|&value| value > 0.0), "{grpo}: {metric} is {values:?}");
+        let lines = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Map<_, Value>>(line).unwrap());
+        for name in lines.flat_map(|line| line.into_iter().map(|(name, _)| name)).filter(|name| name != "step") {
+            written.insert(Metric::of(&name).unwrap_or_else(|| panic!("{name} is not in the table")).name);
+        }
     }
+    assert_eq!(written, METRICS.iter().map(|metric| metric.name).collect(), "what the table says is written");
+    let printed = succeeds(&["metrics", "--markdown"]);
+    assert_eq!(printed.lines().count(), METRICS.len() + 2, "{printed}");
 }
 
 #[test]

@@ -88,15 +88,18 @@ fn compile(compiler: &str) -> Result<Library> {
     let (source, library) = (stem.with_extension("cpp"), stem.with_extension("so"));
     // `scripts/barriers` puts damaged ones in their place.
     let kernels = std::env::var_os("RECKON_TEST_KERNELS").map(PathBuf::from);
-    let files = sources(&kernels.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/src")))?;
+    // Tests of another crate of the workspace share this file.
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let root = folders.find(|folder| folder.join("tests/stand_in").exists()).context("no tests/stand_in")?;
+    let files = sources(&kernels.unwrap_or_else(|| root.join("ops/src")))?;
     let text: String = files.iter().map(|file| format!("#include {file:?}\n")).collect();
     std::fs::write(&source, text)?;
     // Switching fibers by longjmp is what glibc's fortified one takes for an overrun stack.
     let flags =
         ["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-Wall", "-Werror", "-Wno-unknown-pragmas"];
-    let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in");
+    let include = root.join("tests/stand_in");
     let done =
-        Command::new(compiler).args(flags).arg("-I").arg(stand_in).arg(&source).arg("-o").arg(&library).output()?;
+        Command::new(compiler).args(flags).arg("-I").arg(include).arg(&source).arg("-o").arg(&library).output()?;
     ensure!(done.status.success(), "{compiler}: {}", String::from_utf8_lossy(&done.stderr));
     // SAFETY: built above; it runs nothing when loaded but the table of kernels.
     let loaded = unsafe { Library::new(&library) }.context("the library of kernels does not load")?;

@@ -1,8 +1,6 @@
 //! The one integration crate.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-/// What `reckon bench-device` measures, without a card.
-mod bench_device;
 /// Every command works, and complains clearly.
 mod chat;
 mod commands;

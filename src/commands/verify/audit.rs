@@ -1,13 +1,12 @@
 //! `reckon verify audit`: a training config's rubric and dataset are held to each other, without a model. The short
-//! form that every run begins with is here too.
+//! form that every run begins with is [`crate::audit`].
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, bail, ensure};
-use reckon_rewards::{Audit, Check, Registry, Rubric, Scope};
+use anyhow::{Result, ensure};
+use reckon_rewards::{Audit, Registry, Rubric, Scope};
 
 use super::super::{ConfigArgs, load_companions};
-use crate::config::AuditConfig;
 use crate::prompt::Source;
 
 /// Rows of generated data that are looked at: there is no end to them.
@@ -63,40 +62,4 @@ fn audit(args: &Args, rubric: &Rubric, source: &Source) -> Result<Audit> {
         .map(|example| Ok((example.clone(), source.template.render(&example)?)))
         .collect::<Result<Vec<_>>>()?;
     Ok(Audit::of(rubric, &rows)?)
-}
-
-/// The short form: refuses a run that would train on references that fail, or that would reward nothing or garbage.
-/// Returns a line for each of the other checks that fails.
-pub(in crate::commands) fn before_training(
-    rubric: &Rubric,
-    rows: &[(reckon_datasets::Example, String)],
-    config: &AuditConfig,
-) -> Result<Vec<String>> {
-    if rubric.scope() == Scope::Group {
-        return Ok(Vec::new());
-    }
-    let audit = Audit::of(rubric, rows)?;
-    let way_out = "`reckon verify audit` looks at every row; audit.rows = 0 trains all the same";
-    let mut remarks = Vec::new();
-    for finding in audit.findings.iter().filter(|finding| finding.failed > 0) {
-        let Some(first) = &finding.first else { continue };
-        let claim = format!(
-            "it does not hold that {}: {} of {} rows, as {}: {:?}: {}",
-            finding.check.claim(),
-            finding.failed,
-            finding.rows,
-            first.id,
-            first.completion.chars().take(200).collect::<String>(),
-            first.reason
-        );
-        match finding.check {
-            Check::Reference if finding.rate() <= config.max_failed => remarks.push(claim),
-            Check::Reference => {
-                bail!("{claim}; correct or drop such rows, or allow for them with audit.max_failed; {way_out}")
-            }
-            Check::Judged | Check::Empty | Check::Garbage => bail!("{claim}; {way_out}"),
-            _ => remarks.push(claim),
-        }
-    }
-    Ok(remarks)
 }

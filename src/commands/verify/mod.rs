@@ -14,7 +14,6 @@ use reckon_datasets::Example;
 use reckon_rewards::{Registry, Scope, Submission, Verdict, Verifier, VerifierConfig};
 use serde_json::{Map, Value, json};
 
-pub(super) use self::audit::before_training;
 use super::read_text;
 
 /// Arguments of `reckon verify`.

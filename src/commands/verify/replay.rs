@@ -7,8 +7,10 @@ use anyhow::{Result, ensure};
 use reckon_rewards::{Registry, Rubric, Score, Verdict};
 use serde::Serialize;
 
-use super::super::{judge, read_text, rollouts};
+use super::super::judge;
 use crate::config::TrainConfig;
+use crate::disk::read_text;
+use crate::run::rollouts;
 use crate::strict;
 
 /// Differences that are shown.

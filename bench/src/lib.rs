@@ -1,6 +1,6 @@
-//! `reckon bench-device`: speed and memory on a CUDA card at the shapes of real models, with random weights, beside the
-//! card's own rate of matrix products and beside what `reckon plan` says. Each measurement is a file and takes any
-//! [`Device`], so that the tests run it without a card.
+//! What `bench-device` measures: speed and memory of a CUDA card at the shapes of real models, with random weights, beside
+//! the card's own rate of matrix products and beside what `reckon plan` says. Each measurement is a file and takes any
+//! [`Device`], so that the tests run it without a card; opening one is left to the binary.
 
 mod attention;
 mod growth;
@@ -12,18 +12,15 @@ mod update;
 mod vocabulary;
 
 use anyhow::{Result, ensure};
+use reckon::ops::device::Device;
+use reckon::progress::Bar;
 use serde_json::{Map, Value};
 
-use crate::ops::device::Device;
-use crate::progress::Progress;
 pub use shape::Shape;
 
-/// Arguments of `reckon bench-device`.
+/// What to measure, and how much of it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Which card.
-    #[arg(long, default_value_t = 0)]
-    pub card: usize,
     /// What to measure, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "products,attention,vocabulary,update")]
     pub measure: Vec<Measure>,
@@ -51,9 +48,6 @@ pub struct Args {
     /// New tokens a completion.
     #[arg(long, default_value_t = 256)]
     pub new: usize,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// What can be measured.
@@ -73,33 +67,13 @@ pub enum Measure {
     Growth,
 }
 
-/// Measures on the card.
-#[cfg(feature = "cuda")]
-pub(super) fn run(args: &Args) -> Result<()> {
-    use serde_json::json;
-
-    use crate::ops::device::cuda;
-
-    let card = cuda::card(args.card)?;
-    let device = cuda::open(args.card)?;
-    let mut report = measured(args, &device)?;
-    let in_use = device.in_use()?.saturating_sub(card.total - card.free);
-    report.insert("card".into(), json!(card.name));
-    report.insert("capability".into(), json!(format!("{}.{}", card.capability.0, card.capability.1)));
-    // With the libraries' own, and what the pool keeps of all that was ever asked for at a time.
-    report.insert("gib_taken_from_the_card".into(), json!(gib(in_use)));
-    let report = Value::Object(report);
-    println!("{}", if args.json { report.to_string() } else { serde_json::to_string_pretty(&report)? });
-    Ok(())
-}
-
 /// Everything that `args` ask for, by name.
 pub fn measured(args: &Args, device: &Device) -> Result<Map<String, Value>> {
     ensure!(args.tokens > 0 && args.updates > 0, "--tokens and --updates are at least 1");
-    let progress = Progress::steps(args.measure.len() as u64, "bench-device");
+    let bar = Bar::new(args.measure.len() as u64, "bench-device");
     let mut report = Map::new();
     for (index, &measure) in args.measure.iter().enumerate() {
-        progress.tick(index as u64, &format!("{measure:?}"));
+        bar.tick(index as u64, &format!("{measure:?}"), "");
         let (name, value) = match measure {
             Measure::Products => ("products", products::measure(device, args.shape.product())?),
             Measure::Attention => ("attention", attention::measure(device, args.shape.heads(), args.tokens)?),
@@ -110,10 +84,11 @@ pub fn measured(args: &Args, device: &Device) -> Result<Map<String, Value>> {
         };
         report.insert(name.into(), value);
     }
-    progress.finish("bench-device: done");
+    bar.finish("bench-device: done");
     Ok(report)
 }
 
-fn gib(bytes: usize) -> f64 {
+/// Bytes in GiB.
+pub fn gib(bytes: usize) -> f64 {
     bytes as f64 / f64::from(1 << 30)
 }

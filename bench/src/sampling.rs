@@ -8,17 +8,17 @@ use reckon_datasets::Counted;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
-use super::super::bench::{character_tokenizer, random_prompts};
-use super::timing::RandomWeights;
-use super::update::{adapter, job};
-use super::{Args, gib};
-use crate::model::{Decoder, DeviceModel, Layout, ModelConfig};
-use crate::ops::device::{Class, Device};
-use crate::optim::MomentKind;
-use crate::parallel::default_threads;
-use crate::plan::{Job, Plan, Sizes};
-use crate::policy::Model;
-use crate::rollout::{Engine, PromptTokens, Request, SampleKey, Sampling};
+use crate::timing::RandomWeights;
+use crate::update::{adapter, job};
+use crate::{Args, gib};
+use reckon::commands::bench::{character_tokenizer, random_prompts};
+use reckon::model::{Decoder, DeviceModel, Layout, ModelConfig};
+use reckon::ops::device::{Class, Device};
+use reckon::optim::MomentKind;
+use reckon::parallel::default_threads;
+use reckon::plan::{Job, Plan, Sizes};
+use reckon::policy::Model;
+use reckon::rollout::{Engine, PromptTokens, Request, SampleKey, Sampling};
 
 /// Tokens of a prompt.
 const PROMPT_TOKENS: usize = 128;
@@ -26,7 +26,7 @@ const PROMPT_TOKENS: usize = 128;
 const GROUP: usize = 8;
 
 /// Tokens a second, milliseconds a step, and GiB beside those planned, for each number of rows.
-pub(super) fn measure(device: &Device, args: &Args) -> Result<Value> {
+pub(crate) fn measure(device: &Device, args: &Args) -> Result<Value> {
     ensure!(args.new > 0 && args.rows.iter().all(|&rows| rows > 0), "--new and --rows are at least 1");
     let config = args.shape.config(PROMPT_TOKENS + args.new)?;
     let layout = Layout::new(&config, config.family()?);

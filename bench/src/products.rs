@@ -4,16 +4,16 @@ use anyhow::Result;
 use half::bf16;
 use serde_json::{Value, json};
 
-use super::timing::{random, seconds};
-use crate::ops::device::{Class, Device, products};
+use crate::timing::{random, seconds};
+use reckon::ops::device::{Class, Device, products};
 
 /// The rate of a product of two square matrices with sides of `n`.
-pub(super) fn measure(device: &Device, n: usize) -> Result<Value> {
+pub(crate) fn measure(device: &Device, n: usize) -> Result<Value> {
     Ok(json!({ "side": n, "tflops": rate(device, n)? / 1e12 }))
 }
 
 /// FLOP/s of the same.
-pub(super) fn rate(device: &Device, n: usize) -> Result<f64> {
+pub(crate) fn rate(device: &Device, n: usize) -> Result<f64> {
     let x = device.upload(Class::Activations, &random(1, n * n))?;
     let w = device.upload(Class::Activations, &random(2, n * n))?;
     let y = device.buffer::<bf16>(Class::Activations, n * n)?;

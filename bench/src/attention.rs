@@ -4,19 +4,19 @@ use anyhow::Result;
 use half::bf16;
 use serde_json::{Value, json};
 
-use super::timing::{random, seconds};
-use crate::ops::attention::packed::device as attention;
-use crate::ops::attention::{Heads, Segment};
-use crate::ops::device::{Class, Device};
+use crate::timing::{random, seconds};
+use reckon::ops::attention::packed::device as attention;
+use reckon::ops::attention::{Heads, Segment};
+use reckon::ops::device::{Class, Device};
 
 /// FLOPs of the forward's two products over the causal half of `t x t` scores.
-pub(super) fn flops(heads: Heads, t: usize) -> f64 {
+pub(crate) fn flops(heads: Heads, t: usize) -> f64 {
     2.0 * heads.output() as f64 * (t as f64).powi(2)
 }
 
 /// Seconds forward and backward over `t` tokens, and rates that count 2 products forward and 5 backward, however many are
 /// computed.
-pub(super) fn measure(device: &Device, heads: Heads, t: usize) -> Result<Value> {
+pub(crate) fn measure(device: &Device, heads: Heads, t: usize) -> Result<Value> {
     let class = Class::Activations;
     let qkv = device.upload(class, &random(3, t * heads.row()))?;
     let d_o = device.upload(class, &random(4, t * heads.output()))?;

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use serde_json::json;
 
-use crate::model::ModelConfig;
-use crate::model::files::folder::read_config;
-use crate::ops::attention::Heads;
+use reckon::model::ModelConfig;
+use reckon::model::files::folder::read_config;
+use reckon::ops::attention::Heads;
 
 /// The shape of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -22,12 +22,12 @@ pub enum Shape {
 
 impl Shape {
     /// Its name on the command line.
-    pub(super) fn name(self) -> Option<String> {
+    pub(crate) fn name(self) -> Option<String> {
         clap::ValueEnum::to_possible_value(&self).map(|name| name.get_name().to_owned())
     }
 
     /// Its config, with a context of `tokens` and one more.
-    pub(super) fn config(self, tokens: usize) -> Result<ModelConfig> {
+    pub(crate) fn config(self, tokens: usize) -> Result<ModelConfig> {
         let [hidden, intermediate, layers, vocab] = match self {
             Self::Qwen06 => [1024, 3072, 28, 151_936],
             Self::Qwen4 => [2560, 9728, 36, 151_936],
@@ -43,7 +43,7 @@ impl Shape {
         read_config(config.to_string().as_bytes())
     }
 
-    pub(super) fn heads(self) -> Heads {
+    pub(crate) fn heads(self) -> Heads {
         match self {
             Self::Qwen06 => Heads { query: 16, key_value: 8, size: 128 },
             Self::Qwen4 => Heads { query: 32, key_value: 8, size: 128 },
@@ -52,7 +52,7 @@ impl Shape {
     }
 
     /// Side of the square matrices whose product is the card's rate.
-    pub(super) fn product(self) -> usize {
+    pub(crate) fn product(self) -> usize {
         if self == Self::Tiny { 64 } else { 8192 }
     }
 }

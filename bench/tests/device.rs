@@ -1,9 +1,14 @@
-//! The measurements of `reckon bench-device`, on a device that this machine's processor stands in for.
+//! The measurements of `bench-device`, on a device that this machine's processor stands in for.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+// The same device as in the tests of the models, of which these need a part.
+#[allow(dead_code)]
+#[path = "../../tests/it/host_device.rs"]
+mod host_device;
 
 use clap::Parser;
-use reckon::commands::bench_device::{Args, measured};
-
-use crate::host_device::device;
+use host_device::device;
+use reckon_bench::{Args, measured};
 
 #[derive(Parser)]
 struct Line {

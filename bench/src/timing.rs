@@ -6,15 +6,15 @@ use anyhow::Result;
 use half::bf16;
 use reckon_datasets::Counted;
 
-use crate::model::Entry;
-use crate::model::files::Source;
+use reckon::model::Entry;
+use reckon::model::files::Source;
 use std::ops::Range;
 
 /// Length of the table that random values repeat: a prime, so that rows of a matrix differ.
 const TABLE: usize = 65_521;
 
 /// Seconds of `work`, the median of several runs after one that is not timed; `wait` ends with a download.
-pub(super) fn seconds(runs: usize, work: impl Fn() -> Result<()>, wait: impl Fn() -> Result<()>) -> Result<f64> {
+pub(crate) fn seconds(runs: usize, work: impl Fn() -> Result<()>, wait: impl Fn() -> Result<()>) -> Result<f64> {
     work()?;
     wait()?;
     let mut times = Vec::new();
@@ -28,13 +28,13 @@ pub(super) fn seconds(runs: usize, work: impl Fn() -> Result<()>, wait: impl Fn(
 }
 
 /// The value in the middle of at least one.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
 /// `n` values of bf16, uniform in `±0.5`.
-pub(super) fn random(name: u64, n: usize) -> Vec<bf16> {
+pub(crate) fn random(name: u64, n: usize) -> Vec<bf16> {
     let mut stream = Counted::new(&[0xbe4c, name]);
     let table: Vec<bf16> = (0..n.min(TABLE)).map(|_| bf16::from_f32(stream.unit() as f32 - 0.5)).collect();
     table.iter().copied().cycle().take(n).collect()
@@ -43,13 +43,13 @@ pub(super) fn random(name: u64, n: usize) -> Vec<bf16> {
 /// Weights of a model as a new one has them, made when they are asked for: however large the model, the host holds a
 /// piece. Values repeat, which no measurement sees.
 #[derive(Debug)]
-pub(super) struct RandomWeights {
+pub(crate) struct RandomWeights {
     entries: Vec<Entry>,
     table: Vec<f32>,
 }
 
 impl RandomWeights {
-    pub(super) fn new(entries: &[Entry]) -> Self {
+    pub(crate) fn new(entries: &[Entry]) -> Self {
         let mut stream = Counted::new(&[0xbe4c, 6]);
         let table = (0..TABLE).map(|_| bf16::from_f64(0.02 * stream.normal()).to_f32()).collect();
         Self { entries: entries.to_vec(), table }

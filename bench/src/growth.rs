@@ -3,25 +3,25 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::update::{Bench, micro_batch};
-use super::{Args, gib};
-use crate::ops::device::Device;
-use crate::progress::Progress;
+use crate::update::{Bench, micro_batch};
+use crate::{Args, gib};
+use reckon::ops::device::Device;
+use reckon::progress::Bar;
 
 /// Updates before the first look: all that is made once has been made.
 const FIRST: usize = 10;
 
 /// GiB of the device in use after the tenth update and after the last.
-pub(super) fn measure(device: &Device, args: &Args) -> Result<Value> {
+pub(crate) fn measure(device: &Device, args: &Args) -> Result<Value> {
     ensure!(args.updates > FIRST, "--updates {}: growth is looked at from update {FIRST} on", args.updates);
     let mut bench = Bench::new(device, args)?;
-    let progress = Progress::steps(args.updates as u64, "updates");
+    let bar = Bar::new(args.updates as u64, "updates");
     let mut first = None;
     for step in 0..args.updates {
         // The longest first, as a run does it before its step 0.
         let tokens = args.tokens - 37 * step % args.tokens.div_ceil(2);
         bench.update(&micro_batch(tokens, bench.config.vocab_size)?)?;
-        progress.tick(step as u64 + 1, "");
+        bar.tick(step as u64 + 1, "", "");
         if step + 1 == FIRST {
             first = Some(device.in_use()?);
         }

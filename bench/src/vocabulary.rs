@@ -4,17 +4,17 @@ use anyhow::Result;
 use half::bf16;
 use serde_json::{Value, json};
 
-use super::timing::random;
-use crate::model::ModelConfig;
-use crate::ops::device::{Class, Device};
-use crate::ops::linear::device::Weight;
-use crate::ops::linear_logprob::device::{self as linear_logprob, Head, Scratch};
+use crate::timing::random;
+use reckon::model::ModelConfig;
+use reckon::ops::device::{Class, Device};
+use reckon::ops::linear::device::Weight;
+use reckon::ops::linear_logprob::device::{self as linear_logprob, Head, Scratch};
 
 /// Rows that predict a target: more than any chunk has.
 const ROWS: usize = 2048;
 
 /// MiB of the scratch that log-probabilities over the model's vocabulary take, forward and backward.
-pub(super) fn measure(device: &Device, config: &ModelConfig) -> Result<Value> {
+pub(crate) fn measure(device: &Device, config: &ModelConfig) -> Result<Value> {
     let (v, k) = (config.vocab_size, config.hidden_size);
     let rows = ROWS.min(4 * v);
     let (h, w) = (device.upload(Class::Weights, &random(7, rows * k))?, random(8, v * k));

@@ -6,31 +6,31 @@ use anyhow::{Context, Result};
 use reckon_datasets::Counted;
 use serde_json::{Value, json};
 
-use super::timing::{RandomWeights, median};
-use super::{Args, attention, gib, products};
-use crate::batch::{MicroBatch, PromptLayout, TokenLosses};
-use crate::config::{LoraConfig, OptimConfig};
-use crate::grpo::{LossNorm, TrainSample, micro_batches};
-use crate::model::files::Source;
-use crate::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
-use crate::ops::device::{Class, Device};
-use crate::optim::{DeviceAdamW, MomentKind};
-use crate::plan::{self, Job, Lora, Plan, Sizes};
+use crate::timing::{RandomWeights, median};
+use crate::{Args, attention, gib, products};
+use reckon::batch::{MicroBatch, PromptLayout, TokenLosses};
+use reckon::config::{LoraConfig, OptimConfig};
+use reckon::grpo::{LossNorm, TrainSample, micro_batches};
+use reckon::model::files::Source;
+use reckon::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
+use reckon::ops::device::{Class, Device};
+use reckon::optim::{DeviceAdamW, MomentKind};
+use reckon::plan::{self, Job, Lora, Plan, Sizes};
 
 /// Micro-batches of an update.
 const MICRO_BATCHES: usize = 2;
 
 /// A model with its optimizer, ready for updates.
-pub(super) struct Bench {
-    pub(super) config: ModelConfig,
-    pub(super) model: DeviceModel,
+pub(crate) struct Bench {
+    pub(crate) config: ModelConfig,
+    pub(crate) model: DeviceModel,
     optimizer: DeviceAdamW,
     weights: usize,
     plan: Plan,
 }
 
 impl Bench {
-    pub(super) fn new(device: &Device, args: &Args) -> Result<Self> {
+    pub(crate) fn new(device: &Device, args: &Args) -> Result<Self> {
         let config = args.shape.config(args.tokens)?;
         let layout = Layout::new(&config, config.family()?);
         let decoder = Decoder::new(&config, args.recompute);
@@ -47,7 +47,7 @@ impl Bench {
     }
 
     /// One update, over micro-batches of `tokens`.
-    pub(super) fn update(&mut self, micro: &MicroBatch) -> Result<()> {
+    pub(crate) fn update(&mut self, micro: &MicroBatch) -> Result<()> {
         self.model.trainable.gradients.all().zero()?;
         for _ in 0..MICRO_BATCHES {
             let loss =
@@ -68,7 +68,7 @@ impl Bench {
 }
 
 /// The adapter that learns, if one does.
-pub(super) fn adapter(args: &Args, layout: &Layout) -> Result<Option<Adapter>> {
+pub(crate) fn adapter(args: &Args, layout: &Layout) -> Result<Option<Adapter>> {
     let lora = args.lora.map(|rank| LoraConfig { rank, ..LoraConfig::default() });
     lora.map(|lora| lora.start(layout, "random", 1)).transpose()
 }
@@ -83,7 +83,7 @@ fn all(layout: &Layout, source: &RandomWeights) -> Result<Parameters> {
 }
 
 /// What the plan is asked for.
-pub(super) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -> Job {
+pub(crate) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -> Job {
     Job {
         device: plan::Device::Cuda,
         threads: 1,
@@ -100,7 +100,7 @@ pub(super) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -
 }
 
 /// One sequence of `tokens` random tokens, all of which predict the next.
-pub(super) fn micro_batch(tokens: usize, vocab: usize) -> Result<MicroBatch> {
+pub(crate) fn micro_batch(tokens: usize, vocab: usize) -> Result<MicroBatch> {
     let mut stream = Counted::new(&[0xbe4c, 5]);
     let sample = TrainSample {
         tokens: (0..=tokens).map(|_| stream.below(vocab) as u32).collect(),
@@ -115,7 +115,7 @@ pub(super) fn micro_batch(tokens: usize, vocab: usize) -> Result<MicroBatch> {
 }
 
 /// Tokens a second, their share of the rate of products, and GiB of each class beside those planned.
-pub(super) fn measure(device: &Device, args: &Args) -> Result<Value> {
+pub(crate) fn measure(device: &Device, args: &Args) -> Result<Value> {
     let rate = products::rate(device, args.shape.product())?;
     let mut bench = Bench::new(device, args)?;
     let micro = micro_batch(args.tokens, bench.config.vocab_size)?;

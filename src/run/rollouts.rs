@@ -9,37 +9,37 @@ use reckon_datasets::Example;
 use reckon_rewards::{Score, Submission};
 use serde::{Deserialize, Serialize};
 
-use super::read_text;
-use crate::checkpoint::{RunFolder, step_name, write_file};
+use crate::checkpoint::{RunFolder, step_name};
+use crate::disk::{read_text, write_file};
 use crate::judge::{Group, Rollout};
 use crate::rollout::FinishReason;
 
 /// A group as it is saved.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SavedGroup {
+pub struct SavedGroup {
     /// The step that sampled it.
-    pub(super) step: u64,
+    pub step: u64,
     /// Which of the run's data sources it came from.
-    pub(super) source: usize,
+    pub source: usize,
     /// What was asked.
-    pub(super) example: Example,
+    pub example: Example,
     /// In the order of their sample numbers.
-    pub(super) rollouts: Vec<SavedRollout>,
+    pub rollouts: Vec<SavedRollout>,
 }
 
 /// A rollout as it is saved.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SavedRollout {
+pub struct SavedRollout {
     /// What was judged: the prefilled start and the sampled text.
-    pub(super) completion: String,
+    pub completion: String,
     /// The sampled tokens.
-    pub(super) tokens: Vec<u32>,
+    pub tokens: Vec<u32>,
     /// Whether the limit of tokens cut it.
-    pub(super) truncated: bool,
+    pub truncated: bool,
     /// What the rubric said.
-    pub(super) score: Score,
+    pub score: Score,
     /// What the policy was trained on: the total, unless a control or a rule on length replaced it.
-    pub(super) reward: f32,
+    pub reward: f32,
 }
 
 impl SavedGroup {
@@ -60,7 +60,7 @@ impl SavedGroup {
     }
 
     /// What the verifiers are given.
-    pub(super) fn submissions(&self) -> Vec<Submission<'_>> {
+    pub fn submissions(&self) -> Vec<Submission<'_>> {
         let rollouts = self.rollouts.iter();
         rollouts
             .map(|saved| Submission {
@@ -74,7 +74,7 @@ impl SavedGroup {
 }
 
 /// Writes both files of a step.
-pub(super) fn write(folder: &RunFolder, step: u64, groups: &[Group]) -> Result<()> {
+pub fn write(folder: &RunFolder, step: u64, groups: &[Group]) -> Result<()> {
     let place = |extension: &str| folder.rollouts().join(format!("{}.{extension}", step_name(step)));
     write_file(&place("txt"), readable(groups).as_bytes()).context("cannot write the sample of rollouts")?;
     let mut lines = Vec::new();
@@ -86,7 +86,7 @@ pub(super) fn write(folder: &RunFolder, step: u64, groups: &[Group]) -> Result<(
 }
 
 /// The files of whole steps in the run `run`, in the order of their steps.
-pub(super) fn files(run: &Path) -> Result<Vec<PathBuf>> {
+pub fn files(run: &Path) -> Result<Vec<PathBuf>> {
     let folder = run.join("rollouts");
     let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
@@ -96,7 +96,7 @@ pub(super) fn files(run: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The groups of one file.
-pub(super) fn read(path: &Path) -> Result<Vec<SavedGroup>> {
+pub fn read(path: &Path) -> Result<Vec<SavedGroup>> {
     let text = read_text(path)?;
     let parse = |(index, line): (usize, &str)| {
         serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), index + 1))

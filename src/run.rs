@@ -1,0 +1,147 @@
+//! A run from its first step to its last: [`Trainer::step`] and what stands around it, which is evaluation on held-out
+//! problems, metrics, rollouts and checkpoints on disk, resume, and an end when one is asked for.
+//!
+//! Leaves to the caller the folder, the trainer (restored where the run is resumed), and what is said of the outcome.
+
+pub mod rollouts;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+
+use crate::audit;
+use crate::checkpoint::{RunFolder, state};
+use crate::disk::{read_text, write_file};
+use crate::eval::{Evaluation, evaluate};
+use crate::metrics::{MetricsFile, Record};
+use crate::progress::Bar;
+use crate::train::{Step, Trainer};
+
+/// The held-out evaluations before the first step of a run and after its last.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of the model that training began with.
+    pub before: Evaluation,
+    /// Of the one that came of it.
+    pub after: Evaluation,
+}
+
+/// Trains until the last step of the config, or until `stop` is set: the step is finished then, and saved.
+///
+/// Goes on from where `trainer` stands. An outcome there is of a run that is over and has held-out problems.
+pub fn run(trainer: &mut Trainer, folder: &RunFolder, stop: &AtomicBool) -> Result<Option<Outcome>> {
+    let mut metrics = MetricsFile::open(folder.metrics(), trainer.progress.step)?;
+    let before = before(trainer, folder, &mut metrics)?;
+    let steps = trainer.config.steps;
+    let bar = Bar::new(steps, "train");
+    let mut after = None;
+    while trainer.progress.step < steps && !stop.load(Ordering::Relaxed) {
+        let step = trainer.progress.step + 1;
+        let one_step = |trainer: &mut Trainer| trainer.step().with_context(|| format!("step {step}"));
+        let Step { mut record, groups } = saved_on_error(trainer, folder, one_step)?;
+        let due = |every: u64| step.is_multiple_of(every) || step == steps;
+        if due(trainer.config.eval.every) {
+            after = saved_on_error(trainer, folder, |trainer| evaluated(trainer, &mut record, &bar))?;
+        }
+        bar.tick(step, &summary(&record, after.as_ref().or(before.as_ref())), &times(&record));
+        let rollouts_every = trainer.config.save.rollouts_every;
+        if rollouts_every > 0 && (step - 1).is_multiple_of(rollouts_every) {
+            rollouts::write(folder, step, &groups)?;
+        }
+        metrics.append(&record)?;
+        if due(trainer.config.save.every) || stop.load(Ordering::Relaxed) {
+            metrics.sync()?;
+            state::save(trainer, folder)?;
+        }
+    }
+    bar.finish(&format!("{} steps, in {}", trainer.progress.step, folder.path().display()));
+    let Some(before) = before.filter(|_| trainer.progress.step == steps) else { return Ok(None) };
+    // A run that was over when it was resumed is evaluated again.
+    let after = after.map_or_else(|| held_out(trainer), |after| Ok(Some(after)))?;
+    Ok(after.map(|after| Outcome { before, after }))
+}
+
+/// The policy's accuracy on the held-out problems, where the config asks for some.
+pub fn held_out(trainer: &Trainer) -> Result<Option<Evaluation>> {
+    let eval = &trainer.config.eval;
+    if eval.problems == 0 {
+        return Ok(None);
+    }
+    let prompts = trainer.prompts().held_out(eval.problems)?;
+    evaluate(trainer.rollouts(), prompts, eval.samples).map(Some)
+}
+
+/// What precedes step 1: the audit, the first evaluation, and the checkpoint of step 0. A resumed run reads the evaluation.
+fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) -> Result<Option<Evaluation>> {
+    if trainer.progress.step > 0 {
+        let read = || serde_json::from_str(&read_text(&folder.before())?).context("before.json");
+        return folder.before().exists().then(read).transpose();
+    }
+    for remark in audit::before_training(trainer)? {
+        eprintln!("audit: {remark}");
+    }
+    let before = held_out(trainer)?;
+    let mut record = Record::new(0);
+    if let Some(evaluation) = &before {
+        eprintln!("step 0: held-out {evaluation}");
+        evaluation.record(&mut record);
+        write_file(&folder.before(), &serde_json::to_vec(evaluation)?)?;
+    }
+    if metrics.is_empty() {
+        metrics.append(&record)?;
+    }
+    state::save(trainer, folder)?;
+    Ok(before)
+}
+
+/// The held-out evaluation of the step just done, on its record.
+fn evaluated(trainer: &mut Trainer, record: &mut Record, bar: &Bar) -> Result<Option<Evaluation>> {
+    let found = held_out(trainer)?;
+    if let Some(evaluation) = &found {
+        let step = trainer.progress.step;
+        evaluation.record(record);
+        if trainer.progress.best.is_none_or(|(best, _)| evaluation.accuracy > best) {
+            trainer.progress.best = Some((evaluation.accuracy, step));
+        }
+        bar.line(&format!("step {step}: held-out {evaluation}"));
+    }
+    Ok(found)
+}
+
+/// Does `work`; an error of it, such as a broken verifier's, stops the run, and what was learned stays. Between the updates
+/// of a step only the last checkpoint is one to go on from.
+fn saved_on_error<T>(
+    trainer: &mut Trainer,
+    folder: &RunFolder,
+    work: impl FnOnce(&mut Trainer) -> Result<T>,
+) -> Result<T> {
+    work(trainer).map_err(|error| {
+        let outcome = trainer.can_be_resumed().then(|| state::save(trainer, folder));
+        error.context(match outcome {
+            None => "the run stopped amid an update; go on from its last checkpoint with --resume".to_owned(),
+            Some(Ok(())) => "the run stopped; its last state is saved".to_owned(),
+            // A card that has failed gives nothing back any more: why it failed is what counts.
+            Some(Err(other)) => format!("the run stopped, and its last state could not be saved ({other:#})"),
+        })
+    })
+}
+
+/// What a person looks at first: whether the run learns.
+fn summary(record: &Record, held_out: Option<&Evaluation>) -> String {
+    let get = |name: &str| record.get(name).unwrap_or(0.0);
+    let held_out = held_out.map_or(String::new(), |found| format!("  held-out {:.3}", found.accuracy));
+    format!("reward {:.3}{held_out}  length {:.0}", get("reward/mean"), get("completion/len_mean"))
+}
+
+/// Where the time of a step goes.
+fn times(record: &Record) -> String {
+    let get = |name: &str| record.get(name).unwrap_or(0.0);
+    format!(
+        "{:.0} tokens/s  sample {:.1}s  verify {:.1}s  forward-backward {:.1}s  update {:.1}s",
+        get("speed/sample_tokens_per_s"),
+        get("time/sample_s"),
+        get("time/verify_s"),
+        get("time/forward_backward_s"),
+        get("time/update_s"),
+    )
+}

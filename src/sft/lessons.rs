@@ -1,0 +1,104 @@
+//! Prompts and completions to learn from, without end: traces made for generated problems, or rows of files. What a step
+//! does with them is left to [`SftTrainer`](super::SftTrainer).
+
+use anyhow::{Result, bail};
+use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpose, Split, Traces};
+use tokenizers::Tokenizer;
+
+use super::Lesson;
+use crate::config::{DataConfig, Learn, SftConfig};
+use crate::hub;
+use crate::model::ModelFolder;
+use crate::prompt::{Template, encode_completion};
+
+/// The lessons of a run, a batch at a time.
+pub struct Lessons {
+    source: Source,
+    template: Template,
+    tokenizer: Tokenizer,
+    /// Ends each completion.
+    eos: Option<u32>,
+    learn: Learn,
+    tokens_per_step: usize,
+    /// Completions used so far.
+    pub used: usize,
+}
+
+enum Source {
+    /// Made for generated problems.
+    Traces(Traces),
+    /// Read from files, in another order in each pass.
+    Files { rows: FileRows, order: Order },
+}
+
+impl Lessons {
+    /// The lessons that `config` asks for, in the tokens of the model in `folder`.
+    pub fn open(config: &SftConfig, folder: &ModelFolder) -> Result<Self> {
+        Ok(Self {
+            source: Source::open(config)?,
+            template: Template::new(&config.prompt, &folder.companions)?,
+            tokenizer: folder.tokenizer.clone(),
+            eos: folder.config.eos_token_id.first().copied(),
+            learn: config.learn,
+            tokens_per_step: config.tokens_per_step,
+            used: 0,
+        })
+    }
+
+    /// The lessons of the next step: the fewest that have `tokens_per_step` tokens.
+    pub fn batch(&mut self) -> Result<Vec<Lesson>> {
+        let (mut batch, mut tokens) = (Vec::new(), 0);
+        while tokens < self.tokens_per_step {
+            let (example, completion) = self.source.get(self.used);
+            let lesson = self.encode(&example, &completion)?;
+            tokens += lesson.tokens.len();
+            batch.push(lesson);
+            self.used += 1;
+        }
+        Ok(batch)
+    }
+
+    fn encode(&self, example: &Example, completion: &str) -> Result<Lesson> {
+        let mut tokens = self.template.encode(&self.tokenizer, &self.template.render(example)?)?;
+        let learnt_from = if self.learn == Learn::All { 1 } else { tokens.len() };
+        tokens.extend(encode_completion(&self.tokenizer, completion)?);
+        tokens.extend(self.eos);
+        Ok(Lesson { tokens, learnt_from })
+    }
+}
+
+impl Source {
+    fn open(config: &SftConfig) -> Result<Self> {
+        match &config.data {
+            DataConfig::Countdown { problems } => {
+                let countdown = Countdown::new(problems.clone(), config.seed, Split::Train)?;
+                Ok(Self::Traces(Traces::new(countdown, config.traces.clone(), config.seed)?))
+            }
+            DataConfig::File(file) => {
+                let paths = hub::data_files(file.path.all())?;
+                let rows = FileRows::open(&paths, &file.columns, Purpose::Completion)?.only(&file.only)?;
+                let order = Order::new(config.seed, &[Lane { weight: 1.0, len: rows.len(), shuffled: true }])?;
+                Ok(Self::Files { rows, order })
+            }
+            _ => bail!(
+                "data.dataset: supervised training reads completions from \"file\" or makes traces of \"countdown\""
+            ),
+        }
+    }
+
+    /// Example and completion of turn `index`.
+    fn get(&self, index: usize) -> (Example, String) {
+        match self {
+            Self::Traces(traces) => {
+                let trace = traces.get(index);
+                (trace.example, trace.completion)
+            }
+            Self::Files { rows, order } => {
+                let row = order.turns(index as u64, 1).first().map_or(0, |&(_, row)| row);
+                let example = rows.get(row);
+                let completion = example.answer.clone();
+                (example, completion)
+            }
+        }
+    }
+}
