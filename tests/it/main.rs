@@ -1,8 +1,9 @@
 //! The one integration crate.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-/// Every command works, and complains clearly.
+/// Chat templates in prompts, in training and in samples.
 mod chat;
+/// Every command works, and complains clearly.
 mod commands;
 /// Data mixtures, wrong data, and looking at data.
 mod data;
@@ -22,8 +23,9 @@ mod gpu_check;
 mod gradients;
 /// A device whose kernels run on this machine's processor.
 mod host_device;
-/// Each kernel agrees with its CPU twin.
+/// Models and data by their names on the hub.
 mod hub;
+/// Each kernel agrees with its CPU twin.
 mod kernels;
 /// A killed run resumes exactly.
 mod killing;
@@ -37,9 +39,12 @@ mod oracle;
 mod own_verifiers;
 /// The numbers and texts of transformers.
 mod parity;
-/// The program, run as a user would.
+/// What a plan counts is what a run holds.
 mod plan;
+/// The program, run as a user would.
 mod program;
+/// The commands of `docs/quickstart.md`.
+mod quickstart;
 /// The recipes of `examples/`.
 mod recipes;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
