@@ -8,31 +8,46 @@
 //!         -> TrainSample -> MicroBatch -> loss -> gradients -> AdamW -> Policy, its version raised
 //! ```
 //!
-//! Read [`train::Trainer::step`] first; then the modules in this order.
+//! Read [`train::Trainer::step`] first; then the modules, which stand below in that order. Two crates hold what knows no
+//! tensors, `reckon_datasets` (rows) and `reckon_rewards` (verdicts); `reckon_ops` holds the operations under the model, and is
+//! [`ops`] here. ARCHITECTURE.md has the same as a map, with the reasons.
 
-pub mod audit;
-pub mod batch;
-pub mod checkpoint;
-pub mod commands;
+// From a config to prompts.
 pub mod config;
-pub mod disk;
-pub mod eval;
-pub mod groups;
-pub mod grpo;
 pub mod hub;
+pub mod prompt;
+pub mod strict;
+
+// From prompts to completions, and from completions to judged groups.
+pub mod groups;
 pub mod judge;
-pub mod metrics;
+pub mod rollout;
+
+// From groups to a loss.
+pub mod batch;
+pub mod grpo;
+
+// From a loss to gradients, and from gradients to new weights.
 pub mod model;
 pub mod optim;
-pub mod plan;
 pub mod policy;
-pub mod progress;
-pub mod prompt;
-pub mod rollout;
+
+// The step, what else trains or measures, and the run around it.
+pub mod audit;
+pub mod eval;
 pub mod run;
 pub mod sft;
-pub mod strict;
-pub mod tensor;
 pub mod train;
+
+// What a run takes, shows and leaves.
+pub mod checkpoint;
+pub mod disk;
+pub mod metrics;
+pub mod plan;
+pub mod progress;
+pub mod tensor;
+
+// The command line.
+pub mod commands;
 
 pub use reckon_ops::{self as ops, parallel};
