@@ -1,8 +1,9 @@
-//! The fused operations that the model and the loss stand on: a file an operation, each with its formula, its shapes,
-//! its forward and its backward.
+//! The fused operations that the model and the loss stand on: one folder for each, with its formula, its shapes, its forward and
+//! its backward on a CPU (`mod.rs`), its CUDA kernel (`kernel.cu`) and what launches that (`device.rs`). [`device`] is the seam
+//! to a card. All `unsafe` of the project is in this crate.
 //!
-//! These are the CPU bodies: functions over `f32` slices, single-threaded, because the caller cuts work into shards
-//! and gives each thread one. CUDA bodies belong beside them, in the same files. Three rules hold everywhere:
+//! The CPU's are functions over `f32` slices, single-threaded, because the caller cuts work into shards and gives each thread
+//! one. Three rules hold everywhere:
 //!
 //! - **A row's result does not depend on the rows beside it.** Norms, rope, swiglu and softmax treat each row in one
 //!   fixed order, and matrix products sum over the inner dimension in order; so a token sampled in one batch and
