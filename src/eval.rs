@@ -85,10 +85,10 @@ impl Evaluation {
     }
 }
 
-/// On one line, for people.
+/// On one line, for people: the accuracy first.
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "accuracy {:.3} ± {:.3}, {:.0} tokens, ", self.accuracy, self.margin, self.len_mean)?;
+        write!(f, "{:.3} ± {:.3}, {:.0} tokens, ", self.accuracy, self.margin, self.len_mean)?;
         write!(f, "{:.2} waits, at most {} attempts", self.waits_mean, self.attempts_max)
     }
 }

@@ -137,7 +137,7 @@ fn summary(record: &Record, held_out: Option<&Evaluation>) -> String {
 fn times(record: &Record) -> String {
     let get = |name: &str| record.get(name).unwrap_or(0.0);
     format!(
-        "{:.0} tokens/s  sample {:.1}s  verify {:.1}s  forward-backward {:.1}s  update {:.1}s",
+        "{:.0} tok/s  sample {:.2}s  verify {:.2}s  forward-backward {:.2}s  update {:.2}s",
         get("speed/sample_tokens_per_s"),
         get("time/sample_s"),
         get("time/verify_s"),
