@@ -44,9 +44,12 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
     })?;
     let (dir, pattern) = file.rsplit_once('/').unwrap_or(("", file));
     let (start, end) = pattern.split_once('*').unwrap_or((pattern, ""));
-    let pick = |name: &str| match pattern.contains('*') {
-        true => name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end),
-        false => name == pattern,
+    let pick = |name: &str| {
+        if pattern.contains('*') {
+            name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
+        } else {
+            name == pattern
+        }
     };
     let (folder, mut names) = Hub::from_env()?.fetch(&place, dir, &pick)?;
     names.sort();

@@ -39,11 +39,12 @@ fn cuda() -> Vec<String> {
         ),
         Err(error) => format!("driver   does not answer: {error}"),
     };
-    let cublas = match cuda::cublas_present() {
-        true => "cublas   found".into(),
-        false => "cublas   not found: install the CUDA toolkit or the Python package nvidia-cublas, and set \
+    let cublas = if cuda::cublas_present() {
+        "cublas   found".into()
+    } else {
+        "cublas   not found: install the CUDA toolkit or the Python package nvidia-cublas, and set \
                   LD_LIBRARY_PATH to its folder"
-            .to_owned(),
+            .to_owned()
     };
     vec!["cuda     in this binary".into(), driver, cublas, format!("card     {}", compute::describe())]
 }

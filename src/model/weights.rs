@@ -50,10 +50,12 @@ impl Weights {
             let writes_residual = entry.name.ends_with("o_proj.weight") || entry.name.ends_with("down_proj.weight");
             let deviation = if writes_residual { residual } else { 0.02 };
             for value in &mut values[entry.range.clone()] {
-                *value = match () {
-                    () if entry.is_matrix() => (stream.normal() * deviation) as f32,
-                    () if entry.name.ends_with("bias") => 0.0,
-                    () => 1.0,
+                *value = if entry.is_matrix() {
+                    (stream.normal() * deviation) as f32
+                } else if entry.name.ends_with("bias") {
+                    0.0
+                } else {
+                    1.0
                 };
             }
         }

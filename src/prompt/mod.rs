@@ -69,9 +69,12 @@ impl PromptSource {
             ensure!(names.insert(&source.name), "two data sources are called \"{}\": rename one", source.name);
         }
         let lanes = |held_out: bool| -> Vec<Lane> {
-            let lane = |s: &Source| match held_out {
-                true => Lane { weight: s.weight, len: s.held_out.len(), shuffled: false },
-                false => Lane { weight: s.weight, len: s.train.len(), shuffled: s.shuffled },
+            let lane = |s: &Source| {
+                if held_out {
+                    Lane { weight: s.weight, len: s.held_out.len(), shuffled: false }
+                } else {
+                    Lane { weight: s.weight, len: s.train.len(), shuffled: s.shuffled }
+                }
             };
             sources.iter().map(lane).collect()
         };

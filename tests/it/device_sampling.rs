@@ -107,9 +107,10 @@ fn draws_are_those_of_the_sampler() {
             let what = format!("sampled at temperature {} of {v}", sampling.temperature);
             check(&what, &[(&tokens, 0.0), (&logprobs, FP32)], |d| {
                 let (logits, sampled) = (up(d, &logits), empty::<sample::Sampled>(d, uniforms.len()));
-                match sampling.temperature > 0.0 {
-                    true => sample::rows(logits.all(), up(d, &uniforms).all(), sampling.temperature, sampled.all()),
-                    false => sample::argmax(logits.all(), sampled.all()),
+                if sampling.temperature > 0.0 {
+                    sample::rows(logits.all(), up(d, &uniforms).all(), sampling.temperature, sampled.all())
+                } else {
+                    sample::argmax(logits.all(), sampled.all())
                 }
                 .unwrap();
                 let sampled = sampled.all().read().unwrap();

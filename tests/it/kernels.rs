@@ -154,9 +154,10 @@ fn biases_swiglu_and_rope_agree_with_their_twins() {
     let (table, x) = (RopeTable::new(64, &frequencies), random(4, positions.len() * row));
     for sign in [1.0, -1.0] {
         let mut turned = x.clone();
-        match sign > 0.0 {
-            true => table.rotate(&mut turned, &positions, heads, row),
-            false => table.rotate_back(&mut turned, &positions, heads, row),
+        if sign > 0.0 {
+            table.rotate(&mut turned, &positions, heads, row)
+        } else {
+            table.rotate_back(&mut turned, &positions, heads, row)
         }
         check("rope", &[(&turned, BF16)], |d| {
             let (cos, sin) = (up(d, table.tables().0), up(d, table.tables().1));

@@ -49,6 +49,8 @@ mod quickstart;
 mod recipes;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
+/// Steps with known rewards: signal, losses, lost completions.
+mod steps;
 /// A broken verifier stops a run with a checkpoint.
 mod stopping;
 /// No circles, short files, short functions.

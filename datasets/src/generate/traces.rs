@@ -145,9 +145,10 @@ impl<'a> Attempts<'a> {
         if self.solving.is_empty() {
             return self.search(solve, random);
         }
-        let chain = match solve {
-            true => self.solving[random.below(self.solving.len())],
-            false => random.below(self.legal.len() / length),
+        let chain = if solve {
+            self.solving[random.below(self.solving.len())]
+        } else {
+            random.below(self.legal.len() / length)
         };
         self.legal[chain * length..][..length].to_vec()
     }

@@ -224,9 +224,12 @@ impl Backend for Cuda {
         use blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         use blas_sys::cudaDataType_t::{CUDA_R_16BF, CUDA_R_32F};
         self.stream()?;
-        let operation = |o: Operand| match o.transposed {
-            false => blas_sys::cublasOperation_t::CUBLAS_OP_N,
-            true => blas_sys::cublasOperation_t::CUBLAS_OP_T,
+        let operation = |o: Operand| {
+            if o.transposed {
+                blas_sys::cublasOperation_t::CUBLAS_OP_T
+            } else {
+                blas_sys::cublasOperation_t::CUBLAS_OP_N
+            }
         };
         let (scale, start) = (p.scale, if p.add { 1f32 } else { 0f32 });
         let out_type = if p.wide { CUDA_R_32F } else { CUDA_R_16BF };

@@ -37,9 +37,10 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
             println!("data source {:?}", source.name);
         }
         let audit = audit(&args, &Rubric::from_config_with(view.rubric, registry)?, &source)?;
-        match args.json {
-            true => println!("{}", serde_json::to_string(&audit)?),
-            false => println!("{audit}"),
+        if args.json {
+            println!("{}", serde_json::to_string(&audit)?)
+        } else {
+            println!("{audit}")
         }
         failed.extend(audit.findings.iter().filter(|f| f.failed > 0).map(|f| f.check.claim()));
     }
