@@ -59,7 +59,7 @@ impl Bench {
     }
 
     /// FLOPs that a token of a sequence of `t` takes, recomputing not counted: 2 a weight forward, 2 for the input's gradient,
-    /// 2 for the weight's if it learns; and attention three times its forward.
+    /// 2 for the weight's if it is trained; and attention three times its forward.
     fn flops(&self, args: &Args) -> f64 {
         let of_weight = if args.lora.is_some() { 4.0 } else { 6.0 };
         let attention = attention::flops(args.shape.heads(), args.tokens) / args.tokens as f64;
@@ -67,7 +67,7 @@ impl Bench {
     }
 }
 
-/// The adapter that learns, if one does.
+/// The adapter that is trained, if one does.
 pub(crate) fn adapter(args: &Args, layout: &Layout) -> Result<Option<Adapter>> {
     let lora = args.lora.map(|rank| LoraConfig { rank, ..LoraConfig::default() });
     lora.map(|lora| lora.start(layout, "random", 1)).transpose()

@@ -19,9 +19,9 @@ pub(super) fn print(Outcome { before, after }: &Outcome) {
         println!("{name:<28}{before:>10.3}{after:>10.3}");
     }
     let pairs = before.judged.iter().zip(&after.judged);
-    let learnt = pairs.filter(|(before, after)| !before.passed && after.passed);
-    // The problem that took the most tries shows best what was learnt.
-    let Some((before, after)) = learnt.max_by_key(|(_, after)| waits(&after.completion)) else {
+    let solved = pairs.filter(|(before, after)| !before.passed && after.passed);
+    // The problem that took the most tries shows best what was learned.
+    let Some((before, after)) = solved.max_by_key(|(_, after)| waits(&after.completion)) else {
         return;
     };
     println!("\n{}\n{:<WIDTH$}after", before.question, "before");

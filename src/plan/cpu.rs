@@ -7,17 +7,17 @@ use crate::ops::linear_logprob;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
     let threads = job.threads;
-    let (learnt, copy, reference) = match job.lora {
+    let (trained, copy, reference) = match job.lora {
         None => (s.weights, 4 * s.packed, 4 * s.weights),
         Some(lora) => (lora.values, lora.base_bytes * s.weights + 4 * lora.values, 0),
     };
     Plan {
-        weights: 4 * learnt,
+        weights: 4 * trained,
         copy,
         reference: if job.reference { reference } else { 0 },
-        optimizer: 8 * learnt,
+        optimizer: 8 * trained,
         // A buffer a thread, one that waits for its turn, and their sum.
-        gradients: 4 * learnt * (threads + 2),
+        gradients: 4 * trained * (threads + 2),
         activations: 4 * threads * activations(s, job),
         // A chunk for each micro-batch; for sampling one for each row, and for each thread a prompt's and a copy of it.
         logits: 4 * (threads * linear_logprob::chunk_values(s.vocab) + (job.rows + 2 * threads) * s.vocab),

@@ -105,7 +105,7 @@ pub struct Job {
     pub update_tokens: usize,
     /// Whether the objective has a reference policy.
     pub reference: bool,
-    /// What learns, if it is not all weights.
+    /// What is trained, if it is not all weights.
     pub lora: Option<Lora>,
     /// How a card keeps the optimizer's moments.
     pub moments: MomentKind,

@@ -60,10 +60,10 @@ impl Lessons {
 
     fn encode(&self, example: &Example, completion: &str) -> Result<Lesson> {
         let mut tokens = self.template.encode(&self.tokenizer, &self.template.render(example)?)?;
-        let learnt_from = if self.learn == Learn::All { 1 } else { tokens.len() };
+        let trained_from = if self.learn == Learn::All { 1 } else { tokens.len() };
         tokens.extend(encode_completion(&self.tokenizer, completion)?);
         tokens.extend(self.eos);
-        Ok(Lesson { tokens, learnt_from })
+        Ok(Lesson { tokens, trained_from })
     }
 }
 

@@ -26,14 +26,14 @@ pub struct SftTrainer {
 pub struct Lesson {
     /// Both, one after the other.
     pub tokens: Vec<u32>,
-    /// The first token that is learnt; those before it are only read.
-    pub learnt_from: usize,
+    /// The first token that is trained on; those before it are only read.
+    pub trained_from: usize,
 }
 
 impl Lesson {
-    /// Learnt tokens: the first of all has nothing before it to follow from.
+    /// Trained tokens: the first of all has nothing before it to follow from.
     fn targets(&self) -> usize {
-        self.tokens.len().saturating_sub(self.learnt_from.max(1))
+        self.tokens.len().saturating_sub(self.trained_from.max(1))
     }
 }
 
@@ -66,7 +66,7 @@ impl SftTrainer {
         self.policy.learner.rehearse(&largest).context(REHEARSAL)
     }
 
-    /// One update toward `lessons`; every learnt token counts alike.
+    /// One update toward `lessons`; every trained token counts alike.
     pub fn step(&mut self, lessons: &[Lesson]) -> Result<SftReport> {
         let total: usize = lessons.iter().map(Lesson::targets).sum();
         let micros = pack(lessons, self.micro_batch_tokens, total);
@@ -99,7 +99,7 @@ fn negative_log_likelihood(micro: &MicroBatch, now: &TokenStats) -> TokenLosses 
     TokenLosses { gradient, stats: LossStats { loss, ..LossStats::default() } }
 }
 
-/// Packs lessons, in order, into micro-batches of up to `max_tokens`; every learnt token weighs `1 / total`.
+/// Packs lessons, in order, into micro-batches of up to `max_tokens`; every trained token weighs `1 / total`.
 fn pack(lessons: &[Lesson], max_tokens: usize, total: usize) -> Vec<MicroBatch> {
     let mut micros: Vec<MicroBatch> = Vec::new();
     let weight = 1.0 / total.max(1) as f32;
@@ -123,16 +123,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_learnt_tokens_weigh_and_they_weigh_one_in_all() {
-        let lesson = |length: u32, learnt_from| Lesson { tokens: (0..length).collect(), learnt_from };
-        for (lessons, learnt) in [
+    fn only_trained_tokens_weigh_and_they_weigh_one_in_all() {
+        let lesson = |length: u32, trained_from| Lesson { tokens: (0..length).collect(), trained_from };
+        for (lessons, trained) in [
             (vec![lesson(5, 3)], vec![0.0, 0.0, 0.5, 0.5]),
             (vec![lesson(3, 0), lesson(3, 2)], vec![1.0 / 3.0, 1.0 / 3.0, 0.0, 1.0 / 3.0]),
             (vec![lesson(4, 4), lesson(2, 1)], vec![1.0]),
         ] {
             let total = lessons.iter().map(Lesson::targets).sum();
             let micros = pack(&lessons, 100, total);
-            assert_eq!(micros.iter().flat_map(|m| m.loss_weights.clone()).collect::<Vec<f32>>(), learnt);
+            assert_eq!(micros.iter().flat_map(|m| m.loss_weights.clone()).collect::<Vec<f32>>(), trained);
         }
     }
 }

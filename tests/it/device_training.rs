@@ -90,7 +90,7 @@ fn a_run_on_a_device_that_stops_and_resumes_equals_one_that_did_not_to_the_bit()
         let start = || trainer(config(sets), moved(policy(), device.clone()));
         let mut straight = start();
         let mut expected = steps(&mut straight, 4);
-        assert!(expected.iter().any(|record| record.get("optim/updates") > Some(0.0)), "{what}: nothing is learnt");
+        assert!(expected.iter().any(|record| record.get("optim/updates") > Some(0.0)), "{what}: nothing is trained");
 
         let root = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(root.path().join("run")).unwrap();
@@ -229,7 +229,7 @@ fn supervised_steps_on_a_device_learn() {
     let before = values(&trainer.policy);
     trainer.rehearse().unwrap();
     assert_eq!(values(&trainer.policy), before, "the rehearsal moves nothing");
-    let lesson = Lesson { tokens: vec![3, 1, 4, 1, 5], learnt_from: 2 };
+    let lesson = Lesson { tokens: vec![3, 1, 4, 1, 5], trained_from: 2 };
     let losses: Vec<f64> = (0..3).map(|_| trainer.step(std::slice::from_ref(&lesson)).unwrap().loss).collect();
     assert!(losses[2] < losses[0] - 0.1, "{losses:?}");
 }

@@ -18,7 +18,7 @@ fn total(policy: &Policy, micros: &[MicroBatch]) -> f64 {
     cpu(policy).logprobs(None, micros, 0.9).iter().zip(micros).map(|(stats, micro)| loss(micro, stats).stats.loss).sum()
 }
 
-/// Asserts that the gradient of everything that learns is that of difference quotients.
+/// Asserts that the gradient of everything that is trained is that of difference quotients.
 pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
     let micros = shared_micros(&samples(6), 64);
     let (gradient, _) = cpu(policy).gradients(&micros, 0.9, &loss);

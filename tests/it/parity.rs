@@ -117,12 +117,12 @@ fn logits_and_gradients_of_adapters_are_those_of_peft() {
         assert_eq!(
             tensors.len(),
             1 + cpu(&policy).parameters.trained_entries().len(),
-            "{name}: all that learns is compared"
+            "{name}: all that is trained is compared"
         );
     }
 }
 
-/// Asserts that everything that learns has the gradient of `tensors`, within a thousandth of its largest value.
+/// Asserts that everything that is trained has the gradient of `tensors`, within a thousandth of its largest value.
 fn check_gradients(policy: &Policy, sequences: &[Vec<u32>], tensors: &BTreeMap<String, Vec<f32>>, name: &str) {
     let loss = |micro: &MicroBatch, _: &TokenStats| TokenLosses {
         gradient: micro.loss_weights.iter().map(|w| -w).collect(),
