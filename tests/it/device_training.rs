@@ -14,7 +14,7 @@ use reckon::ops::attention::Segment;
 use reckon::ops::device::{Class, Device};
 use reckon::optim::{MomentKind, Update};
 use reckon::policy::{Policy, Training, Who};
-use reckon::sft::{Lesson, SftTrainer};
+use reckon::sft::{SftSample, SftTrainer};
 use reckon::strict;
 use reckon::train::Trainer;
 use reckon_rewards::Rubric;
@@ -229,8 +229,8 @@ fn supervised_steps_on_a_device_learn() {
     let before = values(&trainer.policy);
     trainer.rehearse().unwrap();
     assert_eq!(values(&trainer.policy), before, "the rehearsal moves nothing");
-    let lesson = Lesson { tokens: vec![3, 1, 4, 1, 5], trained_from: 2 };
-    let losses: Vec<f64> = (0..3).map(|_| trainer.step(std::slice::from_ref(&lesson)).unwrap().loss).collect();
+    let sample = SftSample { tokens: vec![3, 1, 4, 1, 5], trained_from: 2 };
+    let losses: Vec<f64> = (0..3).map(|_| trainer.step(std::slice::from_ref(&sample)).unwrap().loss).collect();
     assert!(losses[2] < losses[0] - 0.1, "{losses:?}");
 }
 
