@@ -8,7 +8,7 @@ use crate::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
 use crate::config::SftConfig;
 use crate::optim::{Schedule, Update};
 use crate::policy::{Largest, Policy, REHEARSAL, Training};
-pub use samples::SftSource;
+pub use source::SftSource;
 
 /// A supervised run in memory.
 pub struct SftTrainer {
