@@ -6,10 +6,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::config::TrainConfig;
+use crate::config::{GrpoConfig, TrainConfig};
 use crate::grpo::{
-    GrpoConfig, LossStats, TrainSample, Truncated, advantages, has_signal, micro_batches, mini_batches, soft_overlong,
-    token_losses,
+    LossStats, TrainSample, Truncated, advantages, has_signal, micro_batches, mini_batches, soft_overlong, token_losses,
 };
 use crate::metrics::Record;
 use crate::optim::{Optimizer, Schedule, Update};
@@ -74,7 +73,7 @@ impl Trainer {
     /// Puts a run together and refuses one that could not work, before step 0.
     pub fn new(config: TrainConfig, policy: Policy, scorer: Scorer) -> Result<Self> {
         config.validate()?;
-        let grpo = config.grpo.resolve(config.rollout.max_new_tokens)?;
+        let grpo = config.grpo.clone();
         let (tokenizer, companions) = (policy.tokenizer.clone(), &policy.companions);
         let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed)?;
         prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
@@ -177,7 +176,7 @@ impl Trainer {
         let longest = self.config.rollout.max_new_tokens;
         for rollout in groups.iter_mut().flat_map(|g| &mut g.rollouts) {
             let cut = rollout.completion.finish == FinishReason::Length;
-            match self.grpo.truncated {
+            match self.grpo.truncated() {
                 Truncated::SoftOverlong { buffer } => {
                     rollout.reward += soft_overlong(rollout.completion.tokens.len(), longest, buffer);
                 }
@@ -202,7 +201,7 @@ impl Trainer {
                     rollout_logprobs: completion.logprobs.clone(),
                     ref_logprobs: None,
                     advantage,
-                    masked: cut && self.grpo.truncated == Truncated::Mask,
+                    masked: cut && self.grpo.truncated() == Truncated::Mask,
                 });
             }
         }
@@ -212,7 +211,7 @@ impl Trainer {
     /// One optimizer update over a mini-batch.
     fn update(&mut self, batch: &[TrainSample], step: u64, report: &mut UpdateReport) -> Result<()> {
         let mut micros =
-            micro_batches(batch, self.grpo.loss_norm, self.config.compute.micro_batch_tokens, self.policy.prompts());
+            micro_batches(batch, self.grpo.loss_norm(), self.config.compute.micro_batch_tokens, self.policy.prompts());
         if micros.is_empty() {
             return Ok(());
         }
@@ -224,7 +223,7 @@ impl Trainer {
                 micro.ref_logprobs = Some(stats.logprobs);
             }
         }
-        let loss = &self.grpo.loss;
+        let loss = &self.grpo.loss();
         let kept = self.policy.gradients(&micros, temperature, &|micro, stats| {
             let losses = token_losses(&stats.logprobs, micro, loss);
             let entropy: f64 = stats.entropies.iter().map(|&e| f64::from(e)).sum();

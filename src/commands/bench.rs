@@ -11,8 +11,8 @@ use reckon_datasets::{Counted, Example};
 use serde_json::json;
 use tokenizers::Tokenizer;
 
-use crate::config::OptimConfig;
-use crate::grpo::{GrpoOverrides, TrainSample, micro_batches, token_losses};
+use crate::config::{GrpoConfig, OptimConfig};
+use crate::grpo::{TrainSample, micro_batches, token_losses};
 use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelConfig, ModelFolder, Weights};
 use crate::ops::linear::{Onto, PackedMatrix};
@@ -161,9 +161,10 @@ fn one_step(args: &Args, policy: &mut Policy, optimizer: &mut Optimizer, step: u
             masked: false,
         })
         .collect();
-    let grpo = GrpoOverrides::default().resolve(args.new)?;
-    let micros = micro_batches(&samples, grpo.loss_norm, args.micro_batch_tokens, policy.prompts());
-    policy.gradients(&micros, 1.0, &|micro, stats| (token_losses(&stats.logprobs, micro, &grpo.loss).gradient, ()))?;
+    let grpo = GrpoConfig::default();
+    let micros = micro_batches(&samples, grpo.loss_norm(), args.micro_batch_tokens, policy.prompts());
+    policy
+        .gradients(&micros, 1.0, &|micro, stats| (token_losses(&stats.logprobs, micro, &grpo.loss()).gradient, ()))?;
     optimizer.update(policy, 1e-4)?;
     let trained = micros.iter().map(|micro| micro.tokens.len()).sum();
     Ok(Timing { sample_s, update_s: start.elapsed().as_secs_f64(), trained })

@@ -14,11 +14,9 @@
 mod advantage;
 mod batch;
 mod loss;
-mod preset;
+mod overlong;
 
 pub use advantage::{AdvantageKind, advantages, has_signal};
 pub use batch::{LossNorm, MicroBatch, Prompts, TrainSample, loss_weights, micro_batches, mini_batches};
 pub use loss::{KlEstimator, LossConfig, LossStats, TokenLosses, token_losses};
-pub use preset::{
-    GrpoConfig, GrpoOverrides, InvalidGrpo, LossWeighting, Preset, Truncated, TruncatedKind, soft_overlong,
-};
+pub use overlong::{Truncated, soft_overlong};

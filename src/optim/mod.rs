@@ -11,8 +11,8 @@ pub use schedule::{Schedule, ScheduleKind};
 use anyhow::Result;
 
 use crate::config::OptimConfig;
+use crate::config::Target;
 use crate::ops::adamw::Step;
-use crate::plan::Device;
 use crate::policy::{Model, Policy};
 use crate::tensor::Tensor;
 
@@ -68,7 +68,7 @@ impl Optimizer {
     pub fn new(config: &OptimConfig, policy: &Policy) -> Result<Self> {
         match &policy.model {
             Model::Cpu(model) => {
-                config.check_moments(Device::Cpu)?;
+                config.check_moments(Target::Cpu)?;
                 Ok(Self::Cpu(AdamW::new(config.adamw(), model.parameters.values().len())))
             }
             Model::Device(model, _) => Ok(Self::Device(DeviceAdamW::new(config.adamw(), config.moments, model)?)),

@@ -1,6 +1,7 @@
 //! What a run holds on a CPU, in fp32, a frozen base apart: `Policy`, `AdamW`, `model/workspace.rs` and the engine's memory.
 
-use super::{Device, Job, Plan, Sizes};
+use super::{Job, Plan, Sizes};
+use crate::config::Target;
 use crate::model::cpu::cache;
 use crate::ops::attention::cached;
 use crate::ops::linear_logprob;
@@ -23,7 +24,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         logits: 4 * (threads * linear_logprob::chunk_values(s.vocab) + (job.rows + 2 * threads) * s.vocab),
         prefill: 4 * threads * job.prompt * (s.layers * layer(s) + inputs(s) + 2 * s.hidden),
         cache: 4 * threads * cache(s, job),
-        device: Device::Cpu,
+        device: Target::Cpu,
     }
 }
 

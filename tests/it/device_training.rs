@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use reckon::checkpoint::{RunFolder, state};
-use reckon::config::{OptimConfig, SftConfig, TrainConfig};
-use reckon::grpo::{GrpoOverrides, LossConfig, MicroBatch, token_losses};
+use reckon::config::{GrpoConfig, OptimConfig, SftConfig, TrainConfig};
+use reckon::grpo::{LossConfig, MicroBatch, token_losses};
 use reckon::metrics::Record;
 use reckon::model::ModelFolder;
 use reckon::ops::attention::Segment;
@@ -164,7 +164,7 @@ fn what_does_not_fit_is_said_before_the_first_step_with_the_class_and_the_key() 
 
 /// The objective of GRPO.
 fn objective(micro: &MicroBatch, stats: &TokenStats) -> (Vec<f32>, f64) {
-    let config = LossConfig { kl_coef: 0.1, ..GrpoOverrides::default().resolve(9).unwrap().loss };
+    let config = LossConfig { kl_coef: 0.1, ..GrpoConfig::default().loss() };
     let losses = token_losses(&stats.logprobs, micro, &config);
     (losses.gradient, losses.stats.loss)
 }

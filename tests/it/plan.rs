@@ -2,11 +2,12 @@
 
 use std::sync::Mutex;
 
+use reckon::config::Target;
 use reckon::grpo::{LossNorm, Prompts, TrainSample, micro_batches};
 use reckon::model::{DeviceModel, SaveDtype};
 use reckon::ops::device::Class;
 use reckon::optim::{AdamWConfig, DeviceAdamW, MomentKind};
-use reckon::plan::{Device, Job, Lora, Plan, Sizes};
+use reckon::plan::{Job, Lora, Plan, Sizes};
 use reckon::policy::Policy;
 use reckon::rollout::{Engine, Place, SampleKey, Sampling};
 
@@ -31,7 +32,7 @@ fn sample() -> TrainSample {
 
 fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
     Job {
-        device: Device::Cuda,
+        device: Target::Cuda,
         threads: 1,
         micro_batch_tokens: TOKENS,
         recompute,

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::timing::{RandomWeights, median};
 use super::{Args, attention, gib, products};
-use crate::config::{LoraConfig, OptimConfig};
+use crate::config::{LoraConfig, OptimConfig, Target};
 use crate::grpo::{LossNorm, MicroBatch, Prompts, TrainSample, micro_batches};
 use crate::model::files::Source;
 use crate::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
 use crate::ops::device::{Class, Device};
 use crate::optim::{DeviceAdamW, MomentKind};
-use crate::plan::{self, Job, Lora, Plan, Sizes};
+use crate::plan::{Job, Lora, Plan, Sizes};
 
 /// Micro-batches of an update.
 const MICRO_BATCHES: usize = 2;
@@ -82,7 +82,7 @@ fn all(layout: &Layout, source: &RandomWeights) -> Result<Parameters> {
 /// What the plan is asked for.
 pub(super) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -> Job {
     Job {
-        device: plan::Device::Cuda,
+        device: Target::Cuda,
         threads: 1,
         micro_batch_tokens: args.tokens,
         recompute: args.recompute,
