@@ -5,6 +5,7 @@ mod bench;
 pub mod bench_device;
 mod builtin;
 mod compute;
+mod config;
 mod data;
 mod doctor;
 mod eval;
@@ -67,6 +68,8 @@ enum Command {
     /// Speed and memory of the update on a CUDA card.
     #[cfg(feature = "cuda")]
     BenchDevice(bench_device::Args),
+    /// Every key of a config, with its default and its meaning.
+    Config(config::Args),
     /// What this binary and this machine can do.
     Doctor(doctor::Args),
 }
@@ -102,6 +105,7 @@ impl Cli {
             Command::Bench(args) => bench::run(args),
             #[cfg(feature = "cuda")]
             Command::BenchDevice(args) => bench_device::run(&args),
+            Command::Config(args) => config::run(args),
             Command::Doctor(args) => doctor::run(args),
         }
     }
