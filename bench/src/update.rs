@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use crate::timing::{RandomWeights, median};
 use crate::{Args, attention, gib, products};
 use reckon::batch::{MicroBatch, PromptLayout, TokenLosses};
-use reckon::config::{LoraConfig, OptimConfig};
+use reckon::config::{LoraConfig, OptimConfig, Target};
 use reckon::grpo::{LossNorm, TrainSample, micro_batches};
 use reckon::model::files::Source;
 use reckon::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
 use reckon::ops::device::{Class, Device};
 use reckon::optim::{DeviceAdamW, MomentKind};
-use reckon::plan::{self, Job, Lora, Plan, Sizes};
+use reckon::plan::{Job, Lora, Plan, Sizes};
 
 /// Micro-batches of an update.
 const MICRO_BATCHES: usize = 2;
@@ -85,7 +85,7 @@ fn all(layout: &Layout, source: &RandomWeights) -> Result<Parameters> {
 /// What the plan is asked for.
 pub(crate) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -> Job {
     Job {
-        device: plan::Device::Cuda,
+        device: Target::Cuda,
         threads: 1,
         micro_batch_tokens: args.tokens,
         recompute: args.recompute,

@@ -1,6 +1,7 @@
 //! What a run holds on a CPU, in fp32, a frozen base apart: `Policy`, `AdamW`, `model/workspace.rs` and the engine's memory.
 
-use super::{Device, Job, Plan, Sizes};
+use super::{Job, Plan, Sizes};
+use crate::config::Target;
 use crate::model::cpu::cache;
 use crate::ops::attention::cached;
 use crate::ops::linear_logprob;
@@ -24,7 +25,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         // One layer at a time, of a prompt or of a thread's rows: two streams that take turns, and the hidden states.
         prefill: 4 * threads * job.prompt.max(job.rows.div_ceil(threads)) * (layer(s) + inputs(s) + 2 * s.hidden),
         cache: 4 * threads * cache(s, job),
-        device: Device::Cpu,
+        device: Target::Cpu,
     }
 }
 

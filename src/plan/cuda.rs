@@ -1,7 +1,8 @@
 //! What a run holds on a card: `DeviceModel`, `DeviceAdamW` and their workspace, and `Decoding`. What is trained is in bf16
 //! with fp32 master values, a frozen base in bf16 alone.
 
-use super::{Device, Job, Plan, Sizes};
+use super::{Job, Plan, Sizes};
+use crate::config::Target;
 use crate::ops::adamw::device::MOMENT_BLOCK;
 use crate::ops::attention::cached::device as cached;
 use crate::ops::device::columns::partial_len;
@@ -26,7 +27,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         prefill: sampling(s, job, lora_hidden),
         // A sequence a row, and one for the prompt at hand.
         cache: 2 * (job.rows + 1) * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,
-        device: Device::Cuda,
+        device: Target::Cuda,
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use reckon::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
 use reckon::checkpoint::{RunFolder, state};
-use reckon::config::{OptimConfig, SftConfig, TrainConfig};
-use reckon::grpo::{GrpoOverrides, LossConfig, token_losses};
+use reckon::config::{GrpoConfig, OptimConfig, SftConfig, TrainConfig};
+use reckon::grpo::{LossConfig, token_losses};
 use reckon::judge::Judge;
 use reckon::metrics::Record;
 use reckon::model::ModelFolder;
@@ -164,7 +164,7 @@ fn what_does_not_fit_is_said_before_the_first_step_with_the_class_and_the_key() 
 
 /// The objective of GRPO.
 fn objective(micro: &MicroBatch, now: &TokenStats) -> TokenLosses {
-    let config = LossConfig { kl_coef: 0.1, ..GrpoOverrides::default().resolve(9).unwrap().loss() };
+    let config = LossConfig { kl_coef: 0.1, ..GrpoConfig::default().loss() };
     token_losses(now, micro, &config)
 }
 
