@@ -4,8 +4,8 @@
 use crate::eval::waits;
 use crate::run::Outcome;
 
-/// Columns of one completion.
-const WIDTH: usize = 54;
+/// Columns of one completion: two of them fit a terminal of 80.
+const WIDTH: usize = 40;
 
 /// Prints the summary on standard output.
 pub(super) fn print(Outcome { before, after }: &Outcome) {
