@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use crate::timing::{RandomWeights, median};
 use crate::{Args, attention, gib, products};
 use reckon::batch::{MicroBatch, PromptLayout, TokenLosses};
-use reckon::config::{LoraConfig, OptimConfig};
+use reckon::config::{LoraConfig, OptimConfig, Target};
 use reckon::grpo::{LossNorm, TrainSample, micro_batches};
 use reckon::model::files::Source;
 use reckon::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
 use reckon::ops::device::{Class, Device};
 use reckon::optim::{DeviceAdamW, MomentKind};
-use reckon::plan::{self, Job, Lora, Plan, Sizes};
+use reckon::plan::{Job, Lora, Plan, Sizes};
 
 /// Micro-batches of an update.
 const MICRO_BATCHES: usize = 2;
@@ -59,7 +59,7 @@ impl Bench {
     }
 
     /// FLOPs that a token of a sequence of `t` takes, recomputing not counted: 2 a weight forward, 2 for the input's gradient,
-    /// 2 for the weight's if it learns; and attention three times its forward.
+    /// 2 for the weight's if it is trained; and attention three times its forward.
     fn flops(&self, args: &Args) -> f64 {
         let of_weight = if args.lora.is_some() { 4.0 } else { 6.0 };
         let attention = attention::flops(args.shape.heads(), args.tokens) / args.tokens as f64;
@@ -67,7 +67,7 @@ impl Bench {
     }
 }
 
-/// The adapter that learns, if one does.
+/// The adapter that is trained, if one does.
 pub(crate) fn adapter(args: &Args, layout: &Layout) -> Result<Option<Adapter>> {
     let lora = args.lora.map(|rank| LoraConfig { rank, ..LoraConfig::default() });
     lora.map(|lora| lora.start(layout, "random", 1)).transpose()
@@ -85,7 +85,7 @@ fn all(layout: &Layout, source: &RandomWeights) -> Result<Parameters> {
 /// What the plan is asked for.
 pub(crate) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -> Job {
     Job {
-        device: plan::Device::Cuda,
+        device: Target::Cuda,
         threads: 1,
         micro_batch_tokens: args.tokens,
         recompute: args.recompute,

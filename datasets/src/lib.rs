@@ -8,6 +8,7 @@ mod generate;
 mod order;
 mod random;
 mod read;
+mod table;
 
 pub use error::Error;
 pub use example::{Dataset, Example};
@@ -23,3 +24,4 @@ pub use generate::{Generated, Split, Task};
 pub use order::{BLOCK, Lane, Order};
 pub use random::Counted;
 pub use read::{Columns, Cut, FileRows, Purpose};
+pub use table::{Key, Range, Table, choices};

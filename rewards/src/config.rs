@@ -2,7 +2,6 @@
 //! and unknown kinds and keys are refused by name.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::{
     Choice, ChoiceOptions, Code, CodeOptions, CommandOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format,
@@ -25,10 +24,10 @@ pub struct RubricConfig {
 
 /// One `[[rubric.verifiers]]` table: `kind`, the keys below, and the options of that kind beside them.
 ///
-/// It is read through a map because serde's `flatten` cannot refuse unknown keys: the shared keys are taken out, and
-/// what is left must be options of the kind.
+/// serde's `flatten` cannot refuse unknown keys beside it, but whatever is not a shared key goes to the options of the
+/// kind, and these refuse what they do not know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Map<String, Value>")]
+#[serde(from = "Written")]
 pub struct VerifierConfig {
     /// What metrics call it; the kind when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,56 +130,19 @@ impl VerifierConfig {
     }
 }
 
-impl TryFrom<Map<String, Value>> for VerifierConfig {
-    type Error = String;
+/// A verifier as a config has it, where the weight may be left to the kind.
+#[derive(Deserialize)]
+struct Written {
+    name: Option<String>,
+    weight: Option<f32>,
+    required: Option<bool>,
+    #[serde(flatten)]
+    options: VerifierOptions,
+}
 
-    fn try_from(mut map: Map<String, Value>) -> Result<Self, String> {
-        let kind = match map.get("kind") {
-            Some(Value::String(kind)) => kind.clone(),
-            Some(other) => return Err(format!("`kind = {other}` must be one of {}", kinds())),
-            None => return Err(format!("a verifier has no `kind`; give it one of {}", kinds())),
-        };
-        if !KINDS.contains(&kind.as_str()) {
-            return Err(unknown_kind(&kind));
-        }
-        let within = |error| format!("verifier of kind `{kind}`: {error}");
-        let name = take(&mut map, "name").map_err(within)?;
-        let weight = take(&mut map, "weight").map_err(within)?;
-        let required = take(&mut map, "required").map_err(within)?.unwrap_or(true);
-        let options: VerifierOptions =
-            serde_json::from_value(Value::Object(map)).map_err(|error| within(error.to_string()))?;
-        Ok(Self { name, weight: weight.unwrap_or_else(|| options.default_weight()), required, options })
+impl From<Written> for VerifierConfig {
+    fn from(Written { name, weight, required, options }: Written) -> Self {
+        let weight = weight.unwrap_or_else(|| options.default_weight());
+        Self { name, weight, required: required.unwrap_or(true), options }
     }
-}
-
-fn take<T: serde::de::DeserializeOwned>(map: &mut Map<String, Value>, key: &str) -> Result<Option<T>, String> {
-    let value = map.remove(key);
-    value.map(serde_json::from_value).transpose().map_err(|error| format!("`{key}`: {error}"))
-}
-
-fn kinds() -> String {
-    KINDS.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn unknown_kind(kind: &str) -> String {
-    let nearest = KINDS.iter().map(|known| (distance(kind, known), known)).min();
-    let hint = match nearest {
-        Some((edits, known)) if edits <= 2 => format!("; did you mean `{known}`?"),
-        _ => String::new(),
-    };
-    format!("unknown verifier kind `{kind}`{hint} (the kinds are {})", kinds())
-}
-
-/// Levenshtein distance: one row of the table at a time.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

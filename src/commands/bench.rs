@@ -11,8 +11,8 @@ use reckon_datasets::{Counted, Example};
 use serde_json::json;
 use tokenizers::Tokenizer;
 
-use crate::config::OptimConfig;
-use crate::grpo::{GrpoOverrides, TrainSample, micro_batches, token_losses};
+use crate::config::{GrpoConfig, OptimConfig};
+use crate::grpo::{TrainSample, micro_batches, token_losses};
 use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelConfig, ModelFolder, Weights};
 use crate::ops::linear::{Epilogue, PackedMatrix};
@@ -161,8 +161,8 @@ fn one_step(args: &Args, policy: &mut Policy, step: u64) -> Result<Timing> {
             masked: false,
         })
         .collect();
-    let grpo = GrpoOverrides::default().resolve(args.new)?;
-    let micros = micro_batches(&samples, grpo.loss_norm, args.micro_batch_tokens, policy.learner.prompt_layout());
+    let grpo = GrpoConfig::default();
+    let micros = micro_batches(&samples, grpo.loss_norm(), args.micro_batch_tokens, policy.learner.prompt_layout());
     let loss = grpo.loss();
     policy.learner.gradients(&micros, 1.0, &|micro, now| token_losses(now, micro, &loss))?;
     policy.update(1e-4)?;

@@ -4,8 +4,7 @@
 use anyhow::Result;
 
 use super::memory;
-use crate::config::ComputeConfig;
-use crate::plan::Device;
+use crate::config::{ComputeConfig, Target};
 
 #[cfg(feature = "cuda")]
 pub(super) use card::{describe, open};
@@ -13,21 +12,21 @@ pub(super) use card::{describe, open};
 pub(super) use no_card::{describe, open};
 
 /// Bytes that a run may take there, as far as the system tells.
-pub(super) fn memory(device: Device) -> Result<Option<usize>> {
-    match device {
-        Device::Cpu => Ok(memory::of_this_machine()),
+pub(super) fn memory(target: Target) -> Result<Option<usize>> {
+    match target {
+        Target::Cpu => Ok(memory::of_this_machine()),
         #[cfg(feature = "cuda")]
-        Device::Cuda => card::free().map(Some),
+        Target::Cuda => card::free().map(Some),
         #[cfg(not(feature = "cuda"))]
-        Device::Cuda => Ok(None),
+        Target::Cuda => Ok(None),
     }
 }
 
 /// What a run computes on, for people.
 pub(super) fn place(compute: &ComputeConfig) -> String {
-    match compute.device {
-        Device::Cpu => format!("cpu      {} threads, {}", compute.threads(), crate::ops::instruction_set()),
-        Device::Cuda => format!("card     {}", describe()),
+    match compute.target() {
+        Target::Cpu => format!("cpu      {} threads, {}", compute.threads(), crate::ops::instruction_set()),
+        Target::Cuda => format!("card     {}", describe()),
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod bench;
 mod builtin;
 mod compute;
+mod config;
 mod data;
 mod doctor;
 mod eval;
@@ -66,6 +67,8 @@ enum Command {
     Metrics(metrics::Args),
     /// Speed of sampling and update on the common job.
     Bench(bench::Args),
+    /// Every key of a config, with its default and its meaning.
+    Config(config::Args),
     /// What this binary and this machine can do.
     Doctor(doctor::Args),
 }
@@ -100,6 +103,7 @@ impl Cli {
             Command::Plan(args) => plan::run(args),
             Command::Metrics(args) => metrics::run(&args),
             Command::Bench(args) => bench::run(args),
+            Command::Config(args) => config::run(args),
             Command::Doctor(args) => doctor::run(args),
         }
     }

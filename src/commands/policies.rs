@@ -5,11 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{builtin, compute, load_model};
-use crate::config::{ComputeConfig, TrainConfig};
+use crate::config::{ComputeConfig, Target, TrainConfig};
 use crate::hub::{self, Wanted};
 use crate::model::files::peft;
 use crate::model::{Base, ModelFolder, Parameters};
-use crate::plan::Device;
 use crate::policy::Policy;
 
 /// The policy that a config trains: all weights, or an adapter on a frozen base.
@@ -38,9 +37,9 @@ pub(super) fn computed<P: Into<Parameters>>(
     load: impl FnOnce() -> Result<ModelFolder<P>>,
 ) -> Result<Policy> {
     let (recompute, threads) = (compute.recompute, compute.threads());
-    match compute.device {
-        Device::Cpu => Ok(Policy::new(load()?, recompute, threads)),
-        Device::Cuda => {
+    match compute.target() {
+        Target::Cpu => Ok(Policy::new(load()?, recompute, threads)),
+        Target::Cuda => {
             let device = compute::open()?;
             Policy::on_device(load()?, recompute, threads, device)
         }

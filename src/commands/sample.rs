@@ -8,9 +8,8 @@ use anyhow::{Result, ensure};
 use reckon_datasets::Example;
 
 use super::{builtin, policies, read_text};
-use crate::config::{ComputeConfig, PromptConfig};
+use crate::config::{ComputeConfig, DeviceChoice, PromptConfig};
 use crate::parallel::lock;
-use crate::plan::Device;
 use crate::policy::Policy;
 use crate::prompt::Prompt;
 use crate::prompt::Template;
@@ -56,7 +55,7 @@ pub(super) struct Args {
     seed: u64,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
-    device: Device,
+    device: DeviceChoice,
     /// Print a JSON object a line.
     #[arg(long)]
     json: bool,

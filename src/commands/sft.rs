@@ -11,7 +11,7 @@ use crate::disk::{read_text, write_folder};
 use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
 use crate::progress::Bar;
-use crate::sft::{Lessons, SftReport, SftTrainer};
+use crate::sft::{SftReport, SftSource, SftTrainer};
 use crate::strict;
 
 /// Arguments of `reckon sft`.
@@ -30,7 +30,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<()> {
     let config: SftConfig = strict::load(&read_text(&args.config)?, &args.config.display().to_string(), &args.sets)?;
     let folder = start(&config.model, config.seed)?;
-    let mut lessons = Lessons::open(&config, &folder)?;
+    let mut samples = SftSource::open(&config, &folder)?;
     let mut trainer = SftTrainer::new(&config, policies::computed(&config.compute, || Ok(folder))?)?;
     trainer.rehearse()?;
     eprintln!("{}", compute::place(&config.compute));
@@ -39,14 +39,14 @@ pub(super) fn run(args: Args) -> Result<()> {
     let mut step = 0;
     while step < config.steps && !stop.load(Ordering::Relaxed) {
         step += 1;
-        let SftReport { loss, grad_norm, lr } = trainer.step(&lessons.batch()?)?;
+        let SftReport { loss, grad_norm, lr } = trainer.step(&samples.batch()?)?;
         bar.tick(step, &format!("loss {loss:.4}"), &format!("grad norm {grad_norm:.3}  lr {lr:.2e}"));
         if step < config.steps && step.is_multiple_of(config.save_every.max(1)) {
             save(&trainer, &config, &args.out)?;
         }
     }
     save(&trainer, &config, &args.out)?;
-    bar.finish(&format!("{step} steps, {} completions seen; model in {}", lessons.used, args.out.display()));
+    bar.finish(&format!("{step} steps, {} completions seen; model in {}", samples.used, args.out.display()));
     Ok(())
 }
 

@@ -4,8 +4,8 @@
 use crate::eval::waits;
 use crate::run::Outcome;
 
-/// Columns of one completion.
-const WIDTH: usize = 54;
+/// Columns of one completion: two of them fit a terminal of 80.
+const WIDTH: usize = 40;
 
 /// Prints the summary on standard output.
 pub(super) fn print(Outcome { before, after }: &Outcome) {
@@ -19,9 +19,9 @@ pub(super) fn print(Outcome { before, after }: &Outcome) {
         println!("{name:<28}{before:>10.3}{after:>10.3}");
     }
     let pairs = before.judged.iter().zip(&after.judged);
-    let learnt = pairs.filter(|(before, after)| !before.passed && after.passed);
-    // The problem that took the most tries shows best what was learnt.
-    let Some((before, after)) = learnt.max_by_key(|(_, after)| waits(&after.completion)) else {
+    let solved = pairs.filter(|(before, after)| !before.passed && after.passed);
+    // The problem that took the most tries shows best what was learned.
+    let Some((before, after)) = solved.max_by_key(|(_, after)| waits(&after.completion)) else {
         return;
     };
     println!("\n{}\n{:<WIDTH$}after", before.question, "before");

@@ -76,7 +76,7 @@ fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
 
 /// Refuses a run that would end for want of memory: first by its plan, then by its worst step.
 fn check_memory(trainer: &mut Trainer) -> Result<()> {
-    if let Some(free) = compute::memory(trainer.config.compute.device)? {
+    if let Some(free) = compute::memory(trainer.config.compute.target())? {
         plan::check(trainer, free + trainer.policy.learner.held())?;
     }
     trainer.rehearse()

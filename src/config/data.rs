@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Result, bail, ensure};
 use reckon_datasets::{
     ArithmeticConfig, Columns, CountdownConfig, KnightsConfig, MultiplicationConfig, ParityConfig, ThreeSumConfig,
+    table,
 };
 use reckon_rewards::RubricConfig;
 use serde::{Deserialize, Serialize};
 
 /// Where examples come from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "dataset", rename_all = "snake_case", deny_unknown_fields)]
 pub enum DataConfig {
     /// Generated: combine numbers into a target. Verifier `countdown`.
@@ -59,25 +60,25 @@ pub enum DataConfig {
     },
 }
 
-/// Rows from files.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileConfig {
-    /// One file or a list of them, JSON Lines or Parquet.
-    pub path: Paths,
-    /// Values of columns that the rows of `path` are to have, such as `{ level = ["Level 3"] }`; the others are left out.
-    #[serde(default)]
-    pub only: BTreeMap<String, Vec<String>>,
-    /// Files of held-out rows, or the share of `path` that is held out by a hash of the question.
-    #[serde(default)]
-    pub held_out: HeldOut,
-    /// Which columns hold what; what is not given is recognised.
-    #[serde(default)]
-    pub columns: Columns,
+table! {
+    /// Rows from files.
+    pub struct FileConfig {
+        /// One file or a list of them, JSON Lines or Parquet.
+        pub path: Paths,
+        /// Values of columns that the rows of `path` are to have, such as `{ level = ["Level 3"] }`; the others are left out.
+        #[serde(default)]
+        pub only: BTreeMap<String, Vec<String>>,
+        /// Files of held-out rows, or the share of `path` that is held out by a hash of the question.
+        #[serde(default)]
+        pub held_out: HeldOut,
+        /// Which columns hold what; what is not given is recognised.
+        #[serde(default)]
+        pub columns: Columns,
+    }
 }
 
 /// One path, or several.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Paths {
     /// A single file.
@@ -97,7 +98,7 @@ impl Paths {
 }
 
 /// What is evaluated on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum HeldOut {
     /// This share of the rows, in (0, 1).
@@ -112,48 +113,43 @@ impl Default for HeldOut {
     }
 }
 
-/// One source of a mixture.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SourceConfig {
-    /// What metrics and errors call it; the dataset and a number when absent.
-    pub name: Option<String>,
-    /// How many of the prompts it gives, relative to the others.
-    #[serde(default = "one")]
-    pub weight: f64,
-    /// Where its examples come from; no mixture.
-    pub from: DataConfig,
-    /// How its questions become prompts; the run's `[prompt]` when absent.
-    pub prompt: Option<PromptConfig>,
-    /// How its completions are judged; the run's `[rubric]` when absent.
-    pub rubric: Option<RubricConfig>,
+table! {
+    /// One source of a mixture.
+    pub struct SourceConfig {
+        /// What metrics and errors call it; the dataset and a number when absent.
+        pub name: Option<String>,
+        /// How many of the prompts it gives, relative to the others.
+        #[serde(default = "one")]
+        pub weight: f64,
+        /// Where its examples come from; no mixture.
+        pub from: DataConfig,
+        /// How its questions become prompts; the run's `[prompt]` when absent.
+        pub prompt: Option<PromptConfig>,
+        /// How its completions are judged; the run's `[rubric]` when absent.
+        pub rubric: Option<RubricConfig>,
+    }
 }
 
 fn one() -> f64 {
     1.0
 }
 
-/// How an example becomes a prompt. `{question}` and `{column}` stand for what the example holds, `{{` for a brace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PromptConfig {
-    /// `chat` for the model's own chat template, `r1`, `tinyzero`, `qwen-math` or `plain`, or a text of one's own with
-    /// `{question}`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub template: Option<String>,
-    /// What the user says, which then stands for `{question}` in the template: `{question}` itself when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// Stands for `{system}` in the template; in a chat, what the system says.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub system: Option<String>,
-    /// The start of the completion, put after the prompt; verifiers read it as the model's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prefill: Option<String>,
-    /// What a chat template is told beside the conversation, such as `{ enable_thinking = false }`. A template that
-    /// prints today's date makes other prompts tomorrow: Llama 3's takes `date_string` instead.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub variables: BTreeMap<String, serde_json::Value>,
+table! {
+    /// How an example becomes a prompt. `{question}` and `{column}` stand for what the example holds, `{{` for a brace.
+    pub struct PromptConfig {
+        /// `chat` for the model's own chat template, `r1`, `tinyzero`, `qwen-math` or `plain`, or a text of one's own with
+        /// `{question}`.
+        pub template: Option<String> = None,
+        /// What the user says, which then stands for `{question}` in the template: `{question}` itself when absent.
+        pub user: Option<String> = None,
+        /// Stands for `{system}` in the template; in a chat, what the system says.
+        pub system: Option<String> = None,
+        /// The start of the completion, put after the prompt; verifiers read it as the model's own.
+        pub prefill: Option<String> = None,
+        /// What a chat template is told beside the conversation, such as `{ enable_thinking = false }`. A template that
+        /// prints today's date makes other prompts tomorrow: Llama 3's takes `date_string` instead.
+        pub variables: BTreeMap<String, serde_json::Value> = BTreeMap::new(),
+    }
 }
 
 /// A source with what the run gives it.

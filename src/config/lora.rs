@@ -3,43 +3,32 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
+use reckon_datasets::Range::{Above, AtLeast};
+use reckon_datasets::{Table, table};
 
 use crate::model::Layout;
 use crate::model::files::peft;
 use crate::model::lora::{self, Adapter, AdapterLayout};
 
-/// Training of a low-rank adapter on a frozen base, in place of all weights.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LoraConfig {
-    /// Rank of the addition to each matrix, at least 1.
-    pub rank: usize,
-    /// Additions are multiplied by `alpha / rank`.
-    pub alpha: f32,
-    /// Which linear layers of the decoder are added to: ends of their names, in which `*` stands for anything.
-    pub targets: Vec<String>,
-    /// A folder with an adapter in PEFT's files to begin with; it is to have this rank, alpha and these targets.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub adapter: Option<PathBuf>,
-}
-
-impl Default for LoraConfig {
-    fn default() -> Self {
-        let all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-        Self { rank: 16, alpha: 32.0, targets: all.map(str::to_owned).to_vec(), adapter: None }
+table! {
+    /// Training of a low-rank adapter on a frozen base, in place of all weights.
+    pub struct LoraConfig {
+        /// Rank of the adapter's matrices.
+        pub rank: usize = 16 => AtLeast(1.0),
+        /// What an adapter adds is multiplied by `alpha / rank`.
+        pub alpha: f32 = 32.0 => Above(0.0),
+        /// Which linear layers of the decoder get an adapter: ends of their names, in which `*` stands for anything.
+        pub targets: Vec<String> =
+            ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_owned).to_vec(),
+        /// A folder with an adapter in PEFT's files to begin with; it is to have this rank, alpha and these targets.
+        pub adapter: Option<PathBuf> = None,
     }
 }
 
 impl LoraConfig {
     /// Refuses an adapter that could not learn, naming the key.
     pub fn validate(&self) -> Result<()> {
-        ensure!(self.rank > 0, "lora.rank = 0: an addition needs a rank of at least 1");
-        ensure!(
-            self.alpha > 0.0 && self.alpha.is_finite(),
-            "lora.alpha = {}: additions are multiplied by alpha / rank, which must be positive",
-            self.alpha
-        );
+        self.check("lora.").map_err(anyhow::Error::msg)?;
         ensure!(!self.targets.is_empty(), "lora.targets is empty: nothing would be trained");
         Ok(())
     }

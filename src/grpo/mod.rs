@@ -15,12 +15,10 @@ mod advantage;
 mod batch;
 mod loss;
 mod objective;
-mod preset;
+mod overlong;
 
 pub use advantage::{AdvantageKind, advantages, has_signal};
 pub use batch::{LossNorm, TrainSample, loss_weights, micro_batches, mini_batches};
 pub use loss::{KlEstimator, LossConfig, token_losses};
 pub use objective::Objective;
-pub use preset::{
-    GrpoConfig, GrpoOverrides, InvalidGrpo, LossWeighting, Preset, Truncated, TruncatedKind, soft_overlong,
-};
+pub use overlong::{Truncated, soft_overlong};

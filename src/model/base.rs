@@ -1,4 +1,4 @@
-//! Weights that do not learn: the only copy of each matrix is the one that products read, in the type of its file.
+//! Weights that are not trained: the only copy of each matrix is the one that products read, in the type of its file.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,5 +1,5 @@
 //! A low-rank adapter (LoRA, Hu et al. 2021, arXiv:2106.09685): which linear layers of the decoder it adds to, and its
-//! values in one flat buffer, which are all that learns beside a frozen base. Files are left to [`super::files::peft`].
+//! values in one flat buffer, which are all that is trained beside a frozen base. Files are left to [`super::files::peft`].
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -42,7 +42,7 @@ impl From<Base> for Parameters {
 
 impl Parameters {
     /// Names, shapes and places of what is trained.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn trained_entries(&self) -> &[Entry] {
         match self {
             Self::Full(weights) => &weights.layout.entries,
             Self::Frozen(_, Some(adapter)) => &adapter.layout.entries,
@@ -51,7 +51,7 @@ impl Parameters {
     }
 
     /// Values of what is trained.
-    pub fn values(&self) -> &[f32] {
+    pub fn trained_values(&self) -> &[f32] {
         match self {
             Self::Full(weights) => &weights.values,
             Self::Frozen(_, Some(adapter)) => &adapter.values,

@@ -65,7 +65,7 @@ fn stretches(entries: &[Entry]) -> Vec<Stretch> {
 }
 
 impl DeviceAdamW {
-    /// An optimizer with empty moments for what learns of `model`.
+    /// An optimizer with empty moments for what is trained of `model`.
     pub fn new(config: AdamWConfig, kind: MomentKind, model: &DeviceModel) -> Result<Self> {
         let stretches = stretches(&model.trainable.entries);
         let (n, blocks) = (stretches.last().map_or(0, |s| s.range.end), stretches.last().map_or(0, |s| s.blocks.end));
@@ -86,8 +86,8 @@ impl DeviceAdamW {
 
     /// One update of `model` by its gradients at learning rate `lr`; the gradients stay.
     pub fn update(&mut self, model: &DeviceModel, lr: f64) -> Result<Update> {
-        let learnt = &model.trainable;
-        let grad_norm = adamw::squared_norm(&model.device, learnt.gradients.all())?.sqrt();
+        let trained = &model.trainable;
+        let grad_norm = adamw::squared_norm(&model.device, trained.gradients.all())?.sqrt();
         if !grad_norm.is_finite() {
             return Ok(Update::Skipped);
         }
@@ -95,8 +95,8 @@ impl DeviceAdamW {
         for stretch in &self.stretches {
             let step = self.config.step(lr, grad_norm, stretch.decays, self.count);
             let r = stretch.range.clone();
-            let (w, copy) = (learnt.values.part(r.clone()), learnt.rounded.part(r.clone()));
-            adamw::update(step, w, copy, learnt.gradients.part(r), self.moments(stretch))?;
+            let (w, copy) = (trained.values.part(r.clone()), trained.rounded.part(r.clone()));
+            adamw::update(step, w, copy, trained.gradients.part(r), self.moments(stretch))?;
         }
         Ok(Update::Applied { grad_norm })
     }

@@ -1,30 +1,31 @@
 //! What a run holds on a CPU, in fp32, a frozen base apart: `Policy`, `AdamW`, `model/workspace.rs` and the engine's memory.
 
-use super::{Device, Job, Plan, Sizes};
+use super::{Job, Plan, Sizes};
+use crate::config::Target;
 use crate::model::cpu::cache;
 use crate::ops::attention::cached;
 use crate::ops::linear_logprob;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
     let threads = job.threads;
-    let (learnt, copy, reference) = match job.lora {
+    let (trained, copy, reference) = match job.lora {
         None => (s.weights, 4 * s.packed, 4 * s.weights),
         Some(lora) => (lora.values, lora.base_bytes * s.weights + 4 * lora.values, 0),
     };
     Plan {
-        weights: 4 * learnt,
+        weights: 4 * trained,
         copy,
         reference: if job.reference { reference } else { 0 },
-        optimizer: 8 * learnt,
+        optimizer: 8 * trained,
         // A buffer a thread, one that waits for its turn, and their sum.
-        gradients: 4 * learnt * (threads + 2),
+        gradients: 4 * trained * (threads + 2),
         activations: 4 * threads * activations(s, job),
         // A chunk for each micro-batch; for sampling one for each row, and for each thread a prompt's and a copy of it.
         logits: 4 * (threads * linear_logprob::chunk_values(s.vocab) + (job.rows + 2 * threads) * s.vocab),
         // One layer at a time, of a prompt or of a thread's rows: two streams that take turns, and the hidden states.
         prefill: 4 * threads * job.prompt.max(job.rows.div_ceil(threads)) * (layer(s) + inputs(s) + 2 * s.hidden),
         cache: 4 * threads * cache(s, job),
-        device: Device::Cpu,
+        device: Target::Cpu,
     }
 }
 

@@ -1,7 +1,8 @@
-//! What a run holds on a card: `DeviceModel`, `DeviceAdamW` and their workspace, and `Decoding`. What learns is in bf16
+//! What a run holds on a card: `DeviceModel`, `DeviceAdamW` and their workspace, and `Decoding`. What is trained is in bf16
 //! with fp32 master values, a frozen base in bf16 alone.
 
-use super::{Device, Job, Plan, Sizes};
+use super::{Job, Plan, Sizes};
+use crate::config::Target;
 use crate::ops::adamw::device::MOMENT_BLOCK;
 use crate::ops::attention::cached::device as cached;
 use crate::ops::device::columns::partial_len;
@@ -10,23 +11,23 @@ use crate::optim::MomentKind;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
     let tables = 2 * s.positions * s.heads.size / 2;
-    let (learnt, base, lora_hidden) =
+    let (trained, base, lora_hidden) =
         job.lora.map_or((s.weights, 0, 0), |lora| (lora.values, s.weights, lora.lora_hidden));
     Plan {
-        weights: 4 * (learnt + tables),
-        copy: 2 * (learnt + base),
+        weights: 4 * (trained + tables),
+        copy: 2 * (trained + base),
         reference: if job.reference && job.lora.is_none() { 2 * s.weights } else { 0 },
         optimizer: match job.moments {
-            MomentKind::Full => 8 * learnt,
-            MomentKind::EightBit => 2 * learnt + 8 * learnt.div_ceil(MOMENT_BLOCK),
+            MomentKind::Full => 8 * trained,
+            MomentKind::EightBit => 2 * trained + 8 * trained.div_ceil(MOMENT_BLOCK),
         },
-        gradients: 4 * learnt,
+        gradients: 4 * trained,
         activations: activations(s, job.tokens(), job.recompute) + 2 * 2 * lora_hidden * job.tokens(),
         logits: linear_logprob::chunk_bytes(s.vocab, job.tokens()),
         prefill: sampling(s, job, lora_hidden),
         // A sequence a row, and one for the prompt at hand.
         cache: 2 * (job.rows + 1) * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,
-        device: Device::Cuda,
+        device: Target::Cuda,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Settings under which a run fits into a device's memory.
 
-use super::{Device, Job, Plan, Sizes};
+use super::{Job, Plan, Sizes};
+use crate::config::Target;
 
 /// Which settings may be chosen; the others stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +38,8 @@ pub fn fit(sizes: &Sizes, job: &Job, free: Free, memory: usize) -> Option<Job> {
 /// On a card large micro-batches are fast; on a CPU small ones, which stay in the caches.
 fn micro_batches(job: &Job) -> Vec<usize> {
     match job.device {
-        Device::Cpu => vec![job.micro_batch_tokens],
-        Device::Cuda => halves(job.update_tokens.next_power_of_two().min(LARGEST).max(job.sequence), job.sequence),
+        Target::Cpu => vec![job.micro_batch_tokens],
+        Target::Cuda => halves(job.update_tokens.next_power_of_two().min(LARGEST).max(job.sequence), job.sequence),
     }
 }
 
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn micro_batches_stay_small_on_a_cpu() {
-        let job = Job { device: Device::Cpu, micro_batch_tokens: 512, ..JOB };
+        let job = Job { device: Target::Cpu, micro_batch_tokens: 512, ..JOB };
         assert_eq!(fit(&sizes(), &job, ALL, 1 << 40).unwrap().micro_batch_tokens, 512);
     }
 }

@@ -8,26 +8,14 @@ mod cuda;
 mod fit;
 
 use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
 
 pub use fit::{Free, fit};
 
-use crate::config::TrainConfig;
+use crate::config::{Target, TrainConfig};
 use crate::model::layout::Layer;
 use crate::model::{AdapterLayout, Layout, ModelConfig, SaveDtype};
 use crate::ops::attention::Heads;
 use crate::optim::MomentKind;
-
-/// Where the run computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Device {
-    /// fp32, a micro-batch a thread; the buffers of sampling and of updating stay for the next step.
-    #[default]
-    Cpu,
-    /// bf16 with fp32 master weights, one micro-batch at a time; sampling and updating share one budget.
-    Cuda,
-}
 
 /// What of a model decides its memory.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +76,7 @@ impl Lora {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Job {
     /// Where it computes.
-    pub device: Device,
+    pub device: Target,
     /// Micro-batches under way at a time; 1 on a card.
     pub threads: usize,
     /// Most tokens of a micro-batch of several sequences. A longer sequence is a micro-batch of its own.
@@ -105,7 +93,7 @@ pub struct Job {
     pub update_tokens: usize,
     /// Whether the objective has a reference policy.
     pub reference: bool,
-    /// What learns, if it is not all weights.
+    /// What is trained, if it is not all weights.
     pub lora: Option<Lora>,
     /// How a card keeps the optimizer's moments.
     pub moments: MomentKind,
@@ -114,8 +102,7 @@ pub struct Job {
 impl Job {
     /// The run of `config` with a model of such a shape, whose file is of type `dtype`, and prompts of up to `prompt` tokens.
     pub fn of(config: &TrainConfig, shape: &ModelConfig, dtype: SaveDtype, prompt: usize) -> Result<Self> {
-        let (r, device) = (&config.rollout, config.compute.device);
-        let grpo = config.grpo.resolve(r.max_new_tokens)?;
+        let (r, grpo, device) = (&config.rollout, &config.grpo, config.compute.target());
         let (completions, sequence) = (r.prompts_per_step * r.group_size, prompt + r.max_new_tokens);
         ensure!(
             sequence <= shape.max_position_embeddings,
@@ -129,7 +116,7 @@ impl Job {
         });
         Ok(Self {
             device,
-            threads: if device == Device::Cpu { config.compute.threads() } else { 1 },
+            threads: if device == Target::Cpu { config.compute.threads() } else { 1 },
             micro_batch_tokens: config.compute.micro_batch_tokens,
             recompute: config.compute.recompute,
             rows: r.capacity.min(completions.max(config.eval.problems * config.eval.samples)),
@@ -169,15 +156,15 @@ pub struct Plan {
     pub prefill: usize,
     /// Keys and values of the rows being sampled.
     pub cache: usize,
-    device: Device,
+    device: Target,
 }
 
 impl Plan {
     /// What `job` takes with a model of such sizes.
     pub fn new(sizes: &Sizes, job: &Job) -> Self {
         match job.device {
-            Device::Cpu => cpu::plan(sizes, job),
-            Device::Cuda => cuda::plan(sizes, job),
+            Target::Cpu => cpu::plan(sizes, job),
+            Target::Cuda => cuda::plan(sizes, job),
         }
     }
 
@@ -206,8 +193,8 @@ impl Plan {
         let (sampling, updating) = (self.cache + self.prefill, self.activations + self.logits);
         self.standing()
             + match self.device {
-                Device::Cpu => sampling + updating,
-                Device::Cuda => sampling.max(updating),
+                Target::Cpu => sampling + updating,
+                Target::Cuda => sampling.max(updating),
             }
     }
 }
@@ -228,7 +215,7 @@ mod tests {
     }
 
     pub(super) const JOB: Job = Job {
-        device: Device::Cuda,
+        device: Target::Cuda,
         threads: 1,
         micro_batch_tokens: 8192,
         recompute: false,
@@ -249,7 +236,7 @@ mod tests {
         assert_eq!((card.weights, card.copy), (4 * weights + 4 * tables, 2 * weights));
         assert_eq!((card.reference, card.optimizer, card.gradients), (2 * weights, 8 * weights, 4 * weights));
         assert_eq!(card.cache, 257 * 1024 * 12_288, "12 KiB a token: 24 layers x 2 x 2 heads x 64 values x 2 bytes");
-        let threads = Job { device: Device::Cpu, threads: 2, ..JOB };
+        let threads = Job { device: Target::Cpu, threads: 2, ..JOB };
         let cpu = Plan::new(&sizes(), &threads);
         let biases_and_norms = 24 * (1152 + 2 * 896) + 896;
         assert_eq!((cpu.weights, cpu.copy), (4 * weights, 4 * (weights - biases_and_norms)), "the tied head is packed");
@@ -260,7 +247,7 @@ mod tests {
     #[test]
     fn beside_a_frozen_base_only_the_adapter_is_held_several_times() {
         let job = Job { lora: Some(Lora { values: 1000, lora_hidden: 48, base_bytes: 2 }), ..JOB };
-        let plan = Plan::new(&sizes(), &Job { device: Device::Cpu, threads: 2, ..job });
+        let plan = Plan::new(&sizes(), &Job { device: Target::Cpu, threads: 2, ..job });
         assert_eq!((plan.weights, plan.copy, plan.reference), (4000, 2 * 494_032_768 + 4000, 0));
         assert_eq!((plan.optimizer, plan.gradients), (8000, 16_000));
         let (card, full) = (Plan::new(&sizes(), &job), Plan::new(&sizes(), &JOB));
@@ -285,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_card_holds_one_phase_at_a_time_and_a_cpu_both() {
-        let (card, cpu) = (Plan::new(&sizes(), &JOB), Plan::new(&sizes(), &Job { device: Device::Cpu, ..JOB }));
+        let (card, cpu) = (Plan::new(&sizes(), &JOB), Plan::new(&sizes(), &Job { device: Target::Cpu, ..JOB }));
         let sum = |plan: &Plan| plan.classes().iter().map(|(_, bytes)| bytes).sum::<usize>();
         assert_eq!(card.peak(), sum(&card) - card.cache - card.prefill, "the update is the larger one");
         assert_eq!(cpu.peak(), sum(&cpu));

@@ -49,7 +49,7 @@ impl Learner for CpuLearner {
             training.moments == MomentKind::Full,
             "optim.moments = \"eight_bit\" is for a card: set compute.device = \"cuda\", or leave optim.moments away"
         );
-        self.optimizer = Some(AdamW::new(training.adamw, self.model.parameters.values().len()));
+        self.optimizer = Some(AdamW::new(training.adamw, self.model.parameters.trained_values().len()));
         self.reference = training.reference.then(|| CpuReference::of(&self.model.parameters));
         Ok(())
     }

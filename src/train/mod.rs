@@ -10,11 +10,10 @@ use reckon_datasets::Counted;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{LossStats, MicroBatch};
-use crate::config::{Control, TrainConfig};
+use crate::config::{Control, GrpoConfig, TrainConfig};
 use crate::groups::{RolloutTimes, Rollouts};
 use crate::grpo::{
-    GrpoConfig, TrainSample, Truncated, advantages, has_signal, micro_batches, mini_batches, soft_overlong,
-    token_losses,
+    TrainSample, Truncated, advantages, has_signal, micro_batches, mini_batches, soft_overlong, token_losses,
 };
 use crate::judge::{Group, Judge, Rollout};
 use crate::metrics::Record;
@@ -83,7 +82,7 @@ impl Trainer {
     /// Puts a run together and refuses one that could not work, before step 0.
     pub fn new(config: TrainConfig, mut policy: Policy, judge: Judge) -> Result<Self> {
         config.validate()?;
-        let grpo = config.grpo.resolve(config.rollout.max_new_tokens)?;
+        let grpo = config.grpo.clone();
         let (tokenizer, companions) = (policy.tokenizer.clone(), &policy.companions);
         let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed)?;
         prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
@@ -108,7 +107,7 @@ impl Trainer {
         for mini_batch in mini_batches(&samples, self.grpo.updates_per_step) {
             let layout = self.policy.learner.prompt_layout();
             let most_tokens = self.config.compute.micro_batch_tokens;
-            let mut micros = micro_batches(mini_batch, self.grpo.loss_norm, most_tokens, layout);
+            let mut micros = micro_batches(mini_batch, self.grpo.loss_norm(), most_tokens, layout);
             let clock = Instant::now();
             self.add_reference_logprobs(&mut micros, temperature)?;
             let loss = self.grpo.loss();
@@ -172,12 +171,12 @@ impl Trainer {
             if self.config.control == Control::CoinFlip {
                 let coin = Counted::new(&[key.seed, key.step, index, sample as u64, 0xc014]).next_u64() & 1;
                 rollout.reward = coin as f32;
-            } else if self.grpo.truncated == Truncated::Zero && is_truncated(rollout) {
+            } else if self.grpo.truncated() == Truncated::Zero && is_truncated(rollout) {
                 rollout.reward = 0.0;
             }
         }
         let signal = has_signal(&group.rewards());
-        if let (Truncated::SoftOverlong { buffer }, Control::None) = (self.grpo.truncated, self.config.control) {
+        if let (Truncated::SoftOverlong { buffer }, Control::None) = (self.grpo.truncated(), self.config.control) {
             for rollout in &mut group.rollouts {
                 let tokens = rollout.completion.tokens.len();
                 rollout.reward += soft_overlong(tokens, self.config.rollout.max_new_tokens, buffer);
@@ -200,7 +199,7 @@ impl Trainer {
                     prompt_len: group.prompt.tokens.len(),
                     rollout_logprobs: rollout.completion.logprobs.clone(),
                     advantage,
-                    masked: self.grpo.truncated == Truncated::Mask && is_truncated(rollout),
+                    masked: self.grpo.truncated() == Truncated::Mask && is_truncated(rollout),
                 });
             }
         }

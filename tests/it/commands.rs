@@ -20,6 +20,18 @@ fn a_dry_run_prints_the_resolved_config_and_what_follows_from_it() {
 }
 
 #[test]
+fn the_reference_of_all_keys_is_what_the_parser_has() {
+    let reference = include_str!("../../docs/config.md");
+    assert_eq!(succeeds(&["config"]), reference, "write it again: reckon config > docs/config.md");
+    let datasets = toml::from_str::<reckon::config::DataConfig>("dataset = '?'").unwrap_err().to_string();
+    let names: Vec<&str> = datasets.split('`').skip(3).step_by(2).collect();
+    assert!(names.contains(&"parity"), "{datasets}");
+    for name in names {
+        assert!(reference.contains(&format!("dataset = \"{name}\"")), "{name}");
+    }
+}
+
+#[test]
 fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let config = small_run(folder.path(), 3, "");
@@ -37,7 +49,12 @@ fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
         (vec!["train", config, "--set", "compute.device=gpu"], "did you mean \"cpu\""),
         (vec!["train", config, "--set", "optim.moments=eight_bit"], "set compute.device = \"cuda\""),
         (vec!["sample"], "no prompt"),
-        (vec!["verify", "score", "--kind", "countdwon", text(&bad_row)], "did you mean `countdown`"),
+        (vec!["verify", "score", "--kind", "countdwon", text(&bad_row)], "did you mean \"countdown\""),
+        (vec!["train", config, "--dry-run", "--set", "rubric.verifiers.0.max_deph=3"], "did you mean \"max_depth\"?"),
+        (
+            vec!["verify", "score", "--kind", "exact", "--set", "ignorecase=true", text(&bad_row)],
+            "unknown key \"ignorecase\" in --set ignorecase=true: did you mean \"ignore_case\"?",
+        ),
         (vec!["verify", "score", "--kind", "exact", text(&bad_row)], "rows.jsonl, line 2"),
     ] {
         let complaint = fails(&arguments);

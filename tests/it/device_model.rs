@@ -22,7 +22,7 @@ pub(super) fn loss(micro: &MicroBatch, stats: &TokenStats) -> TokenLosses {
 /// A tiny model whose weights bf16 holds exactly, so that both sides start alike.
 pub(super) fn rounded(architecture: &str, tied: bool) -> Policy {
     let mut policy = tiny_with(architecture, tied, 32);
-    for entry in cpu(&policy).parameters.entries().to_vec() {
+    for entry in cpu(&policy).parameters.trained_entries().to_vec() {
         // Norms of 3 make scores of 50, whose rounding to bf16 alone moves probabilities by a fifth.
         let scale = if entry.name.contains("q_norm") || entry.name.contains("k_norm") { 1.0 / 3.0 } else { 1.0 };
         let values = &mut cpu_mut(&mut policy).parameters.trainable().values[entry.range];
@@ -54,7 +54,7 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
             assert!((loss - expected).abs() < 0.01 * expected.abs(), "{architecture}: loss {loss}, not {expected}");
         }
         let got = model.trainable.gradients.all().read().unwrap();
-        for entry in cpu(&policy).parameters.entries() {
+        for entry in cpu(&policy).parameters.trained_entries() {
             let (got, expected) = (&got[entry.range.clone()], &gradient[entry.range.clone()]);
             // The keys' biases shift all scores of a row alike: their gradient is rounding.
             if entry.name.contains("k_proj.bias") {
@@ -88,19 +88,26 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
             optimizer.update(&model, 1e-3).unwrap()
         });
         let updates: Vec<Update> = updates.collect();
-        let way =
-            model.trainable.download().unwrap().iter().zip(start.values()).map(|(a, b)| a - b).collect::<Vec<f32>>();
+        let way = model
+            .trainable
+            .download()
+            .unwrap()
+            .iter()
+            .zip(start.trained_values())
+            .map(|(a, b)| a - b)
+            .collect::<Vec<f32>>();
         Some((way, updates))
     };
     let Some((way, updates)) = run(MomentKind::Full) else { return };
     assert_eq!(run(MomentKind::Full).unwrap(), (way.clone(), updates), "a second run gives other bits");
     let (eight_bit, _) = run(MomentKind::EightBit).unwrap();
-    let mut optimizer = AdamW::new(config, start.values().len());
+    let mut optimizer = AdamW::new(config, start.trained_values().len());
     for _ in 0..3 {
         let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
         optimizer.update(cpu_mut(&mut policy).parameters.trainable(), &gradient, 1e-3);
     }
-    let expected: Vec<f32> = cpu(&policy).parameters.values().iter().zip(start.values()).map(|(a, b)| a - b).collect();
+    let expected: Vec<f32> =
+        cpu(&policy).parameters.trained_values().iter().zip(start.trained_values()).map(|(a, b)| a - b).collect();
     // The first updates of AdamW are signs: where a gradient is near 0, rounding to bf16 decides.
     for (what, way) in [("full", way), ("eight bits", eight_bit)] {
         let error = distance(&way, &expected);
@@ -117,7 +124,7 @@ fn a_gradient_that_is_not_finite_moves_nothing() {
     let mut optimizer = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
     model.trainable.gradients.part(5..6).write(&[f32::NAN]).unwrap();
     assert_eq!(optimizer.update(&model, 1e-3).unwrap(), Update::Skipped);
-    assert_eq!(model.trainable.download().unwrap(), cpu(&policy).parameters.values());
+    assert_eq!(model.trainable.download().unwrap(), cpu(&policy).parameters.trained_values());
 }
 
 #[test]

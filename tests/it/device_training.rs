@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use reckon::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
 use reckon::checkpoint::{RunFolder, state};
-use reckon::config::{OptimConfig, SftConfig, TrainConfig};
-use reckon::grpo::{GrpoOverrides, LossConfig, token_losses};
+use reckon::config::{GrpoConfig, OptimConfig, SftConfig, TrainConfig};
+use reckon::grpo::{LossConfig, token_losses};
 use reckon::judge::Judge;
 use reckon::metrics::Record;
 use reckon::model::ModelFolder;
@@ -14,7 +14,7 @@ use reckon::ops::attention::Segment;
 use reckon::ops::device::{Class, Device};
 use reckon::optim::{MomentKind, Update};
 use reckon::policy::{Policy, Training, Who};
-use reckon::sft::{Lesson, SftTrainer};
+use reckon::sft::{SftSample, SftTrainer};
 use reckon::strict;
 use reckon::train::Trainer;
 use reckon_rewards::Rubric;
@@ -90,7 +90,7 @@ fn a_run_on_a_device_that_stops_and_resumes_equals_one_that_did_not_to_the_bit()
         let start = || trainer(config(sets), moved(policy(), device.clone()));
         let mut straight = start();
         let mut expected = steps(&mut straight, 4);
-        assert!(expected.iter().any(|record| record.get("optim/updates") > Some(0.0)), "{what}: nothing is learnt");
+        assert!(expected.iter().any(|record| record.get("optim/updates") > Some(0.0)), "{what}: nothing is trained");
 
         let root = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(root.path().join("run")).unwrap();
@@ -115,7 +115,7 @@ fn a_checkpoint_of_a_device_goes_on_on_a_cpu_and_one_with_other_moments_is_refus
     state::save(&there, &folder).unwrap();
     let mut here = trainer(config(&["compute.device=cpu"]), rounded(FAMILIES[0], true));
     assert!(state::restore(&mut here, &folder).unwrap());
-    assert_eq!(cpu(&here.policy).parameters.values(), values(&there.policy));
+    assert_eq!(cpu(&here.policy).parameters.trained_values(), values(&there.policy));
     let moments = |trainer: &Trainer| trainer.policy.learner.state()[1].1.read(0..9).unwrap();
     assert_eq!(moments(&here), moments(&there));
     let mut other = trainer(config(&["optim.moments=eight_bit"]), moved(rounded(FAMILIES[0], true), device));
@@ -164,7 +164,7 @@ fn what_does_not_fit_is_said_before_the_first_step_with_the_class_and_the_key() 
 
 /// The objective of GRPO.
 fn objective(micro: &MicroBatch, now: &TokenStats) -> TokenLosses {
-    let config = LossConfig { kl_coef: 0.1, ..GrpoOverrides::default().resolve(9).unwrap().loss() };
+    let config = LossConfig { kl_coef: 0.1, ..GrpoConfig::default().loss() };
     token_losses(now, micro, &config)
 }
 
@@ -229,8 +229,8 @@ fn supervised_steps_on_a_device_learn() {
     let before = values(&trainer.policy);
     trainer.rehearse().unwrap();
     assert_eq!(values(&trainer.policy), before, "the rehearsal moves nothing");
-    let lesson = Lesson { tokens: vec![3, 1, 4, 1, 5], learnt_from: 2 };
-    let losses: Vec<f64> = (0..3).map(|_| trainer.step(std::slice::from_ref(&lesson)).unwrap().loss).collect();
+    let sample = SftSample { tokens: vec![3, 1, 4, 1, 5], trained_from: 2 };
+    let losses: Vec<f64> = (0..3).map(|_| trainer.step(std::slice::from_ref(&sample)).unwrap().loss).collect();
     assert!(losses[2] < losses[0] - 0.1, "{losses:?}");
 }
 

@@ -18,12 +18,12 @@ fn total(policy: &Policy, micros: &[MicroBatch]) -> f64 {
     cpu(policy).logprobs(None, micros, 0.9).iter().zip(micros).map(|(stats, micro)| loss(micro, stats).stats.loss).sum()
 }
 
-/// Asserts that the gradient of everything that learns is that of difference quotients.
+/// Asserts that the gradient of everything that is trained is that of difference quotients.
 pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
     let micros = shared_micros(&samples(6), 64);
     let (gradient, _) = cpu(policy).gradients(&micros, 0.9, &loss);
     assert!(gradient.iter().all(|g| g.is_finite()));
-    for entry in cpu(policy).parameters.entries().to_vec() {
+    for entry in cpu(policy).parameters.trained_entries().to_vec() {
         let g = &gradient[entry.range.clone()];
         assert!(g.iter().any(|&g| g != 0.0), "{name}: {} has no gradient", entry.name);
         // Along the gradient itself the difference quotient is its norm: one number that every value enters.
@@ -34,7 +34,7 @@ pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
             continue;
         }
         let step = STEP / norm;
-        let saved = cpu(policy).parameters.values()[entry.range.clone()].to_vec();
+        let saved = cpu(policy).parameters.trained_values()[entry.range.clone()].to_vec();
         let mut at = |sign: f64| {
             let values = &mut cpu_mut(policy).parameters.trainable().values[entry.range.clone()];
             for ((w, saved), g) in values.iter_mut().zip(&saved).zip(g) {

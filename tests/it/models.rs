@@ -50,7 +50,7 @@ pub(crate) fn cpu(policy: &Policy) -> &CpuModel {
     &(&*policy.learner as &dyn Any).downcast_ref::<CpuLearner>().unwrap().model
 }
 
-/// What learns on a CPU.
+/// What is trained on a CPU.
 pub(crate) fn cpu_learner(policy: &Policy) -> &CpuLearner {
     (&*policy.learner as &dyn Any).downcast_ref().unwrap()
 }

@@ -62,7 +62,7 @@ fn a_program_of_ones_own_links_a_verifier_in_rust() {
     let program = deps.parent().unwrap().with_file_name("examples").join("custom_verifier");
     let program = program.to_str().unwrap();
     let folder = Path::new(ROOT).join("examples/custom_verifier");
-    let options = ["--kind", "rust", "--set", "verifier=palindrome", "--set", "options={\"min_letters\": 3}"];
+    let options = ["--kind", "rust", "--set", "verifier=palindrome", "--set", "options={min_letters = 3}"];
     let (ok, text) = said(&run(program, &folder, &[&["verify", "test", "cases.jsonl"], &options[..]].concat()));
     assert!(ok && text.contains("all 3 cases pass"), "{text}");
 

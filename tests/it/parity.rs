@@ -114,18 +114,22 @@ fn logits_and_gradients_of_adapters_are_those_of_peft() {
         let difference = largest_difference(&logits(&policy, &sequences[0]), &tensors["logits"]);
         assert!(difference < 1e-4, "{name}: logits differ by {difference}");
         check_gradients(&policy, &sequences, &tensors, name);
-        assert_eq!(tensors.len(), 1 + cpu(&policy).parameters.entries().len(), "{name}: all that learns is compared");
+        assert_eq!(
+            tensors.len(),
+            1 + cpu(&policy).parameters.trained_entries().len(),
+            "{name}: all that is trained is compared"
+        );
     }
 }
 
-/// Asserts that everything that learns has the gradient of `tensors`, within a thousandth of its largest value.
+/// Asserts that everything that is trained has the gradient of `tensors`, within a thousandth of its largest value.
 fn check_gradients(policy: &Policy, sequences: &[Vec<u32>], tensors: &BTreeMap<String, Vec<f32>>, name: &str) {
     let loss = |micro: &MicroBatch, _: &TokenStats| TokenLosses {
         gradient: micro.loss_weights.iter().map(|w| -w).collect(),
         ..TokenLosses::default()
     };
     let (gradient, _) = cpu(policy).gradients(&[packed(sequences)], 1.0, &loss);
-    for entry in cpu(policy).parameters.entries() {
+    for entry in cpu(policy).parameters.trained_entries() {
         let theirs = &tensors[&format!("gradient.{}", entry.name)];
         let largest = theirs.iter().fold(0f32, |a, g| a.max(g.abs()));
         let difference = largest_difference(&gradient[entry.range.clone()], theirs);

@@ -3,11 +3,12 @@
 use std::sync::Mutex;
 
 use reckon::batch::PromptLayout;
+use reckon::config::Target;
 use reckon::grpo::{LossNorm, TrainSample, micro_batches};
 use reckon::model::{DeviceModel, SaveDtype};
 use reckon::ops::device::Class;
 use reckon::optim::{AdamWConfig, DeviceAdamW, MomentKind};
-use reckon::plan::{Device, Job, Lora, Plan, Sizes};
+use reckon::plan::{Job, Lora, Plan, Sizes};
 use reckon::policy::Model;
 use reckon::policy::Policy;
 use reckon::rollout::{Engine, PromptTokens, Request, SampleKey, Sampling};
@@ -32,7 +33,7 @@ fn sample() -> TrainSample {
 
 fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
     Job {
-        device: Device::Cuda,
+        device: Target::Cuda,
         threads: 1,
         micro_batch_tokens: TOKENS,
         recompute,

@@ -1,47 +1,32 @@
 //! Chained arithmetic: what is `((4+7)*3)-5`? Every step is exact and stays in range.
 //! How numbers combine is the business of `chain`.
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::chain::{Rules, Step, check_operations, expression};
 use super::{Generated, Task, check_range, info, pick};
-use crate::{Counted, Error, Example};
+use crate::{Counted, Error, Example, table};
 
 /// Chained arithmetic, seeded.
 pub type Arithmetic = Generated<ArithmeticConfig>;
 
-/// Which calculations to ask for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ArithmeticConfig {
-    /// Fewest numbers of a calculation, at least 2.
-    pub terms_min: usize,
-    /// Most numbers, at most 32.
-    pub terms_max: usize,
-    /// Smallest number, at least 0.
-    pub value_min: i64,
-    /// Largest number.
-    pub value_max: i64,
-    /// Which of `+ - * /` are used. Division is exact or not at all.
-    pub operations: String,
-    /// Largest result of a step, the last included; none is negative.
-    pub result_max: i64,
-    /// Share of all calculations that are held out.
-    pub held_out: f64,
-}
-
-impl Default for ArithmeticConfig {
-    fn default() -> Self {
-        Self {
-            terms_min: 3,
-            terms_max: 4,
-            value_min: 1,
-            value_max: 20,
-            operations: "+-*".into(),
-            result_max: 999,
-            held_out: 0.1,
-        }
+table! {
+    /// Which calculations to ask for.
+    pub struct ArithmeticConfig {
+        /// Fewest numbers of a calculation, at least 2.
+        pub terms_min: usize = 3,
+        /// Most numbers, at most 32.
+        pub terms_max: usize = 4,
+        /// Smallest number, at least 0.
+        pub value_min: i64 = 1,
+        /// Largest number.
+        pub value_max: i64 = 20,
+        /// Which of `+ - * /` are used. Division is exact or not at all.
+        pub operations: String = "+-*".into(),
+        /// Largest result of a step, the last included; none is negative.
+        pub result_max: i64 = 999,
+        /// Share of all calculations that are held out.
+        pub held_out: f64 = 0.1,
     }
 }
 

@@ -3,59 +3,40 @@
 
 use std::ops::RangeInclusive;
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::chain::{Rules, Step, check_operations, expression};
 use super::{Generated, Task, check_range, info, pick};
-use crate::{Counted, Error, Example};
+use crate::{Counted, Error, Example, table};
 
 /// Countdown problems, seeded.
 pub type Countdown = Generated<CountdownConfig>;
 
-/// Which problems to make.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CountdownConfig {
-    /// How many numbers a problem has, 2 to 6.
-    pub numbers: usize,
-    /// Fewest numbers, where that varies; otherwise `numbers`.
-    pub numbers_min: Option<usize>,
-    /// Most numbers, where that varies; otherwise `numbers`.
-    pub numbers_max: Option<usize>,
-    /// Smallest number, at least 0.
-    pub value_min: i64,
-    /// Largest number.
-    pub value_max: i64,
-    /// Which of `+ - * /` may be used. Division is exact or not at all.
-    pub operations: String,
-    /// Smallest target.
-    pub target_min: i64,
-    /// Largest target.
-    pub target_max: i64,
-    /// Largest result of a step, the last included; none is negative.
-    pub intermediate_max: i64,
-    /// Whether a number may stand twice.
-    pub duplicates: bool,
-    /// Share of all problems that are held out.
-    pub held_out: f64,
-}
-
-impl Default for CountdownConfig {
-    fn default() -> Self {
-        Self {
-            numbers: 3,
-            numbers_min: None,
-            numbers_max: None,
-            value_min: 1,
-            value_max: 20,
-            operations: "+-*".into(),
-            target_min: 1,
-            target_max: 99,
-            intermediate_max: 199,
-            duplicates: true,
-            held_out: 0.1,
-        }
+table! {
+    /// Which problems to make.
+    pub struct CountdownConfig {
+        /// How many numbers a problem has, 2 to 6.
+        pub numbers: usize = 3,
+        /// Fewest numbers, where that varies; otherwise `numbers`.
+        pub numbers_min: Option<usize> = None,
+        /// Most numbers, where that varies; otherwise `numbers`.
+        pub numbers_max: Option<usize> = None,
+        /// Smallest number, at least 0.
+        pub value_min: i64 = 1,
+        /// Largest number.
+        pub value_max: i64 = 20,
+        /// Which of `+ - * /` may be used. Division is exact or not at all.
+        pub operations: String = "+-*".into(),
+        /// Smallest target.
+        pub target_min: i64 = 1,
+        /// Largest target.
+        pub target_max: i64 = 99,
+        /// Largest result of a step, the last included; none is negative.
+        pub intermediate_max: i64 = 199,
+        /// Whether a number may stand twice.
+        pub duplicates: bool = true,
+        /// Share of all problems that are held out.
+        pub held_out: f64 = 0.1,
     }
 }
 

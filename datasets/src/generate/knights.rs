@@ -1,33 +1,26 @@
 //! Knights and knaves: knights tell the truth, knaves lie; who is which follows from what each says. Exactly one
 //! assignment fits: every one is tried. What a statement is, is the business of `formula`.
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::formula::{Formula, identity};
 use super::{Generated, Task, check_range, info, pick};
-use crate::{Counted, Error, Example};
+use crate::{Counted, Error, Example, table};
 
 /// Puzzles of knights and knaves, seeded.
 pub type Knights = Generated<KnightsConfig>;
 
-/// Which puzzles to make.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct KnightsConfig {
-    /// Fewest people, at least 2.
-    pub people_min: usize,
-    /// Most people, at most 12.
-    pub people_max: usize,
-    /// Most connectives (and, or, if, if and only if) of a statement, at most 8.
-    pub joins_max: usize,
-    /// Share of all puzzles that are held out.
-    pub held_out: f64,
-}
-
-impl Default for KnightsConfig {
-    fn default() -> Self {
-        Self { people_min: 3, people_max: 5, joins_max: 2, held_out: 0.1 }
+table! {
+    /// Which puzzles to make.
+    pub struct KnightsConfig {
+        /// Fewest people, at least 2.
+        pub people_min: usize = 3,
+        /// Most people, at most 12.
+        pub people_max: usize = 5,
+        /// Most connectives (and, or, if, if and only if) of a statement, at most 8.
+        pub joins_max: usize = 2,
+        /// Share of all puzzles that are held out.
+        pub held_out: f64 = 0.1,
     }
 }
 

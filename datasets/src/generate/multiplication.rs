@@ -1,29 +1,22 @@
 //! Multiplication of whole numbers with a given count of digits: `347*82`.
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Generated, Task, check_range, info};
-use crate::{Counted, Error, Example};
+use crate::{Counted, Error, Example, table};
 
 /// Products, seeded.
 pub type Multiplication = Generated<MultiplicationConfig>;
 
-/// Which products to ask for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MultiplicationConfig {
-    /// Fewest digits of a factor, at least 1.
-    pub digits_min: usize,
-    /// Most digits, at most 18.
-    pub digits_max: usize,
-    /// Share of all products that are held out.
-    pub held_out: f64,
-}
-
-impl Default for MultiplicationConfig {
-    fn default() -> Self {
-        Self { digits_min: 2, digits_max: 3, held_out: 0.1 }
+table! {
+    /// Which products to ask for.
+    pub struct MultiplicationConfig {
+        /// Fewest digits of a factor, at least 1.
+        pub digits_min: usize = 2,
+        /// Most digits, at most 18.
+        pub digits_max: usize = 3,
+        /// Share of all products that are held out.
+        pub held_out: f64 = 0.1,
     }
 }
 

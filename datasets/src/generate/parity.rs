@@ -1,29 +1,22 @@
 //! Parity: is the number of ones in `1011` even (0) or odd (1)? Easy bit by bit, and a coin flip in one guess.
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Generated, Task, check_range, info, pick};
-use crate::{Counted, Error, Example};
+use crate::{Counted, Error, Example, table};
 
 /// Parities, seeded.
 pub type Parity = Generated<ParityConfig>;
 
-/// Which parities to ask for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ParityConfig {
-    /// Fewest bits, at least 1.
-    pub bits_min: usize,
-    /// Most bits, at most 1024.
-    pub bits_max: usize,
-    /// Share of all bit strings that are held out.
-    pub held_out: f64,
-}
-
-impl Default for ParityConfig {
-    fn default() -> Self {
-        Self { bits_min: 16, bits_max: 20, held_out: 0.1 }
+table! {
+    /// Which parities to ask for.
+    pub struct ParityConfig {
+        /// Fewest bits, at least 1.
+        pub bits_min: usize = 16,
+        /// Most bits, at most 1024.
+        pub bits_max: usize = 20,
+        /// Share of all bit strings that are held out.
+        pub held_out: f64 = 0.1,
     }
 }
 

@@ -1,30 +1,23 @@
 //! 3-SUM: which three of the numbers `a` to `f` sum to the target, modulo a given number? Exactly one triple does, so
 //! that a blind guess is right once in as many times as there are triples.
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Generated, Task};
-use crate::{Counted, Error, Example};
+use crate::{Counted, Error, Example, table};
 
 /// 3-SUM problems, seeded.
 pub type ThreeSum = Generated<ThreeSumConfig>;
 
-/// Which sums to ask for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ThreeSumConfig {
-    /// How many numbers there are to choose from, 3 to 26; all are different.
-    pub numbers: usize,
-    /// Numbers lie in `0..modulus`, and sums count modulo it.
-    pub modulus: u64,
-    /// Share of all problems that are held out.
-    pub held_out: f64,
-}
-
-impl Default for ThreeSumConfig {
-    fn default() -> Self {
-        Self { numbers: 6, modulus: 50, held_out: 0.1 }
+table! {
+    /// Which sums to ask for.
+    pub struct ThreeSumConfig {
+        /// How many numbers there are to choose from, 3 to 26; all are different.
+        pub numbers: usize = 6,
+        /// Numbers lie in `0..modulus`, and sums count modulo it.
+        pub modulus: u64 = 50,
+        /// Share of all problems that are held out.
+        pub held_out: f64 = 0.1,
     }
 }
 

@@ -1,29 +1,21 @@
 //! Priming traces: supervised completions that search, say `wait` after a miss, and often give up too early.
 //! The habit of going on is in them, but too rarely: to find that it pays is left to reinforcement learning.
 
-use serde::{Deserialize, Serialize};
-
 use super::chain::{Rules, Step, expression, write_steps};
 use super::countdown::CountdownProblem;
-use crate::{Countdown, Counted, Error, Example};
+use crate::{Countdown, Counted, Error, Example, table};
 
-/// How traces are made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TraceConfig {
-    /// Chance that an attempt is a solution on purpose.
-    pub success_rate: f64,
-    /// Chance to give up after a miss.
-    pub give_up_rate: f64,
-    /// Most attempts of a trace.
-    pub longest: usize,
-    /// Share of traces that answer without thinking.
-    pub direct_share: f64,
-}
-
-impl Default for TraceConfig {
-    fn default() -> Self {
-        Self { success_rate: 0.15, give_up_rate: 0.5, longest: 8, direct_share: 0.0 }
+table! {
+    /// How traces are made.
+    pub struct TraceConfig {
+        /// Chance that an attempt is a solution on purpose.
+        pub success_rate: f64 = 0.15,
+        /// Chance to give up after a miss.
+        pub give_up_rate: f64 = 0.5,
+        /// Most attempts of a trace.
+        pub longest: usize = 8,
+        /// Share of traces that answer without thinking.
+        pub direct_share: f64 = 0.0,
     }
 }
 

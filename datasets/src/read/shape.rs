@@ -1,25 +1,24 @@
 //! From columns to examples: which column is the question and which the answer, recognised from the first row or given in
 //! the config. The shapes of public datasets are rows of the tables below.
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::cut::Cut;
-use crate::Example;
+use crate::{Example, table};
 
-/// Which columns hold what; a column inside another is written `reward_model.ground_truth`. What is not given is
-/// recognised from the first row.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Columns {
-    /// Column of the question: a text, or messages of `role` and `content`.
-    pub question: Option<String>,
-    /// Column of the reference answer, or of the completion to learn; `""` for rows without one.
-    pub answer: Option<String>,
-    /// Column of the id; rows are numbered without it.
-    pub id: Option<String>,
-    /// What of the answer column is the answer; from the first row when absent.
-    pub cut: Option<Cut>,
+table! {
+    /// Which columns hold what; a column inside another is written `reward_model.ground_truth`. What is not given is
+    /// recognised from the first row.
+    pub struct Columns {
+        /// Column of the question: a text, or messages of `role` and `content`.
+        pub question: Option<String> = None,
+        /// Column of the reference answer, or of the completion to learn; `""` for rows without one.
+        pub answer: Option<String> = None,
+        /// Column of the id; rows are numbered without it.
+        pub id: Option<String> = None,
+        /// What of the answer column is the answer; from the first row when absent.
+        pub cut: Option<Cut> = None,
+    }
 }
 
 /// What the answer column is for.

@@ -1,4 +1,4 @@
-//! Linear layers on a device, whose matrix learns or is frozen, with or without a low-rank addition: the formulas of
+//! Linear layers on a device, whose matrix is trained or frozen, with or without a low-rank addition: the formulas of
 //! `ops/linear/low_rank.rs`, in bf16 with fp32 sums.
 #![allow(unsafe_code)] // each launch's lengths are checked before it
 
@@ -29,7 +29,7 @@ impl<'a> Flat<'a> {
     }
 }
 
-/// A weight, and where its gradient is added if it learns. Empty where the model has none.
+/// A weight, and where its gradient is added if it is trained. Empty where the model has none.
 #[derive(Debug, Clone, Copy)]
 pub struct Weight<'a> {
     /// What is computed with.
@@ -77,7 +77,7 @@ impl<'a> Linear<'a> {
         addition.forward(Matrix::dense(x, self.k), Matrix::dense(y, self.w.values.len() / self.k), lora_hidden)
     }
 
-    /// `dy (T, N)` -> `dx (T, K)`; the gradients of what learns are added to.
+    /// `dy (T, N)` -> `dx (T, K)`; the gradients of what is trained are added to.
     pub fn backward(&self, x: View<bf16>, dy: View<bf16>, dx: View<bf16>, lora_hidden: LoraHidden) -> Result<()> {
         backward_input(dy, self.w.values, dx, self.k)?;
         if let Some(gradient) = self.w.gradient {

@@ -1,5 +1,5 @@
 //! `y = x Wᵀ (+ b)`, with `W` stored `(N, K)` as Hugging Face stores it; forward, and a backward that adds the gradient of
-//! what learns: the matrix, a low-rank addition to it, or nothing.
+//! what is trained: the matrix, a low-rank addition to it, or nothing.
 
 pub mod device;
 mod low_rank;
@@ -14,7 +14,7 @@ pub use super::product::Epilogue;
 use super::product::{Left, Out, Right, Shape, product};
 use super::vector::vectorised;
 
-/// A linear layer: its matrix, ready for products, and what of it learns.
+/// A linear layer: its matrix, ready for products, and what of it is trained.
 ///
 /// ```
 /// use reckon_ops::linear::{Linear, Epilogue};
@@ -31,11 +31,11 @@ use super::vector::vectorised;
 #[derive(Debug)]
 pub struct Linear<'a> {
     matrix: Cow<'a, PackedMatrix>,
-    learns: Learns<'a>,
+    trained: Trained<'a>,
 }
 
 #[derive(Debug)]
-enum Learns<'a> {
+enum Trained<'a> {
     Nothing,
     /// The matrix, whose rows `(N, K)` are also there as they lie; its gradient is added at `place`.
     Matrix {
@@ -46,14 +46,14 @@ enum Learns<'a> {
 }
 
 impl<'a> Linear<'a> {
-    /// A matrix `(N, K)` that learns: it is packed, and its gradient belongs at `place` of the gradients.
+    /// A matrix `(N, K)` that is trained: it is packed, and its gradient belongs at `place` of the gradients.
     pub fn trained(rows: &'a [f32], k: usize, place: Range<usize>) -> Self {
-        Self { matrix: Cow::Owned(PackedMatrix::new(rows, k)), learns: Learns::Matrix { rows, place } }
+        Self { matrix: Cow::Owned(PackedMatrix::new(rows, k)), trained: Trained::Matrix { rows, place } }
     }
 
     /// A matrix that stays as it is, with what is added to it.
     pub fn frozen(matrix: &'a PackedMatrix, adapter: Option<LowRank<'a>>) -> Self {
-        Self { matrix: Cow::Borrowed(matrix), learns: adapter.map_or(Learns::Nothing, Learns::LowRank) }
+        Self { matrix: Cow::Borrowed(matrix), trained: adapter.map_or(Trained::Nothing, Trained::LowRank) }
     }
 
     /// Outputs (`N`).
@@ -69,32 +69,32 @@ impl<'a> Linear<'a> {
     /// `x (T, K)` -> `y (T, N)`, added to a bias or the residual stream.
     pub fn forward(&self, x: &[f32], y: &mut [f32], epilogue: Epilogue) {
         self.matrix.forward(x, y, epilogue);
-        if let Learns::LowRank(adapter) = &self.learns {
+        if let Trained::LowRank(adapter) = &self.trained {
             adapter.forward(x, y, self.outputs());
         }
     }
 
     /// `dy (T, N)` -> `dx (T, K)`, written.
     pub fn backward_input(&self, dy: &[f32], dx: &mut [f32]) {
-        match &self.learns {
-            Learns::Matrix { rows, .. } => backward_input(dy, rows, dx, self.inputs()),
-            Learns::Nothing => self.matrix.backward_input(dy, dx),
-            Learns::LowRank(adapter) => {
+        match &self.trained {
+            Trained::Matrix { rows, .. } => backward_input(dy, rows, dx, self.inputs()),
+            Trained::Nothing => self.matrix.backward_input(dy, dx),
+            Trained::LowRank(adapter) => {
                 self.matrix.backward_input(dy, dx);
                 adapter.backward_input(dy, self.outputs(), dx);
             }
         }
     }
 
-    /// `x (T, K)`, `dy (T, N)` -> the gradient of what learns, added to `gradients`.
+    /// `x (T, K)`, `dy (T, N)` -> the gradient of what is trained, added to `gradients`.
     pub fn backward_weight(&self, x: &[f32], dy: &[f32], gradients: &mut [f32]) {
-        match &self.learns {
-            Learns::Matrix { place, .. } => {
+        match &self.trained {
+            Trained::Matrix { place, .. } => {
                 let all = |values, row| Columns { values, row, width: row };
                 add_weight_gradient(all(dy, self.outputs()), all(x, self.inputs()), &mut gradients[place.clone()]);
             }
-            Learns::Nothing => {}
-            Learns::LowRank(adapter) => adapter.backward_weight(x, dy, self.outputs(), gradients),
+            Trained::Nothing => {}
+            Trained::LowRank(adapter) => adapter.backward_weight(x, dy, self.outputs(), gradients),
         }
     }
 }

@@ -88,7 +88,7 @@ pub fn forward(head: Head, h: View<bf16>, targets: View<u32>, scratch: &mut Scra
     Ok((out.read()?, entropies.read()?))
 }
 
-/// `d_logprobs (R)` -> `dh (R, K)` written, the gradient of the matrix added to if it learns; after [`forward`] of the same rows.
+/// `d_logprobs (R)` -> `dh (R, K)` written, the gradient of the matrix added to if it is trained; after [`forward`] of the same rows.
 pub fn backward(
     head: Head,
     h: View<bf16>,

@@ -88,7 +88,7 @@ pub fn forward(h: &[f32], head: &Linear, targets: &[u32], temperature: f32) -> (
     (logprobs, entropies)
 }
 
-/// `dlogprob (R)` -> `dh (R, K)` written, and the gradient of what learns of the head added to `gradients`:
+/// `dlogprob (R)` -> `dh (R, K)` written, and the gradient of what is trained of the head added to `gradients`:
 /// `dz = dlogprob (onehot - softmax(z)) / temperature`.
 pub fn backward(
     h: &[f32],

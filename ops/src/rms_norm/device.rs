@@ -28,7 +28,7 @@ pub struct Kept<'a> {
     pub factors: View<'a, f32>,
 }
 
-/// `dy` -> `dx`, added to where `add` (the residual stream passes the norm by), else written; `dw`, if the weight learns,
+/// `dy` -> `dx`, added to where `add` (the residual stream passes the norm by), else written; `dw`, if the weight is trained,
 /// is added to.
 pub fn backward(
     rows: Rows,

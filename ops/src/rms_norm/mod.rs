@@ -29,7 +29,7 @@ pub fn forward(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
 
 /// Adds the gradients: `dx += r (w dy) - x r³ mean(w dy x)`, `dw += sum over rows of dy x r`.
 ///
-/// `dx` is added to because the residual stream passes the norm by; `dw` is there if the norm learns.
+/// `dx` is added to because the residual stream passes the norm by; `dw` is there if the norm is trained.
 pub fn backward(x: &[f32], w: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], mut dw: Option<&mut [f32]>) {
     let k = w.len();
     vectorised(

@@ -12,9 +12,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use reckon_datasets::Example;
 use reckon_rewards::{Registry, Scope, Submission, Verdict, Verifier, VerifierConfig};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::read_text;
+use crate::strict::{self, Document};
 
 /// Arguments of `reckon verify`.
 #[derive(Debug, clap::Args)]
@@ -56,19 +57,17 @@ struct VerifierArgs {
     /// Which verifier, as in a config: `numeric`, `countdown`, `python` and so on.
     #[arg(long)]
     kind: String,
-    /// An option of that kind, such as `--set entry=mine.py:verify`; the value is JSON, or text where it is not.
+    /// An option of that kind, such as `--set entry=mine.py:verify`; the value is TOML, or text where it is not.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 }
 
+impl Document for VerifierConfig {}
+
 impl VerifierArgs {
     fn build(&self, registry: &Registry) -> Result<Box<dyn Verifier>> {
-        let mut table = Map::from_iter([("kind".to_owned(), json!(self.kind))]);
-        for set in &self.sets {
-            let (key, text) = set.split_once('=').with_context(|| format!("`--set {set}` is not KEY=VALUE"))?;
-            table.insert(key.to_owned(), serde_json::from_str(text).unwrap_or_else(|_| json!(text)));
-        }
-        let config: VerifierConfig = serde_json::from_value(Value::Object(table))?;
+        let kind = format!("kind = {}", toml::Value::from(self.kind.as_str()));
+        let config: VerifierConfig = strict::load(&kind, "--kind", &self.sets)?;
         Ok(config.build_with(registry)?)
     }
 }

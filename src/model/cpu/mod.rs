@@ -67,13 +67,13 @@ impl CpuModel {
     /// nothing.
     pub fn gradients(&self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> (Vec<f32>, Vec<LossStats>) {
         let weights = PackedWeights::of(&self.parameters);
-        let mut total = vec![0f32; self.parameters.values().len()];
+        let mut total = vec![0f32; self.parameters.trained_values().len()];
         let mut all = Vec::with_capacity(micros.len());
         let shards = shards(micros);
         let work = |ws: &mut Workspace, i: usize| {
             let mut gradient = self.gradients.take();
             gradient.clear();
-            gradient.resize(self.parameters.values().len(), 0.0);
+            gradient.resize(self.parameters.trained_values().len(), 0.0);
             let add = |micro| self.add_gradient(&weights, micro, temperature, loss, ws, &mut gradient);
             let stats: Vec<LossStats> = shards[i].iter().map(add).collect();
             (gradient, stats)

@@ -23,8 +23,8 @@ impl CpuReference {
     /// Makes it the model as it is now.
     pub fn refresh(&mut self, parameters: &Parameters) {
         match self {
-            Self::Values(values) => values.copy_from_slice(parameters.values()),
-            Self::Base => *self = Self::Values(parameters.values().to_vec()),
+            Self::Values(values) => values.copy_from_slice(parameters.trained_values()),
+            Self::Base => *self = Self::Values(parameters.trained_values().to_vec()),
         }
     }
 }

@@ -77,7 +77,7 @@ pub type PackedLayer<'a> = Layer<Linear<'a>, Vector<'a>>;
 impl<'a> PackedWeights<'a> {
     /// The model as it is now.
     pub fn of(parameters: &'a Parameters) -> Self {
-        Self::with(parameters, parameters.values())
+        Self::with(parameters, parameters.trained_values())
     }
 
     /// The model as `reference` is.

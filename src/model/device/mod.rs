@@ -1,5 +1,5 @@
 //! The decoder on a device, in bf16: what `model/cpu` does on a CPU, over buffers of a
-//! [`Device`]. What learns has fp32 master values, and its gradients are added to one flat fp32 buffer of their layout;
+//! [`Device`]. What is trained has fp32 master values, and its gradients are added to one flat fp32 buffer of their layout;
 //! a frozen base is held in bf16 alone.
 
 mod decoder;
@@ -40,7 +40,7 @@ use workspace::{Extra, Forward, Room, Workspace};
 pub struct DeviceModel {
     /// Where it is.
     pub device: Device,
-    /// What learns: all weights, or an adapter's.
+    /// What is trained: all weights, or an adapter's.
     pub trainable: DeviceTrainable,
     base: Option<FrozenBase>,
     layout: Layout,
@@ -50,7 +50,7 @@ pub struct DeviceModel {
     workspace: Mutex<Option<Reserved>>,
 }
 
-/// Weights that do not learn, and which of them what learns adds to.
+/// Weights that are not trained, and which of them what is trained adds to.
 #[derive(Debug)]
 struct FrozenBase {
     values: Buffer<bf16>,
@@ -137,12 +137,12 @@ impl DeviceModel {
         }
     }
 
-    /// The weights with `learnt` as what learns.
-    fn weights_with<'a>(&'a self, learnt: Flat<'a>) -> DeviceWeights<'a> {
+    /// The weights with `trained` as what is trained.
+    fn weights_with<'a>(&'a self, trained: Flat<'a>) -> DeviceWeights<'a> {
         match &self.base {
-            None => DeviceWeights::new(&self.layout, learnt, None),
+            None => DeviceWeights::new(&self.layout, trained, None),
             Some(base) => {
-                let adapter = base.adapter.as_ref().map(|adapter| (adapter, learnt));
+                let adapter = base.adapter.as_ref().map(|adapter| (adapter, trained));
                 DeviceWeights::new(&self.layout, base.flat(), adapter)
             }
         }
@@ -159,7 +159,7 @@ impl DeviceModel {
         self.with_workspace(micro, |ws| Ok(self.forward(&weights, micro, temperature, ws)?.1))
     }
 
-    /// Forward, loss and backward of a micro-batch; its gradient is added to that of [`DeviceModel::learnt`].
+    /// Forward, loss and backward of a micro-batch; its gradient is added to that of [`DeviceModel::trainable`].
     pub fn gradient(&self, micro: &MicroBatch, temperature: f32, loss: &Loss) -> Result<LossStats> {
         let weights = self.weights();
         self.with_workspace(micro, |ws| {

@@ -26,14 +26,14 @@ pub struct DeviceTrainable {
 
 impl DeviceTrainable {
     pub(super) fn new(device: &Device, entries: &[Entry], values: &[f32]) -> Result<Self> {
-        let learnt = Self {
+        let trained = Self {
             entries: entries.to_vec(),
             values: device.buffer(Class::Weights, values.len())?,
             rounded: device.buffer(Class::Weights, values.len())?,
             gradients: device.zeros(Class::Gradients, values.len())?,
         };
-        learnt.upload(values)?;
-        Ok(learnt)
+        trained.upload(values)?;
+        Ok(trained)
     }
 
     /// The values as they are now.

@@ -5,14 +5,14 @@ use anyhow::{Result, bail};
 use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpose, Split, Traces};
 use tokenizers::Tokenizer;
 
-use super::Lesson;
+use super::SftSample;
 use crate::config::{DataConfig, Learn, SftConfig};
 use crate::hub;
 use crate::model::ModelFolder;
 use crate::prompt::{Template, encode_completion};
 
-/// The lessons of a run, a batch at a time.
-pub struct Lessons {
+/// The samples of a run, a batch at a time.
+pub struct SftSource {
     source: Source,
     template: Template,
     tokenizer: Tokenizer,
@@ -31,8 +31,8 @@ enum Source {
     Files { rows: FileRows, order: Order },
 }
 
-impl Lessons {
-    /// The lessons that `config` asks for, in the tokens of the model in `folder`.
+impl SftSource {
+    /// The samples that `config` asks for, in the tokens of the model in `folder`.
     pub fn open(config: &SftConfig, folder: &ModelFolder) -> Result<Self> {
         Ok(Self {
             source: Source::open(config)?,
@@ -45,25 +45,25 @@ impl Lessons {
         })
     }
 
-    /// The lessons of the next step: the fewest that have `tokens_per_step` tokens.
-    pub fn batch(&mut self) -> Result<Vec<Lesson>> {
+    /// The samples of the next step: the fewest that have `tokens_per_step` tokens.
+    pub fn batch(&mut self) -> Result<Vec<SftSample>> {
         let (mut batch, mut tokens) = (Vec::new(), 0);
         while tokens < self.tokens_per_step {
             let (example, completion) = self.source.get(self.used);
-            let lesson = self.encode(&example, &completion)?;
-            tokens += lesson.tokens.len();
-            batch.push(lesson);
+            let sample = self.encode(&example, &completion)?;
+            tokens += sample.tokens.len();
+            batch.push(sample);
             self.used += 1;
         }
         Ok(batch)
     }
 
-    fn encode(&self, example: &Example, completion: &str) -> Result<Lesson> {
+    fn encode(&self, example: &Example, completion: &str) -> Result<SftSample> {
         let mut tokens = self.template.encode(&self.tokenizer, &self.template.render(example)?)?;
-        let learnt_from = if self.learn == Learn::All { 1 } else { tokens.len() };
+        let trained_from = if self.learn == Learn::All { 1 } else { tokens.len() };
         tokens.extend(encode_completion(&self.tokenizer, completion)?);
         tokens.extend(self.eos);
-        Ok(Lesson { tokens, learnt_from })
+        Ok(SftSample { tokens, trained_from })
     }
 }
 

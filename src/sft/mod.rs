@@ -1,6 +1,6 @@
 //! Supervised steps: the next-token loss over packed prompts and completions. Makes base models and cold starts.
 
-mod lessons;
+mod source;
 
 use anyhow::{Context, Result, bail};
 
@@ -8,7 +8,7 @@ use crate::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
 use crate::config::SftConfig;
 use crate::optim::{Schedule, Update};
 use crate::policy::{Largest, Policy, REHEARSAL, Training};
-pub use lessons::Lessons;
+pub use source::SftSource;
 
 /// A supervised run in memory.
 pub struct SftTrainer {
@@ -23,17 +23,17 @@ pub struct SftTrainer {
 
 /// A prompt and its completion as tokens.
 #[derive(Debug, Clone)]
-pub struct Lesson {
+pub struct SftSample {
     /// Both, one after the other.
     pub tokens: Vec<u32>,
-    /// The first token that is learnt; those before it are only read.
-    pub learnt_from: usize,
+    /// The first token that is trained on; those before it are only read.
+    pub trained_from: usize,
 }
 
-impl Lesson {
-    /// Learnt tokens: the first of all has nothing before it to follow from.
+impl SftSample {
+    /// Trained tokens: the first of all has nothing before it to follow from.
     fn targets(&self) -> usize {
-        self.tokens.len().saturating_sub(self.learnt_from.max(1))
+        self.tokens.len().saturating_sub(self.trained_from.max(1))
     }
 }
 
@@ -66,10 +66,10 @@ impl SftTrainer {
         self.policy.learner.rehearse(&largest).context(REHEARSAL)
     }
 
-    /// One update toward `lessons`; every learnt token counts alike.
-    pub fn step(&mut self, lessons: &[Lesson]) -> Result<SftReport> {
-        let total: usize = lessons.iter().map(Lesson::targets).sum();
-        let micros = pack(lessons, self.micro_batch_tokens, total);
+    /// One update toward `samples`; every trained token counts alike.
+    pub fn step(&mut self, samples: &[SftSample]) -> Result<SftReport> {
+        let total: usize = samples.iter().map(SftSample::targets).sum();
+        let micros = pack(samples, self.micro_batch_tokens, total);
         let losses = self.policy.learner.gradients(&micros, 1.0, &negative_log_likelihood)?;
         let (loss, lr) = (losses.iter().map(|stats| stats.loss).sum::<f64>(), self.schedule.at(self.step));
         self.step += 1;
@@ -99,20 +99,20 @@ fn negative_log_likelihood(micro: &MicroBatch, now: &TokenStats) -> TokenLosses 
     TokenLosses { gradient, stats: LossStats { loss, ..LossStats::default() } }
 }
 
-/// Packs lessons, in order, into micro-batches of up to `max_tokens`; every learnt token weighs `1 / total`.
-fn pack(lessons: &[Lesson], max_tokens: usize, total: usize) -> Vec<MicroBatch> {
+/// Packs samples, in order, into micro-batches of up to `max_tokens`; every trained token weighs `1 / total`.
+fn pack(samples: &[SftSample], max_tokens: usize, total: usize) -> Vec<MicroBatch> {
     let mut micros: Vec<MicroBatch> = Vec::new();
     let weight = 1.0 / total.max(1) as f32;
-    for lesson in lessons.iter().filter(|lesson| lesson.targets() > 0) {
-        let n = lesson.tokens.len() - 1;
+    for sample in samples.iter().filter(|sample| sample.targets() > 0) {
+        let n = sample.tokens.len() - 1;
         if micros.last().is_none_or(|m| m.tokens.len() + n > max_tokens) {
             micros.push(MicroBatch::default());
         }
         let Some(micro) = micros.last_mut() else { continue };
-        let rows = micro.push_sequence(&lesson.tokens[..n]);
+        let rows = micro.push_sequence(&sample.tokens[..n]);
         micro.rows.extend(rows.map(|row| row as u32));
-        micro.targets.extend(&lesson.tokens[1..]);
-        let read_only = n - lesson.targets();
+        micro.targets.extend(&sample.tokens[1..]);
+        let read_only = n - sample.targets();
         micro.loss_weights.extend((0..n).map(|i| if i < read_only { 0.0 } else { weight }));
     }
     micros
@@ -123,16 +123,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_learnt_tokens_weigh_and_they_weigh_one_in_all() {
-        let lesson = |length: u32, learnt_from| Lesson { tokens: (0..length).collect(), learnt_from };
-        for (lessons, learnt) in [
-            (vec![lesson(5, 3)], vec![0.0, 0.0, 0.5, 0.5]),
-            (vec![lesson(3, 0), lesson(3, 2)], vec![1.0 / 3.0, 1.0 / 3.0, 0.0, 1.0 / 3.0]),
-            (vec![lesson(4, 4), lesson(2, 1)], vec![1.0]),
+    fn only_trained_tokens_weigh_and_they_weigh_one_in_all() {
+        let sample = |length: u32, trained_from| SftSample { tokens: (0..length).collect(), trained_from };
+        for (samples, trained) in [
+            (vec![sample(5, 3)], vec![0.0, 0.0, 0.5, 0.5]),
+            (vec![sample(3, 0), sample(3, 2)], vec![1.0 / 3.0, 1.0 / 3.0, 0.0, 1.0 / 3.0]),
+            (vec![sample(4, 4), sample(2, 1)], vec![1.0]),
         ] {
-            let total = lessons.iter().map(Lesson::targets).sum();
-            let micros = pack(&lessons, 100, total);
-            assert_eq!(micros.iter().flat_map(|m| m.loss_weights.clone()).collect::<Vec<f32>>(), learnt);
+            let total = samples.iter().map(SftSample::targets).sum();
+            let micros = pack(&samples, 100, total);
+            assert_eq!(micros.iter().flat_map(|m| m.loss_weights.clone()).collect::<Vec<f32>>(), trained);
         }
     }
 }

@@ -1,0 +1,130 @@
+//! `reckon config`: every key of a config with its default, its values and its meaning, as Markdown. All of it comes from
+//! the tables in `crate::config` as the parser has them; `docs/config.md` is this output.
+
+use anyhow::Result;
+use reckon_datasets::{
+    ArithmeticConfig, Columns, CountdownConfig, Key, KnightsConfig, MultiplicationConfig, ParityConfig, Table,
+    ThreeSumConfig, TraceConfig,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::Value;
+
+use crate::config::{
+    AuditConfig, ComputeConfig, EvalConfig, FileConfig, GrpoConfig, LoraConfig, ModelSource, OptimConfig, PRESETS,
+    PromptConfig, RolloutConfig, SaveConfig, SftConfig, SftModel, SourceConfig, TrainConfig,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(_: Args) -> Result<()> {
+    print!("{}", reference()?);
+    Ok(())
+}
+
+const INTRO: &str = "# Configuration
+
+Every key of a config, as `reckon config` prints it. `--set table.key=value` overrides a key, `reckon train --dry-run`
+prints a config with all its values, and a run keeps that as `config.toml` in its folder. An unknown key is an error.
+";
+
+const DATA: &str = "
+## `[data]`
+
+`dataset` is one of those below: rows from files, problems that are generated, or a mixture of these.
+";
+
+const RUBRIC: &str = "
+## `[rubric]`
+
+`mode` is `binary` (the default) or `sum`; each `[[rubric.verifiers]]` has a `kind` and that kind's keys. All kinds with
+their keys are in [rewards/README.md](../rewards/README.md).
+";
+
+fn reference() -> Result<String> {
+    let run = "steps = 1\nmodel = {path = ''}\ndata = {dataset = 'parity'}\nrubric = {verifiers = []}";
+    let base = "steps = 1\ntokens_per_step = 1\nmodel = {}\ndata = {dataset = 'parity'}";
+    let sections = [
+        INTRO.to_owned(),
+        section::<TrainConfig>("A config of `reckon train`", run)?,
+        section::<ModelSource>("`[model]`", "path = ''")?,
+        DATA.to_owned(),
+        section::<FileConfig>("`[data]` with `dataset = \"file\"`", "path = ''")?,
+        section::<Columns>("`[data.columns]` with `dataset = \"file\"`", "")?,
+        section::<CountdownConfig>("`[data.problems]` with `dataset = \"countdown\"`", "")?,
+        section::<ArithmeticConfig>("`[data.problems]` with `dataset = \"arithmetic\"`", "")?,
+        section::<KnightsConfig>("`[data.problems]` with `dataset = \"knights_and_knaves\"`", "")?,
+        section::<ThreeSumConfig>("`[data.problems]` with `dataset = \"three_sum\"`", "")?,
+        section::<ParityConfig>("`[data.problems]` with `dataset = \"parity\"`", "")?,
+        section::<MultiplicationConfig>("`[data.problems]` with `dataset = \"multiplication\"`", "")?,
+        section::<SourceConfig>("`[[data.sources]]` with `dataset = \"mixture\"`", "from = {dataset = 'parity'}")?,
+        section::<PromptConfig>("`[prompt]`", "")?,
+        section::<RolloutConfig>("`[rollout]`", "")?,
+        RUBRIC.to_owned(),
+        section::<GrpoConfig>("`[grpo]`", "")?,
+        presets()?,
+        section::<OptimConfig>("`[optim]`", "")?,
+        section::<LoraConfig>("`[lora]`", "")?,
+        section::<ComputeConfig>("`[compute]`", "")?,
+        section::<EvalConfig>("`[eval]`", "")?,
+        section::<SaveConfig>("`[save]`", "")?,
+        section::<AuditConfig>("`[audit]`", "")?,
+        section::<SftConfig>("A config of `reckon sft`", base)?,
+        section::<SftModel>("`[model]` of `reckon sft`", "")?,
+        section::<TraceConfig>("`[traces]` of `reckon sft`", "")?,
+    ];
+    Ok(sections.concat())
+}
+
+/// A table of keys. `required` has those that a config cannot leave out, with any values.
+fn section<T: Table + Serialize + DeserializeOwned>(title: &str, required: &str) -> Result<String> {
+    let defaults: toml::Table = toml::to_string(&toml::from_str::<T>(required)?)?.parse()?;
+    let required: toml::Table = required.parse()?;
+    let about = T::ABOUT.trim();
+    let mut text = format!("\n## {title}\n\n{about}\n\n| key | default | values | meaning |\n|---|---|---|---|\n");
+    for key in T::keys() {
+        let default = match defaults.get(key.name) {
+            _ if required.contains_key(key.name) => "required".into(),
+            Some(Value::Table(_)) => "its own".into(),
+            Some(value) => format!("`{value}`"),
+            None => "none".into(),
+        };
+        text += &format!("| `{}` | {default} | {} | {} |\n", key.name, values(&key), key.doc.replace('|', "\\|"));
+    }
+    Ok(text)
+}
+
+/// The range or the words of a key.
+fn values(key: &Key) -> String {
+    let words: Vec<String> = key.choices.iter().map(|word| format!("`{word}`")).collect();
+    key.range.map_or_else(|| words.join(", "), |range| range.to_string())
+}
+
+/// What each preset sets.
+fn presets() -> Result<String> {
+    let presets: toml::Table = PRESETS.parse()?;
+    let names: Vec<&str> = presets.keys().map(String::as_str).collect();
+    let mut text =
+        format!("\n### Presets\n\n| key | `{}` |\n|---|{}\n", names.join("` | `"), "---|".repeat(names.len()));
+    for key in presets.values().find_map(Value::as_table).into_iter().flat_map(toml::Table::keys) {
+        let values = presets.values().filter_map(|preset| preset.get(key)).map(|value| format!(" `{value}` |"));
+        text += &format!("| `{key}` |{}\n", values.collect::<String>());
+    }
+    Ok(text + &remarks())
+}
+
+/// The comments of the presets: a paragraph, and an item for each.
+fn remarks() -> String {
+    let (mut text, mut comment) = ("\n".to_owned(), Vec::new());
+    for line in PRESETS.lines() {
+        if let Some(words) = line.strip_prefix("# ") {
+            comment.push(words);
+        } else if let Some(name) = line.strip_prefix('[') {
+            text += &format!("- `{}`: {}\n", name.trim_end_matches(']'), std::mem::take(&mut comment).join("\n  "));
+        } else if !comment.is_empty() {
+            text += &format!("{}\n\n", std::mem::take(&mut comment).join("\n"));
+        }
+    }
+    text
+}

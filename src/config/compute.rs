@@ -1,0 +1,89 @@
+//! The `[compute]` table: where a run computes, and how much at a time. Opening a card is left to `commands/compute.rs`.
+
+use reckon_datasets::table;
+use serde::{Deserialize, Serialize};
+
+use crate::parallel::default_threads;
+
+/// Where a run computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// fp32, a micro-batch per thread; the buffers of sampling and of updating stay for the next step.
+    Cpu,
+    /// bf16 with fp32 master weights, one micro-batch at a time; sampling and updating share one budget.
+    Cuda,
+}
+
+/// The words of `compute.device`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// A card if this binary and this machine have one, or else the processor.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The first card that `CUDA_VISIBLE_DEVICES` leaves.
+    Cuda,
+}
+
+impl DeviceChoice {
+    /// The choice on this machine.
+    pub fn target(self) -> Target {
+        match self {
+            Self::Cpu => Target::Cpu,
+            Self::Cuda => Target::Cuda,
+            Self::Auto if has_card() => Target::Cuda,
+            Self::Auto => Target::Cpu,
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn has_card() -> bool {
+    crate::ops::device::cuda::card(0).is_ok_and(|card| card.capability.0 >= 8)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn has_card() -> bool {
+    false
+}
+
+table! {
+    /// What is computed how. `device` and `micro_batch_tokens` change the rounding of a result, nothing else here changes
+    /// any.
+    pub struct ComputeConfig {
+        /// `auto` is a CUDA card if this binary and this machine have one, or else the CPU. A run keeps what it began with.
+        pub device: DeviceChoice = DeviceChoice::Auto,
+        /// Threads; 0 takes one per core.
+        pub threads: usize = 0,
+        /// Most tokens of a micro-batch; 0 takes 512 on a CPU, where they stay in the caches, and 16384 on a card.
+        pub micro_batch_tokens: usize = 0,
+        /// Compute layers again in the backward instead of keeping their activations.
+        pub recompute: bool = false,
+    }
+}
+
+impl ComputeConfig {
+    /// Where to compute on this machine.
+    pub fn target(&self) -> Target {
+        self.device.target()
+    }
+
+    /// Threads to use on this machine.
+    pub fn threads(&self) -> usize {
+        if self.threads == 0 { default_threads() } else { self.threads }
+    }
+
+    /// Puts what this machine has in place of `auto`, and what suits it in place of 0 tokens.
+    pub fn resolve(&mut self) {
+        let (device, tokens) = match self.target() {
+            Target::Cpu => (DeviceChoice::Cpu, 512),
+            Target::Cuda => (DeviceChoice::Cuda, 16_384),
+        };
+        self.device = device;
+        if self.micro_batch_tokens == 0 {
+            self.micro_batch_tokens = tokens;
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The typed configuration of a run, table by table, with the defaults of a run and the ranges of its values. Reading TOML,
+//! overrides and the errors of both are left to [`crate::strict`].
+
+mod compute;
+mod data;
+mod grpo;
+mod lora;
+mod optim;
+mod sft;
+
+use anyhow::{Error, Result, ensure};
+use reckon_datasets::Range::{Above, AtLeast, PositiveShare, Share};
+use reckon_datasets::{Table, table};
+use reckon_rewards::RubricConfig;
+use serde::{Deserialize, Serialize};
+
+pub use compute::{ComputeConfig, DeviceChoice, Target};
+pub use data::{DataConfig, FileConfig, HeldOut, Paths, PromptConfig, SourceConfig, SourceView};
+pub use grpo::{GrpoConfig, LossWeights, PRESETS, Preset, TruncatedKind};
+pub use lora::LoraConfig;
+pub use optim::OptimConfig;
+pub use sft::{Learn, SftConfig, SftModel};
+
+use crate::rollout::Sampling;
+use crate::strict::{Document, Tree};
+
+table! {
+    /// `reckon train`: sample, score, update.
+    pub struct TrainConfig {
+        /// Names all random numbers of the run.
+        #[serde(default)]
+        pub seed: u64,
+        /// Steps of the run.
+        pub steps: u64 => AtLeast(1.0),
+        /// What is trained.
+        pub model: ModelSource,
+        /// A low-rank adapter to train in place of all weights.
+        pub lora: Option<LoraConfig>,
+        /// What it is asked.
+        pub data: DataConfig,
+        /// How it is asked.
+        #[serde(default)]
+        pub prompt: PromptConfig,
+        /// How completions are sampled.
+        #[serde(default)]
+        pub rollout: RolloutConfig,
+        /// How they are judged, where a source has no rubric of its own.
+        pub rubric: RubricConfig,
+        /// The objective.
+        #[serde(default)]
+        pub grpo: GrpoConfig,
+        /// How the weights move.
+        #[serde(default)]
+        pub optim: OptimConfig,
+        /// Where and how it is computed.
+        #[serde(default)]
+        pub compute: ComputeConfig,
+        /// Held-out evaluation.
+        #[serde(default)]
+        pub eval: EvalConfig,
+        /// What is kept on disk.
+        #[serde(default)]
+        pub save: SaveConfig,
+        /// What is asked of rubric and data before step 0.
+        #[serde(default)]
+        pub audit: AuditConfig,
+        /// Experiments that are meant to fail: `coin_flip` replaces rewards by coin flips.
+        #[serde(default)]
+        pub control: Control,
+    }
+}
+
+impl Document for TrainConfig {
+    fn lay_under(tree: &mut Tree) -> Result<()> {
+        grpo::lay_preset(tree)
+    }
+
+    fn resolve(&mut self) {
+        self.grpo.resolve(self.rollout.max_new_tokens);
+        self.compute.resolve();
+    }
+}
+
+table! {
+    /// The model to train.
+    pub struct ModelSource {
+        /// A folder of `config.json`, `tokenizer.json` and safetensors files, the hub's `owner/name`, or `builtin:countdown`.
+        pub path: String,
+        /// A branch, tag or commit of the hub's repository; `main` when absent.
+        pub revision: Option<String>,
+    }
+}
+
+impl ModelSource {
+    /// What the model is loaded by.
+    pub fn name(&self) -> String {
+        self.revision.as_ref().map_or_else(|| self.path.clone(), |revision| format!("{}@{revision}", self.path))
+    }
+}
+
+table! {
+    /// How completions are sampled.
+    pub struct RolloutConfig {
+        /// Prompts per step; a batch without prompts gives no update.
+        pub prompts_per_step: usize = 16 => AtLeast(1.0),
+        /// Completions per prompt; with fewer than 2 no group has a signal.
+        pub group_size: usize = 16 => AtLeast(2.0),
+        /// Longest completion, in tokens.
+        pub max_new_tokens: usize = 256 => AtLeast(1.0),
+        /// Divides the logits.
+        pub temperature: f32 = 1.0 => Above(0.0),
+        /// Keep the smallest set of tokens with this much probability.
+        pub top_p: f32 = 1.0 => PositiveShare,
+        /// Keep this many tokens; 0 keeps all.
+        pub top_k: usize = 0,
+        /// Keep tokens this likely relative to the likeliest; 0 keeps all.
+        pub min_p: f32 = 0.0 => Share,
+        /// Texts that end a completion.
+        pub stop: Vec<String> = Vec::new(),
+        /// Rows sampled at a time, over all threads.
+        pub capacity: usize = 128 => AtLeast(1.0),
+    }
+}
+
+impl RolloutConfig {
+    /// The engine's view of it, with the model's end token.
+    pub fn sampling(&self, stop_tokens: Vec<u32>) -> Result<Sampling> {
+        ensure!(
+            !stop_tokens.is_empty() || !self.stop.is_empty(),
+            "nothing ends a completion: set eos_token_id in the model's config.json or rollout.stop"
+        );
+        Ok(Sampling {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
+            max_new_tokens: self.max_new_tokens,
+            stop_tokens,
+            stop_strings: self.stop.clone(),
+        })
+    }
+}
+
+table! {
+    /// Held-out evaluation.
+    pub struct EvalConfig {
+        /// Held-out problems; 0 for none.
+        pub problems: usize = 200,
+        /// Completions per problem.
+        pub samples: usize = 1,
+        /// Steps between evaluations; there is always one before and one after.
+        pub every: u64 = 50 => AtLeast(1.0),
+    }
+}
+
+table! {
+    /// What is kept on disk.
+    pub struct SaveConfig {
+        /// Steps between checkpoints.
+        pub every: u64 = 25 => AtLeast(1.0),
+        /// Checkpoints kept, the best apart.
+        pub keep_last: usize = 2,
+        /// Steps between those whose rollouts are kept, all of them for a replay and some to read; 0 for none.
+        pub rollouts_every: u64 = 10,
+    }
+}
+
+table! {
+    /// What is asked of rubric and data before step 0: a short `reckon verify audit`.
+    pub struct AuditConfig {
+        /// Rows that are looked at; 0 for none.
+        pub rows: usize = 64,
+        /// Share of reference answers that may fail.
+        pub max_failed: f64 = 0.0 => Share,
+    }
+}
+
+/// Experiments that are meant to fail, to show that the others do not succeed by accident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// Rewards are what the rubric says.
+    #[default]
+    None,
+    /// Rewards are coin flips.
+    CoinFlip,
+}
+
+impl TrainConfig {
+    /// Where prompts come from, with what is said of each.
+    pub fn sources(&self) -> Result<Vec<SourceView<'_>>> {
+        self.data.sources(&self.prompt, &self.rubric)
+    }
+
+    /// Refuses a run that could not learn, naming the key.
+    pub fn validate(&self) -> Result<()> {
+        self.check("").map_err(Error::msg)?;
+        self.rollout.check("rollout.").map_err(Error::msg)?;
+        self.optim.check("optim.").map_err(Error::msg)?;
+        self.eval.check("eval.").map_err(Error::msg)?;
+        self.save.check("save.").map_err(Error::msg)?;
+        self.audit.check("audit.").map_err(Error::msg)?;
+        self.grpo.validate(self.rollout.max_new_tokens)?;
+        ensure!(self.compute.micro_batch_tokens > 0, "compute.micro_batch_tokens = 0: this config is not resolved");
+        self.optim.check_moments(self.compute.target())?;
+        self.lora.iter().try_for_each(LoraConfig::validate)
+    }
+}

@@ -1,0 +1,59 @@
+//! The `[optim]` table: how the weights move. The optimizer itself is left to [`crate::optim`].
+
+use anyhow::{Result, ensure};
+use reckon_datasets::Range::Above;
+use reckon_datasets::table;
+
+use super::Target;
+use crate::optim::{AdamWConfig, MomentKind, Schedule, ScheduleKind};
+
+table! {
+    /// How the weights move: AdamW.
+    pub struct OptimConfig {
+        /// Learning rate after warm-up.
+        pub lr: f64 = 3e-4 => Above(0.0),
+        /// What it does then.
+        pub schedule: ScheduleKind = ScheduleKind::Constant,
+        /// Steps from 0 to `lr`.
+        pub warmup_steps: u64 = 0,
+        /// Share of `lr` left at the end of a linear or cosine schedule.
+        pub final_ratio: f64 = 0.1,
+        /// Decay of the first moment.
+        pub beta1: f32 = 0.9,
+        /// Decay of the second moment.
+        pub beta2: f32 = 0.95,
+        /// Added to the square root of the second moment.
+        pub eps: f32 = 1e-8,
+        /// Decoupled weight decay, on matrices only.
+        pub weight_decay: f32 = 0.0,
+        /// Gradients are scaled down to this global norm; 0 leaves them.
+        pub max_grad_norm: f32 = 1.0,
+        /// A run stops after this many skipped updates in a row.
+        pub max_skipped: u64 = 3,
+        /// How the moments are kept; `eight_bit` on a card alone.
+        pub moments: MomentKind = MomentKind::Full,
+    }
+}
+
+impl OptimConfig {
+    /// Settings of the optimizer.
+    pub fn adamw(&self) -> AdamWConfig {
+        let Self { beta1, beta2, eps, weight_decay, max_grad_norm, .. } = *self;
+        AdamWConfig { beta1, beta2, eps, weight_decay, max_grad_norm }
+    }
+
+    /// Refuses moments that a device of this kind does not keep.
+    pub fn check_moments(&self, device: Target) -> Result<()> {
+        ensure!(
+            self.moments == MomentKind::Full || device == Target::Cuda,
+            "optim.moments = \"eight_bit\" is for a card: set compute.device = \"cuda\", or leave optim.moments away"
+        );
+        Ok(())
+    }
+
+    /// The learning rate over a run of `total_steps`.
+    pub fn schedule(&self, total_steps: u64) -> Schedule {
+        let Self { schedule: kind, lr, warmup_steps, final_ratio, .. } = *self;
+        Schedule { kind, lr, warmup_steps, total_steps, final_ratio }
+    }
+}
