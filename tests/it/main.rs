@@ -43,7 +43,7 @@ mod parity;
 mod plan;
 /// The program, run as a user would.
 mod program;
-/// The commands of `docs/quickstart.md`.
+/// The commands and paths in the documents.
 mod quickstart;
 /// The recipes of `examples/`.
 mod recipes;

@@ -1,5 +1,5 @@
-//! `docs/quickstart.md`, followed to the letter: its files are written, its commands run in order, and the output that it
-//! shows comes, but for the figures.
+//! The documents hold: `docs/quickstart.md` is followed to the letter (its files are written, its commands run in order, and the
+//! output that it shows comes, but for the figures), and the paths that the front pages name are there.
 
 use std::path::Path;
 use std::process::Command;
@@ -83,4 +83,37 @@ fn every_command_of_the_quickstart_works_and_shows_what_the_page_shows() {
     let rewards: Vec<f64> = records.iter().filter_map(|record| record.get("reward/mean")).collect();
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
     assert!(mean(&rewards[20..]) > mean(&rewards[..10]) + 0.1, "nothing was learned: {rewards:?}");
+}
+
+/// The first word of each line of the README's tree, and whatever looks like a path between backticks.
+fn paths(page: &str) -> Vec<String> {
+    let tree = page.split("## The tree").nth(1).unwrap_or_default().lines();
+    let tree = tree.filter(|line| line.contains("   ")).filter_map(|line| line.split([' ', ',']).next());
+    let quoted = page.split('`').skip(1).step_by(2);
+    let is_path = |text: &&str| {
+        let known = ["rs", "md", "toml", "cu", "h", "svg", "py", "jsonl"].map(|ending| format!(".{ending}"));
+        let ends = text.ends_with('/') || known.iter().any(|ending| text.ends_with(ending));
+        text.trim_end_matches('/').contains('/')
+            && ends
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+    };
+    tree.chain(quoted).filter(is_path).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_path_that_the_front_pages_name_is_there() {
+    let mut missing = Vec::new();
+    for page in
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/gpu.md", "docs/quickstart.md", "docs/status.md"]
+    {
+        let named = paths(&std::fs::read_to_string(Path::new(ROOT).join(page)).unwrap());
+        // What a run or a build makes is not there.
+        let named = named
+            .into_iter()
+            .filter(|path| !["runs/", "rollouts/", "target/", "run/"].iter().any(|made| path.starts_with(made)));
+        let exists =
+            |path: &str| ["", "src/", "docs/"].iter().any(|root| Path::new(ROOT).join(root).join(path).exists());
+        missing.extend(named.filter(|path| !exists(path)).map(|path| format!("{path} in {page}")));
+    }
+    assert!(missing.is_empty(), "{missing:?}");
 }
