@@ -10,6 +10,8 @@ use crate::disk::write_folder;
 use crate::model::SaveDtype;
 use crate::model::files::TensorFile;
 use crate::model::files::safetensors::Reader;
+use crate::policy::REFERENCE;
+use crate::tensor::Tensor;
 use crate::train::{Progress, Trainer};
 
 /// What is no tensor.
@@ -36,7 +38,7 @@ impl State {
     fn of(trainer: &Trainer) -> Self {
         Self {
             progress: trainer.progress.clone(),
-            updates: trainer.policy.learner.updates(),
+            updates: trainer.policy.learner.optimizer().map_or(0, |optimizer| optimizer.count()),
             data: trainer.prompts().fingerprints(),
             base: trainer.policy.learner.base_fingerprint().map(str::to_owned),
             dtype: trainer.policy.companions.dtype,
@@ -58,7 +60,7 @@ pub fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
         let state = path.join(STATE);
         std::fs::write(&state, serde_json::to_vec_pretty(&State::of(trainer))?)
             .with_context(|| format!("cannot write {}", state.display()))?;
-        tensors::write(&path.join(TENSORS), &trainer.policy.learner.state())
+        tensors::write(&path.join(TENSORS), &trainer.policy.state())
     })?;
     let keep = trainer.config.save.keep_last;
     prune(&root, keep, trainer.progress.best.map(|(_, step)| step))
@@ -74,11 +76,9 @@ pub fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool> {
     trainer.policy.version = state.progress.policy_version;
     trainer.progress = state.progress;
     let mut file = Reader::open_file(&path, TENSORS)?;
-    let saved: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
-    let saved: Vec<&str> = saved.iter().map(String::as_str).collect();
-    for (name, tensor) in trainer.policy.learner.state_mut(state.updates, &saved)? {
-        tensors::read(&mut file, name, tensor)?;
-    }
+    let has_reference = file.names().contains(&REFERENCE);
+    let read = |name: &str, tensor: &mut dyn Tensor| tensors::read(&mut file, name, tensor);
+    trainer.policy.restore_state(state.updates, read, has_reference)?;
     Ok(true)
 }
 

@@ -1,6 +1,6 @@
 //! AdamW on this machine, over the flat values of what is trained.
 
-use super::{AdamWConfig, Update};
+use super::{AdamWConfig, Optimizer, Update};
 use crate::model::Trainable;
 use crate::ops::adamw;
 use crate::tensor::Tensor;
@@ -39,14 +39,22 @@ impl AdamW {
         }
         Update::Applied { grad_norm }
     }
+}
 
-    /// Both moments by name.
-    pub fn tensors(&self) -> Vec<(&'static str, &dyn Tensor)> {
+impl Optimizer for AdamW {
+    fn count(&self) -> u64 {
+        self.count
+    }
+
+    fn set_count(&mut self, count: u64) {
+        self.count = count;
+    }
+
+    fn tensors(&self) -> Vec<(&'static str, &dyn Tensor)> {
         vec![("m", &self.m), ("v", &self.v)]
     }
 
-    /// The same, to be replaced.
-    pub fn tensors_mut(&mut self) -> Vec<(&'static str, &mut dyn Tensor)> {
+    fn tensors_mut(&mut self) -> Vec<(&'static str, &mut dyn Tensor)> {
         vec![("m", &mut self.m), ("v", &mut self.v)]
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
-use super::{AdamWConfig, Update};
+use super::{AdamWConfig, Optimizer, Update};
 use crate::model::{DeviceModel, Entry};
 use crate::ops::adamw::device::{self as adamw, MOMENT_BLOCK, Moments};
 use crate::ops::device::{Buffer, Class};
@@ -101,26 +101,6 @@ impl DeviceAdamW {
         Ok(Update::Applied { grad_norm })
     }
 
-    /// Moments by name, and in eight bits the largest of each block.
-    pub fn tensors(&self) -> Vec<(&'static str, &dyn Tensor)> {
-        match &self.moments {
-            State::Full { m, v } => vec![("m", m), ("v", v)],
-            State::EightBit { m, v, m_largest, v_largest } => {
-                vec![("m", m), ("v", v), ("m_largest", m_largest), ("v_largest", v_largest)]
-            }
-        }
-    }
-
-    /// The same, to be replaced.
-    pub fn tensors_mut(&mut self) -> Vec<(&'static str, &mut dyn Tensor)> {
-        match &mut self.moments {
-            State::Full { m, v } => vec![("m", m), ("v", v)],
-            State::EightBit { m, v, m_largest, v_largest } => {
-                vec![("m", m), ("v", v), ("m_largest", m_largest), ("v_largest", v_largest)]
-            }
-        }
-    }
-
     fn moments(&self, stretch: &Stretch) -> Moments<'_> {
         let (r, blocks) = (stretch.range.clone(), stretch.blocks.clone());
         match &self.moments {
@@ -131,6 +111,34 @@ impl DeviceAdamW {
                 m_largest: m_largest.part(blocks.clone()),
                 v_largest: v_largest.part(blocks),
             },
+        }
+    }
+}
+
+impl Optimizer for DeviceAdamW {
+    fn count(&self) -> u64 {
+        self.count
+    }
+
+    fn set_count(&mut self, count: u64) {
+        self.count = count;
+    }
+
+    fn tensors(&self) -> Vec<(&'static str, &dyn Tensor)> {
+        match &self.moments {
+            State::Full { m, v } => vec![("m", m), ("v", v)],
+            State::EightBit { m, v, m_largest, v_largest } => {
+                vec![("m", m), ("v", v), ("m_largest", m_largest), ("v_largest", v_largest)]
+            }
+        }
+    }
+
+    fn tensors_mut(&mut self) -> Vec<(&'static str, &mut dyn Tensor)> {
+        match &mut self.moments {
+            State::Full { m, v } => vec![("m", m), ("v", v)],
+            State::EightBit { m, v, m_largest, v_largest } => {
+                vec![("m", m), ("v", v), ("m_largest", m_largest), ("v_largest", v_largest)]
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ pub use device::{DeviceAdamW, MomentKind};
 pub use schedule::{Schedule, ScheduleKind};
 
 use crate::ops::adamw::Step;
+use crate::tensor::Tensor;
 
 /// Settings of AdamW.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +35,21 @@ impl AdamWConfig {
         let Self { beta1, beta2, eps, .. } = *self;
         Step { lr: lr as f32, beta1, beta2, eps, weight_decay, scale: scale as f32, count }
     }
+}
+
+/// What a checkpoint needs of an optimizer, wherever its moments are.
+pub trait Optimizer {
+    /// Updates made.
+    fn count(&self) -> u64;
+
+    /// Sets it to that of a checkpoint.
+    fn set_count(&mut self, count: u64);
+
+    /// Its moments by name, each kept as it is.
+    fn tensors(&self) -> Vec<(&'static str, &dyn Tensor)>;
+
+    /// The same, to be replaced.
+    fn tensors_mut(&mut self) -> Vec<(&'static str, &mut dyn Tensor)>;
 }
 
 /// What became of an update.

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Largest, Learner, Model, NOT_BEGUN, REFERENCE, Trained, Training, Who};
+use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
 use crate::model::files::peft;
 use crate::model::{CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
-use crate::optim::{AdamW, MomentKind, Update};
+use crate::optim::{AdamW, MomentKind, Optimizer, Update};
 use crate::tensor::Tensor;
 
 /// A model in this machine's memory with what training needs beside it.
@@ -111,29 +111,19 @@ impl Learner for CpuLearner {
         Ok(())
     }
 
-    fn updates(&self) -> u64 {
-        self.optimizer.as_ref().map_or(0, |optimizer| optimizer.count)
+    fn optimizer(&self) -> Option<&dyn Optimizer> {
+        self.optimizer.as_ref().map(|optimizer| optimizer as &dyn Optimizer)
     }
 
-    fn state(&self) -> Vec<(&'static str, &dyn Tensor)> {
-        let mut state = self.optimizer.as_ref().map_or_else(Vec::new, AdamW::tensors);
-        if let Some(CpuReference::Values(values)) = &self.reference {
-            state.push((REFERENCE, values));
-        }
-        state
+    fn optimizer_mut(&mut self) -> Option<&mut dyn Optimizer> {
+        self.optimizer.as_mut().map(|optimizer| optimizer as &mut dyn Optimizer)
     }
 
-    fn state_mut(&mut self, updates: u64, saved: &[&str]) -> Result<Vec<(&'static str, &mut dyn Tensor)>> {
-        // A run that began with its base may have replaced it by the policy of a later step.
-        if saved.contains(&REFERENCE) {
-            self.refresh_reference()?;
-        }
-        let optimizer = self.optimizer.as_mut().context(NOT_BEGUN)?;
-        optimizer.count = updates;
-        let mut state = optimizer.tensors_mut();
-        if let Some(CpuReference::Values(values)) = &mut self.reference {
-            state.push((REFERENCE, values));
-        }
-        Ok(state)
+    fn reference(&self) -> Option<&dyn Tensor> {
+        self.reference.as_ref().and_then(CpuReference::values)
+    }
+
+    fn reference_mut(&mut self) -> Option<&mut dyn Tensor> {
+        self.reference.as_mut().and_then(CpuReference::values_mut)
     }
 }

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Largest, Learner, Model, NOT_BEGUN, REFERENCE, Trained, Training, Who};
+use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenLosses, TokenStats};
 use crate::model::files::peft;
 use crate::model::files::safetensors::Reader;
 use crate::model::{Adapter, Decoder, DeviceModel, DeviceReference, Layout, ModelConfig, Parameters};
 use crate::ops::device::Device;
-use crate::optim::{DeviceAdamW, Update};
+use crate::optim::{DeviceAdamW, Optimizer, Update};
 use crate::tensor::Tensor;
 
 /// A model on a device with what training needs beside it.
@@ -116,29 +116,19 @@ impl Learner for DeviceLearner {
         }
     }
 
-    fn updates(&self) -> u64 {
-        self.optimizer.as_ref().map_or(0, |optimizer| optimizer.count)
+    fn optimizer(&self) -> Option<&dyn Optimizer> {
+        self.optimizer.as_ref().map(|optimizer| optimizer as &dyn Optimizer)
     }
 
-    fn state(&self) -> Vec<(&'static str, &dyn Tensor)> {
-        let mut state = self.optimizer.as_ref().map_or_else(Vec::new, DeviceAdamW::tensors);
-        if let Some(DeviceReference::Values(values)) = &self.reference {
-            state.push((REFERENCE, values));
-        }
-        state
+    fn optimizer_mut(&mut self) -> Option<&mut dyn Optimizer> {
+        self.optimizer.as_mut().map(|optimizer| optimizer as &mut dyn Optimizer)
     }
 
-    fn state_mut(&mut self, updates: u64, saved: &[&str]) -> Result<Vec<(&'static str, &mut dyn Tensor)>> {
-        // A run that began with its base may have replaced it by the policy of a later step.
-        if saved.contains(&REFERENCE) {
-            self.refresh_reference()?;
-        }
-        let optimizer = self.optimizer.as_mut().context(NOT_BEGUN)?;
-        optimizer.count = updates;
-        let mut state = optimizer.tensors_mut();
-        if let Some(DeviceReference::Values(values)) = &mut self.reference {
-            state.push((REFERENCE, values));
-        }
-        Ok(state)
+    fn reference(&self) -> Option<&dyn Tensor> {
+        self.reference.as_ref().and_then(DeviceReference::values)
+    }
+
+    fn reference_mut(&mut self) -> Option<&mut dyn Tensor> {
+        self.reference.as_mut().and_then(DeviceReference::values_mut)
     }
 }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::fmt::Debug;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokenizers::Tokenizer;
 
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
@@ -21,7 +21,7 @@ use crate::model::{
     Adapter, Companions, CpuModel, Decoder, DeviceModel, ModelConfig, ModelFolder, Parameters, SaveDtype,
 };
 use crate::ops::device::Device;
-use crate::optim::{AdamWConfig, MomentKind, Update};
+use crate::optim::{AdamWConfig, MomentKind, Optimizer, Update};
 use crate::tensor::Tensor;
 
 pub use cpu::CpuLearner;
@@ -144,14 +144,17 @@ pub trait Learner: Any + Debug + Send + Sync {
     /// Takes the values of what is trained from a folder that [`Policy::save`] wrote for a model of shape `config`.
     fn restore(&mut self, folder: &Path, config: &ModelConfig) -> Result<()>;
 
-    /// Updates that the optimizer has made.
-    fn updates(&self) -> u64;
+    /// The optimizer, once training has begun.
+    fn optimizer(&self) -> Option<&dyn Optimizer>;
 
-    /// All else that a checkpoint holds: moments, and the reference where it is a copy.
-    fn state(&self) -> Vec<(&'static str, &dyn Tensor)>;
+    /// The same, to take a checkpoint's moments.
+    fn optimizer_mut(&mut self) -> Option<&mut dyn Optimizer>;
 
-    /// Where the state of a checkpoint goes, which was written after `updates` updates and names the tensors `saved`.
-    fn state_mut(&mut self, updates: u64, saved: &[&str]) -> Result<Vec<(&'static str, &mut dyn Tensor)>>;
+    /// The reference's values, where they are a copy.
+    fn reference(&self) -> Option<&dyn Tensor>;
+
+    /// The same, to be replaced by a checkpoint's.
+    fn reference_mut(&mut self) -> Option<&mut dyn Tensor>;
 }
 
 impl Policy {
@@ -196,5 +199,31 @@ impl Policy {
     /// Takes the values of what is trained from a folder that [`Policy::save`] wrote.
     pub fn restore(&mut self, folder: &Path) -> Result<()> {
         self.learner.restore(folder, &self.config)
+    }
+
+    /// All that a checkpoint holds beside what [`Policy::save`] writes: moments, and the reference where it is a copy.
+    pub fn state(&self) -> Vec<(&'static str, &dyn Tensor)> {
+        let mut state = self.learner.optimizer().map_or_else(Vec::new, |optimizer| optimizer.tensors());
+        state.extend(self.learner.reference().map(|values| (REFERENCE, values)));
+        state
+    }
+
+    /// Takes the state of a checkpoint that was written after `updates` updates. `read` replaces the values of a tensor
+    /// by the saved ones of its name; `has_reference` says whether the reference is among them.
+    pub fn restore_state(
+        &mut self,
+        updates: u64,
+        mut read: impl FnMut(&str, &mut dyn Tensor) -> Result<()>,
+        has_reference: bool,
+    ) -> Result<()> {
+        let optimizer = self.learner.optimizer_mut().context(NOT_BEGUN)?;
+        optimizer.set_count(updates);
+        optimizer.tensors_mut().into_iter().try_for_each(|(name, tensor)| read(name, tensor))?;
+        if !has_reference {
+            return Ok(());
+        }
+        // A run that began with its base may have replaced it by the policy of a later step.
+        self.learner.refresh_reference()?;
+        self.learner.reference_mut().map_or(Ok(()), |values| read(REFERENCE, values))
     }
 }

@@ -89,7 +89,7 @@ fn a_card_is_asked_of_the_binary_that_computes_on_one() {
 #[test]
 fn a_run_says_first_what_it_computes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let config = small_run(folder.path(), 1, "compute = {threads = 1}");
+    let config = small_run(folder.path(), 1, "compute = {device = 'cpu', threads = 1}");
     let out = folder.path().join("run");
     let output = reckon(&["train", text(&config), "--out", text(&out)]).output().unwrap();
     assert!(errors(&output).starts_with("cpu      1 threads, "), "{}", errors(&output));

@@ -68,7 +68,7 @@ fn steps(trainer: &mut Trainer, count: usize) -> Vec<Record> {
 
 /// Every bit that a run goes on from.
 fn bits(trainer: &Trainer) -> Vec<Vec<u8>> {
-    let parts = trainer.policy.learner.state();
+    let parts = trainer.policy.state();
     let mut bits: Vec<Vec<u8>> = parts.iter().map(|(_, tensor)| tensor.read(0..tensor.count()).unwrap()).collect();
     bits.push(bytemuck::cast_slice(&values(&trainer.policy)).to_vec());
     bits
@@ -116,7 +116,7 @@ fn a_checkpoint_of_a_device_goes_on_on_a_cpu_and_one_with_other_moments_is_refus
     let mut here = trainer(config(&["compute.device=cpu"]), rounded(FAMILIES[0], true));
     assert!(state::restore(&mut here, &folder).unwrap());
     assert_eq!(cpu(&here.policy).parameters.trained_values(), values(&there.policy));
-    let moments = |trainer: &Trainer| trainer.policy.learner.state()[1].1.read(0..9).unwrap();
+    let moments = |trainer: &Trainer| trainer.policy.state()[1].1.read(0..9).unwrap();
     assert_eq!(moments(&here), moments(&there));
     let mut other = trainer(config(&["optim.moments=eight_bit"]), moved(rounded(FAMILIES[0], true), device));
     let error = state::restore(&mut other, &folder).unwrap_err().to_string();

@@ -113,7 +113,7 @@ fn the_plan_for_an_adapter_on_a_card_is_what_a_device_holds_within_a_twentieth()
 #[test]
 fn a_plan_names_every_class_and_picks_what_the_config_leaves_open() {
     let folder = tempfile::tempdir().unwrap();
-    let config = small_run(folder.path(), 1, "compute = {threads = 2}");
+    let config = small_run(folder.path(), 1, "compute = {device = 'cpu', threads = 2}");
     let printed = succeeds(&["plan", text(&config), "--memory", "1GiB"]);
     for expected in ["optimizer", "activations if recomputed", "cache", "recompute = false", "capacity = 16"] {
         assert!(printed.contains(expected), "{expected} in {printed}");

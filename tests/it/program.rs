@@ -33,11 +33,13 @@ pub(crate) fn errors(output: &Output) -> String {
 /// A training config of a second or two on the embedded model, with `more` at its end.
 pub(crate) fn small_run(folder: &Path, steps: usize, more: &str) -> PathBuf {
     let config = folder.join("config.toml");
+    // These tests are of a processor, also on a machine with a card.
+    let device = if more.contains("compute") { "" } else { "\ncompute = {device = 'cpu'}" };
     let text = format!(
         "steps = {steps}\nmodel = {{path = 'builtin:countdown'}}\ndata = {{dataset = 'countdown'}}
         rollout = {{prompts_per_step = 4, group_size = 4, max_new_tokens = 48}}
         eval = {{problems = 10, every = 2}}\nsave = {{every = 1, rollouts_every = 2}}
-        rubric = {{verifiers = [{{kind = 'countdown'}}]}}\n{more}"
+        rubric = {{verifiers = [{{kind = 'countdown'}}]}}\n{more}{device}"
     );
     std::fs::write(&config, text).unwrap();
     config

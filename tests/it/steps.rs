@@ -50,7 +50,7 @@ fn trainer(
         "steps = 9\nmodel = {{path = 'tiny'}}\nprompt = {{template = '{{question}}'}}
         data = {{dataset = 'file', path = {path:?}, columns = {{question = 'question', answer = 'answer'}}, held_out = 0.5}}
         rollout = {{prompts_per_step = 1, group_size = {group_size}, max_new_tokens = 10, stop = ['c']}}
-        eval = {{problems = 0}}\nrubric = {{verifiers = [{{kind = 'exact'}}]}}
+        eval = {{problems = 0}}\nrubric = {{verifiers = [{{kind = 'exact', extract = {{from = 'whole'}}}}]}}
         grpo = {{{grpo}}}\noptim = {{lr = 1e-9}}\ncompute = {{device = 'cpu', threads = 1}}"
     );
     let config: TrainConfig = strict::load(&text, "the test's config", &[]).unwrap();

@@ -1,6 +1,7 @@
 //! A frozen policy on a CPU, for the KL term.
 
 use crate::model::parameters::Parameters;
+use crate::tensor::Tensor;
 
 /// What the KL term holds the policy to.
 #[derive(Debug, Clone)]
@@ -25,6 +26,22 @@ impl CpuReference {
         match self {
             Self::Values(values) => values.copy_from_slice(parameters.trained_values()),
             Self::Base => *self = Self::Values(parameters.trained_values().to_vec()),
+        }
+    }
+
+    /// Its values, where they are a copy.
+    pub fn values(&self) -> Option<&dyn Tensor> {
+        match self {
+            Self::Base => None,
+            Self::Values(values) => Some(values),
+        }
+    }
+
+    /// The same, to be replaced.
+    pub fn values_mut(&mut self) -> Option<&mut dyn Tensor> {
+        match self {
+            Self::Base => None,
+            Self::Values(values) => Some(values),
         }
     }
 }

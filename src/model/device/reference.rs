@@ -5,6 +5,7 @@ use half::bf16;
 
 use super::DeviceModel;
 use crate::ops::device::{Buffer, Class};
+use crate::tensor::Tensor;
 
 /// What the KL term holds the policy to.
 #[derive(Debug)]
@@ -35,5 +36,21 @@ impl DeviceReference {
             values.all().copy(rounded)?;
         }
         Ok(())
+    }
+
+    /// Its values, where they are a copy.
+    pub fn values(&self) -> Option<&dyn Tensor> {
+        match self {
+            Self::Base => None,
+            Self::Values(values) => Some(values),
+        }
+    }
+
+    /// The same, to be replaced.
+    pub fn values_mut(&mut self) -> Option<&mut dyn Tensor> {
+        match self {
+            Self::Base => None,
+            Self::Values(values) => Some(values),
+        }
     }
 }
