@@ -122,7 +122,7 @@ fn optimizer_and_sampler(criterion: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter_batched_ref(
                 || logits.clone(),
-                |logits| sampling.draw(black_box(logits), 0.5),
+                |logits| sampling.sample(black_box(logits), 0.5),
                 BatchSize::SmallInput,
             );
         });

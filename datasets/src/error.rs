@@ -14,7 +14,7 @@ pub enum Error {
         cause: std::io::Error,
     },
     /// The file is no Parquet file, or a damaged one.
-    #[error("cannot read {}: it is no Parquet file, or a damaged one ({cause}): fetch or write it again", path.display())]
+    #[error("cannot read {}: it is no Parquet file, or a damaged one ({cause}): fetch it again", path.display())]
     Parquet {
         /// The file.
         path: PathBuf,

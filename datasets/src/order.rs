@@ -52,7 +52,7 @@ impl Order {
             }
             if weight / total * (BLOCK as f64) < 1.0 {
                 return Err(Error::Config(format!(
-                    "source {index}: weight = {weight} is below 1/{BLOCK} of all weights: raise it, or leave the source out"
+                    "source {index}: weight = {weight} is below 1/{BLOCK} of all weights: raise it or leave it out"
                 )));
             }
             if lane.len == 0 {

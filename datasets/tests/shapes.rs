@@ -78,7 +78,7 @@ fn completions_to_learn_are_recognised() {
     for (text, question, completion) in [
         (r#"{"prompt": "1+1?", "completion": " 2"}"#, "1+1?", "2"),
         (
-            r#"{"prompt": [{"role": "user", "content": "1+1?"}], "completion": [{"role": "assistant", "content": "2"}]}"#,
+            r#"{"prompt": [{"role": "user", "content": "1+1?"}],"completion":[{"role": "assistant", "content": "2"}]}"#,
             "1+1?",
             "2",
         ),

@@ -113,15 +113,11 @@ impl Verifier for Choice {
             let problem = format!("its `answer` {:?} is not a letter from A to {}", example.answer, self.last);
             VerifierError::example(&self.name, example, problem)
         })?;
-        let answer = match self.extractor.answer_or_verdict(completion) {
-            Err(verdict) => return Ok(verdict),
-            Ok(answer) => answer,
-        };
-        Ok(match self.parse(answer) {
+        Ok(self.extractor.judge(completion, |answer| match self.parse(answer) {
             None => Verdict::zero(Outcome::Unparsed, "the answer is not one lettered choice"),
             Some(letter) if letter == reference => Verdict::pass(letter, "equal"),
             Some(letter) => Verdict::fail(letter, "another choice"),
-        })
+        }))
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {

@@ -1,15 +1,11 @@
-//! How a config file names verifiers. Each kind's options live beside the kind; here they are joined under `kind`,
-//! and unknown kinds and keys are refused by name.
+//! How a config file names verifiers. Each kind's options live beside the kind, and the table of kinds stands in
+//! `lib.rs`; here they are joined under `kind`, and unknown kinds and keys are refused by name.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::Error;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
 
-use crate::{
-    Choice, ChoiceOptions, Code, CodeOptions, CommandOptions, Countdown, CountdownOptions, Exact, ExactOptions, Format,
-    FormatOptions, HttpOptions, Instructions, InstructionsOptions, JsonSchema, JsonSchemaOptions, Language,
-    LanguageOptions, Length, LengthOptions, Logic, LogicOptions, Math, MathOptions, Mode, Numeric, NumericOptions,
-    Pattern, PatternOptions, Plugin, PythonOptions, Registry, Repetition, RepetitionOptions, RustOptions, TrlOptions,
-    Verifier, VerifierError, VerlOptions,
-};
+use crate::{Mode, Registry, Verifier, VerifierError, VerifierOptions};
 
 /// The `[rubric]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,28 +21,32 @@ pub struct RubricConfig {
 /// One `[[rubric.verifiers]]` table: `kind`, the keys below, and the options of that kind beside them.
 ///
 /// serde's `flatten` cannot refuse unknown keys beside it, but whatever is not a shared key goes to the options of the
-/// kind, and these refuse what they do not know.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// kind, and these refuse what they do not know. It is written through a map: the options of all kinds are then compiled
+/// once, and not for each format that a program writes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(from = "Written")]
 pub struct VerifierConfig {
     /// What metrics call it; the kind when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its share of a sum (default 1, and 0 for shaping terms); 0 = logged only.
-    pub weight: f32,
+    pub weight: f64,
     /// Whether a binary total needs it to pass (default true).
     pub required: bool,
     /// The kind and its options.
-    #[serde(flatten)]
     pub options: VerifierOptions,
 }
 
-/// Writes [`VerifierOptions`], [`KINDS`] and all that must name every kind, from one line a kind. Kind `rust` is apart:
-/// what builds it is not in this crate.
+/// Writes the table of verifiers: exports the verifiers with their options, and makes [`VerifierOptions`], [`KINDS`]
+/// and all else that must name every kind. Kind `rust` is apart: what builds it is not in this crate.
 macro_rules! kinds {
-    ($($kind:literal => $variant:ident($options:ty) builds $verifier:ident,)*) => {
+    ($($kind:literal: $variant:ident($options:ident) is $module:ident::$verifier:ident, weight $weight:literal;)*) => {
+        $(
+            #[allow(unused_imports, unreachable_pub)] // several kinds may share a module
+            pub use $module::*;
+        )*
+
         /// A kind of verifier with its options.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(tag = "kind")]
         pub enum VerifierOptions {
             $(
@@ -71,6 +71,13 @@ macro_rules! kinds {
                 }
             }
 
+            fn default_weight(&self) -> f64 {
+                match self {
+                    $(Self::$variant(_) => $weight,)*
+                    Self::Rust(_) => 1.0,
+                }
+            }
+
             fn build(&self, name: &str, registry: &Registry) -> Result<Box<dyn Verifier>, VerifierError> {
                 Ok(match self {
                     $(Self::$variant(options) => Box::new($verifier::new(name, options)?),)*
@@ -80,38 +87,7 @@ macro_rules! kinds {
         }
     };
 }
-
-kinds! {
-    "format" => Format(FormatOptions) builds Format,
-    "exact" => Exact(ExactOptions) builds Exact,
-    "math" => Math(MathOptions) builds Math,
-    "numeric" => Numeric(NumericOptions) builds Numeric,
-    "choice" => Choice(ChoiceOptions) builds Choice,
-    "regex" => Regex(PatternOptions) builds Pattern,
-    "countdown" => Countdown(CountdownOptions) builds Countdown,
-    "code" => Code(CodeOptions) builds Code,
-    "logic" => Logic(LogicOptions) builds Logic,
-    "json_schema" => JsonSchema(JsonSchemaOptions) builds JsonSchema,
-    "instructions" => Instructions(InstructionsOptions) builds Instructions,
-    "language" => Language(LanguageOptions) builds Language,
-    "repetition" => Repetition(RepetitionOptions) builds Repetition,
-    "length" => Length(LengthOptions) builds Length,
-    "python" => Python(PythonOptions) builds Plugin,
-    "python_trl" => PythonTrl(TrlOptions) builds Plugin,
-    "python_verl" => PythonVerl(VerlOptions) builds Plugin,
-    "command" => Command(CommandOptions) builds Plugin,
-    "http" => Http(HttpOptions) builds Plugin,
-}
-
-impl VerifierOptions {
-    /// Shaping terms say how a completion is written, not whether it is right: they are logged unless asked for.
-    fn default_weight(&self) -> f32 {
-        match self {
-            Self::Language(_) | Self::Repetition(_) | Self::Length(_) => 0.0,
-            _ => 1.0,
-        }
-    }
-}
+pub(crate) use kinds;
 
 impl VerifierConfig {
     /// Default weight, required, named after its kind.
@@ -134,7 +110,7 @@ impl VerifierConfig {
 #[derive(Deserialize)]
 struct Written {
     name: Option<String>,
-    weight: Option<f32>,
+    weight: Option<f64>,
     required: Option<bool>,
     #[serde(flatten)]
     options: VerifierOptions,
@@ -144,5 +120,20 @@ impl From<Written> for VerifierConfig {
     fn from(Written { name, weight, required, options }: Written) -> Self {
         let weight = weight.unwrap_or_else(|| options.default_weight());
         Self { name, weight, required: required.unwrap_or(true), options }
+    }
+}
+
+impl Serialize for VerifierConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = Map::new();
+        if let Some(name) = &self.name {
+            map.insert("name".into(), name.as_str().into());
+        }
+        map.insert("weight".into(), self.weight.into());
+        map.insert("required".into(), self.required.into());
+        if let Value::Object(options) = serde_json::to_value(&self.options).map_err(S::Error::custom)? {
+            map.extend(options);
+        }
+        map.serialize(serializer)
     }
 }

@@ -90,6 +90,9 @@ impl Countdown {
 
     /// Whether `answer` solves the problem: the outcome and why.
     fn judge(&self, numbers: &[Value], target: i64, answer: &str) -> (Outcome, &'static str) {
+        if answer.len() > self.options.max_bytes {
+            return (Outcome::Unparsed, "the answer is longer than `max_bytes`");
+        }
         let mut parser =
             Parser { rest: answer, options: &self.options, depth: 0, numbers, used: 0, misused: false, fault: None };
         let value = match parser.whole(target) {
@@ -115,18 +118,11 @@ impl Verifier for Countdown {
 
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
         let (numbers, target) = self.problem(example)?;
-        let answer = match self.extractor.answer_or_verdict(completion) {
-            Err(verdict) => return Ok(verdict),
-            Ok(answer) => answer,
-        };
-        if answer.len() > self.options.max_bytes {
-            return Ok(Verdict::zero(Outcome::Unparsed, "the answer is longer than `max_bytes`"));
-        }
-        Ok(match self.judge(numbers, target, answer) {
+        Ok(self.extractor.judge(completion, |answer| match self.judge(numbers, target, answer) {
             (Outcome::Pass, reason) => Verdict::pass(answer, reason),
             (Outcome::Fail, reason) => Verdict::fail(answer, reason),
             (outcome, reason) => Verdict::zero(outcome, reason),
-        })
+        }))
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {

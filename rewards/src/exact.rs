@@ -75,11 +75,13 @@ impl Verifier for Exact {
             let problem = "its `answer` is empty, which an empty completion would equal; drop the row";
             return Err(VerifierError::example(&self.name, example, problem));
         }
-        Ok(match self.extractor.answer_or_verdict(completion) {
-            Err(verdict) => verdict,
-            Ok(answer) if self.normal(answer) == reference => Verdict::pass(answer, "equal"),
-            Ok(answer) => Verdict::fail(answer, "not the reference"),
-        })
+        Ok(self.extractor.judge(completion, |answer| {
+            if self.normal(answer) == reference {
+                Verdict::pass(answer, "equal")
+            } else {
+                Verdict::fail(answer, "not the reference")
+            }
+        }))
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {

@@ -86,9 +86,9 @@ impl Extractor {
         }
     }
 
-    /// As [`Extractor::answer`], with the failure as a verdict.
-    pub(crate) fn answer_or_verdict<'a>(&self, completion: &'a str) -> Result<&'a str, Verdict> {
-        self.answer(completion).map_err(|reason| Verdict::zero(Outcome::Unparsed, reason))
+    /// The verdict of `rule` on the answer; without one, the verdict that says why.
+    pub(crate) fn judge(&self, completion: &str, rule: impl FnOnce(&str) -> Verdict) -> Verdict {
+        self.answer(completion).map_or_else(|reason| Verdict::zero(Outcome::Unparsed, reason), rule)
     }
 
     /// What follows the last closed think block. Text inside an unclosed one is thought, not answer.

@@ -73,6 +73,15 @@ impl JsonSchema {
         Ok(Self { name: name.into(), options: options.clone(), extractor, schema, latest: Mutex::new(None) })
     }
 
+    /// The value that an answer is, or why it is none.
+    fn read(&self, answer: &str) -> Result<Value, String> {
+        if answer.len() > self.options.max_bytes {
+            return Err("the answer is longer than `max_bytes`".into());
+        }
+        let text = unfenced(answer)?;
+        parse_strict(text, self.options.max_depth).map_err(|error| format!("the answer is not JSON: {error}"))
+    }
+
     fn validator(&self, example: &Example) -> Result<Arc<Validator>, VerifierError> {
         if let Some(schema) = &self.schema {
             return Ok(schema.clone());
@@ -101,7 +110,7 @@ fn compile(schema: &Value) -> Result<Arc<Validator>, String> {
         Some(Ok(parsed)) => parsed,
         None => schema,
     };
-    let options = jsonschema::options().offline().with_pattern_options(PatternOptions::regex());
+    let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
     let built = options.build(schema).map_err(|error| {
         format!("cannot be compiled: {error}; a reference may only lead to the schema itself, such as `#/$defs/name`")
     });
@@ -115,24 +124,13 @@ impl Verifier for JsonSchema {
 
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
         let validator = self.validator(example)?;
-        let unparsed = |reason: String| Ok(Verdict::zero(Outcome::Unparsed, reason));
-        let answer = match self.extractor.answer_or_verdict(completion) {
-            Err(verdict) => return Ok(verdict),
-            Ok(answer) => answer,
-        };
-        if answer.len() > self.options.max_bytes {
-            return unparsed("the answer is longer than `max_bytes`".into());
-        }
-        let value = match unfenced(answer).map_err(String::from).and_then(|text| {
-            parse_strict(text, self.options.max_depth).map_err(|error| format!("the answer is not JSON: {error}"))
-        }) {
-            Err(reason) => return unparsed(reason),
-            Ok(value) => value,
-        };
-        Ok(match validator.validate(&value) {
-            Ok(()) => Verdict::pass(answer, "satisfies the schema"),
-            Err(error) => Verdict::fail(answer, format!("at {}: {}", place(&error), brief(&error.to_string()))),
-        })
+        Ok(self.extractor.judge(completion, |answer| match self.read(answer) {
+            Err(reason) => Verdict::zero(Outcome::Unparsed, reason),
+            Ok(value) => match validator.validate(&value) {
+                Ok(()) => Verdict::pass(answer, "satisfies the schema"),
+                Err(error) => Verdict::fail(answer, format!("at {}: {}", place(&error), brief(&error.to_string()))),
+            },
+        }))
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {

@@ -15,7 +15,7 @@ pub struct LanguageOptions {
     /// Unicode names of the scripts, such as `Latin`, `Cyrillic`, or `Han`, `Hiragana` and `Katakana` for Japanese.
     pub scripts: Vec<String>,
     /// Share of letters in these scripts from which the verdict is a pass.
-    pub min_share: f32,
+    pub min_share: f64,
     /// Fewest letters; with fewer the share is 0, or a completion without text would be in every language.
     pub min_letters: usize,
     /// What is looked at.
@@ -83,18 +83,16 @@ impl Verifier for Language {
     }
 
     fn verify(&self, _example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
-        let text = match self.extractor.answer_or_verdict(completion) {
-            Err(verdict) => return Ok(verdict),
-            Ok(text) => text,
-        };
-        let letters = text.chars().filter(|c| c.is_alphabetic()).count();
-        if letters < self.options.min_letters {
-            return Ok(Verdict::zero(Outcome::Unparsed, "fewer letters than `min_letters`"));
-        }
-        let expected: usize = self.expected.find_iter(text).map(|run| run.as_str().chars().count()).sum();
-        let share = expected as f32 / letters as f32;
-        let outcome = if share >= self.options.min_share { Outcome::Pass } else { Outcome::Fail };
-        let reason = format!("{expected} of {letters} letters in the expected scripts");
-        Ok(Verdict { reward: share.min(1.0), outcome, parsed: None, reason: reason.into() })
+        Ok(self.extractor.judge(completion, |text| {
+            let letters = text.chars().filter(|c| c.is_alphabetic()).count();
+            if letters < self.options.min_letters {
+                return Verdict::zero(Outcome::Unparsed, "fewer letters than `min_letters`");
+            }
+            let expected: usize = self.expected.find_iter(text).map(|run| run.as_str().chars().count()).sum();
+            let share = expected as f64 / letters as f64;
+            let outcome = if share >= self.options.min_share { Outcome::Pass } else { Outcome::Fail };
+            let reason = format!("{expected} of {letters} letters in the expected scripts");
+            Verdict { reward: share.min(1.0) as f32, outcome, parsed: None, reason: reason.into() }
+        }))
     }
 }

@@ -58,25 +58,25 @@ pub enum LengthOptions {
         of: Box<VerifierOptions>,
         /// Rewards of a right completion, the shortest and the longest.
         #[serde(default = "right")]
-        right: (f32, f32),
+        right: (f64, f64),
         /// Rewards of a wrong one: thinking longer costs it less.
         #[serde(default = "wrong")]
-        wrong: (f32, f32),
+        wrong: (f64, f64),
         /// Reward of one that is too long, right or not.
         #[serde(default = "exceeded")]
-        exceeded: f32,
+        exceeded: f64,
     },
 }
 
-fn right() -> (f32, f32) {
+fn right() -> (f64, f64) {
     (2.0, 1.0)
 }
 
-fn wrong() -> (f32, f32) {
+fn wrong() -> (f64, f64) {
     (-10.0, 0.0)
 }
 
-fn exceeded() -> f32 {
+fn exceeded() -> f64 {
     -10.0
 }
 
@@ -102,7 +102,7 @@ pub struct Length {
 
 enum Rule {
     SoftOverlong { cache: usize },
-    Cosine { of: Box<dyn Verifier>, right: (f32, f32), wrong: (f32, f32), exceeded: f32 },
+    Cosine { of: Box<dyn Verifier>, right: (f64, f64), wrong: (f64, f64), exceeded: f64 },
 }
 
 impl Length {
@@ -117,7 +117,7 @@ impl Length {
                 (Rule::SoftOverlong { cache: *cache }, *unit, *max)
             }
             LengthOptions::Cosine { max, unit, of, right, wrong, exceeded } => {
-                if ![right.0, right.1, wrong.0, wrong.1, *exceeded].iter().all(|reward| reward.is_finite()) {
+                if ![right.0, right.1, wrong.0, wrong.1, *exceeded].iter().all(|reward| (*reward as f32).is_finite()) {
                     return Err(config("`right`, `wrong` and `exceeded` must be finite".into()));
                 }
                 let of = VerifierConfig::new((**of).clone()).build()?;
@@ -144,7 +144,7 @@ impl Length {
             Rule::Cosine { of, right, wrong, exceeded } => {
                 let mut verdict = of.verify(submission.example, submission.completion)?;
                 verdict.reward = match length >= self.max {
-                    true => *exceeded,
+                    true => *exceeded as f32,
                     false => cosine(length, self.max, if verdict.passed() { *right } else { *wrong }),
                 };
                 Ok(verdict)
@@ -181,13 +181,14 @@ impl Verifier for Length {
     }
 }
 
-fn soft_overlong(length: usize, max: usize, cache: usize) -> f32 {
+/// DAPO's punishment of a length that nears or passes a limit, as [`LengthOptions::SoftOverlong`] states it.
+/// `cache` is at most `max`.
+pub fn soft_overlong(length: usize, max: usize, cache: usize) -> f32 {
     let over = length.saturating_sub(max - cache);
     if length > max { -1.0 } else { 0.0 - over as f32 / cache.max(1) as f32 }
 }
 
-fn cosine(length: usize, max: usize, (shortest, longest): (f32, f32)) -> f32 {
+fn cosine(length: usize, max: usize, (a, b): (f64, f64)) -> f32 {
     let angle = std::f64::consts::PI * length as f64 / max as f64;
-    let (a, b) = (f64::from(shortest), f64::from(longest));
     (b + (a - b) / 2.0 * (1.0 + angle.cos())) as f32
 }

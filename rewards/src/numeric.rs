@@ -44,7 +44,8 @@ pub struct NumericOptions {
 /// use reckon_datasets::Example;
 /// use reckon_rewards::{Numeric, NumericOptions, Verifier};
 /// let verifier = Numeric::new("sum", &NumericOptions::default())?;
-/// let example = Example { id: "1".into(), question: "?".into(), answer: "so #### 1,250".into(), info: Default::default() };
+/// let (question, answer) = ("?".into(), "so #### 1,250".into());
+/// let example = Example { id: "1".into(), question, answer, info: Default::default() };
 /// for right in ["1250", "$1,250.00", "1.25e3", "2500/2", "+1250."] {
 ///     assert!(verifier.verify(&example, &format!("<answer>{right}</answer>"))?.passed());
 /// }
@@ -108,15 +109,11 @@ impl Verifier for Numeric {
             let problem = format!("its `answer` {:?} is not a number; correct it or drop the row", example.answer);
             VerifierError::example(&self.name, example, problem)
         })?;
-        let answer = match self.extractor.answer_or_verdict(completion) {
-            Err(verdict) => return Ok(verdict),
-            Ok(answer) => answer,
-        };
-        Ok(match self.parse(answer) {
+        Ok(self.extractor.judge(completion, |answer| match self.parse(answer) {
             None => Verdict::zero(Outcome::Unparsed, "the answer is not one number that fits 128 bits"),
             Some(value) if self.equal(value, reference) => Verdict::pass(value.to_string(), "equal"),
             Some(value) => Verdict::fail(value.to_string(), "another number"),
-        })
+        }))
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {

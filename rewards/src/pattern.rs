@@ -87,13 +87,10 @@ impl Verifier for Pattern {
     }
 
     fn verify(&self, _example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
-        Ok(match self.extractor.answer_or_verdict(completion) {
-            Err(verdict) => verdict,
-            Ok(answer) => match self.regex.find(answer) {
-                Some(found) => Verdict::pass(found.as_str(), "matches"),
-                None => Verdict::zero(Outcome::Fail, "does not match the pattern"),
-            },
-        })
+        Ok(self.extractor.judge(completion, |answer| match self.regex.find(answer) {
+            Some(found) => Verdict::pass(found.as_str(), "matches"),
+            None => Verdict::zero(Outcome::Fail, "does not match the pattern"),
+        }))
     }
 
     fn lay_out(&self, draft: &str) -> String {

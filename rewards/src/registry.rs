@@ -44,7 +44,8 @@ type Build = dyn Fn(&str, &Map<String, Value>) -> Result<Box<dyn Verifier>, Veri
 /// let registry = Registry::default().with("palindrome", |name, _options| Ok(Box::new(Palindrome(name.into()))));
 /// let config: RubricConfig = toml::from_str("[[verifiers]]\nkind = 'rust'\nverifier = 'palindrome'")?;
 /// let rubric = Rubric::from_config_with(&config, &registry)?;
-/// let example = Example { id: "1".into(), question: "A palindrome?".into(), answer: "".into(), info: Default::default() };
+/// let (question, answer) = ("A palindrome?".into(), "".into());
+/// let example = Example { id: "1".into(), question, answer, info: Default::default() };
 /// assert_eq!(rubric.score(&example, "level")?.total, 1.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -69,7 +70,7 @@ impl Registry {
             let known: Vec<_> = self.builders.keys().map(|known| format!("`{known}`")).collect();
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
             let problem = format!(
-                "no verifier `{}` is linked into this program (linked: {known}); write a small `main` that registers it",
+                "no verifier `{}` is linked into this program (linked: {known}); a small `main` can register it",
                 options.verifier
             );
             VerifierError::config(name, problem)

@@ -16,7 +16,7 @@ pub struct RepetitionOptions {
     /// Words of an n-gram.
     pub n: usize,
     /// Share of repeated n-grams up to which the verdict is a pass.
-    pub max_share: f32,
+    pub max_share: f64,
     /// What is looked at.
     pub extract: ExtractOptions,
 }
@@ -67,17 +67,16 @@ impl Verifier for Repetition {
     }
 
     fn verify(&self, _example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
-        let text = match self.extractor.answer_or_verdict(completion) {
-            Err(verdict) => return Ok(verdict),
-            Ok(text) => text.to_lowercase(),
-        };
-        let words: Vec<&str> = units(&text).collect();
-        let all = words.len().saturating_sub(self.options.n - 1);
-        let distinct = words.windows(self.options.n).collect::<HashSet<_>>().len();
-        let share = (all - distinct) as f32 / all.max(1) as f32;
-        let outcome = if share <= self.options.max_share { Outcome::Pass } else { Outcome::Fail };
-        let reason = format!("{} of {all} n-grams repeated", all - distinct);
-        // Without a repetition 0, not -0.
-        Ok(Verdict { reward: 0.0 - share, outcome, parsed: None, reason: reason.into() })
+        Ok(self.extractor.judge(completion, |text| {
+            let text = text.to_lowercase();
+            let words: Vec<&str> = units(&text).collect();
+            let all = words.len().saturating_sub(self.options.n - 1);
+            let distinct = words.windows(self.options.n).collect::<HashSet<_>>().len();
+            let share = (all - distinct) as f64 / all.max(1) as f64;
+            let outcome = if share <= self.options.max_share { Outcome::Pass } else { Outcome::Fail };
+            let reason = format!("{} of {all} n-grams repeated", all - distinct);
+            // Without a repetition 0, not -0.
+            Verdict { reward: (0.0 - share) as f32, outcome, parsed: None, reason: reason.into() }
+        }))
     }
 }

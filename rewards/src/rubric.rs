@@ -74,7 +74,7 @@ impl Rubric {
     /// The rubric that a config describes, of the verifiers in this crate and in `registry`.
     pub fn from_config_with(config: &RubricConfig, registry: &Registry) -> Result<Self, VerifierError> {
         let parts = config.verifiers.iter().map(|part| {
-            Ok(Part { verifier: part.build_with(registry)?, weight: part.weight, required: part.required })
+            Ok(Part { verifier: part.build_with(registry)?, weight: part.weight as f32, required: part.required })
         });
         Self::new(config.mode, parts.collect::<Result<_, VerifierError>>()?)
     }
@@ -157,8 +157,8 @@ impl Rubric {
     }
 }
 
-/// A verdict for each submission, held to the contract: machinery that failed, verdicts that are missing, and rewards
-/// that are no numbers are errors.
+/// A verdict for each submission, held to the contract: verdicts that are missing and rewards that are no numbers are
+/// errors.
 fn judge(part: &Part, batch: &[Submission]) -> Result<Vec<Verdict>, VerifierError> {
     let name = part.verifier.name();
     let (read, long): (Vec<_>, Vec<_>) =
@@ -170,7 +170,7 @@ fn judge(part: &Part, batch: &[Submission]) -> Result<Vec<Verdict>, VerifierErro
         return Err(VerifierError::infra(name, first.example, problem));
     }
     for (submission, verdict) in given.iter().zip(&verdicts) {
-        if verdict.outcome == Outcome::Infra || !verdict.reward.is_finite() {
+        if !verdict.reward.is_finite() {
             let problem = format!("reward {}, outcome {:?}, {}", verdict.reward, verdict.outcome, verdict.reason);
             return Err(VerifierError::infra(name, submission.example, problem));
         }

@@ -141,8 +141,9 @@ impl Verdict {
     }
 }
 
-/// How a verdict came about. All but `Skipped` and `Infra` are the model's doing and keep their reward: an outcome that
-/// is masked out instead would let the policy dodge a penalty.
+/// How a verdict came about. All but `Skipped` are the model's doing and keep their reward: an outcome that is
+/// masked out instead would let the policy dodge a penalty. Machinery that fails is no outcome but an error,
+/// [`VerifierError::Infra`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -160,12 +161,10 @@ pub enum Outcome {
     Crash,
     /// The verifier does not apply to the example, and says so: the reward is left out of the total.
     Skipped,
-    /// The verifier's machinery failed. Never a reward: [`crate::Rubric::score`] turns it into an error.
-    Infra,
 }
 
 impl Outcome {
-    /// Every outcome that a verdict in a [`crate::Score`] can have, with its name in metrics and files.
+    /// Every outcome, with its name in metrics and files.
     pub const COUNTED: [(Self, &'static str); 7] = [
         (Self::Pass, "pass"),
         (Self::Fail, "fail"),

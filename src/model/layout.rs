@@ -167,7 +167,9 @@ impl Builder {
     /// Matrices of `inputs` columns, each with its rows, that together are one.
     fn matrix(&mut self, inputs: usize, parts: &[(String, usize)]) -> Matrix {
         let start = self.end;
-        parts.iter().for_each(|(name, rows)| drop(self.add(name.clone(), &[*rows, inputs])));
+        for (name, rows) in parts {
+            self.add(name.clone(), &[*rows, inputs]);
+        }
         Matrix { range: start..self.end, inputs }
     }
 

@@ -1,5 +1,5 @@
-//! Problems that are made, not read: a seeded source over any [`Task`], with train and held-out problems told apart by a
-//! hash of the problem, so that no held-out problem is ever trained on. What a problem is, is the business of each task.
+//! Problems that are made, not read: a seeded source over any [`Task`], with train and held-out problems told apart by
+//! a hash of the problem, so that no held-out problem is ever trained on. What a problem is, each task says.
 
 pub(crate) mod arithmetic;
 pub(crate) mod chain;
@@ -42,7 +42,7 @@ impl Split {
     }
 }
 
-/// A kind of problem that can be drawn at random and has an exact answer: the settings of one, as they stand in a config.
+/// A kind of problem that can be drawn at random and has an exact answer: its settings, as they stand in a config.
 pub trait Task: Send + Sync {
     /// One problem, its answer included.
     type Problem;

@@ -98,8 +98,8 @@ impl FileRows {
         Ok(self)
     }
 
-    /// Rows to train on and rows held out: about `share` of all questions, told apart by a hash of the question, so that
-    /// a question that stands twice is on one side only.
+    /// Rows to train on and rows held out: about `share` of all questions, told apart by a hash of the question, so
+    /// that a question that stands twice is on one side only.
     ///
     /// # Errors
     /// A share outside `(0, 1)`, or one that leaves a side empty.

@@ -1,5 +1,5 @@
-//! From columns to examples: which column is the question and which the answer, recognised from the first row or given in
-//! the config. The shapes of public datasets are rows of the tables below.
+//! From columns to examples: which column is the question and which the answer, recognised from the first row or given
+//! in the config. The shapes of public datasets are rows of the tables below.
 
 use serde_json::{Map, Value, json};
 

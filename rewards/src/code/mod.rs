@@ -27,7 +27,7 @@ use runner::{Runner, last_line};
 pub struct CodeOptions {
     /// The column of `info` with the test cases.
     pub tests: String,
-    /// The column of `info` with a program that passes, or a list of them, for audits. Without the column it is `answer`.
+    /// The column of `info` with a program that passes, or a list of them, for audits; `answer` without the column.
     pub solution: String,
     /// What passing only some tests earns. With [`Credit::All`] the first test that fails is the last that runs; with
     /// [`Credit::Share`] one that times out is, so that a program that hangs costs its time once.
@@ -35,6 +35,7 @@ pub struct CodeOptions {
     /// How printed text is compared.
     pub compare: Compare,
     /// How far numbers may be off; not at all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Tolerance>,
     /// Labels of code blocks that hold a program, in either case.
     pub labels: Vec<String>,
@@ -53,6 +54,7 @@ pub struct CodeOptions {
     /// Files and folders that programs may read besides the system's and Python's own.
     pub readable: Vec<PathBuf>,
     /// The level of the sandbox; when absent S2, or else S1, whichever works here.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<Level>,
     /// What a program may use in each test.
     pub limits: Limits,
@@ -97,7 +99,8 @@ const PROGRAM: &str = "program.py";
 ///     Ok(verifier) => verifier,
 ///     Err(problem) => return Ok(println!("skipped: {problem}")),
 /// };
-/// let info = serde_json::json!({"function": "double", "tests": [{"args": [2], "expected": 4}, {"args": [3], "expected": 6}]});
+/// let tests = serde_json::json!([{"args": [2], "expected": 4}, {"args": [3], "expected": 6}]);
+/// let info = serde_json::json!({"function": "double", "tests": tests});
 /// let info = info.as_object().unwrap().clone();
 /// let example = Example { id: "1".into(), question: "Double x.".into(), answer: "".into(), info };
 /// let verdict = verifier.verify(&example, "```python\ndef double(x):\n    return x + x\n```")?;

@@ -1,4 +1,4 @@
-"""Runs a program as the interpreter itself would, with the two names that module site, left out for speed, would bring."""
+"""Runs a program as the interpreter would, with the two names that module site, left out for speed, would bring."""
 
 import builtins
 import sys

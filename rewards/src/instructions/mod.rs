@@ -116,23 +116,21 @@ impl Verifier for Instructions {
 
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
         let instructions = self.instructions(example)?;
-        let text = match self.extractor.answer_or_verdict(completion) {
-            Err(verdict) => return Ok(verdict),
-            Ok(text) => text,
-        };
-        let texts = self.texts(text);
-        let follows = |instruction: &Instruction| {
-            texts.iter().any(|text| !text.trim().is_empty() && instruction.followed_by(text))
-        };
-        let broken: Vec<&str> = instructions.iter().filter(|(_, i)| !follows(i)).map(|(id, _)| *id).collect();
-        if broken.is_empty() {
-            return Ok(Verdict::pass(text, "follows all instructions"));
-        }
-        let mut verdict = Verdict::zero(Outcome::Fail, format!("does not follow {}", broken.join(", ")));
-        if self.options.credit == Credit::Share {
-            verdict.reward = 1.0 - broken.len() as f32 / instructions.len() as f32;
-        }
-        Ok(verdict)
+        Ok(self.extractor.judge(completion, |text| {
+            let texts = self.texts(text);
+            let follows = |instruction: &Instruction| {
+                texts.iter().any(|text| !text.trim().is_empty() && instruction.followed_by(text))
+            };
+            let broken: Vec<&str> = instructions.iter().filter(|(_, i)| !follows(i)).map(|(id, _)| *id).collect();
+            if broken.is_empty() {
+                return Verdict::pass(text, "follows all instructions");
+            }
+            let mut verdict = Verdict::zero(Outcome::Fail, format!("does not follow {}", broken.join(", ")));
+            if self.options.credit == Credit::Share {
+                verdict.reward = 1.0 - broken.len() as f32 / instructions.len() as f32;
+            }
+            verdict
+        }))
     }
 
     fn lay_out(&self, draft: &str) -> String {

@@ -1,5 +1,5 @@
-//! Counts sentences by rule. IFEval counts them with Punkt, a model trained on newspapers; a rule can be read, gives the
-//! same count everywhere, and agrees on text that is punctuated the usual way.
+//! Counts sentences by rule. IFEval counts them with Punkt, a model trained on newspapers; a rule can be read, gives
+//! the same count everywhere, and agrees on text that is punctuated the usual way.
 
 /// Words that a full stop abbreviates, in lower case and without their own last stop.
 const ABBREVIATIONS: [&str; 42] = [

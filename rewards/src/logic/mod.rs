@@ -41,7 +41,8 @@ impl Default for LogicOptions {
 /// let verifier = Logic::new("knights", &LogicOptions::default())?;
 /// let answer = "(1) Zoey is a knave\n(2) Owen is a knight".into();
 /// let example = Example { id: "1".into(), question: "?".into(), answer, info: Default::default() };
-/// for right in ["(1) Zoey is a knave\n(2) Owen is a knight", "Owen: knight, Zoey: knave", "- **Zoey** = Knave\n- Owen = Knight"] {
+/// let list = "- **Zoey** = Knave\n- Owen = Knight";
+/// for right in ["(1) Zoey is a knave\n(2) Owen is a knight", "Owen: knight, Zoey: knave", list] {
 ///     assert!(verifier.verify(&example, &format!("<answer>{right}</answer>"))?.passed(), "{right}");
 /// }
 /// for wrong in ["Zoey is a knave", "Zoey is a knave. Owen is a knight or a knave.", "Zoey and Owen are knaves"] {
@@ -90,6 +91,9 @@ impl Logic {
 
     /// The value that `answer` gives each name of the vocabulary.
     fn read(&self, vocabulary: &Vocabulary, answer: &str) -> Result<Vec<usize>, Fault> {
+        if answer.len() > self.options.max_bytes {
+            return Err(Fault::Unparsed("the answer is longer than `max_bytes`"));
+        }
         if let Some(pairs) = unfenced(answer).ok().and_then(json_pairs) {
             return vocabulary.read_pairs(&pairs);
         }
@@ -105,19 +109,12 @@ impl Verifier for Logic {
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
         let reference = self.reference_pairs(example)?;
         let vocabulary = Vocabulary::new(&reference, &self.options.values);
-        let answer = match self.extractor.answer_or_verdict(completion) {
-            Err(verdict) => return Ok(verdict),
-            Ok(answer) => answer,
-        };
-        if answer.len() > self.options.max_bytes {
-            return Ok(Verdict::zero(Outcome::Unparsed, "the answer is longer than `max_bytes`"));
-        }
-        Ok(match self.read(&vocabulary, answer) {
+        Ok(self.extractor.judge(completion, |answer| match self.read(&vocabulary, answer) {
             Err(Fault::Unparsed(reason)) => Verdict::zero(Outcome::Unparsed, reason),
             Err(Fault::Wrong(reason)) => Verdict::fail(answer, reason),
             Ok(values) if values == vocabulary.solution() => Verdict::pass(vocabulary.show(&values), "equal"),
             Ok(values) => Verdict::fail(vocabulary.show(&values), "another assignment"),
-        })
+        }))
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {

@@ -256,7 +256,7 @@ impl<'a> Lexer<'a> {
         )
     }
 
-    /// Whether a run that also names a function, `min` or `sec`, is a unit: it has a number before and no argument behind.
+    /// Whether a run that also names a function, `min` or `sec`, is a unit: a number before it, no argument behind.
     fn is_unit(&self, run: &str) -> bool {
         let applied = |c: char| c.is_ascii_alphabetic() || "\\({^_".contains(c);
         self.behind_number() && Unit::is_word(run) && !self.rest[run.len()..].trim_start().starts_with(applied)

@@ -87,8 +87,11 @@ impl Default for MathOptions {
 /// use reckon_datasets::Example;
 /// use reckon_rewards::{Math, MathOptions, Verifier};
 /// let verifier = Math::new("answer", &MathOptions::default())?;
-/// let example = |answer: &str| Example { id: "1".into(), question: "?".into(), answer: answer.into(), info: Default::default() };
-/// let passes = |answer: &str, completion: &str| verifier.verify(&example(answer), completion).map(|verdict| verdict.passed());
+/// let passes = |answer: &str, completion: &str| {
+///     let (question, answer) = ("?".into(), answer.into());
+///     let example = Example { id: "1".into(), question, answer, info: Default::default() };
+///     verifier.verify(&example, completion).map(|verdict| verdict.passed())
+/// };
 /// assert!(passes("$\\frac{\\sqrt 3}{3}$", "<think>\\boxed{2}?</think> It is \\boxed{1/\\sqrt{3}}.")?);
 /// assert!(passes("$x^2-1$", "\\boxed{(x-1)(x+1)}")?);
 /// assert!(passes("x<1 \\text{ or } x>2", "\\boxed{(-\\infty,1)\\cup(2,\\infty)}")?);

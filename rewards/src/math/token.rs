@@ -228,95 +228,40 @@ pub(crate) fn magnitude(word: &str) -> Option<i64> {
     })
 }
 
-/// Commands that only space, size or group.
+/// Commands that only space, size or group, sorted.
+#[rustfmt::skip] // which would give each word a line
+const LAYOUT: [&str; 62] = [
+    " ", "!", "(", ")", ",", ":", ";", ">", "Big", "Bigg", "Bigl", "Bigr", "Large", "[", "]", "allowbreak",
+    "because", "bf", "big", "bigg", "biggl", "biggr", "bigl", "bigr", "bm", "boldsymbol", "boxed", "cdots",
+    "displaystyle", "dots", "dotsc", "enspace", "ensuremath", "fbox", "hfill", "hline", "hspace", "it", "large",
+    "ldots", "left", "limits", "mathbf", "mathcal", "mathfrak", "mathit", "mathscr", "mathsf", "mathtt", "middle",
+    "nolimits", "normalsize", "phantom", "qquad", "quad", "right", "rm", "scriptstyle", "textstyle", "therefore",
+    "thinspace", "underline",
+];
+
+/// Whether a command only spaces, sizes or groups.
 pub(crate) fn is_layout(name: &str) -> bool {
-    matches!(
-        name,
-        "left"
-            | "right"
-            | "middle"
-            | "big"
-            | "Big"
-            | "bigg"
-            | "Bigg"
-            | "bigl"
-            | "bigr"
-            | "Bigl"
-            | "Bigr"
-            | "biggl"
-            | "biggr"
-            | "displaystyle"
-            | "textstyle"
-            | "scriptstyle"
-            | "limits"
-            | "nolimits"
-            | "quad"
-            | "qquad"
-            | ","
-            | ";"
-            | ":"
-            | "!"
-            | " "
-            | ">"
-            | "hspace"
-            | "enspace"
-            | "thinspace"
-            | "ldots"
-            | "cdots"
-            | "dots"
-            | "dotsc"
-            | "boxed"
-            | "fbox"
-            | "mathbf"
-            | "mathit"
-            | "mathsf"
-            | "mathtt"
-            | "boldsymbol"
-            | "bm"
-            | "mathcal"
-            | "mathscr"
-            | "mathfrak"
-            | "ensuremath"
-            | "underline"
-            | "hfill"
-            | "phantom"
-            | "therefore"
-            | "because"
-            | "("
-            | ")"
-            | "["
-            | "]"
-            | "hline"
-            | "bf"
-            | "rm"
-            | "it"
-            | "Large"
-            | "large"
-            | "normalsize"
-            | "allowbreak"
-    )
+    LAYOUT.binary_search(&name).is_ok()
 }
 
-/// Commands whose argument is words.
+/// Commands whose argument is words, sorted.
+#[rustfmt::skip] // which would give each word a line
+const TEXT: [&str; 17] = [
+    "emph", "hbox", "mathop", "mathrm", "mbox", "operatorname", "operatorname*", "rm", "text", "textbf", "textit",
+    "textnormal", "textrm", "textsf", "texttt", "textup", "unit",
+];
+
+/// Whether the argument of a command is words.
 pub(crate) fn is_text(name: &str) -> bool {
-    matches!(
-        name,
-        "text"
-            | "textbf"
-            | "textit"
-            | "textrm"
-            | "textsf"
-            | "texttt"
-            | "mathrm"
-            | "mbox"
-            | "hbox"
-            | "operatorname"
-            | "operatorname*"
-            | "textup"
-            | "textnormal"
-            | "rm"
-            | "mathop"
-            | "unit"
-            | "emph"
-    )
+    TEXT.binary_search(&name).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_are_sorted() {
+        assert!(LAYOUT.is_sorted() && TEXT.is_sorted());
+    }
 }

@@ -126,8 +126,8 @@ impl Unit {
         word.len() > 1 && lower != "in" && (known || entry(&lower).is_some())
     }
 
-    /// The unit that `text` describes: `cm`, `square meters`, `m/s^2`, `km per hour`, `apples`. Words that say more about
-    /// the number than what it counts, as `or so` and `is wrong` do, are none.
+    /// The unit that `text` describes: `cm`, `square meters`, `m/s^2`, `km per hour`, `apples`. Words that say more
+    /// about the number than what it counts, as `or so` and `is wrong` do, are none.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let lower = text.trim().trim_end_matches(['.', ',']).to_lowercase();
         if PERCENT.contains(&lower.as_str()) {

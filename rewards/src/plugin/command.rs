@@ -89,8 +89,8 @@ pub struct CommandOptions {
     /// Whether a call holds one completion or a whole group.
     #[serde(default)]
     pub scope: Scope,
-    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers of
-    /// rows so; without it they cannot.
+    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers
+    /// of rows so; without it they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<String>,
     /// How many workers, and how faults are met.

@@ -65,8 +65,8 @@ pub struct PythonOptions {
     /// Whether the function judges one completion or a whole group.
     #[serde(default)]
     pub scope: Scope,
-    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers of
-    /// rows so; without it they cannot.
+    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers
+    /// of rows so; without it they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<String>,
     /// The interpreter.
@@ -136,8 +136,8 @@ pub struct TrlOptions {
     /// Whether the lists hold one completion or a whole group.
     #[serde(default = "whole_groups")]
     pub scope: Scope,
-    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers of
-    /// rows so; without it they cannot.
+    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers
+    /// of rows so; without it they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<String>,
     /// The interpreter.
@@ -200,8 +200,8 @@ pub struct VerlOptions {
     /// Further arguments of the function, by name: verl's `reward_kwargs`.
     #[serde(default)]
     pub kwargs: Map<String, Value>,
-    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers of
-    /// rows so; without it they cannot.
+    /// How an answer stands in a completion, with `{answer}` in its place: `Answer: {answer}`. Audits try the answers
+    /// of rows so; without it they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<String>,
     /// The interpreter.

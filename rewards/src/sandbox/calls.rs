@@ -11,9 +11,9 @@ use seccompiler::{
 
 use super::SandboxError;
 
-/// Allowed with any arguments. Absent on purpose: sockets, other processes (ptrace, process_vm_*, pidfd_*, setpriority),
-/// leaving the process group (setsid, setpgid), namespaces and mounts, keys, bpf, perf, io_uring, userfaultfd, memory
-/// outside the limits (memfd_create, shmget), and descriptors sent to others (sendmsg).
+/// Allowed with any arguments. Absent on purpose: sockets, other processes (ptrace, process_vm_*, pidfd_*,
+/// setpriority), leaving the process group (setsid, setpgid), namespaces and mounts, keys, bpf, perf, io_uring,
+/// userfaultfd, memory outside the limits (memfd_create, shmget), and descriptors sent to others (sendmsg).
 const FREE: &[i64] = &[
     // Open files.
     SYS_read,

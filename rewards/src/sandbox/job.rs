@@ -43,5 +43,5 @@ impl Job {
 
 /// Follows the nonce on standard output when the program is about to start.
 pub(super) const READY: u8 = b'\n';
-/// Follows the nonce when the helper failed; then comes why. The program never knows the nonce, so it cannot forge this.
+/// Follows the nonce when the helper failed; then comes why. The program never knows the nonce, so cannot forge this.
 pub(super) const FAILED: u8 = b'!';

@@ -41,7 +41,8 @@ fn sound_rubrics_pass_whatever_their_order_and_layout() {
             format!("[[verifiers]]\n{kind}\n[[verifiers]]\nkind = 'format'"),
             format!("[[verifiers]]\n{kind}\nextract = {{from = 'last_line'}}"),
             format!(
-                "[[verifiers]]\n{kind}\nextract = {{tag = 'final'}}\n[[verifiers]]\nkind = 'format'\ntags = ['plan', 'final']"
+                "[[verifiers]]\n{kind}\nextract = {{tag = 'final'}}\n\
+                 [[verifiers]]\nkind = 'format'\ntags = ['plan', 'final']"
             ),
             format!("mode = 'sum'\n{FORMAT}{kind}\nweight = 0.9\n[[verifiers]]\nkind = 'language'\nweight = 0.1"),
         ] {

@@ -1,5 +1,6 @@
-//! Kind `math` on pairs of reference and completion. `math/pairs.jsonl` is our own; `math/math_verify_pairs.jsonl` holds
-//! cases and labels of the test suite of Math-Verify 0.9.0 (Apache-2.0); `math/adversarial.jsonl` answers that fooled it.
+//! Kind `math` on pairs of reference and completion. `math/pairs.jsonl` is our own; `math/math_verify_pairs.jsonl`
+//! holds cases and labels of the test suite of Math-Verify 0.9.0 (Apache-2.0); `math/adversarial.jsonl` answers that
+//! fooled it.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -165,7 +166,9 @@ proptest! {
     }
 
     #[test]
-    fn any_mixture_of_signs_gets_a_verdict_and_equals_itself(pieces in prop::collection::vec(prop::sample::select(PIECES.lines().collect::<Vec<_>>()), 1..40)) {
+    fn any_mixture_of_signs_gets_a_verdict_and_equals_itself(
+        pieces in prop::collection::vec(prop::sample::select(PIECES.lines().collect::<Vec<_>>()), 1..40),
+    ) {
         let text = format!("\\boxed{{{}}}", pieces.concat());
         if let Ok(verdict) = Math::new("math", &MathOptions::default()).unwrap().verify(&example(&text), &text) {
             prop_assert!(verdict.passed() || verdict.outcome == Outcome::Unparsed, "{}: {:?}", text, verdict);

@@ -113,7 +113,9 @@ proptest! {
     }
 
     #[test]
-    fn a_countdown_solution_scores_1(numbers in prop::collection::vec(0i64..1000, 1..9), ops in prop::collection::vec(0usize..3, 8)) {
+    fn a_countdown_solution_scores_1(
+        numbers in prop::collection::vec(0i64..1000, 1..9), ops in prop::collection::vec(0usize..3, 8),
+    ) {
         let (mut text, mut value) = (numbers[0].to_string(), i128::from(numbers[0]));
         for (number, op) in numbers[1..].iter().zip(&ops) {
             text = format!("({text}) {} {number}", ["+", "-", "*"][*op]);

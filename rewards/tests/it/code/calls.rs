@@ -116,7 +116,11 @@ fn no_grading_is_forged() {
 
 #[test]
 fn nothing_is_left_for_the_next_test() {
-    let program = "import os\ndef f(n):\n    before = sorted(os.listdir('.'))\n    open('json.py', 'w').write('x = 1')\n    return before";
+    let program = "import os
+def f(n):
+    before = sorted(os.listdir('.'))
+    open('json.py', 'w').write('x = 1')
+    return before";
     let test = json!({"args": [1], "expected": ["program.py"]});
     let info = json!({"function": "f", "tests": [test, test]});
     for level in Level::ALL {

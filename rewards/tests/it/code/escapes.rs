@@ -134,7 +134,8 @@ fn no_socket_leads_out() {
         }
         // A pair of datagram sockets needs no `socket` call, and could be pointed elsewhere.
         let redirected = format!(
-            "import socket\na, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\na.sendto(b'x', '\\0{name}')\nreturn True"
+            "import socket\na, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+             a.sendto(b'x', '\\0{name}')\nreturn True"
         );
         held(&code, "a redirected pair", &redirected);
         assert!(datagrams.recv(&mut [0; 8]).is_err());
@@ -156,7 +157,8 @@ fn other_processes_are_out_of_reach() {
             "kill by the owner of a pipe",
             format!(
                 "import fcntl, signal\nr, w = os.pipe()\nfcntl.fcntl(r, fcntl.F_SETOWN, {other})\n\
-                 fcntl.fcntl(r, 10, signal.SIGKILL)\nfcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC)\nos.write(w, b'x')\nreturn True"
+                 fcntl.fcntl(r, 10, signal.SIGKILL)\nfcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC)\n\
+                 os.write(w, b'x')\nreturn True"
             ),
         ),
         (
@@ -206,22 +208,43 @@ fn resources_run_out_inside_only() {
     let bounded = [
         (
             "processes",
-            "n = 0\ntry:\n    while n < 200:\n        if os.fork() == 0:\n            import time\n            time.sleep(30)\n        n += 1\nexcept OSError: pass\nprint('held' if n < 40 else 'escaped', flush=True)\nos._exit(0)",
+            "n = 0
+try:
+    while n < 200:
+        if os.fork() == 0:
+            import time
+            time.sleep(30)
+        n += 1
+except OSError: pass
+print('held' if n < 40 else 'escaped', flush=True)
+os._exit(0)",
         ),
         (
             "threads",
-            "import threading, time\nn = 0\ntry:\n    while n < 200:\n        threading.Thread(target=time.sleep, args=(30,), daemon=True).start()\n        n += 1\nexcept RuntimeError: pass\nprint('held' if n < 40 else 'escaped', flush=True)\nos._exit(0)",
+            "import threading, time
+n = 0
+try:
+    while n < 200:
+        threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+        n += 1
+except RuntimeError: pass
+print('held' if n < 40 else 'escaped', flush=True)
+os._exit(0)",
         ),
         ("memory", "return bytearray(10 << 30)"),
         (
             "a file",
-            "with open('f', 'wb', buffering=0) as f:\n    for _ in range(10 << 10): f.write(bytes(1 << 20))\nreturn True",
+            "with open('f', 'wb', buffering=0) as f:
+    for _ in range(10 << 10): f.write(bytes(1 << 20))
+return True",
         ),
         ("a file by its length", "with open('f', 'wb') as f: f.truncate(10 << 30)\nreturn True"),
         ("descriptors", "fds = [os.dup(0) for _ in range(1000)]\nreturn fds"),
         (
             "locked memory",
-            "import mmap, ctypes\nm = ctypes.create_string_buffer(1 << 22)\nreturn ctypes.CDLL(None).mlock(m, 1 << 22) == 0",
+            "import mmap, ctypes
+m = ctypes.create_string_buffer(1 << 22)
+return ctypes.CDLL(None).mlock(m, 1 << 22) == 0",
         ),
     ];
     for code in sandboxes() {
@@ -239,7 +262,8 @@ fn resources_run_out_inside_only() {
 fn nothing_outlives_its_program() {
     let marker = format!("reckon-survivor-{}", std::process::id());
     let deaf = "import signal, time
-for s in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU): signal.signal(s, signal.SIG_IGN)
+for s in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU):
+    signal.signal(s, signal.SIG_IGN)
 while True: time.sleep(1)";
     let sleep = format!("os.execv('/bin/sh', ['sh', '-c', 'while :; do sleep 1; done # {marker}'])");
     let daemon = format!(

@@ -88,7 +88,8 @@ fn credit_can_be_the_share_of_tests() {
 #[test]
 fn the_same_program_prints_the_same_in_every_run() {
     helper_at(env!("CARGO_BIN_EXE_reckon-sandbox"));
-    let program = "import os, time\nprint({'a', 'b', 'c', 'd', 'e'}, hash('x'), sorted(os.environ), os.listdir('.'), time.tzname)";
+    let program = "import os, time
+print({'a', 'b', 'c', 'd', 'e'}, hash('x'), sorted(os.environ), os.listdir('.'), time.tzname)";
     let argv = ["/usr/bin/python3", "-B", "-c", program].map(ToOwned::to_owned);
     if !std::path::Path::new(&argv[0]).exists() {
         return eprintln!("skipped: there is no /usr/bin/python3");
