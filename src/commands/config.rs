@@ -14,6 +14,7 @@ use crate::config::{
     AuditConfig, ComputeConfig, EvalConfig, FileConfig, GrpoConfig, LoraConfig, ModelSource, OptimConfig, PRESETS,
     PromptConfig, RolloutConfig, SaveConfig, SftConfig, SftModel, SourceConfig, TrainConfig,
 };
+use crate::strict;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
@@ -79,7 +80,8 @@ fn reference() -> Result<String> {
 
 /// A table of keys. `required` has those that a config cannot leave out, with any values.
 fn section<T: Table + Serialize + DeserializeOwned>(title: &str, required: &str) -> Result<String> {
-    let defaults: toml::Table = toml::to_string(&toml::from_str::<T>(required)?)?.parse()?;
+    let with_defaults: T = strict::read_as(&strict::Tree::parse(required, title, &[])?, title)?;
+    let defaults = toml::Table::try_from(with_defaults)?;
     let required: toml::Table = required.parse()?;
     let about = T::ABOUT.trim();
     let mut text = format!("\n## {title}\n\n{about}\n\n| key | default | values | meaning |\n|---|---|---|---|\n");

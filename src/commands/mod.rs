@@ -23,7 +23,7 @@ mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use reckon_rewards::{Registry, Rubric};
 use tokenizers::Tokenizer;
@@ -32,7 +32,7 @@ use crate::config::TrainConfig;
 use crate::disk::read_text;
 use crate::hub::{self, Wanted};
 use crate::judge::Judge;
-use crate::model::files::folder::{ModelFolder, read_config};
+use crate::model::files::folder::{ModelFolder, parse_tokenizer, read_config};
 use crate::model::{Companions, ModelConfig};
 use crate::prompt::PromptSource;
 use crate::strict;
@@ -161,7 +161,7 @@ fn open_prompts(config: &TrainConfig) -> Result<(Tokenizer, PromptSource)> {
     let path = config.model.name();
     let companions = load_companions(&path)?;
     let tokenizer = match companions.file("tokenizer.json") {
-        Some(bytes) => Tokenizer::from_bytes(bytes).map_err(|e| anyhow!("{path}/tokenizer.json: {e}"))?,
+        Some(bytes) => parse_tokenizer(bytes).with_context(|| format!("{path}/tokenizer.json"))?,
         None if path == builtin::MODEL => builtin::model()?.tokenizer,
         None => bail!("there is no tokenizer.json in {path}"),
     };

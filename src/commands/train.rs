@@ -50,7 +50,7 @@ fn start(config: TrainConfig, out: PathBuf, registry: &Registry) -> Result<(Trai
     let mut trainer = build(config, registry)?;
     check_memory(&mut trainer)?;
     let folder = RunFolder::create(out)?;
-    write_file(&folder.config(), toml::to_string(&trainer.config)?.as_bytes())?;
+    write_file(&folder.config(), strict::print(&trainer.config)?.as_bytes())?;
     Ok((trainer, folder))
 }
 
@@ -85,7 +85,7 @@ fn check_memory(trainer: &mut Trainer) -> Result<()> {
 /// The resolved config, and what follows from it.
 fn dry_run(trainer: &Trainer) -> Result<()> {
     let config = &trainer.config;
-    println!("{}", toml::to_string(config)?);
+    println!("{}", strict::print(config)?);
     let r = &config.rollout;
     let rows = r.prompts_per_step * r.group_size;
     println!("# {rows} completions a step, at most {} tokens", rows * r.max_new_tokens);

@@ -16,7 +16,7 @@ table! {
         /// Rank of the adapter's matrices.
         pub rank: usize = 16 => AtLeast(1.0),
         /// What an adapter adds is multiplied by `alpha / rank`.
-        pub alpha: f32 = 32.0 => Above(0.0),
+        pub alpha: f64 = 32.0 => Above(0.0),
         /// Which linear layers of the decoder get an adapter: ends of their names, in which `*` stands for anything.
         pub targets: Vec<String> =
             ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_owned).to_vec(),
@@ -36,7 +36,7 @@ impl LoraConfig {
     /// Names, shapes and places of the adapter on a model of this layout.
     pub fn layout(&self, layout: &Layout) -> Result<AdapterLayout> {
         let chosen = lora::chosen(layout, &self.targets)?;
-        Ok(AdapterLayout::new(layout, self.rank, self.alpha, |module| chosen.contains(&module)))
+        Ok(AdapterLayout::new(layout, self.rank, self.alpha as f32, |module| chosen.contains(&module)))
     }
 
     /// The adapter that training begins with, for the model that files call `base`.
@@ -47,7 +47,7 @@ impl LoraConfig {
         let AdapterLayout { rank, alpha, .. } = found.layout;
         let other = || format!("lora.adapter = {}", folder.display());
         ensure!(rank == self.rank, "{} has rank {rank}: set lora.rank = {rank}", other());
-        ensure!(alpha == self.alpha, "{} has alpha {alpha}: set lora.alpha = {alpha}", other());
+        ensure!(alpha == self.alpha as f32, "{} has alpha {alpha}: set lora.alpha = {alpha}", other());
         let differs = wanted.modules().find(|module| !found.layout.modules().any(|known| known == *module));
         let extra = found.layout.modules().find(|module| !wanted.modules().any(|known| known == *module));
         ensure!(

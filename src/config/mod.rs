@@ -108,13 +108,13 @@ table! {
         /// Longest completion, in tokens.
         pub max_new_tokens: usize = 256 => AtLeast(1.0),
         /// Divides the logits.
-        pub temperature: f32 = 1.0 => Above(0.0),
+        pub temperature: f64 = 1.0 => Above(0.0),
         /// Keep the smallest set of tokens with this much probability.
-        pub top_p: f32 = 1.0 => PositiveShare,
+        pub top_p: f64 = 1.0 => PositiveShare,
         /// Keep this many tokens; 0 keeps all.
         pub top_k: usize = 0,
         /// Keep tokens this likely relative to the likeliest; 0 keeps all.
-        pub min_p: f32 = 0.0 => Share,
+        pub min_p: f64 = 0.0 => Share,
         /// Texts that end a completion.
         pub stop: Vec<String> = Vec::new(),
         /// Rows sampled at a time, over all threads.
@@ -130,10 +130,10 @@ impl RolloutConfig {
             "nothing ends a completion: set eos_token_id in the model's config.json or rollout.stop"
         );
         Ok(Sampling {
-            temperature: self.temperature,
-            top_p: self.top_p,
+            temperature: self.temperature as f32,
+            top_p: self.top_p as f32,
             top_k: self.top_k,
-            min_p: self.min_p,
+            min_p: self.min_p as f32,
             max_new_tokens: self.max_new_tokens,
             stop_tokens,
             stop_strings: self.stop.clone(),

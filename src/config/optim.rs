@@ -19,15 +19,15 @@ table! {
         /// Share of `lr` left at the end of a linear or cosine schedule.
         pub final_ratio: f64 = 0.1,
         /// Decay of the first moment.
-        pub beta1: f32 = 0.9,
+        pub beta1: f64 = 0.9,
         /// Decay of the second moment.
-        pub beta2: f32 = 0.95,
+        pub beta2: f64 = 0.95,
         /// Added to the square root of the second moment.
-        pub eps: f32 = 1e-8,
+        pub eps: f64 = 1e-8,
         /// Decoupled weight decay, on matrices only.
-        pub weight_decay: f32 = 0.0,
+        pub weight_decay: f64 = 0.0,
         /// Gradients are scaled down to this global norm; 0 leaves them.
-        pub max_grad_norm: f32 = 1.0,
+        pub max_grad_norm: f64 = 1.0,
         /// A run stops after this many skipped updates in a row.
         pub max_skipped: u64 = 3,
         /// How the moments are kept; `eight_bit` on a card alone.
@@ -38,7 +38,8 @@ table! {
 impl OptimConfig {
     /// Settings of the optimizer.
     pub fn adamw(&self) -> AdamWConfig {
-        let Self { beta1, beta2, eps, weight_decay, max_grad_norm, .. } = *self;
+        let [beta1, beta2, eps, weight_decay, max_grad_norm] =
+            [self.beta1, self.beta2, self.eps, self.weight_decay, self.max_grad_norm].map(|value| value as f32);
         AdamWConfig { beta1, beta2, eps, weight_decay, max_grad_norm }
     }
 

@@ -11,6 +11,7 @@ mod tests;
 mod tree;
 
 use anyhow::{Result, anyhow};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use tree::Tree;
@@ -49,9 +50,20 @@ pub trait Document: DeserializeOwned {
 pub fn load<T: Document>(text: &str, source: &str, sets: &[String]) -> Result<T> {
     let mut tree = Tree::parse(text, source, sets)?;
     T::lay_under(&mut tree)?;
-    let mut value = T::deserialize(read::Reader(&tree)).map_err(|fault| anyhow!(fault.explain(&tree, source)))?;
+    let mut value: T = read_as(&tree, source)?;
     value.resolve();
     Ok(value)
+}
+
+/// Reads a `T` from a document as it is.
+pub fn read_as<T: DeserializeOwned>(tree: &Tree, source: &str) -> Result<T> {
+    T::deserialize(read::Reader(tree)).map_err(|fault| anyhow!(fault.explain(tree, source)))
+}
+
+/// A value as TOML, which reads back as itself. By way of a table: toml's writer of text would be compiled once more for
+/// every type in it.
+pub fn print(value: &impl Serialize) -> Result<String> {
+    Ok(toml::Table::try_from(value)?.to_string())
 }
 
 /// The word of `known` that `word` was most likely meant to be, if one is close enough to be worth asking about.

@@ -222,9 +222,14 @@ pub fn read_config(bytes: &[u8]) -> Result<ModelConfig> {
     Ok(config)
 }
 
+/// Parses `tokenizer.json`. By way of a text: reading bytes would compile the tokenizers crate's readers once more here.
+pub fn parse_tokenizer(bytes: &[u8]) -> Result<Tokenizer> {
+    std::str::from_utf8(bytes)?.parse().map_err(|e| anyhow!("{e}"))
+}
+
 /// Parses `tokenizer.json` and checks that its ids have rows in the embedding.
 pub fn read_tokenizer(bytes: &[u8], config: &ModelConfig) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| anyhow!("tokenizer.json: {e}"))?;
+    let tokenizer = parse_tokenizer(bytes).context("tokenizer.json")?;
     let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
     ensure!(
         (largest as usize) < config.vocab_size,
