@@ -55,7 +55,7 @@ fn a_config_that_makes_no_sense_is_refused_by_name() {
         ("weight = 1", "missing field `kind`"),
         ("kind = 'exact'\nignorecase = true", "unknown field `ignorecase`, expected one of `trim`, `ignore_case`"),
         ("kind = 'exact'\nextract = {form = 'tag'}", "unknown field `form`"),
-        ("kind = 'exact'\nweight = 'x'", "invalid type: string \"x\", expected f32"),
+        ("kind = 'exact'\nweight = 'x'", "invalid type: string \"x\", expected f64"),
         ("kind = 'regex'", "missing field `pattern`"),
         ("kind = 'regex'\npattern = 'a)|(b'", "cannot be compiled"),
         ("kind = 'regex'\npattern = '\\w{9000}'\nsize_limit = 1000", "cannot be compiled"),
