@@ -181,10 +181,16 @@ impl Verifier for Length {
     }
 }
 
-/// DAPO's punishment of a length that nears or passes a limit, as [`LengthOptions::SoftOverlong`] states it.
-/// `cache` is at most `max`.
+/// DAPO's punishment of a completion of `length` tokens near or beyond `max`, to be added to its reward.
+///
+/// ```text
+/// 0                          length <= max - cache
+/// (max - cache - length)/cache       up to max
+/// -1                                 beyond           (arXiv:2503.14476, equation 13)
+/// ```
+/// Made for rewards of 1 and -1. With rewards of 1 and 0 it weighs twice as much against the reward.
 pub fn soft_overlong(length: usize, max: usize, cache: usize) -> f32 {
-    let over = length.saturating_sub(max - cache);
+    let over = length.saturating_sub(max.saturating_sub(cache));
     if length > max { -1.0 } else { 0.0 - over as f32 / cache.max(1) as f32 }
 }
 

@@ -21,4 +21,4 @@ pub use advantage::{AdvantageKind, advantages, has_signal};
 pub use batch::{LossNorm, TrainSample, loss_weights, micro_batches, mini_batches};
 pub use loss::{KlEstimator, LossConfig, token_losses};
 pub use objective::Objective;
-pub use overlong::{Truncated, soft_overlong};
+pub use overlong::Truncated;

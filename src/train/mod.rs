@@ -7,14 +7,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use reckon_datasets::Counted;
+use reckon_rewards::soft_overlong;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{LossStats, MicroBatch};
 use crate::config::{Control, GrpoConfig, TrainConfig};
 use crate::groups::{RolloutTimes, Rollouts};
-use crate::grpo::{
-    TrainSample, Truncated, advantages, has_signal, micro_batches, mini_batches, soft_overlong, token_losses,
-};
+use crate::grpo::{TrainSample, Truncated, advantages, has_signal, micro_batches, mini_batches, token_losses};
 use crate::judge::{Group, Judge, Rollout};
 use crate::metrics::Record;
 use crate::optim::{Schedule, Update};

@@ -1,7 +1,7 @@
 //! Shaping terms: what they measure, and that they count only when asked to.
 
 use crate::common::{example, verifier};
-use reckon_rewards::{Outcome, Rubric, RubricConfig, Submission, VerifierConfig};
+use reckon_rewards::{Outcome, Rubric, RubricConfig, Submission, VerifierConfig, soft_overlong};
 use serde_json::json;
 
 /// Rows are completions with their reward and whether they pass.
@@ -123,4 +123,15 @@ fn numbers_that_make_no_sense_are_refused_by_name() {
         };
         assert!(error.contains(expected), "{config}: {error}");
     }
+}
+
+#[test]
+fn the_overlong_punishment_grows_over_the_last_tokens_before_the_limit() {
+    let check = |length, expected| assert_eq!(soft_overlong(length, 100, 20), expected, "{length}");
+    check(0, 0.0);
+    check(80, 0.0);
+    check(85, -0.25);
+    check(100, -1.0);
+    check(101, -1.0);
+    assert_eq!((soft_overlong(10, 10, 0), soft_overlong(11, 10, 0)), (0.0, -1.0));
 }
