@@ -191,7 +191,7 @@ impl<'de> Visitor<'de> for RecordVisitor {
     }
 }
 
-/// `metrics.jsonl`: a record a line, in the order of the steps, readable while the run goes on.
+/// `metrics.jsonl`: one record in each line, in the order of the steps, readable while the run goes on.
 #[derive(Debug)]
 pub struct MetricsFile {
     path: PathBuf,

@@ -45,7 +45,7 @@ pub struct Args {
     /// Completions sampled at a time, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "64,256")]
     pub rows: Vec<usize>,
-    /// New tokens a completion.
+    /// New tokens of each completion.
     #[arg(long, default_value_t = 256)]
     pub new: usize,
 }

@@ -69,7 +69,7 @@ pub fn map_in_order<S: Default + Send, R: Send>(
     });
 }
 
-/// How many threads to use when the config does not say: one a core.
+/// How many threads to use when the config does not say: one for each core.
 pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

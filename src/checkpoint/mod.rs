@@ -65,7 +65,7 @@ impl RunFolder {
         self.path.join("config.toml")
     }
 
-    /// One record a step; see [`crate::metrics`].
+    /// One record for each step; see [`crate::metrics`].
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
     }

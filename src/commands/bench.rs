@@ -47,13 +47,13 @@ pub(super) struct Args {
     /// Completions a prompt.
     #[arg(long, default_value_t = 16)]
     group: usize,
-    /// New tokens a completion.
+    /// New tokens of each completion.
     #[arg(long, default_value_t = 128)]
     new: usize,
     /// Timed steps.
     #[arg(long, default_value_t = 5)]
     steps: usize,
-    /// Threads; 0 takes one a core.
+    /// Threads; 0 takes one for each core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Rows sampled at a time, over all threads.
@@ -199,7 +199,7 @@ fn random_model(args: &Args) -> Result<ModelFolder> {
     Ok(ModelFolder { config, tokenizer, companions: Companions::default(), weights })
 }
 
-/// A tokenizer with a character a token.
+/// A tokenizer whose tokens are characters.
 pub fn character_tokenizer(config: &ModelConfig) -> Result<Tokenizer> {
     let character = |i: usize| char::from_u32(0x4e00 + i as u32 % 0x5000).unwrap_or('?').to_string();
     let vocab: serde_json::Map<_, _> = (0..config.vocab_size.min(0x5000)).map(|i| (character(i), json!(i))).collect();

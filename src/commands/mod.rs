@@ -1,4 +1,4 @@
-//! The command line: a file a subcommand, each thin: wire parts, call the library.
+//! The command line: one file for each subcommand, all thin: wire parts, call the library.
 #![allow(clippy::print_stdout)]
 
 pub mod bench;

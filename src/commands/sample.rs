@@ -20,7 +20,7 @@ use crate::rollout::{Engine, PromptTokens, Request, SampleKey, Sampling};
 pub(super) struct Args {
     /// Prompts, taken as they are unless `--chat` is given.
     prompts: Vec<String>,
-    /// A file with a prompt a line.
+    /// A file with one prompt in each line.
     #[arg(long)]
     file: Option<PathBuf>,
     /// Model folder or adapter; the embedded base model without it.

@@ -61,9 +61,10 @@ fn start(model: &SftModel, seed: u64) -> Result<ModelFolder> {
         (Some(path), None, None) => load_model(&path.to_string_lossy()),
         (None, Some(shape), Some(tokenizer)) => {
             let config = read_config(read_text(shape)?.as_bytes())?;
-            let tokenizer = read_tokenizer(read_text(tokenizer)?.as_bytes(), &config)?;
+            let text = read_text(tokenizer)?;
+            let tokenizer = read_tokenizer(text.as_bytes(), &config)?;
             let weights = Weights::random(Layout::new(&config, config.family()?), seed);
-            Ok(ModelFolder { config, tokenizer, companions: Companions::default(), weights })
+            Ok(ModelFolder { config, tokenizer, companions: Companions::new(text.as_bytes()), weights })
         }
         _ => bail!("[model] needs either path, or shape and tokenizer together"),
     }

@@ -12,8 +12,8 @@ pub(super) fn print(Outcome { before, after }: &Outcome) {
     println!("\n{:<28}{:>10}{:>10}", "held-out", "before", "after");
     for (name, before, after) in [
         ("accuracy", before.accuracy, after.accuracy),
-        ("tokens a completion", before.len_mean, after.len_mean),
-        ("waits a completion", before.waits_mean, after.waits_mean),
+        ("tokens per completion", before.len_mean, after.len_mean),
+        ("waits per completion", before.waits_mean, after.waits_mean),
         ("most attempts", before.attempts_max as f64, after.attempts_max as f64),
     ] {
         println!("{name:<28}{before:>10.3}{after:>10.3}");
@@ -32,7 +32,7 @@ pub(super) fn print(Outcome { before, after }: &Outcome) {
     }
 }
 
-/// An attempt a line, and a line for each tag that follows; longer lines are cut to fit their column.
+/// One attempt in each line, and a line for each tag that follows; longer lines are cut to fit their column.
 fn wrap(completion: &str) -> Vec<String> {
     let lines = completion.replace("wait", " wait\n").replace("</think>", "</think>\n");
     let cut = |line: &str| line.chars().collect::<Vec<_>>().chunks(WIDTH - 2).map(|c| c.iter().collect()).collect();

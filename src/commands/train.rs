@@ -88,7 +88,7 @@ fn dry_run(trainer: &Trainer) -> Result<()> {
     println!("{}", strict::print(config)?);
     let r = &config.rollout;
     let rows = r.prompts_per_step * r.group_size;
-    println!("# {rows} completions a step, at most {} tokens", rows * r.max_new_tokens);
+    println!("# {rows} completions in a step, at most {} tokens", rows * r.max_new_tokens);
     if let Some(before) = run::held_out(trainer)? {
         let (p, g) = (before.accuracy, r.group_size as i32);
         let silent = p.powi(g) + (1.0 - p).powi(g);

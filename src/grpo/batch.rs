@@ -39,7 +39,11 @@ impl TrainSample {
     fn assert_shape(&self) {
         let length = self.completion_len();
         assert!(self.prompt_len > 0, "a sample has no prompt token to predict its completion from");
-        assert_eq!(self.rollout_logprobs.len(), length, "rollout_logprobs must have one entry a completion token");
+        assert_eq!(
+            self.rollout_logprobs.len(),
+            length,
+            "rollout_logprobs must have one entry for each completion token"
+        );
     }
 }
 

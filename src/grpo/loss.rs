@@ -57,10 +57,10 @@ pub struct LossConfig {
 /// sum. Everything is computed in f64.
 ///
 /// # Panics
-/// If `now` has not one log-probability a row, or a KL term is asked for without those of the reference.
+/// If `now` has not one log-probability for each row, or a KL term is asked for without those of the reference.
 pub fn token_losses(now: &TokenStats, micro: &MicroBatch, config: &LossConfig) -> TokenLosses {
     let rows = micro.loss_weights.len();
-    assert_eq!(now.logprobs.len(), rows, "the loss needs one log-probability a row");
+    assert_eq!(now.logprobs.len(), rows, "the loss needs one log-probability for each row");
     assert!(config.kl_coef == 0.0 || micro.ref_logprobs.is_some(), "a KL term needs reference log-probabilities");
     let mut losses = TokenLosses { gradient: vec![0.0; rows], stats: LossStats::default() };
     for row in (0..rows).filter(|&row| micro.loss_weights[row] != 0.0) {

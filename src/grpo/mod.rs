@@ -8,7 +8,7 @@
 //!                                                 -> micro_batches (one a forward and backward) -> token_losses
 //! ```
 //!
-//! One number a token, its *loss weight*, carries mask and denominators: it is the token's share of the whole update's
+//! One number for each token, its *loss weight*, carries mask and denominators: it is the token's share of the whole update's
 //! objective. So neither the loss nor its gradient depends on how an update is cut into micro-batches.
 
 mod advantage;

@@ -58,7 +58,7 @@ impl Sizes {
 pub struct Lora {
     /// Values of the adapter, which alone learn.
     pub values: usize,
-    /// Most values a token between its factors.
+    /// The largest hidden width of an addition: `rank` times the modules that share one matrix.
     pub lora_hidden: usize,
     /// Bytes of a frozen weight on a CPU; a card takes 2.
     pub base_bytes: usize,

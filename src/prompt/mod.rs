@@ -141,7 +141,7 @@ impl PromptSource {
         Ok(self.first()?.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0))
     }
 
-    /// The prompts that are looked at before the run: the first 1,000, or one a row where there are fewer.
+    /// The prompts that are looked at before the run: the first 1,000, or one for each row where there are fewer.
     fn first(&self) -> Result<Vec<Prompt>> {
         self.train(0, self.sources.iter().map(|source| source.train.len()).sum::<usize>().min(1000))
     }

@@ -1,5 +1,5 @@
 //! Rollouts on disk. For people, `step-000001.txt` holds two completions of each of the first four prompts; for
-//! `reckon verify replay`, `step-000001.jsonl` holds every group of the step, one a line, with all that the verifiers
+//! `reckon verify replay`, `step-000001.jsonl` holds every group of the step, one in a line, with all that the verifiers
 //! were given and said.
 
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ fn a_dry_run_prints_the_resolved_config_and_what_follows_from_it() {
     let folder = tempfile::tempdir().unwrap();
     let config = small_run(folder.path(), 3, "");
     let printed = succeeds(&["train", text(&config), "--set", "optim.lr=1e-4", "--dry-run"]);
-    for expected in ["lr = 0.0001", "group_size = 4", "16 completions a step, at most 768 tokens", "no signal"] {
+    for expected in ["lr = 0.0001", "group_size = 4", "16 completions in a step, at most 768 tokens", "no signal"] {
         assert!(printed.contains(expected), "{expected} in {printed}");
     }
     assert!(std::fs::read_dir(folder.path()).unwrap().count() == 1, "nothing is written");

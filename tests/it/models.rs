@@ -38,11 +38,12 @@ pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Poli
         "post_processor": null, "decoder": { "type": "Fuse" },
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "a" },
     });
+    let companions = Companions::new(tokenizer.to_string().as_bytes());
     let tokenizer = read_tokenizer(tokenizer.to_string().as_bytes(), &config).unwrap();
     let mut weights = Weights::random(Layout::new(&config, config.family().unwrap()), 3);
     let mut noise = Counted::new(&[4]);
     weights.values.iter_mut().for_each(|w| *w = *w * 3.0 + 0.03 * noise.normal() as f32);
-    Policy::new(ModelFolder { config, tokenizer, companions: Companions::default(), weights }, false, 1)
+    Policy::new(ModelFolder { config, tokenizer, companions, weights }, false, 1)
 }
 
 /// The model of a policy on a CPU.

@@ -1,4 +1,4 @@
-// Rotary position embedding on a card, in place; the formula is in rope.rs. A block a token, a thread a pair.
+// Rotary position embedding on a card, in place; the formula is in mod.rs. A block for each token, a thread for each pair.
 #include "../device/device.cuh"
 
 // Turns the first `heads` heads of each row of x by its position, backwards where `sign` is -1.

@@ -16,7 +16,7 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// For `positions` positions and heads of twice as many values as there are `frequencies` (radians a position).
+    /// For `positions` positions and heads of twice as many values as there are `frequencies` (radians per position).
     pub fn new(positions: usize, frequencies: &[f64]) -> Self {
         let table = |f: fn(f64) -> f64| {
             (0..positions).flat_map(|p| frequencies.iter().map(move |w| f(p as f64 * w) as f32)).collect()

@@ -68,7 +68,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     Ok(())
 }
 
-/// Three completions a row.
+/// Three completions for each row.
 fn completions(rubric: &Rubric, examples: &[Example]) -> Vec<(Example, String)> {
     let answer = |row: usize| {
         let example = &examples[row % examples.len()];

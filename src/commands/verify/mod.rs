@@ -83,7 +83,7 @@ fn read_rows(file: &Path) -> Result<Vec<(Example, String)>> {
     read.collect()
 }
 
-/// A verdict a row. For a verifier that judges whole groups, consecutive rows with the same question are a group.
+/// One verdict for each row. For a verifier that judges whole groups, consecutive rows with the same question are a group.
 fn verdicts(verifier: &dyn Verifier, rows: &[(Example, String)]) -> Result<Vec<Verdict>> {
     let mut verdicts = Vec::with_capacity(rows.len());
     for batch in rows.chunk_by(|(a, _), (b, _)| verifier.scope() == Scope::Completion || a.question == b.question) {

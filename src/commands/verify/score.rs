@@ -1,4 +1,4 @@
-//! `reckon verify score`: a verdict a row.
+//! `reckon verify score`: one verdict for each row.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub(super) struct Args {
     verifier: VerifierArgs,
     /// The file.
     file: PathBuf,
-    /// Print a verdict a line, in order.
+    /// Print one verdict in each line, in order.
     #[arg(long)]
     json: bool,
 }

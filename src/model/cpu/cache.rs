@@ -34,7 +34,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty pool for `layers` layers, each with `layer_len` values a block.
+    /// An empty pool for `layers` layers, each with `layer_len` values in each block.
     pub fn new(layers: usize, layer_len: usize) -> Self {
         Self { layer_len, layers, ..Self::default() }
     }

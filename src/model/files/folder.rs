@@ -48,6 +48,11 @@ pub struct Companions {
 }
 
 impl Companions {
+    /// Those of a new model, whose tokenizer is in `tokenizer`.
+    pub fn new(tokenizer: &[u8]) -> Self {
+        Self { files: vec![("tokenizer.json".to_owned(), tokenizer.to_vec())], ..Self::default() }
+    }
+
     /// Reads those that a folder holds.
     pub fn read(folder: &Path) -> Result<Self> {
         let mut files = Vec::new();
@@ -146,8 +151,7 @@ impl<W: Load> ModelFolder<W> {
     }
 
     fn parse_as(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
-        let files = vec![("tokenizer.json".to_owned(), tokenizer.to_vec())];
-        Self::assemble(config, Companions { files, ..Companions::default() }, Reader::from_bytes(weights)?)
+        Self::assemble(config, Companions::new(tokenizer), Reader::from_bytes(weights)?)
     }
 
     fn assemble(config: &[u8], mut companions: Companions, mut reader: Reader) -> Result<Self> {
@@ -189,9 +193,8 @@ pub fn write(
     };
     let config = config.stored_as(dtype);
     write("config.json", &serde_json::to_vec_pretty(&config)?)?;
-    if companions.file("tokenizer.json").is_none() {
-        write("tokenizer.json", tokenizer.to_string(true).map_err(|e| anyhow!("tokenizer: {e}"))?.as_bytes())?;
-    }
+    // Never written from the tokenizer itself: the file that it was read from keeps every byte.
+    companions.file("tokenizer.json").context("this model was put together without the file of its tokenizer")?;
     companions.files.iter().try_for_each(|(name, content)| write(name, content))?;
     safetensors::write(folder, weights, &companions.shards, dtype)?;
     probe(folder, &config, tokenizer, weights, dtype)
