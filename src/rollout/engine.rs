@@ -3,7 +3,7 @@
 //! A worker keeps its rows full: a finished row leaves, and the next completion due enters at once. A prompt is
 //! prefilled when its first completion enters, and its keys and values serve the others. Completions are handed on as
 //! they finish. A token's random number depends on (seed, step, prompt, sample, position) alone, so capacity and threads
-//! change the speed and nothing else. How rows are computed is left to [`Runner`].
+//! change the speed and nothing else. How rows are computed is left to `Runner`.
 
 use std::panic::resume_unwind;
 use std::sync::Mutex;
