@@ -10,7 +10,7 @@ use reckon_datasets::Counted;
 use reckon_rewards::soft_overlong;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{LossStats, MicroBatch};
+use crate::batch::{LossStats, MicroBatch, TokenStats};
 use crate::config::{Control, GrpoConfig, TrainConfig};
 use crate::groups::{RolloutTimes, Rollouts};
 use crate::grpo::{TrainSample, Truncated, advantages, has_signal, micro_batches, mini_batches, token_losses};
@@ -98,31 +98,27 @@ impl Trainer {
     /// objective and denominators, how many updates a step makes, and whether groups that teach nothing are replaced.
     pub fn step(&mut self) -> Result<Step> {
         let (start, step, mut stats) = (Instant::now(), self.progress.step + 1, StepStats::default());
+        let (loss, temperature) = (self.grpo.loss(), self.sampling.logprob_temperature());
         self.refresh_reference(step)?;
+        // Prompts to the sampler, completions to the judge, until enough groups have a signal.
         let groups = self.sample_groups(step)?;
         let rewards: Vec<Vec<f32>> = groups.kept().map(Group::rewards).collect();
         let samples = self.train_samples(groups.kept(), advantages(&rewards, self.grpo.advantage));
-        let (lr, temperature) = (self.schedule.at(step - 1), self.sampling.logprob_temperature());
         for mini_batch in mini_batches(&samples, self.grpo.updates_per_step) {
-            let layout = self.policy.learner.prompt_layout();
-            let most_tokens = self.config.compute.micro_batch_tokens;
-            let mut micros = micro_batches(mini_batch, self.grpo.loss_norm(), most_tokens, layout);
-            let clock = Instant::now();
-            self.add_reference_logprobs(&mut micros, temperature)?;
-            let loss = self.grpo.loss();
-            let losses =
-                self.policy.learner.gradients(&micros, temperature, &|micro, now| token_losses(now, micro, &loss))?;
-            stats.forward_backward_s += clock.elapsed().as_secs_f64();
-            let clock = Instant::now();
-            let update = self.update(&losses, lr)?;
-            stats.update_s += clock.elapsed().as_secs_f64();
+            let mut micros = self.micro_batches(mini_batch);
+            let losses = timed(&mut stats.forward_backward_s, || {
+                self.add_reference_logprobs(&mut micros, temperature)?;
+                let token_losses = |micro: &MicroBatch, now: &TokenStats| token_losses(now, micro, &loss);
+                self.policy.learner.gradients(&micros, temperature, &token_losses)
+            })?;
+            // Clips the gradient by its norm, then AdamW.
+            let update = timed(&mut stats.update_s, || self.update(&losses, step))?;
             stats.add(&losses, update);
         }
         self.sampler.publish(&self.policy)?;
-        self.progress.step = step;
-        self.progress.prompts_used = groups.prompts_used;
-        self.progress.policy_version = self.policy.version;
-        let record = self.record(&groups, &stats, lr, start.elapsed().as_secs_f64());
+        let version = self.policy.version;
+        self.progress = Progress { step, prompts_used: groups.prompts_used, policy_version: version, ..self.progress };
+        let record = self.record(&groups, &stats, start.elapsed().as_secs_f64());
         Ok(Step { record, groups: groups.all })
     }
 
@@ -205,6 +201,12 @@ impl Trainer {
         samples
     }
 
+    /// The samples of an update, packed.
+    fn micro_batches(&self, mini_batch: &[TrainSample]) -> Vec<MicroBatch> {
+        let (tokens, layout) = (self.config.compute.micro_batch_tokens, self.policy.learner.prompt_layout());
+        micro_batches(mini_batch, self.grpo.loss_norm(), tokens, layout)
+    }
+
     /// What the KL term compares with.
     fn add_reference_logprobs(&self, micros: &mut [MicroBatch], temperature: f32) -> Result<()> {
         if !self.grpo.needs_reference() {
@@ -217,12 +219,12 @@ impl Trainer {
 
     /// Clips the gradient and moves the weights, or skips the update when loss or gradient is not finite and stops after
     /// several in a row.
-    fn update(&mut self, losses: &[LossStats], lr: f64) -> Result<Update> {
+    fn update(&mut self, losses: &[LossStats], step: u64) -> Result<Update> {
         let loss: f64 = losses.iter().map(|stats| stats.loss).sum();
         if losses.is_empty() {
             return Ok(Update::Nothing);
         }
-        let update = if loss.is_finite() { self.policy.update(lr)? } else { Update::Skipped };
+        let update = if loss.is_finite() { self.policy.update(self.schedule.at(step - 1))? } else { Update::Skipped };
         self.progress.skipped = if update == Update::Skipped { self.progress.skipped + 1 } else { 0 };
         ensure!(
             self.progress.skipped < self.config.optim.max_skipped,
@@ -274,4 +276,12 @@ impl StepGroups {
 /// Whether a completion reached the limit of new tokens.
 fn is_truncated(rollout: &Rollout) -> bool {
     rollout.completion.finish == FinishReason::Length
+}
+
+/// Does `work` and adds the seconds that it took.
+fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let done = work();
+    *seconds += start.elapsed().as_secs_f64();
+    done
 }

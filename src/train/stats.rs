@@ -38,7 +38,7 @@ impl StepStats {
 
 impl Trainer {
     /// The metrics of the step just done.
-    pub(super) fn record(&self, groups: &StepGroups, stats: &StepStats, lr: f64, step_s: f64) -> Record {
+    pub(super) fn record(&self, groups: &StepGroups, stats: &StepStats, step_s: f64) -> Record {
         let mut record = Record::new(self.progress.step);
         crate::eval::record_rollouts(&mut record, &groups.all, &self.judge.names());
         let sampled = groups.all.len();
@@ -46,7 +46,7 @@ impl Trainer {
         record.set("group/zero_signal_frac", silent as f64 / sampled.max(1) as f64);
         record.set("group/resampled", sampled.saturating_sub(self.config.rollout.prompts_per_step) as f64);
         record.set("group/kept", groups.kept.len() as f64);
-        self.record_updates(&mut record, stats, lr);
+        self.record_updates(&mut record, stats);
         let tokens: usize = groups.all.iter().flat_map(|g| &g.rollouts).map(|r| r.completion.tokens.len()).sum();
         record.set("time/sample_s", groups.times.sample_s);
         record.set("time/verify_s", groups.times.verify_s);
@@ -59,7 +59,7 @@ impl Trainer {
         record
     }
 
-    fn record_updates(&self, record: &mut Record, stats: &StepStats, lr: f64) {
+    fn record_updates(&self, record: &mut Record, stats: &StepStats) {
         let all = &stats.all;
         record.set("loss/total", all.loss / (stats.applied + stats.skipped).max(1) as f64);
         record.set("policy/entropy", all.per_token(all.entropy));
@@ -71,7 +71,7 @@ impl Trainer {
         record.set("policy/clip_high_frac", all.per_token(all.clipped_high as f64));
         record.set("policy/mismatch_kl", stats.first.map_or(0.0, |first| first.per_token(first.mismatch)));
         record.set("optim/grad_norm", stats.grad_norm / stats.applied.max(1) as f64);
-        record.set("optim/lr", lr);
+        record.set("optim/lr", self.schedule.at(self.progress.step - 1));
         record.set("optim/updates", stats.applied as f64);
         record.set("optim/skipped", stats.skipped as f64);
     }

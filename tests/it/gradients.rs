@@ -1,3 +1,5 @@
+//! Every weight gets the gradient that finite differences say, however a batch is cut and on however many threads.
+
 use reckon::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
 use reckon::policy::Policy;
 

@@ -1,3 +1,5 @@
+//! Sampling does not depend on how it is batched, and agrees with training to the bit.
+
 use reckon::grpo::TrainSample;
 use reckon::policy::Policy;
 use reckon::prompt::Prompt;
