@@ -17,7 +17,7 @@ fn sharded(architecture: &str) -> Policy {
     let (first, second) = names.split_at(names.len() / 2);
     let file = |i: usize| format!("model-0000{i}-of-00002.safetensors");
     policy.companions.shards = vec![(file(1), first.to_vec()), (file(2), second.to_vec())];
-    policy.companions.files = vec![("generation_config.json".into(), br#"{"eos_token_id": [3, 4]}"#.to_vec())];
+    policy.companions.files.push(("generation_config.json".into(), br#"{"eos_token_id": [3, 4]}"#.to_vec()));
     policy
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use reckon::model::files::folder::{ModelFolder, read_config, read_tokenizer};
-use reckon::model::{Layout, SaveDtype, Weights};
+use reckon::model::{Companions, Layout, SaveDtype, Weights};
 use reckon::policy::Policy;
 use serde_json::{Map, Value, json};
 
@@ -45,9 +45,10 @@ pub(crate) fn write_model(folder: &Path) {
         "eos_token_id": [258, 256],
     });
     let config = read_config(config.to_string().as_bytes()).unwrap();
-    let tokenizer = read_tokenizer(tokenizer().to_string().as_bytes(), &config).unwrap();
+    let text = tokenizer().to_string();
+    let tokenizer = read_tokenizer(text.as_bytes(), &config).unwrap();
     let weights = Weights::random(Layout::new(&config, config.family().unwrap()), 3);
-    let folder_of_model = ModelFolder { config, tokenizer, companions: Default::default(), weights };
+    let folder_of_model = ModelFolder { config, tokenizer, companions: Companions::new(text.as_bytes()), weights };
     std::fs::create_dir(folder).unwrap();
     Policy::new(folder_of_model, false, 1).save(folder, SaveDtype::F32).unwrap();
 }
