@@ -12,6 +12,7 @@ pub mod files;
 pub mod layout;
 pub mod lora;
 pub mod parameters;
+pub mod reference;
 mod rope;
 pub mod weights;
 

@@ -4,17 +4,11 @@ use anyhow::Result;
 use half::bf16;
 
 use super::DeviceModel;
+use crate::model::reference::Reference;
 use crate::ops::device::{Buffer, Class};
-use crate::tensor::Tensor;
 
-/// What the KL term holds the policy to.
-#[derive(Debug)]
-pub enum DeviceReference {
-    /// The base without the adapter: it is on the device anyway.
-    Base,
-    /// The model with these values in place of what is trained.
-    Values(Buffer<bf16>),
-}
+/// The reference of a model on a device.
+pub type DeviceReference = Reference<Buffer<bf16>>;
 
 impl DeviceReference {
     /// The reference that a run begins with: the base where there is one, else a copy.
@@ -36,21 +30,5 @@ impl DeviceReference {
             values.all().copy(rounded)?;
         }
         Ok(())
-    }
-
-    /// Its values, where they are a copy.
-    pub fn values(&self) -> Option<&dyn Tensor> {
-        match self {
-            Self::Base => None,
-            Self::Values(values) => Some(values),
-        }
-    }
-
-    /// The same, to be replaced.
-    pub fn values_mut(&mut self) -> Option<&mut dyn Tensor> {
-        match self {
-            Self::Base => None,
-            Self::Values(values) => Some(values),
-        }
     }
 }
