@@ -79,7 +79,7 @@ pub trait Task: Send + Sync {
 ///
 /// ```
 /// use reckon_datasets::{Countdown, CountdownConfig, Dataset, Split};
-/// let problems = Countdown::new(CountdownConfig::default(), 7, Split::Train)?.with_len(1000);
+/// let problems = Countdown::new(CountdownConfig::default(), 7, Split::Train)?;
 /// assert_eq!(problems.get(3), problems.get(3));
 /// assert_eq!(problems.get(3).id, "countdown-train-3");
 /// # Ok::<(), reckon_datasets::Error>(())
@@ -89,13 +89,12 @@ pub struct Generated<T> {
     pub(crate) task: T,
     seed: u64,
     split: Split,
-    len: usize,
 }
 
 /// Draws before a task counts as one that no problem satisfies.
 const TRIES: usize = 20_000;
 
-/// Length of a source of which no other is asked. Larger than any run.
+/// The length of every source of problems. Larger than any run.
 const ENDLESS: usize = 1 << 30;
 
 impl<T: Task> Generated<T> {
@@ -112,7 +111,7 @@ impl<T: Task> Generated<T> {
         if share == 0.0 && split == Split::HeldOut {
             return Err(Error::Config("held_out = 0: no problem is held out, so none can be evaluated on".into()));
         }
-        let source = Self { task, seed, split, len: ENDLESS };
+        let source = Self { task, seed, split };
         if source.search(0, |_| true).is_none() {
             let (name, what) = (T::NAME, source.task.describe());
             return Err(Error::Config(format!(
@@ -124,13 +123,6 @@ impl<T: Task> Generated<T> {
             return Err(Error::Config(text));
         }
         Ok(source)
-    }
-
-    /// The same source with another length.
-    #[must_use]
-    pub fn with_len(mut self, len: usize) -> Self {
-        self.len = len;
-        self
     }
 
     /// Problem `index`.
@@ -169,7 +161,7 @@ impl<T: Task> Generated<T> {
 
 impl<T: Task> Dataset for Generated<T> {
     fn len(&self) -> usize {
-        self.len
+        ENDLESS
     }
 
     fn get(&self, index: usize) -> Example {
