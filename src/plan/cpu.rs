@@ -1,4 +1,4 @@
-//! What a run holds on a CPU, in fp32, a frozen base apart: `Policy`, `AdamW`, `model/workspace.rs` and the engine's memory.
+//! What a run holds on a CPU, in fp32, a frozen base apart: `CpuLearner`, `AdamW`, `model/cpu/workspace.rs` and `model/cpu/decoding.rs`.
 
 use super::{Job, Plan, Sizes};
 use crate::config::Target;

@@ -1,5 +1,5 @@
 //! Linear layers on a device, whose matrix is trained or frozen, with or without a low-rank addition: the formulas of
-//! `ops/linear/low_rank.rs`, in bf16 with fp32 sums.
+//! `low_rank.rs`, in bf16 with fp32 sums.
 #![allow(unsafe_code)] // each launch's lengths are checked before it
 
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! `linear_logprob` on a device: the formulas of `ops/linear_logprob.rs`, in chunks of rows so that logits and their
+//! `linear_logprob` on a device: the formulas of `mod.rs`, in chunks of rows so that logits and their
 //! gradient never take more than `CHUNK_BYTES`, whatever the vocabulary.
 #![allow(unsafe_code)] // each launch's lengths are checked before it
 

@@ -1,5 +1,5 @@
 // From a chunk of logits to log-probabilities, entropies and the logits' gradients on a card; the formulas are in
-// linear_logprob.rs. The products on both sides are the library's. A block a row.
+// mod.rs. The products on both sides are the library's. A block a row.
 #include "../device/device.cuh"
 
 // logits (rows, v) fp32 -> logprob of the target, entropy and log-sum-exp of each row, in one pass over the row: each

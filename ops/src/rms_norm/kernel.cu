@@ -1,4 +1,4 @@
-// rms_norm on a card; the formulas are in rms_norm.rs. A warp a row, so one kernel serves the residual stream and the
+// rms_norm on a card; the formulas are in mod.rs. A warp a row, so one kernel serves the residual stream and the
 // heads: row r of `heads` heads is head r % heads of token r / heads, and tokens begin `stride` values apart.
 #include "../device/device.cuh"
 

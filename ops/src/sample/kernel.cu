@@ -1,5 +1,5 @@
 // From rows of logits to a token each and its log-probability on a card, where all tokens are kept; the CPU twin is
-// rollout/sampler.rs. A block a row; sums are in one order, so that the same logits give the same token.
+// rollout/sampling.rs. A block a row; sums are in one order, so that the same logits give the same token.
 #include "../device/device.cuh"
 
 constexpr int THREADS = 512;

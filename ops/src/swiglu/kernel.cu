@@ -1,4 +1,4 @@
-// swiglu on a card; the formulas are in swiglu.rs. A thread takes eight values of a row.
+// swiglu on a card; the formulas are in mod.rs. A thread takes eight values of a row.
 #include "../device/device.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)

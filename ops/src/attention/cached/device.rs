@@ -1,4 +1,4 @@
-//! A slab of cached keys and values on a device, and attention over it: launches of `ops/attention/cached.cu`.
+//! A slab of cached keys and values on a device, and attention over it: launches of `kernel.cu`.
 #![allow(unsafe_code)] // each launch's lengths are checked before it
 
 use anyhow::Result;

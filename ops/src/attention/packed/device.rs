@@ -1,4 +1,4 @@
-//! Attention over packed sequences on a device: launches of `ops/attention/packed.cu`.
+//! Attention over packed sequences on a device: launches of `kernel.cu`.
 
 use anyhow::{Result, ensure};
 use half::bf16;
