@@ -1,6 +1,6 @@
 //! The `[optim]` table: how the weights move. The optimizer itself is left to [`crate::optim`].
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use reckon_datasets::Range::Above;
 use reckon_datasets::table;
 
@@ -43,13 +43,9 @@ impl OptimConfig {
         AdamWConfig { beta1, beta2, eps, weight_decay, max_grad_norm }
     }
 
-    /// Refuses moments that a device of this kind does not keep.
-    pub fn check_moments(&self, device: Target) -> Result<()> {
-        ensure!(
-            self.moments == MomentKind::Full || device == Target::Cuda,
-            "optim.moments = \"eight_bit\" is for a card: set compute.device = \"cuda\", or leave optim.moments away"
-        );
-        Ok(())
+    /// Refuses moments that are not kept where the run computes.
+    pub fn check_moments(&self, target: Target) -> Result<()> {
+        if target == Target::Cpu { self.moments.check_on_cpu() } else { Ok(()) }
     }
 
     /// The learning rate over a run of `total_steps`.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,17 @@ pub enum MomentKind {
     Full,
     /// A byte each, with a largest magnitude for every 256: a quarter of the memory.
     EightBit,
+}
+
+impl MomentKind {
+    /// Refuses moments that an optimizer on a CPU does not keep.
+    pub fn check_on_cpu(self) -> Result<()> {
+        ensure!(
+            self == Self::Full,
+            "optim.moments = \"eight_bit\" is for a card: set compute.device = \"cuda\", or leave optim.moments away"
+        );
+        Ok(())
+    }
 }
 
 /// The optimizer of a [`DeviceModel`].

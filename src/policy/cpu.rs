@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
 use crate::model::files::peft;
 use crate::model::{CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
-use crate::optim::{AdamW, MomentKind, Optimizer, Update};
+use crate::optim::{AdamW, Optimizer, Update};
 use crate::tensor::Tensor;
 
 /// A model in this machine's memory with what training needs beside it.
@@ -45,10 +45,7 @@ impl Learner for CpuLearner {
     }
 
     fn begin(&mut self, training: &Training) -> Result<()> {
-        ensure!(
-            training.moments == MomentKind::Full,
-            "optim.moments = \"eight_bit\" is for a card: set compute.device = \"cuda\", or leave optim.moments away"
-        );
+        training.moments.check_on_cpu()?;
         self.optimizer = Some(AdamW::new(training.adamw, self.model.parameters.trained_values().len()));
         self.reference = training.reference.then(|| CpuReference::of(&self.model.parameters));
         Ok(())

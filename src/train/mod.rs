@@ -250,8 +250,9 @@ impl Trainer {
 
     /// Runs the worst step there can be where a lack of memory would end the run hours later. Changes nothing.
     pub fn rehearse(&mut self) -> Result<()> {
-        let Job { rows, prompt, sequence, .. } = self.job()?;
-        let largest = Largest { rows, prompt, sequence, micro_batch: self.job()?.tokens() };
+        let job = self.job()?;
+        let (rows, prompt, sequence) = (job.rows, job.prompt, job.sequence);
+        let largest = Largest { rows, prompt, sequence, micro_batch: job.tokens() };
         self.policy.learner.rehearse(&largest).context(REHEARSAL)
     }
 
