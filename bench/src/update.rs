@@ -14,6 +14,7 @@ use reckon::grpo::{LossNorm, TrainSample, micro_batches};
 use reckon::model::files::Source;
 use reckon::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
 use reckon::ops::device::{Class, Device};
+use reckon::ops::linear::Precision;
 use reckon::optim::{DeviceAdamW, MomentKind};
 use reckon::plan::{Job, Lora, Plan, Sizes};
 
@@ -87,6 +88,7 @@ pub(crate) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -
     Job {
         device: Target::Cuda,
         threads: 1,
+        precision: Precision::Bf16,
         micro_batch_tokens: args.tokens,
         recompute: args.recompute,
         rows: 0,

@@ -13,6 +13,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bf16;
 pub mod device;
 pub mod embedding;
 pub mod linear;

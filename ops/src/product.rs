@@ -43,6 +43,21 @@ pub enum Epilogue<'a> {
     Residual(&'a [f32]),
 }
 
+impl Out<'_> {
+    /// Panics unless `(M, N)` values lie in it, and in what they are added to.
+    pub(crate) fn assert_holds(&self, m: usize, n: usize) {
+        let needed = if m == 0 || n == 0 { 0 } else { (m - 1) * self.row + n };
+        assert!(self.values.len() >= needed, "product: C holds {} values, not {needed}", self.values.len());
+        match self.epilogue {
+            Epilogue::None | Epilogue::Accumulate => {}
+            Epilogue::Bias(b) => assert!(b.len() >= n, "product: a bias of {} values, not {n}", b.len()),
+            Epilogue::Residual(x) => {
+                assert!(x.len() >= needed, "product: a residual of {} values, not {needed}", x.len())
+            }
+        }
+    }
+}
+
 impl<'a> Epilogue<'a> {
     /// For the columns of `C` from `column` on.
     pub(crate) fn at_column(self, column: usize) -> Self {

@@ -11,17 +11,15 @@ use reckon_datasets::{Counted, Example};
 use serde_json::json;
 use tokenizers::Tokenizer;
 
-use crate::config::{GrpoConfig, OptimConfig};
+use crate::config::{GrpoConfig, OptimConfig, PrecisionChoice};
 use crate::grpo::{TrainSample, micro_batches, token_losses};
 use crate::model::files::folder::{read_config, read_tokenizer};
-use crate::model::{Companions, Layout, ModelConfig, ModelFolder, Weights};
-use crate::ops::linear::{Epilogue, PackedMatrix};
+use crate::model::{Companions, CpuOptions, Layout, ModelConfig, ModelFolder, Weights};
+use crate::ops::linear::{Epilogue, PackedMatrix, Precision};
 use crate::parallel::{default_threads, lock};
 use crate::policy::{Policy, Training};
 use crate::prompt::Prompt;
 use crate::rollout::{Completion, Engine, PromptTokens, Request, SampleKey, Sampling};
-
-const PROMPT_TOKENS: usize = 16;
 
 /// Arguments of `reckon bench`: the job's shape.
 #[derive(Debug, clap::Args)]
@@ -32,15 +30,24 @@ pub(super) struct Args {
     /// Layers.
     #[arg(long, default_value_t = 4)]
     layers: usize,
-    /// Query, key and value heads.
+    /// Query heads.
     #[arg(long, default_value_t = 4)]
     heads: usize,
+    /// Key and value heads; as many as query heads by default.
+    #[arg(long)]
+    kv_heads: Option<usize>,
     /// Width of the feed-forward layer.
     #[arg(long, default_value_t = 384)]
     ffn: usize,
     /// Size of the vocabulary.
     #[arg(long, default_value_t = 64)]
     vocab: usize,
+    /// What products are computed in.
+    #[arg(long, value_enum, default_value_t = PrecisionChoice::Fp32)]
+    precision: PrecisionChoice,
+    /// Tokens of each prompt.
+    #[arg(long, default_value_t = 16)]
+    prompt: usize,
     /// Prompts a step.
     #[arg(long, default_value_t = 16)]
     prompts: usize,
@@ -79,7 +86,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let threads = if args.threads == 0 { default_threads() } else { args.threads };
     let model = random_model(&args)?;
     let weights = model.weights.layout.len();
-    let mut policy = Policy::new(model, false, threads);
+    let mut policy = Policy::new(model, CpuOptions { threads, precision: args.precision.into(), recompute: false });
     let optim = OptimConfig::default();
     policy.learner.begin(&Training { adamw: optim.adamw(), moments: optim.moments, reference: false })?;
     let mut timings = Vec::new();
@@ -94,7 +101,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let tokens = (args.prompts * args.group * args.new) as f64;
     let sample_s = median(timings.iter().map(|t| t.sample_s));
     let update_s = median(timings.iter().map(|t| t.update_s));
-    let best = best_product(args.d, args.ffn) * threads as f64;
+    let best = best_product(args.d, args.ffn, args.precision.into()) * threads as f64;
     let sample_flops = 2.0 * products(&args) * tokens / sample_s;
     let trained = median(timings.iter().map(|t| t.trained as f64));
     let update_flops = 6.0 * products(&args) * trained / update_s;
@@ -130,7 +137,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 /// Samples, invents rewards, updates.
 fn one_step(args: &Args, policy: &mut Policy, step: u64) -> Result<Timing> {
     let mut stream = Counted::new(&[0xbe4c, step]);
-    let prompts = random_prompts([args.prompts, PROMPT_TOKENS, args.vocab], &mut stream);
+    let prompts = random_prompts([args.prompts, args.prompt, args.vocab], &mut stream);
     let sampling = Sampling {
         temperature: 1.0,
         top_p: 1.0,
@@ -155,7 +162,7 @@ fn one_step(args: &Args, policy: &mut Policy, step: u64) -> Result<Timing> {
         .into_iter()
         .map(|(p, _, c)| TrainSample {
             tokens: [prompts[p].tokens.as_slice(), &c.tokens].concat(),
-            prompt_len: PROMPT_TOKENS,
+            prompt_len: args.prompt,
             rollout_logprobs: c.logprobs,
             advantage: stream.normal() as f32,
             masked: false,
@@ -191,7 +198,8 @@ fn random_model(args: &Args) -> Result<ModelFolder> {
     let config = json!({
         "architectures": ["Qwen2ForCausalLM"], "vocab_size": args.vocab, "hidden_size": args.d,
         "intermediate_size": args.ffn, "num_hidden_layers": args.layers, "num_attention_heads": args.heads,
-        "max_position_embeddings": PROMPT_TOKENS + args.new, "rms_norm_eps": 1e-6, "tie_word_embeddings": true,
+        "num_key_value_heads": args.kv_heads.unwrap_or(args.heads),
+        "max_position_embeddings": args.prompt + args.new, "rms_norm_eps": 1e-6, "tie_word_embeddings": true,
     });
     let config = read_config(config.to_string().as_bytes())?;
     let tokenizer = character_tokenizer(&config)?;
@@ -215,14 +223,15 @@ pub fn character_tokenizer(config: &ModelConfig) -> Result<Tokenizer> {
 /// Multiply-adds in matrix products that a token costs, forward.
 fn products(args: &Args) -> f64 {
     let (d, f) = (args.d as f64, args.ffn as f64);
-    args.layers as f64 * (4.0 * d * d + 3.0 * d * f) + args.vocab as f64 * d
+    let kv = args.kv_heads.unwrap_or(args.heads) as f64 / args.heads as f64;
+    args.layers as f64 * ((2.0 + 2.0 * kv) * d * d + 3.0 * d * f) + args.vocab as f64 * d
 }
 
 /// FLOP/s of one thread on a product of the model's widths whose operands stay in the cache, best of 20.
-fn best_product(d: usize, f: usize) -> f64 {
+fn best_product(d: usize, f: usize, precision: Precision) -> f64 {
     let rows = 512;
     let (x, mut y) = (vec![0.5f32; rows * d], vec![0f32; rows * 2 * f]);
-    let w = PackedMatrix::new(&vec![0.25f32; 2 * f * d], d);
+    let w = PackedMatrix::new(&vec![0.25f32; 2 * f * d], d, precision);
     let seconds = (0..20).map(|_| {
         let start = Instant::now();
         w.forward(&x, &mut y, Epilogue::None);

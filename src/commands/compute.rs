@@ -4,7 +4,8 @@
 use anyhow::Result;
 
 use super::memory;
-use crate::config::{ComputeConfig, Target};
+use crate::config::{ComputeConfig, PrecisionChoice, Target};
+use crate::ops::bf16::Unit;
 
 #[cfg(feature = "cuda")]
 pub(super) use card::{describe, open};
@@ -25,7 +26,13 @@ pub(super) fn memory(target: Target) -> Result<Option<usize>> {
 /// What a run computes on, for people.
 pub(super) fn place(compute: &ComputeConfig) -> String {
     match compute.target() {
-        Target::Cpu => format!("cpu      {} threads, {}", compute.threads(), crate::ops::instruction_set()),
+        Target::Cpu => {
+            let unit = match compute.precision {
+                PrecisionChoice::Fp32 => String::new(),
+                PrecisionChoice::Bf16 => format!(", bf16 by {}", Unit::of_this_machine().name()),
+            };
+            format!("cpu      {} threads, {}{unit}", compute.threads(), crate::ops::instruction_set())
+        }
         Target::Cuda => format!("card     {}", describe()),
     }
 }

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::compute;
 use crate::config::{ComputeConfig, DeviceChoice, Target};
+use crate::ops::bf16::Unit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
@@ -11,6 +12,7 @@ pub(super) struct Args {}
 pub(super) fn run(_: Args) -> Result<()> {
     println!("reckon {}", env!("CARGO_PKG_VERSION"));
     println!("{}", compute::place(&ComputeConfig { device: DeviceChoice::Cpu, ..ComputeConfig::default() }));
+    println!("bf16     compute.precision = \"bf16\" on the CPU: {}", Unit::of_this_machine().name());
     for line in cuda() {
         println!("{line}");
     }

@@ -8,7 +8,7 @@ use super::{builtin, compute, load_model};
 use crate::config::{ComputeConfig, Target, TrainConfig};
 use crate::hub::{self, Wanted};
 use crate::model::files::peft;
-use crate::model::{Base, ModelFolder, Parameters};
+use crate::model::{Base, CpuOptions, ModelFolder, Parameters};
 use crate::policy::Policy;
 
 /// The policy that a config trains: all weights, or an adapter on a frozen base.
@@ -36,9 +36,9 @@ pub(super) fn computed<P: Into<Parameters>>(
     compute: &ComputeConfig,
     load: impl FnOnce() -> Result<ModelFolder<P>>,
 ) -> Result<Policy> {
-    let (recompute, threads) = (compute.recompute, compute.threads());
+    let (recompute, threads, precision) = (compute.recompute, compute.threads(), compute.precision.into());
     match compute.target() {
-        Target::Cpu => Ok(Policy::new(load()?, recompute, threads)),
+        Target::Cpu => Ok(Policy::new(load()?, CpuOptions { threads, precision, recompute })),
         Target::Cuda => {
             let device = compute::open()?;
             Policy::on_device(load()?, recompute, threads, device)

@@ -3,6 +3,7 @@
 use reckon_datasets::table;
 use serde::{Deserialize, Serialize};
 
+use crate::ops::linear::Precision;
 use crate::parallel::default_threads;
 
 /// Where a run computes.
@@ -49,12 +50,35 @@ fn has_card() -> bool {
     false
 }
 
+/// The words of `compute.precision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum PrecisionChoice {
+    /// Products of fp32 operands.
+    #[default]
+    Fp32,
+    /// Products of operands rounded to bf16; sums and all else stay fp32.
+    Bf16,
+}
+
+impl From<PrecisionChoice> for Precision {
+    fn from(choice: PrecisionChoice) -> Self {
+        match choice {
+            PrecisionChoice::Fp32 => Self::Fp32,
+            PrecisionChoice::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 table! {
-    /// What is computed how. `device` and `micro_batch_tokens` change the rounding of a result, nothing else here changes
+    /// What is computed how. `device`, `precision` and `micro_batch_tokens` change the rounding of a result, nothing else here changes
     /// any.
     pub struct ComputeConfig {
         /// `auto` is a CUDA card if this binary and this machine have one, or else the CPU. A run keeps what it began with.
         pub device: DeviceChoice = DeviceChoice::Auto,
+        /// What a CPU multiplies: `bf16` is several times as fast where the processor has a unit for it (`reckon doctor`
+        /// says which); master weights, sums, gradients and moments are fp32 all the same. A card always takes bf16.
+        pub precision: PrecisionChoice = PrecisionChoice::Fp32,
         /// Threads; 0 takes one per core.
         pub threads: usize = 0,
         /// Most tokens of a micro-batch; 0 takes 512 on a CPU, where they stay in the caches, and 16384 on a card.

@@ -14,7 +14,7 @@ use reckon_datasets::{Table, table};
 use reckon_rewards::RubricConfig;
 use serde::{Deserialize, Serialize};
 
-pub use compute::{ComputeConfig, DeviceChoice, Target};
+pub use compute::{ComputeConfig, DeviceChoice, PrecisionChoice, Target};
 pub use data::{DataConfig, FileConfig, HeldOut, Paths, PromptConfig, SourceConfig, SourceView};
 pub use grpo::{GrpoConfig, LossWeights, PRESETS, Preset, TruncatedKind};
 pub use lora::LoraConfig;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use anyhow::{Result, bail};
 use reckon_datasets::Counted;
 
-use crate::ops::linear::PackedMatrix;
+use crate::ops::linear::{PackedMatrix, Precision};
 
 use super::config::ModelConfig;
 use super::dtype::SaveDtype;
@@ -75,6 +75,15 @@ impl Part {
 }
 
 impl Base {
+    /// The same matrices, ready for products of a precision. One after the other, so that there are never two of all.
+    pub(super) fn in_precision(self, precision: Precision) -> Self {
+        let convert = |part| match part {
+            Part::Matrix(matrix) => Part::Matrix(matrix.in_precision(precision)),
+            vector => vector,
+        };
+        Self { parts: self.parts.into_iter().map(|(place, part)| (place, convert(part))).collect(), ..self }
+    }
+
     /// The matrix at a place of the layout.
     pub(super) fn matrix(&self, place: &Matrix) -> &PackedMatrix {
         match self.parts.get(&place.range.start) {

@@ -18,10 +18,10 @@ pub mod weights;
 
 pub use base::Base;
 pub use config::{Family, ModelConfig};
-pub use cpu::CpuModel;
 pub use cpu::reference::CpuReference;
 pub use cpu::weights::PackedWeights;
 pub use cpu::workspace::Workspace;
+pub use cpu::{CpuModel, CpuOptions};
 pub use decoder::Decoder;
 pub use device::{DeviceModel, DeviceReference, DeviceTrainable};
 pub use dtype::SaveDtype;

@@ -9,6 +9,7 @@ use super::files::Source;
 use super::layout::Entry;
 use super::lora::Adapter;
 use super::weights::Weights;
+use crate::ops::linear::Precision;
 
 /// A model's values. Those that are trained lie in one flat buffer, whose layout gradients and optimizer state share.
 #[derive(Debug, Clone)]
@@ -41,6 +42,14 @@ impl From<Base> for Parameters {
 }
 
 impl Parameters {
+    /// The same values, a frozen base ready for products of a precision.
+    pub fn in_precision(self, precision: Precision) -> Self {
+        match self {
+            Self::Full(weights) => Self::Full(weights),
+            Self::Frozen(base, adapter) => Self::Frozen(base.in_precision(precision), adapter),
+        }
+    }
+
     /// Names, shapes and places of what is trained.
     pub fn trained_entries(&self) -> &[Entry] {
         match self {

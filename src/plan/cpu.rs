@@ -1,16 +1,21 @@
-//! What a run holds on a CPU, in fp32, a frozen base apart: `CpuLearner`, `AdamW`, `model/cpu/workspace.rs` and `model/cpu/decoding.rs`.
+//! What a run holds on a CPU, in fp32 but for a frozen base and the operands of bf16 products: `CpuLearner`, `AdamW`, `model/cpu/workspace.rs` and `model/cpu/decoding.rs`.
 
 use super::{Job, Plan, Sizes};
 use crate::config::Target;
 use crate::model::cpu::cache;
 use crate::ops::attention::cached;
+use crate::ops::linear::Precision;
 use crate::ops::linear_logprob;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
     let threads = job.threads;
+    let operand = match job.precision {
+        Precision::Fp32 => 4,
+        Precision::Bf16 => 2,
+    };
     let (trained, copy, reference) = match job.lora {
-        None => (s.weights, 4 * s.packed, 4 * s.weights),
-        Some(lora) => (lora.values, lora.base_bytes * s.weights + 4 * lora.values, 0),
+        None => (s.weights, operand * s.packed, 4 * s.weights),
+        Some(lora) => (lora.values, operand.min(lora.base_bytes) * s.weights + operand * lora.values, 0),
     };
     Plan {
         weights: 4 * trained,
@@ -19,13 +24,24 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         optimizer: 8 * trained,
         // A buffer a thread, one that waits for its turn, and their sum.
         gradients: 4 * trained * (threads + 2),
-        activations: 4 * threads * activations(s, job),
+        activations: threads * (4 * activations(s, job) + rounded(s, job)),
         // A chunk for each micro-batch; for sampling one for each row, and for each thread a prompt's and a copy of it.
         logits: 4 * (threads * linear_logprob::chunk_values(s.vocab) + (job.rows + 2 * threads) * s.vocab),
         // One layer at a time, of a prompt or of a thread's rows: two streams that take turns, and the hidden states.
         prefill: 4 * threads * job.prompt.max(job.rows.div_ceil(threads)) * (layer(s) + inputs(s) + 2 * s.hidden),
         cache: 4 * threads * cache(s, job),
         device: Target::Cpu,
+    }
+}
+
+/// Bytes of the operands that a thread rounds for its products: one side of a forward or of the input's gradient, and both
+/// of a weight's gradient.
+fn rounded(s: &Sizes, job: &Job) -> usize {
+    let widest = job.tokens() * (2 * s.intermediate).max(s.heads.row());
+    let left = widest.max(linear_logprob::chunk_values(s.vocab));
+    match job.precision {
+        Precision::Fp32 => 0,
+        Precision::Bf16 => 2 * (2 * left + job.tokens() * s.intermediate.max(s.hidden)),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::config::{Target, TrainConfig};
 use crate::model::layout::Layer;
 use crate::model::{AdapterLayout, Layout, ModelConfig, SaveDtype};
 use crate::ops::attention::Heads;
+use crate::ops::linear::Precision;
 use crate::optim::MomentKind;
 
 /// What of a model decides its memory.
@@ -79,6 +80,8 @@ pub struct Job {
     pub device: Target,
     /// Micro-batches under way at a time; 1 on a card.
     pub threads: usize,
+    /// What a CPU multiplies.
+    pub precision: Precision,
     /// Most tokens of a micro-batch of several sequences. A longer sequence is a micro-batch of its own.
     pub micro_batch_tokens: usize,
     /// Whether layers are computed again in the backward.
@@ -117,6 +120,7 @@ impl Job {
         Ok(Self {
             device,
             threads: if device == Target::Cpu { config.compute.threads() } else { 1 },
+            precision: config.compute.precision.into(),
             micro_batch_tokens: config.compute.micro_batch_tokens,
             recompute: config.compute.recompute,
             rows: r.capacity.min(completions.max(config.eval.problems * config.eval.samples)),
@@ -217,6 +221,7 @@ mod tests {
     pub(super) const JOB: Job = Job {
         device: Target::Cuda,
         threads: 1,
+        precision: Precision::Fp32,
         micro_batch_tokens: 8192,
         recompute: false,
         rows: 256,

@@ -18,7 +18,7 @@ use tokenizers::Tokenizer;
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
 use crate::model::files::{Source, folder, peft};
 use crate::model::{
-    Adapter, Companions, CpuModel, Decoder, DeviceModel, ModelConfig, ModelFolder, Parameters, SaveDtype,
+    Adapter, Companions, CpuModel, CpuOptions, Decoder, DeviceModel, ModelConfig, ModelFolder, Parameters, SaveDtype,
 };
 use crate::ops::device::Device;
 use crate::optim::{AdamWConfig, MomentKind, Optimizer, Update};
@@ -158,11 +158,13 @@ pub trait Learner: Any + Debug + Send + Sync {
 }
 
 impl Policy {
-    /// The policy that a model folder holds, on `threads` of this machine.
-    pub fn new(folder: ModelFolder<impl Into<Parameters>>, recompute: bool, threads: usize) -> Self {
-        let decoder = Decoder::new(&folder.config, recompute);
+    /// The policy that a model folder holds, on this machine's processor.
+    pub fn new(folder: ModelFolder<impl Into<Parameters>>, options: CpuOptions) -> Self {
+        let decoder = Decoder::new(&folder.config, options.recompute);
         let ModelFolder { config, tokenizer, companions, weights } = folder;
-        let learner = Box::new(CpuLearner::new(CpuModel::new(decoder, weights.into(), threads)));
+        let parameters = weights.into().in_precision(options.precision);
+        let CpuOptions { threads, precision, .. } = options;
+        let learner = Box::new(CpuLearner::new(CpuModel::new(decoder, parameters, threads, precision)));
         Self { config, tokenizer, companions, learner, version: 0 }
     }
 

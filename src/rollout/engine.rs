@@ -91,7 +91,7 @@ impl<'a> Engine<'a> {
         let rows = self.capacity.min(prompts.len() * group_size).max(1);
         match self.model {
             Model::Cpu(model) => {
-                let weights = PackedWeights::of(&model.parameters);
+                let weights = PackedWeights::of(&model.parameters, model.precision);
                 let threads = self.threads.clamp(1, rows);
                 on_threads(threads, |thread| {
                     let capacity = (self.capacity + threads - 1 - thread) / threads;

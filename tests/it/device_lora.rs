@@ -19,7 +19,10 @@ pub(super) fn adapted(architecture: &str, rank: usize, targets: &[&str]) -> Poli
     let targets = targets.iter().map(|&target| target.to_owned()).collect();
     let lora = LoraConfig { rank, alpha: 6.0, targets, ..LoraConfig::default() };
     let model = ModelFolder::read_frozen(folder.path()).unwrap();
-    let mut policy = Policy::new(model.adapted(|base| lora.start(&base.layout, "base", 7)).unwrap(), false, 1);
+    let mut policy = Policy::new(
+        model.adapted(|base| lora.start(&base.layout, "base", 7)).unwrap(),
+        reckon::model::CpuOptions::default(),
+    );
     let mut noise = Counted::new(&[5]);
     let values = cpu_mut(&mut policy).parameters.trainable().values;
     values.iter_mut().for_each(|value| *value = bf16::from_f32(*value + 0.05 * noise.normal() as f32).to_f32());

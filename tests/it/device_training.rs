@@ -247,7 +247,7 @@ fn the_embedded_model_is_one_that_the_kernels_compute() {
         targets: vec![2, 3],
         ..MicroBatch::default()
     };
-    let on_cpu = Policy::new(ModelFolder::read(&base).unwrap(), false, 1);
+    let on_cpu = Policy::new(ModelFolder::read(&base).unwrap(), reckon::model::CpuOptions::default());
     let logprobs = |policy: &Policy| {
         policy.learner.logprobs(Who::Policy, std::slice::from_ref(&micro), 1.0).unwrap().remove(0).logprobs
     };

@@ -6,7 +6,7 @@ use std::path::Path;
 use reckon::batch::TokenStats;
 use reckon::config::LoraConfig;
 use reckon::model::files::folder;
-use reckon::model::{CpuReference, Layout, ModelFolder, SaveDtype};
+use reckon::model::{CpuOptions, CpuReference, Layout, ModelFolder, SaveDtype};
 use reckon::policy::Policy;
 use reckon_datasets::Counted;
 
@@ -21,19 +21,23 @@ fn config(targets: &[&str]) -> LoraConfig {
     LoraConfig { rank: 3, alpha: 6.0, targets, ..LoraConfig::default() }
 }
 
-fn all() -> LoraConfig {
+pub(crate) fn all() -> LoraConfig {
     config(&["*_proj"])
 }
 
 /// A new adapter on the model in `folder`.
-fn adapted(folder: &Path, lora: &LoraConfig) -> anyhow::Result<Policy> {
+fn adapted(folder: &Path, lora: &LoraConfig, options: CpuOptions) -> anyhow::Result<Policy> {
     let model = ModelFolder::read_frozen(folder)?;
-    Ok(Policy::new(model.adapted(|base| lora.start(&base.layout, text(folder), 7))?, false, 1))
+    Ok(Policy::new(model.adapted(|base| lora.start(&base.layout, text(folder), 7))?, options))
 }
 
 /// The same with values far from their start.
 fn trained(folder: &Path, lora: &LoraConfig) -> Policy {
-    let mut policy = adapted(folder, lora).unwrap();
+    trained_with(folder, lora, CpuOptions::default())
+}
+
+pub(crate) fn trained_with(folder: &Path, lora: &LoraConfig, options: CpuOptions) -> Policy {
+    let mut policy = adapted(folder, lora, options).unwrap();
     let mut noise = Counted::new(&[5]);
     cpu_mut(&mut policy)
         .parameters
@@ -45,7 +49,7 @@ fn trained(folder: &Path, lora: &LoraConfig) -> Policy {
 }
 
 /// A folder with a tiny model.
-fn saved(architecture: &str, dtype: SaveDtype) -> tempfile::TempDir {
+pub(crate) fn saved(architecture: &str, dtype: SaveDtype) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     tiny(architecture, architecture == FAMILIES[1]).save(folder.path(), dtype).unwrap();
     folder
@@ -82,9 +86,12 @@ fn a_new_adapter_changes_no_bit_and_a_trained_one_leaves_the_reference_as_it_was
     for (architecture, dtype) in FAMILIES.iter().flat_map(|a| [(a, SaveDtype::F32), (a, SaveDtype::Bf16)]) {
         let folder = saved(architecture, dtype);
         // Weights that learn are widened to fp32 when they are read.
-        let expected = logprobs(&Policy::new(ModelFolder::read(folder.path()).unwrap(), false, 1));
-        assert_eq!(logprobs(&Policy::new(ModelFolder::read_frozen(folder.path()).unwrap(), false, 1)), expected);
-        assert_eq!(logprobs(&adapted(folder.path(), &all()).unwrap()), expected);
+        let expected = logprobs(&Policy::new(ModelFolder::read(folder.path()).unwrap(), CpuOptions::default()));
+        assert_eq!(
+            logprobs(&Policy::new(ModelFolder::read_frozen(folder.path()).unwrap(), CpuOptions::default())),
+            expected
+        );
+        assert_eq!(logprobs(&adapted(folder.path(), &all(), CpuOptions::default()).unwrap()), expected);
         let policy = trained(folder.path(), &all());
         assert_ne!(logprobs(&policy), expected);
         let reference = CpuReference::of(&cpu(&policy).parameters);
@@ -121,7 +128,9 @@ fn an_adapter_goes_through_its_files_and_back_and_is_refused_beside_other_settin
     let policy = trained(folder.path(), &config(&["q_proj", "down_proj"]));
     let files = tempfile::tempdir().unwrap();
     policy.save(files.path(), SaveDtype::F32).unwrap();
-    let again = |lora: LoraConfig| adapted(folder.path(), &LoraConfig { adapter: Some(files.path().into()), ..lora });
+    let again = |lora: LoraConfig| {
+        adapted(folder.path(), &LoraConfig { adapter: Some(files.path().into()), ..lora }, CpuOptions::default())
+    };
     let same = again(config(&["q_proj", "down_proj"])).unwrap();
     assert_eq!(cpu(&same).parameters.trained_values(), cpu(&policy).parameters.trained_values());
     assert_eq!(logprobs(&same), logprobs(&policy));
@@ -140,7 +149,7 @@ fn an_adapter_goes_through_its_files_and_back_and_is_refused_beside_other_settin
 fn what_an_adapter_file_asks_for_and_is_not_computed_is_refused_by_name() {
     let folder = saved(FAMILIES[0], SaveDtype::F32);
     let files = tempfile::tempdir().unwrap();
-    adapted(folder.path(), &all()).unwrap().save(files.path(), SaveDtype::F32).unwrap();
+    adapted(folder.path(), &all(), CpuOptions::default()).unwrap().save(files.path(), SaveDtype::F32).unwrap();
     let path = files.path().join("adapter_config.json");
     let written = fs::read_to_string(&path).unwrap();
     for (from, to, words) in [
@@ -154,7 +163,7 @@ fn what_an_adapter_file_asks_for_and_is_not_computed_is_refused_by_name() {
         assert_ne!(edited, written, "{from}");
         fs::write(&path, edited).unwrap();
         let lora = LoraConfig { adapter: Some(files.path().into()), ..all() };
-        let message = format!("{:#}", adapted(folder.path(), &lora).unwrap_err());
+        let message = format!("{:#}", adapted(folder.path(), &lora, CpuOptions::default()).unwrap_err());
         assert!(message.contains(words) && !message.contains('\n'), "{message}");
     }
 }
@@ -167,7 +176,7 @@ fn a_merged_model_computes_what_the_adapter_on_its_base_does() {
         let out = tempfile::tempdir().unwrap();
         let (Policy { config, tokenizer, companions, .. }, values) = (&policy, &cpu(&policy).parameters);
         folder::write(out.path(), config, tokenizer, companions, values, SaveDtype::F32).unwrap();
-        let merged = Policy::new(ModelFolder::read(out.path()).unwrap(), false, 1);
+        let merged = Policy::new(ModelFolder::read(out.path()).unwrap(), CpuOptions::default());
         let (merged, expected) = (logprobs(&merged), logprobs(&policy));
         let difference = norm(&mut merged.iter().zip(&expected).map(|(a, b)| a - b));
         assert!(difference <= 1e-5 * norm(&mut expected.iter().copied()), "{architecture}: {difference}");

@@ -43,7 +43,7 @@ pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Poli
     let mut weights = Weights::random(Layout::new(&config, config.family().unwrap()), 3);
     let mut noise = Counted::new(&[4]);
     weights.values.iter_mut().for_each(|w| *w = *w * 3.0 + 0.03 * noise.normal() as f32);
-    Policy::new(ModelFolder { config, tokenizer, companions, weights }, false, 1)
+    Policy::new(ModelFolder { config, tokenizer, companions, weights }, reckon::model::CpuOptions::default())
 }
 
 /// The model of a policy on a CPU.

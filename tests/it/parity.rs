@@ -49,7 +49,10 @@ fn load(name: &str) -> (Policy, Expected) {
     let folder = fixture("models").join(name);
     let tokens = serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
     let tensors = tensors(&folder);
-    (Policy::new(ModelFolder::read(&folder).unwrap(), false, 1), Expected { tokens, tensors })
+    (
+        Policy::new(ModelFolder::read(&folder).unwrap(), reckon::model::CpuOptions::default()),
+        Expected { tokens, tensors },
+    )
 }
 
 /// An adapter that peft made, on the model of the same name, and what peft says of both.
@@ -57,12 +60,12 @@ fn load_adapter(name: &str) -> (Policy, BTreeMap<String, Vec<f32>>) {
     let (base, adapter) = (fixture("models").join(name), fixture("adapters").join(name));
     let model = ModelFolder::read_frozen(&base).unwrap();
     let model = model.adapted(|base| peft::read(&adapter, &base.layout)).unwrap();
-    (Policy::new(model, false, 1), tensors(&adapter))
+    (Policy::new(model, reckon::model::CpuOptions::default()), tensors(&adapter))
 }
 
 /// Logits `(T, V)` of a whole sequence at once.
 fn logits(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
-    let weights = PackedWeights::of(&cpu(policy).parameters);
+    let weights = PackedWeights::of(&cpu(policy).parameters, reckon::ops::linear::Precision::Fp32);
     let positions: Vec<u32> = (0..tokens.len() as u32).collect();
     let (input, segments) = (Input { tokens, positions: &positions }, [Segment::alone(0..tokens.len())]);
     let mut workspace = Workspace::default();

@@ -7,6 +7,7 @@ use reckon::config::Target;
 use reckon::grpo::{LossNorm, TrainSample, micro_batches};
 use reckon::model::{DeviceModel, SaveDtype};
 use reckon::ops::device::Class;
+use reckon::ops::linear::Precision;
 use reckon::optim::{AdamWConfig, DeviceAdamW, MomentKind};
 use reckon::plan::{Job, Lora, Plan, Sizes};
 use reckon::policy::Model;
@@ -35,6 +36,7 @@ fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
     Job {
         device: Target::Cuda,
         threads: 1,
+        precision: Precision::Fp32,
         micro_batch_tokens: TOKENS,
         recompute,
         rows: 3,

@@ -50,7 +50,7 @@ pub(crate) fn write_model(folder: &Path) {
     let weights = Weights::random(Layout::new(&config, config.family().unwrap()), 3);
     let folder_of_model = ModelFolder { config, tokenizer, companions: Companions::new(text.as_bytes()), weights };
     std::fs::create_dir(folder).unwrap();
-    Policy::new(folder_of_model, false, 1).save(folder, SaveDtype::F32).unwrap();
+    Policy::new(folder_of_model, reckon::model::CpuOptions::default()).save(folder, SaveDtype::F32).unwrap();
 }
 
 /// Runs a recipe of `examples/` on rows of its shape.

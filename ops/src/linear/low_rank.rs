@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::{Columns, Epilogue, Left, Out, PackedMatrix, Right, Shape, add_weight_gradient, product};
+use super::{Columns, Epilogue, Left, Out, PackedMatrix, Precision, Right, Shape, add_weight_gradient, product};
 
 /// Where the parts of an addition lie in the adapter's values, and in their gradients.
 #[derive(Debug, Clone)]
@@ -27,9 +27,18 @@ struct Factor<'a> {
 }
 
 impl<'a> Factor<'a> {
-    fn new(values: &'a [f32], place: &Range<usize>, k: usize) -> Self {
+    fn new(values: &'a [f32], place: &Range<usize>, k: usize, precision: Precision) -> Self {
         let rows = &values[place.clone()];
-        Self { rows, packed: PackedMatrix::new(rows, k), place: place.clone() }
+        Self { rows, packed: PackedMatrix::new(rows, k, precision), place: place.clone() }
+    }
+
+    /// `dy (T, N)` times the factor, to the first `K` of every row of `out`.
+    fn backward_input(&self, dy: Left, t: usize, out: Out) {
+        let (n, k) = (self.packed.outputs(), self.packed.inputs());
+        match self.packed.precision() {
+            Precision::Fp32 => product(Shape { m: t, n: k, k: n }, dy, Right { values: self.rows, row: k }, out),
+            Precision::Bf16 => self.packed.backward_columns(dy, t, out),
+        }
     }
 }
 
@@ -49,11 +58,12 @@ thread_local! {
 }
 
 impl<'a> LowRank<'a> {
-    /// The addition at `places` of `values`, of rank `R`, times `scale`.
-    pub fn new(values: &'a [f32], places: &LowRankPlaces, rank: usize, scale: f32) -> Self {
+    /// The addition at `places` of `values`, of rank `R`, times `scale`, for products of a precision.
+    pub fn new(values: &'a [f32], places: &LowRankPlaces, rank: usize, scale: f32, precision: Precision) -> Self {
         let k = places.a.len() / (rank * places.parts.len());
-        let part = |(column, place): &(usize, Range<usize>)| (*column, Factor::new(values, place, rank));
-        Self { a: Factor::new(values, &places.a, k), parts: places.parts.iter().map(part).collect(), rank, scale }
+        let part = |(column, place): &(usize, Range<usize>)| (*column, Factor::new(values, place, rank, precision));
+        let a = Factor::new(values, &places.a, k, precision);
+        Self { a, parts: places.parts.iter().map(part).collect(), rank, scale }
     }
 
     /// Values between the factors, a token: `R` for each part.
@@ -92,8 +102,7 @@ impl<'a> LowRank<'a> {
         for (index, (column, b)) in self.parts.iter().enumerate() {
             let left = Left { values: &dy[*column..], row: n, inner: 1 };
             let out = Out { values: &mut d_lora_hidden[index * self.rank..], row: width, epilogue: Epilogue::None };
-            let shape = Shape { m: t, n: self.rank, k: b.packed.outputs() };
-            product(shape, left, Right { values: b.rows, row: self.rank }, out);
+            b.backward_input(left, t, out);
         }
         d_lora_hidden.iter_mut().for_each(|value| *value *= self.scale);
     }
@@ -105,7 +114,7 @@ impl<'a> LowRank<'a> {
         let (t, k, width) = (dy.len() / n, self.a.packed.inputs(), self.width());
         let left = Left { values: &d_lora_hidden, row: width, inner: 1 };
         let out = Out { values: dx, row: k, epilogue: Epilogue::Accumulate };
-        product(Shape { m: t, n: k, k: width }, left, Right { values: self.a.rows, row: k }, out);
+        self.a.backward_input(left, t, out);
         D_LORA_HIDDEN.set(d_lora_hidden);
     }
 
@@ -116,11 +125,13 @@ impl<'a> LowRank<'a> {
         self.project_back(dy, n, &mut d_lora_hidden);
         for (index, (column, b)) in self.parts.iter().enumerate() {
             let dy = Columns { values: &dy[*column..], row: n, width: b.packed.outputs() };
-            add_weight_gradient(dy, self.columns(&lora_hidden, index), &mut gradients[b.place.clone()]);
+            let precision = b.packed.precision();
+            add_weight_gradient(precision, dy, self.columns(&lora_hidden, index), &mut gradients[b.place.clone()]);
         }
         let all = |values, row| Columns { values, row, width: row };
         let (k, width) = (self.a.packed.inputs(), self.width());
-        add_weight_gradient(all(&d_lora_hidden, width), all(x, k), &mut gradients[self.a.place.clone()]);
+        let (dh, precision) = (all(&d_lora_hidden, width), self.a.packed.precision());
+        add_weight_gradient(precision, dh, all(x, k), &mut gradients[self.a.place.clone()]);
         LORA_HIDDEN.set(lora_hidden);
         D_LORA_HIDDEN.set(d_lora_hidden);
     }

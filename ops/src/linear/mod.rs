@@ -6,20 +6,32 @@ mod low_rank;
 mod packed;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::ops::Range;
 
 pub use self::low_rank::{LowRank, LowRankPlaces};
 pub use self::packed::PackedMatrix;
+use super::bf16::{self, Operand, Unit};
 pub use super::product::Epilogue;
 use super::product::{Left, Out, Right, Shape, product};
 use super::vector::vectorised;
 
+/// What products are computed in; sums, and all that is no product, are fp32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Operands as they are.
+    #[default]
+    Fp32,
+    /// Operands rounded to bf16: ten times as fast on a processor with AMX.
+    Bf16,
+}
+
 /// A linear layer: its matrix, ready for products, and what of it is trained.
 ///
 /// ```
-/// use reckon_ops::linear::{Linear, Epilogue};
+/// use reckon_ops::linear::{Epilogue, Linear, Precision};
 /// let w = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-/// let layer = Linear::trained(&w, 3, 0..6);
+/// let layer = Linear::trained(&w, 3, 0..6, Precision::Fp32);
 /// let mut y = [0.0; 2];
 /// layer.forward(&[1.0, 0.0, 1.0], &mut y, Epilogue::None);
 /// assert_eq!(y, [4.0, 10.0]);
@@ -47,8 +59,8 @@ enum Trained<'a> {
 
 impl<'a> Linear<'a> {
     /// A matrix `(N, K)` that is trained: it is packed, and its gradient belongs at `place` of the gradients.
-    pub fn trained(rows: &'a [f32], k: usize, place: Range<usize>) -> Self {
-        Self { matrix: Cow::Owned(PackedMatrix::new(rows, k)), trained: Trained::Matrix { rows, place } }
+    pub fn trained(rows: &'a [f32], k: usize, place: Range<usize>, precision: Precision) -> Self {
+        Self { matrix: Cow::Owned(PackedMatrix::new(rows, k, precision)), trained: Trained::Matrix { rows, place } }
     }
 
     /// A matrix that stays as it is, with what is added to it.
@@ -77,8 +89,10 @@ impl<'a> Linear<'a> {
     /// `dy (T, N)` -> `dx (T, K)`, written.
     pub fn backward_input(&self, dy: &[f32], dx: &mut [f32]) {
         match &self.trained {
-            Trained::Matrix { rows, .. } => backward_input(dy, rows, dx, self.inputs()),
-            Trained::Nothing => self.matrix.backward_input(dy, dx),
+            Trained::Matrix { rows, .. } if self.matrix.precision() == Precision::Fp32 => {
+                backward_input(dy, rows, dx, self.inputs());
+            }
+            Trained::Matrix { .. } | Trained::Nothing => self.matrix.backward_input(dy, dx),
             Trained::LowRank(adapter) => {
                 self.matrix.backward_input(dy, dx);
                 adapter.backward_input(dy, self.outputs(), dx);
@@ -91,7 +105,8 @@ impl<'a> Linear<'a> {
         match &self.trained {
             Trained::Matrix { place, .. } => {
                 let all = |values, row| Columns { values, row, width: row };
-                add_weight_gradient(all(dy, self.outputs()), all(x, self.inputs()), &mut gradients[place.clone()]);
+                let (dy, x) = (all(dy, self.outputs()), all(x, self.inputs()));
+                add_weight_gradient(self.matrix.precision(), dy, x, &mut gradients[place.clone()]);
             }
             Trained::Nothing => {}
             Trained::LowRank(adapter) => adapter.backward_weight(x, dy, self.outputs(), gradients),
@@ -115,11 +130,21 @@ struct Columns<'a> {
     width: usize,
 }
 
+impl<'a> Columns<'a> {
+    fn matrix(self) -> bf16::Matrix<'a> {
+        let Self { values, row, width } = self;
+        bf16::Matrix { values, row, rows: values.len().div_ceil(row), width }
+    }
+}
+
 /// Rows that a weight's gradient sums at a time: their `dy` stays in the second cache.
 const CHUNK: usize = 128;
 
 /// `dw (N, K) += dyᵀ x`.
-fn add_weight_gradient(dy: Columns, x: Columns, dw: &mut [f32]) {
+fn add_weight_gradient(precision: Precision, dy: Columns, x: Columns, dw: &mut [f32]) {
+    if precision == Precision::Bf16 {
+        return add_bf16_weight_gradient(dy, x, dw);
+    }
     let (dys, xs) = (dy.values.chunks(CHUNK * dy.row), x.values.chunks(CHUNK * x.row));
     for (dy_values, x_values) in dys.zip(xs) {
         let left = Left { values: dy_values, row: 1, inner: dy.row };
@@ -127,6 +152,21 @@ fn add_weight_gradient(dy: Columns, x: Columns, dw: &mut [f32]) {
         let shape = Shape { m: dy.width, n: x.width, k: x_values.len().div_ceil(x.row) };
         product(shape, left, Right { values: x_values, row: x.row }, out);
     }
+}
+
+thread_local! {
+    // Used again by every product of a thread.
+    static SIDES: Cell<[Operand; 2]> = const { Cell::new([Operand::EMPTY; 2]) };
+}
+
+/// The same of bf16 operands. Every value of `dw` passes through the caches once, however many rows there are.
+fn add_bf16_weight_gradient(dy: Columns, x: Columns, dw: &mut [f32]) {
+    let [mut left, mut right] = SIDES.take();
+    left.left_of_columns(dy.matrix());
+    right.right_of_columns(x.matrix());
+    let out = Out { values: dw, row: x.width, epilogue: Epilogue::Accumulate };
+    bf16::product(Unit::of_this_machine(), &left, &right, out);
+    SIDES.set([left, right]);
 }
 
 /// `db (N) += sum over rows of dy (T, N)`.

@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use half::bf16;
-
+use super::Precision;
+use crate::bf16::{self, Operand, Unit};
 use crate::product::{Epilogue, Left, Out, PANEL, Right, Shape, product};
 use crate::vector::vectorised;
 
@@ -21,24 +21,57 @@ pub struct PackedMatrix {
 enum Panels {
     F32(Vec<f32>),
     /// Widened a panel at a time when it is used, to the very values that fp32 panels would hold.
-    Bf16(Vec<bf16>),
+    Bf16(Vec<half::bf16>),
+    /// In the tiles of products of bf16 operands.
+    Tiles(Operand),
 }
 
 thread_local! {
     // Used again by every product of a thread, as the product's own buffers are.
     static WIDENED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     static TURNED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static LEFT: Cell<Operand> = const { Cell::new(Operand::EMPTY) };
 }
 
 /// Panels that a backward turns into rows at a time.
 const PANELS_TURNED: usize = 4;
 
 impl PackedMatrix {
-    /// Packs `w (N, K)`.
-    pub fn new(w: &[f32], k: usize) -> Self {
-        let mut matrix = Self::zeros(w.len() / k, k);
-        matrix.put(0, w);
-        matrix
+    /// Packs `w (N, K)` for products of a precision.
+    pub fn new(w: &[f32], k: usize, precision: Precision) -> Self {
+        let n = w.len() / k;
+        match precision {
+            Precision::Fp32 => {
+                let mut matrix = Self::zeros(n, k);
+                matrix.put(0, w);
+                matrix
+            }
+            Precision::Bf16 => {
+                let mut tiles = Operand::EMPTY;
+                tiles.right_of_rows(bf16::Matrix::whole(w, k));
+                Self { panels: Panels::Tiles(tiles), n, k }
+            }
+        }
+    }
+
+    /// The same matrix for products of a precision. Nothing is done to what is ready for them.
+    pub fn in_precision(self, precision: Precision) -> Self {
+        let (n, k) = (self.n, self.k);
+        if precision == Precision::Fp32 || matches!(self.panels, Panels::Tiles(_)) {
+            return self;
+        }
+        let mut rows = vec![0f32; n * k];
+        self.values(0..n * k, &mut rows);
+        drop(self);
+        Self::new(&rows, k, precision)
+    }
+
+    /// What its products are computed in.
+    pub fn precision(&self) -> Precision {
+        match self.panels {
+            Panels::F32(_) | Panels::Bf16(_) => Precision::Fp32,
+            Panels::Tiles(_) => Precision::Bf16,
+        }
     }
 
     /// `(N, K)` zeros in fp32, for values to be put into.
@@ -48,7 +81,7 @@ impl PackedMatrix {
 
     /// `(N, K)` zeros in bf16, for values to be put into.
     pub fn zeros_bf16(n: usize, k: usize) -> Self {
-        Self { panels: Panels::Bf16(vec![bf16::ZERO; n.div_ceil(PANEL) * PANEL * k]), n, k }
+        Self { panels: Panels::Bf16(vec![half::bf16::ZERO; n.div_ceil(PANEL) * PANEL * k]), n, k }
     }
 
     /// Outputs (`N`).
@@ -74,14 +107,20 @@ impl PackedMatrix {
                 }
                 Panels::Bf16(panels) => {
                     let to = panels[at..].iter_mut().step_by(PANEL);
-                    to.zip(segment).for_each(|(to, value)| *to = bf16::from_f32(*value));
+                    to.zip(segment).for_each(|(to, value)| *to = half::bf16::from_f32(*value));
                 }
+                Panels::Tiles(_) => unreachable!("tiles are made of whole matrices"),
             }
         }
     }
 
     /// Writes the values `range` of `(N, K)` to `out`.
     pub fn values(&self, range: Range<usize>, out: &mut [f32]) {
+        if let Panels::Tiles(tiles) = &self.panels {
+            let k = self.k;
+            out.iter_mut().zip(range).for_each(|(to, at)| *to = tiles.right_value(at / k, at % k));
+            return;
+        }
         let mut left = out;
         for (at, count) in segments(self.k, range) {
             let segment;
@@ -94,6 +133,7 @@ impl PackedMatrix {
                     let values = panels[at..].iter().step_by(PANEL);
                     segment.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_f32());
                 }
+                Panels::Tiles(_) => {}
             }
         }
     }
@@ -105,6 +145,12 @@ impl PackedMatrix {
 
     /// The same for `rows` rows of any layout, to the first `N` of every `row` values of `y`.
     pub(super) fn forward_columns(&self, x: Left, rows: usize, y: &mut [f32], row: usize, epilogue: Epilogue) {
+        if let Panels::Tiles(tiles) = &self.panels {
+            let mut left = LEFT.take();
+            left.left_of_rows(bf16::Matrix { values: x.values, row: x.row, rows, width: self.k });
+            bf16::product(Unit::of_this_machine(), &left, tiles, Out { values: y, row, epilogue });
+            return LEFT.set(left);
+        }
         for first in (0..self.n).step_by(PANEL) {
             let shape = Shape { m: rows, n: (self.n - first).min(PANEL), k: self.k };
             self.with_panel(first / PANEL, |panel| {
@@ -116,6 +162,11 @@ impl PackedMatrix {
 
     /// `dx (T, K) = dy (T, N) W`, whose rows are laid out again, a few panels at a time.
     pub fn backward_input(&self, dy: &[f32], dx: &mut [f32]) {
+        if let Panels::Tiles(_) = &self.panels {
+            let dy_rows = Left { values: dy, row: self.n, inner: 1 };
+            let out = Out { values: dx, row: self.k, epilogue: Epilogue::None };
+            return self.backward_columns(dy_rows, dy.len() / self.n, out);
+        }
         let (n, k, mut turned) = (self.n, self.k, TURNED.take());
         turned.resize(PANELS_TURNED * PANEL * k, 0.0);
         for first in (0..n).step_by(PANELS_TURNED * PANEL) {
@@ -131,6 +182,15 @@ impl PackedMatrix {
         TURNED.set(turned);
     }
 
+    /// `rows` rows of any layout times a matrix in tiles.
+    pub(super) fn backward_columns(&self, dy: Left, rows: usize, out: Out) {
+        let Panels::Tiles(tiles) = &self.panels else { unreachable!("panels are turned by `backward_input`") };
+        let mut left = LEFT.take();
+        left.left_of_rows(bf16::Matrix { values: dy.values, row: dy.row, rows, width: self.n });
+        bf16::product_turned(Unit::of_this_machine(), &left, tiles, out);
+        LEFT.set(left);
+    }
+
     /// Calls `use_it` with panel `p`, in fp32.
     fn with_panel(&self, p: usize, use_it: impl FnOnce(&[f32])) {
         let range = p * PANEL * self.k..(p + 1) * PANEL * self.k;
@@ -143,6 +203,7 @@ impl PackedMatrix {
                 use_it(&widened);
                 WIDENED.set(widened);
             }
+            Panels::Tiles(_) => unreachable!("tiles are not panels"),
         }
     }
 }
@@ -157,7 +218,7 @@ fn segments(k: usize, range: Range<usize>) -> impl Iterator<Item = (usize, usize
 }
 
 /// bf16 is the upper half of fp32.
-fn widen(from: &[bf16], to: &mut [f32]) {
+fn widen(from: &[half::bf16], to: &mut [f32]) {
     vectorised(
         #[inline(always)]
         || to.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from_bits(u32::from(from.to_bits()) << 16)),
@@ -207,7 +268,7 @@ mod tests {
     fn halved_panels_give_the_bits_of_whole_ones_and_both_the_gradient_of_rows() {
         for (t, n, k) in [(3, 40, 20), (9, 257, 33), (1, 128, 16)] {
             let (w, x, dy) = (random(1, n * k), random(2, t * k), random(3, t * n));
-            let (whole, mut halved) = (PackedMatrix::new(&w, k), PackedMatrix::zeros_bf16(n, k));
+            let (whole, mut halved) = (PackedMatrix::new(&w, k, Precision::Fp32), PackedMatrix::zeros_bf16(n, k));
             halved.put(0, &w);
             let run = |matrix: &PackedMatrix| {
                 let (mut y, mut dx) = (vec![f32::NAN; t * n], vec![f32::NAN; t * k]);

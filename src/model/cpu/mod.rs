@@ -9,6 +9,7 @@ pub mod weights;
 pub mod workspace;
 
 use crate::batch::{Loss, LossStats, MicroBatch, TokenStats};
+use crate::ops::linear::Precision;
 use crate::ops::linear_logprob;
 use crate::parallel::{Pool, map_in_order};
 
@@ -20,6 +21,23 @@ use reference::CpuReference;
 use weights::PackedWeights;
 use workspace::{Keep, Workspace};
 
+/// How a model is computed on this machine's processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuOptions {
+    /// Threads to compute on; changes no result.
+    pub threads: usize,
+    /// What products are computed in.
+    pub precision: Precision,
+    /// Whether the backward computes layers again instead of reading what the forward kept of them.
+    pub recompute: bool,
+}
+
+impl Default for CpuOptions {
+    fn default() -> Self {
+        Self { threads: 1, precision: Precision::Fp32, recompute: false }
+    }
+}
+
 /// A model whose values and activations are in this machine's memory.
 #[derive(Debug, Clone)]
 pub struct CpuModel {
@@ -29,6 +47,8 @@ pub struct CpuModel {
     pub parameters: Parameters,
     /// Threads to compute on; changes no result.
     pub threads: usize,
+    /// What products are computed in.
+    pub precision: Precision,
     /// What sampling keeps between calls, one for each thread.
     pub decoding: Pool<DecodingMemory>,
     /// Memory of micro-batches that outlives a call, so that the next one need not ask the system for it again.
@@ -39,9 +59,9 @@ pub struct CpuModel {
 
 impl CpuModel {
     /// A model of these values.
-    pub fn new(decoder: Decoder, parameters: Parameters, threads: usize) -> Self {
+    pub fn new(decoder: Decoder, parameters: Parameters, threads: usize, precision: Precision) -> Self {
         let (decoding, workspaces, gradients) = (Pool::default(), Pool::default(), Pool::default());
-        Self { decoder, parameters, threads, decoding, workspaces, gradients }
+        Self { decoder, parameters, threads, precision, decoding, workspaces, gradients }
     }
 
     /// Log-probabilities of all micro-batches, without gradients: the model's own, or those of `reference`.
@@ -52,8 +72,8 @@ impl CpuModel {
         temperature: f32,
     ) -> Vec<TokenStats> {
         let weights = match reference {
-            None => PackedWeights::of(&self.parameters),
-            Some(reference) => PackedWeights::of_reference(&self.parameters, reference),
+            None => PackedWeights::of(&self.parameters, self.precision),
+            Some(reference) => PackedWeights::of_reference(&self.parameters, reference, self.precision),
         };
         let work = |ws: &mut Workspace, i: usize| self.forward(&weights, &micros[i], temperature, Keep::Nothing, ws).1;
         let mut all = Vec::with_capacity(micros.len());
@@ -66,7 +86,7 @@ impl CpuModel {
     /// A thread computes a shard; gradients are added in the order of the shards, so that the number of threads changes
     /// nothing.
     pub fn gradients(&self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> (Vec<f32>, Vec<LossStats>) {
-        let weights = PackedWeights::of(&self.parameters);
+        let weights = PackedWeights::of(&self.parameters, self.precision);
         let mut total = vec![0f32; self.parameters.trained_values().len()];
         let mut all = Vec::with_capacity(micros.len());
         let shards = shards(micros);

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::ops::embedding;
-use crate::ops::linear::{Linear, LowRank, PackedMatrix};
+use crate::ops::linear::{Linear, LowRank, PackedMatrix, Precision};
 
 use super::reference::CpuReference;
 use crate::model::base::Base;
@@ -75,24 +75,24 @@ pub struct PackedWeights<'a> {
 pub type PackedLayer<'a> = Layer<Linear<'a>, Vector<'a>>;
 
 impl<'a> PackedWeights<'a> {
-    /// The model as it is now.
-    pub fn of(parameters: &'a Parameters) -> Self {
-        Self::with(parameters, parameters.trained_values())
+    /// The model as it is now, for products of a precision.
+    pub fn of(parameters: &'a Parameters, precision: Precision) -> Self {
+        Self::with(parameters, parameters.trained_values(), precision)
     }
 
     /// The model as `reference` is.
-    pub fn of_reference(parameters: &'a Parameters, reference: &'a CpuReference) -> Self {
+    pub fn of_reference(parameters: &'a Parameters, reference: &'a CpuReference, precision: Precision) -> Self {
         match (parameters, reference) {
-            (_, CpuReference::Values(values)) => Self::with(parameters, values),
+            (_, CpuReference::Values(values)) => Self::with(parameters, values, precision),
             (Parameters::Frozen(base, _), CpuReference::Base) => Self::frozen(base, None),
-            (Parameters::Full(_), CpuReference::Base) => Self::of(parameters),
+            (Parameters::Full(_), CpuReference::Base) => Self::of(parameters, precision),
         }
     }
 
     /// The model with `values` in place of what is trained.
-    fn with(parameters: &'a Parameters, values: &'a [f32]) -> Self {
+    fn with(parameters: &'a Parameters, values: &'a [f32], precision: Precision) -> Self {
         match parameters {
-            Parameters::Full(weights) => Self::trained(&weights.layout, values),
+            Parameters::Full(weights) => Self::trained(&weights.layout, values, precision),
             Parameters::Frozen(base, adapter) => {
                 Self::frozen(base, adapter.as_ref().map(|adapter| (&adapter.layout, values)))
             }
@@ -100,10 +100,11 @@ impl<'a> PackedWeights<'a> {
     }
 
     /// Weights that are all trained. Gradients have their layout.
-    fn trained(layout: &Layout, values: &'a [f32]) -> Self {
+    fn trained(layout: &Layout, values: &'a [f32], precision: Precision) -> Self {
         let vector = |range: &Range<usize>| Vector { values: &values[range.clone()], place: Some(range.clone()) };
-        let linear =
-            |Matrix { range, inputs }: &Matrix| Linear::trained(&values[range.clone()], *inputs, range.clone());
+        let linear = |Matrix { range, inputs }: &Matrix| {
+            Linear::trained(&values[range.clone()], *inputs, range.clone(), precision)
+        };
         let Matrix { range, .. } = &layout.embedding;
         Self {
             embedding: Embedding::Trained(&values[range.clone()], range.clone()),
@@ -119,10 +120,12 @@ impl<'a> PackedWeights<'a> {
         let layout = &base.layout;
         let vector = |range: &Range<usize>| Vector { values: base.vector(range), place: None };
         let linear = |place: &Matrix| {
+            let matrix = base.matrix(place);
             let addition = adapter.and_then(|(adapter, values)| {
-                Some(LowRank::new(values, adapter.addition(place)?, adapter.rank, adapter.scale()))
+                let (places, rank, scale) = (adapter.addition(place)?, adapter.rank, adapter.scale());
+                Some(LowRank::new(values, places, rank, scale, matrix.precision()))
             });
-            Linear::frozen(base.matrix(place), addition)
+            Linear::frozen(matrix, addition)
         };
         Self {
             embedding: Embedding::Frozen(base.matrix(&layout.embedding)),

@@ -1,0 +1,281 @@
+//! How the operands of a bf16 product lie: in tiles of 16 by 32 values, each of 16 lines of 16 pairs along the inner
+//! dimension. A tile of the left side has a line for each row, a tile of the right side has a line for each pair of inner
+//! indices, so one is the other transposed. What lies beyond the matrix is zero.
+
+use std::ops::Range;
+
+use crate::vector::vectorised;
+
+/// Rows (of the left side) or columns (of the right side) of a tile, and pairs along its inner dimension.
+pub(crate) const SIDE: usize = 16;
+/// Inner indices of a tile.
+pub(crate) const DEPTH: usize = 2 * SIDE;
+
+/// 16 lines of 16 pairs; the lower half of a pair is the value of the even inner index.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Tile(pub(crate) [[u32; SIDE]; SIDE]);
+
+/// A side of a product: `outer` rows of the left matrix, or columns of the right one, with `inner` values each.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Operand {
+    /// Tile `(o, i)` is the one at `o * inner tiles + i`.
+    tiles: Vec<Tile>,
+    pub(crate) outer: usize,
+    pub(crate) inner: usize,
+}
+
+/// A matrix in fp32: `width` of every `row` values count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) row: usize,
+    pub(crate) rows: usize,
+    pub(crate) width: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// All of `values`, in rows of `width`.
+    pub(crate) fn whole(values: &'a [f32], width: usize) -> Self {
+        Self { values, row: width, rows: values.len() / width, width }
+    }
+}
+
+impl Operand {
+    /// Nothing yet, to be filled.
+    pub(crate) const EMPTY: Self = Self { tiles: Vec::new(), outer: 0, inner: 0 };
+
+    fn shape(&mut self, outer: usize, inner: usize) {
+        (self.outer, self.inner) = (outer, inner);
+        let count = outer.div_ceil(SIDE) * inner.div_ceil(DEPTH);
+        self.tiles.resize(count, Tile([[0; SIDE]; SIDE]));
+    }
+
+    /// Tiles along the inner dimension.
+    pub(super) fn tiles(&self) -> usize {
+        self.inner.div_ceil(DEPTH)
+    }
+
+    /// The tiles of 16 rows or columns.
+    fn panel(&self, index: usize) -> &[Tile] {
+        &self.tiles[index * self.tiles()..][..self.tiles()]
+    }
+
+    /// The inner tiles `tiles` of a panel and of the one behind it. Behind the last one it is itself: what is computed
+    /// with it there is not looked at.
+    pub(super) fn pair(&self, index: usize, tiles: &Range<usize>) -> [&[Tile]; 2] {
+        let last = self.outer.div_ceil(SIDE) - 1;
+        [index, last.min(index + 1)].map(|panel| self.inner_tiles(panel, tiles))
+    }
+
+    /// The inner tiles `tiles` of a panel.
+    pub(super) fn inner_tiles(&self, panel: usize, tiles: &Range<usize>) -> &[Tile] {
+        &self.panel(panel)[tiles.clone()]
+    }
+
+    /// The left side: rows are its rows.
+    pub(crate) fn left_of_rows(&mut self, matrix: Matrix) {
+        self.shape(matrix.rows, matrix.width);
+        self.fill_of_rows(matrix, false);
+    }
+
+    /// The right side: rows are its columns, as those of a weight `(N, K)` are in `x Wᵀ`.
+    pub(crate) fn right_of_rows(&mut self, matrix: Matrix) {
+        self.shape(matrix.rows, matrix.width);
+        self.fill_of_rows(matrix, true);
+    }
+
+    /// The left side: columns are its rows.
+    pub(crate) fn left_of_columns(&mut self, matrix: Matrix) {
+        self.shape(matrix.width, matrix.rows);
+        self.fill_of_columns(matrix, true);
+    }
+
+    /// The right side: columns are its columns.
+    pub(crate) fn right_of_columns(&mut self, matrix: Matrix) {
+        self.shape(matrix.width, matrix.rows);
+        self.fill_of_columns(matrix, false);
+    }
+
+    fn fill_of_rows(&mut self, matrix: Matrix, transposed: bool) {
+        let tiles = self.tiles().max(1);
+        for (panel, first) in self.tiles.chunks_exact_mut(tiles).zip((0..).step_by(SIDE)) {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (tile, start) in panel.iter_mut().zip((0..).step_by(DEPTH)) {
+                        let width = DEPTH.min(matrix.width - start);
+                        for (r, line) in tile.0.iter_mut().enumerate() {
+                            if first + r >= matrix.rows {
+                                *line = [0; SIDE];
+                                continue;
+                            }
+                            let values = &matrix.values[(first + r) * matrix.row + start..][..width];
+                            match values.first_chunk::<DEPTH>() {
+                                Some(values) => *line = pairs_of(values),
+                                None => {
+                                    let mut whole = [0f32; DEPTH];
+                                    whole[..width].copy_from_slice(values);
+                                    *line = pairs_of(&whole);
+                                }
+                            }
+                        }
+                    }
+                },
+            );
+            if transposed {
+                panel.iter_mut().for_each(transpose);
+            }
+        }
+    }
+
+    fn fill_of_columns(&mut self, matrix: Matrix, transposed: bool) {
+        let tiles = self.tiles().max(1);
+        for (panel, first) in self.tiles.chunks_exact_mut(tiles).zip((0..).step_by(SIDE)) {
+            let width = SIDE.min(matrix.width - first);
+            vectorised(
+                #[inline(always)]
+                || {
+                    let row = |at: usize| -> [f32; SIDE] {
+                        let mut whole = [0f32; SIDE];
+                        if at < matrix.rows {
+                            let values = &matrix.values[at * matrix.row + first..][..width];
+                            match values.first_chunk::<SIDE>() {
+                                Some(values) => whole = *values,
+                                None => whole[..width].copy_from_slice(values),
+                            }
+                        }
+                        whole
+                    };
+                    for (line, at) in panel.iter_mut().flat_map(|tile| &mut tile.0).zip((0..).step_by(2)) {
+                        let (even, odd) = (row(at), row(at + 1));
+                        for c in 0..SIDE {
+                            line[c] = half_of(even[c]) | half_of(odd[c]) << 16;
+                        }
+                    }
+                },
+            );
+            if transposed {
+                panel.iter_mut().for_each(transpose);
+            }
+        }
+    }
+
+    /// The value `(o, i)` of a right side.
+    pub(crate) fn right_value(&self, outer: usize, inner: usize) -> f32 {
+        let pair = self.panel(outer / SIDE)[inner / DEPTH].0[inner % DEPTH / 2][outer % SIDE];
+        f32::from_bits(if inner % 2 == 0 { pair << 16 } else { pair & 0xffff_0000 })
+    }
+}
+
+/// Nearest bf16, ties to even, in the lower half.
+#[inline(always)]
+fn half_of(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if bits & 0x7fff_ffff > 0x7f80_0000 { bits >> 16 | 0x40 } else { rounded }
+}
+
+#[inline(always)]
+fn pairs_of(values: &[f32; DEPTH]) -> [u32; SIDE] {
+    let mut halves = [0u16; DEPTH];
+    for i in 0..DEPTH {
+        halves[i] = half_of(values[i]) as u16;
+    }
+    bytemuck::cast(halves)
+}
+
+/// Exchanges lines and pairs.
+fn transpose(tile: &mut Tile) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        #[allow(unsafe_code)]
+        // SAFETY: the processor has AVX-512.
+        return unsafe { transpose_avx512(tile) };
+    }
+    for line in 1..SIDE {
+        for pair in 0..line {
+            let (a, b) = (tile.0[line][pair], tile.0[pair][line]);
+            (tile.0[line][pair], tile.0[pair][line]) = (b, a);
+        }
+    }
+}
+
+/// In four rounds of sixteen shuffles: pairs, then pairs of pairs, of neighbouring lines, then quarters of lines apart.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn transpose_avx512(tile: &mut Tile) {
+    use std::arch::x86_64::*;
+    let lines = &mut tile.0;
+    #[allow(unsafe_code)]
+    // SAFETY: a line is 64 bytes that may be read and written.
+    let load = |line: &[u32; SIDE]| unsafe { _mm512_loadu_si512(line.as_ptr().cast()) };
+    let a: [__m512i; SIDE] = std::array::from_fn(|i| load(&lines[i]));
+    let b: [__m512i; SIDE] = std::array::from_fn(|i| match i % 2 {
+        0 => _mm512_unpacklo_epi32(a[i], a[i + 1]),
+        _ => _mm512_unpackhi_epi32(a[i - 1], a[i]),
+    });
+    let c: [__m512i; SIDE] = std::array::from_fn(|i| {
+        let (low, high) = (i / 4 * 4 + i % 4 / 2, i / 4 * 4 + i % 4 / 2 + 2);
+        match i % 2 {
+            0 => _mm512_unpacklo_epi64(b[low], b[high]),
+            _ => _mm512_unpackhi_epi64(b[low], b[high]),
+        }
+    });
+    // Line `i` of `c` holds, in its quarter `q`, column `4 q + i % 4` of lines `i / 4 * 4` and the three behind it.
+    let d: [__m512i; SIDE] = std::array::from_fn(|i| {
+        let (first, second) = (c[i / 8 * 8 + i % 4], c[i / 8 * 8 + i % 4 + 4]);
+        match i % 8 / 4 {
+            0 => _mm512_shuffle_i32x4::<0x88>(first, second),
+            _ => _mm512_shuffle_i32x4::<0xdd>(first, second),
+        }
+    });
+    for (i, line) in lines.iter_mut().enumerate() {
+        let (first, second) = (d[i / 4 % 2 * 4 + i % 4], d[8 + i / 4 % 2 * 4 + i % 4]);
+        let whole = match i / 8 {
+            0 => _mm512_shuffle_i32x4::<0x88>(first, second),
+            _ => _mm512_shuffle_i32x4::<0xdd>(first, second),
+        };
+        #[allow(unsafe_code)]
+        // SAFETY: as above.
+        unsafe {
+            _mm512_storeu_si512(line.as_mut_ptr().cast(), whole);
+        }
+    }
+}
+
+/// Of a right side `(N, K)` the inner tile `inner` of the outer tiles `outer`, as a right side `(K, N)` of up to
+/// [`DEPTH`] columns: what the gradient of the input is multiplied with.
+pub(crate) fn turned(weights: &Operand, inner: usize, outer: Range<usize>, to: &mut Operand) {
+    let panels = weights.outer.div_ceil(SIDE);
+    let columns = DEPTH.min(weights.inner - inner * DEPTH);
+    to.shape(columns, (weights.outer - outer.start * SIDE).min(outer.len() * SIDE));
+    let tiles = to.tiles();
+    let (first, second) = to.tiles.split_at_mut(tiles);
+    for (index, first) in first.iter_mut().enumerate() {
+        let mut rows = [[[0u16; DEPTH]; SIDE]; 2];
+        for (half, rows) in rows.iter_mut().enumerate() {
+            let panel = outer.start + 2 * index + half;
+            if panel < panels {
+                let mut tile = weights.panel(panel)[inner];
+                transpose(&mut tile);
+                *rows = bytemuck::cast(tile.0);
+            }
+        }
+        vectorised(
+            #[inline(always)]
+            || {
+                for (line, pair) in rows.as_flattened().chunks_exact(2).enumerate() {
+                    for c in 0..SIDE {
+                        first.0[line][c] = u32::from(pair[0][c]) | u32::from(pair[1][c]) << 16;
+                    }
+                    if let Some(second) = second.get_mut(index) {
+                        for c in 0..SIDE {
+                            second.0[line][c] = u32::from(pair[0][SIDE + c]) | u32::from(pair[1][SIDE + c]) << 16;
+                        }
+                    }
+                }
+            },
+        );
+    }
+}
