@@ -33,10 +33,6 @@ def raises(row):
     return {}[row["completion"]]
 
 
-def returns_text(row):
-    return "yes"
-
-
 def sees(row):
     return row["completion"] in os.environ
 
