@@ -95,13 +95,13 @@ fn reward_functions_of_trl_run_unchanged() {
     assert_eq!(rewards("python_trl", "trl.py:format_reward", conversational, &math, &[good, "4"]), [1.0, 0.0]);
     assert_eq!(rewards("python_trl", "trl.py:asks_for_messages", conversational, &math, &["x"]), [1.0]);
     assert_eq!(rewards("python_trl", "trl.py:by_tokens", "", &math, &["x", "y"]), [3.0, 3.0]);
-    let keys = "answer_column = 'solution'";
+    let keys = "answer_column = 'solution'\nconversational = false";
     assert_eq!(rewards("python_trl", "trl.py:math_only", keys, &math, &["4", "5"]), [1.0, 0.0]);
     assert_eq!(
         rewards(
             "python_trl",
             "trl.py:math_only",
-            "answer_column = 'solution'\nscope = 'completion'",
+            &format!("{keys}\nscope = 'completion'"),
             &math,
             &["4", "5"]
         ),

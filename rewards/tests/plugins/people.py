@@ -143,7 +143,7 @@ CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 
 
 
 def chats(prompts, completions, **kwargs):
-    return [float(prompt == CHAT and said[0]["content"] == "4") for prompt, said in zip(prompts, completions)]
+    return [float(said[0]["content"] == "4" and prompt == CHAT) for prompt, said in zip(prompts, completions)]
 
 
 def texts(prompts, completions, **kwargs):
