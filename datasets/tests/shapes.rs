@@ -54,7 +54,10 @@ fn every_column_of_a_row_is_kept_as_the_file_has_it() {
     ] {
         let id = text.contains("id").then(|| "id".to_owned());
         let example = lines(text, &Columns { id, ..Columns::default() }, Purpose::Reference).unwrap().get(0);
-        assert_eq!(serde_json::to_value(&example.info).unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+        assert_eq!(
+            serde_json::to_value(&example.info).unwrap(),
+            serde_json::from_str::<serde_json::Value>(text).unwrap()
+        );
     }
 }
 

@@ -284,7 +284,12 @@ impl Auditor<'_> {
     }
 
     /// Judges a completion: whether it passes, `None` where no part judges it, and what was said of it.
-    fn judge(&mut self, check: Check, row: usize, completion: String) -> Result<(Option<bool>, Failure), VerifierError> {
+    fn judge(
+        &mut self,
+        check: Check,
+        row: usize,
+        completion: String,
+    ) -> Result<(Option<bool>, Failure), VerifierError> {
         let example = &self.rows[row].0;
         let start = Instant::now();
         let score = self.rubric.score(example, &completion)?;

@@ -127,8 +127,9 @@ impl Rubric {
             if failed.len() as f64 > self.max_error_share * judged.len() as f64 {
                 let (count, all, share) = (failed.len(), judged.len(), self.max_error_share);
                 let reason = &verdict.reason;
-                let problem =
-                    format!("{reason}; it failed over {count} of {all} completions, more than max_error_share = {share}");
+                let problem = format!(
+                    "{reason}; it failed over {count} of {all} completions, more than max_error_share = {share}"
+                );
                 return Err(VerifierError::infra(name, example, problem));
             }
         }

@@ -158,8 +158,12 @@ mod tests {
         for kind in KINDS {
             let whole = advantages(&groups, kind);
             for (found, (group, expected)) in advantages(&holed, kind).iter().zip(holed.iter().zip(&whole)) {
-                let kept: Vec<f32> =
-                    found.iter().zip(group).filter(|(_, reward)| reward.is_some()).map(|(advantage, _)| *advantage).collect();
+                let kept: Vec<f32> = found
+                    .iter()
+                    .zip(group)
+                    .filter(|(_, reward)| reward.is_some())
+                    .map(|(advantage, _)| *advantage)
+                    .collect();
                 assert_eq!(&kept, expected, "{kind:?}");
                 let mut left_out = found.iter().zip(group).filter(|(_, reward)| reward.is_none());
                 assert!(left_out.all(|(advantage, _)| advantage.to_bits() == 0), "{kind:?}: {found:?}");

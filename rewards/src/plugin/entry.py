@@ -84,7 +84,7 @@ def run_file(name, path, package=None):
 
 def load_file(path):
     """The module at a path. A file in a package, or one with relative imports, is loaded as a part of its package."""
-    path = os.path.abspath(path)
+    path = os.path.abspath(os.path.expanduser(path))
     folder, file = os.path.split(path)
     level = relative_level(path)
     packages = []

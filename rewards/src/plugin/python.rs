@@ -84,7 +84,16 @@ impl PythonOptions {
     pub fn new(entry: &str) -> Self {
         let (pool, process) = Default::default();
         let (kwargs, scope) = Default::default();
-        Self { entry: entry.into(), kwargs, scope, layout: None, on_error: OnError::Stop, python: python3(), pool, process }
+        Self {
+            entry: entry.into(),
+            kwargs,
+            scope,
+            layout: None,
+            on_error: OnError::Stop,
+            python: python3(),
+            pool,
+            process,
+        }
     }
 }
 

@@ -70,8 +70,8 @@ class Function:
         kept = {key: str(value[key]) for key in ("reason", "parsed") if value.get(key) is not None}
         return {**kept, **self.judged(value["reward"])}
 
-    def judged_list(self, values, batch):
-        """Verdicts of what was returned for several completions."""
+    def listed(self, values, batch):
+        """What was returned for several completions, one value for each."""
         wanted = f"return a list of {len(batch)}, one reward for each completion"
         if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__"):
             raise TypeError(f"`{self.name}` returned {shown(values)}, which is no list: {wanted}")
@@ -81,7 +81,10 @@ class Function:
             raise TypeError(f"`{self.name}` returned {shown(values)}, which is no list: {wanted}") from None
         if len(values) != len(batch):
             raise ValueError(f"`{self.name}` returned {len(values)} rewards for {len(batch)} completions: {wanted}")
-        return [self.judged(value) for value in values]
+        return values
+
+    def judged_list(self, values, batch):
+        return [self.judged(value) for value in self.listed(values, batch)]
 
 
 def plain(function, config):
@@ -175,15 +178,22 @@ def trl(function, config):
 
 
 def verl(function, config):
+    batched = "solution_strs" in function.names  # as verl's batch manager calls it
+
     def judge(call):
         info = call["info"]
         reward_model = info["reward_model"] if isinstance(info.get("reward_model"), dict) else {}
-        value = function.by_name({
+        arguments = {
             "data_source": info.get("data_source"),
             "solution_str": call["completion"],
             "ground_truth": reward_model.get("ground_truth", call["answer"]),
             "extra_info": info.get("extra_info"),
-        })
+        }
+        if batched:
+            lists = {name + "s": [argument] for name, argument in arguments.items()}
+            value = function.listed(function.by_name(lists), [call])[0]
+        else:
+            value = function.by_name(arguments)
         if isinstance(value, dict) and "score" not in value:
             raise TypeError(f"`{function.name}` returned {shown(value)}, which has no `score`: {RETURN}")
         return function.judged(value["score"] if isinstance(value, dict) else value)

@@ -24,7 +24,8 @@ fn outcomes(kind: &str, entry: &str, keys: &str, batch: &[&str]) -> Vec<Outcome>
 fn a_file_named_like_a_module_of_python_leaves_the_library_whole() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(Path::new(PLUGINS).join("helpers.py"), folder.path().join("helpers.py")).unwrap();
-    let names = ["json", "random", "types", "math", "ast", "enum", "inspect", "asyncio", "re", "code", "numbers", "my-own"];
+    let names =
+        ["json", "random", "types", "math", "ast", "enum", "inspect", "asyncio", "re", "code", "numbers", "my-own"];
     for name in names {
         std::fs::copy(Path::new(PLUGINS).join("named.py"), folder.path().join(format!("{name}.py"))).unwrap();
     }
@@ -103,11 +104,17 @@ fn what_is_no_number_is_refused_by_name_with_what_to_return() {
     let error = |kind, entry, said: &[&str]| error(kind, entry, "", json!({}), said);
     for said in ["text", "none", "number", "dict"] {
         let error = error("python_trl", "people.py:whole", &[said, ""]);
-        assert!(error.contains("`whole` returned") && error.contains("which is no list: return a list of 2"), "{error}");
+        assert!(
+            error.contains("`whole` returned") && error.contains("which is no list: return a list of 2"),
+            "{error}"
+        );
     }
     assert!(error("python_trl", "people.py:whole", &["short", ""]).contains("`whole` returned 1 rewards for 2 comp"));
     assert!(error("python_trl", "people.py:whole", &["long", ""]).contains("`whole` returned 3 rewards for 2 comp"));
-    assert!(error("python_verl", "people.py:no_score", &["x"]).contains("`no_score` returned {'acc': 1.0}, which has no `score`"));
+    assert!(
+        error("python_verl", "people.py:no_score", &["x"])
+            .contains("`no_score` returned {'acc': 1.0}, which has no `score`")
+    );
     assert!(error("python", "people.py:no_reward", &["x"]).contains("which has no `reward`"));
 }
 
@@ -127,7 +134,10 @@ fn functions_of_trl_get_every_column_but_the_prompt_as_the_file_has_it() {
         assert_eq!(rewards("python_trl", &format!("people.py:{entry}"), "", &four, &["4", "5"]), [1.0, 1.0], "{entry}");
     }
     let missing = error("python_trl", "people.py:told", "", json!({}), &["4", "5"]);
-    assert!(missing.contains("`told` wants solution, tools, source, and is offered answer, completion_ids"), "{missing}");
+    assert!(
+        missing.contains("`told` wants solution, tools, source, and is offered answer, completion_ids"),
+        "{missing}"
+    );
 }
 
 #[test]
@@ -149,7 +159,11 @@ fn prompts_and_completions_are_messages_or_texts_as_the_rows_have_them_or_as_the
     ] {
         let mut example = example("4", info.clone());
         example.question = "2 + 2?".into();
-        assert_eq!(rewards("python_trl", &format!("people.py:{entry}"), keys, &example, &["4"]), [1.0], "{entry} {keys}");
+        assert_eq!(
+            rewards("python_trl", &format!("people.py:{entry}"), keys, &example, &["4"]),
+            [1.0],
+            "{entry} {keys}"
+        );
     }
     let said = error("python_trl", "people.py:chats", "", text, &["4"]);
     assert!(said.contains("were texts, as the rows have them: `conversational = true` gives messages"), "{said}");

@@ -89,7 +89,10 @@ fn an_exception_is_an_error_with_its_last_line_and_never_a_reward() {
 fn reward_functions_of_trl_run_unchanged() {
     let row = |task: &str| example("4", json!({"task": task, "prompt": [{"role": "user", "content": "2 + 2?"}]}));
     let math = row("math");
-    assert_eq!(rewards("python_trl", "trl.py:reward_len", "conversational = false", &math, &["abcde", "12345678901234567890"]), [-15.0, 0.0]);
+    assert_eq!(
+        rewards("python_trl", "trl.py:reward_len", "conversational = false", &math, &["abcde", "12345678901234567890"]),
+        [-15.0, 0.0]
+    );
     let good = "<think>a</think><answer>4</answer>";
     let conversational = "conversational = true";
     assert_eq!(rewards("python_trl", "trl.py:format_reward", conversational, &math, &[good, "4"]), [1.0, 0.0]);
@@ -98,13 +101,7 @@ fn reward_functions_of_trl_run_unchanged() {
     let keys = "answer_column = 'solution'\nconversational = false";
     assert_eq!(rewards("python_trl", "trl.py:math_only", keys, &math, &["4", "5"]), [1.0, 0.0]);
     assert_eq!(
-        rewards(
-            "python_trl",
-            "trl.py:math_only",
-            &format!("{keys}\nscope = 'completion'"),
-            &math,
-            &["4", "5"]
-        ),
+        rewards("python_trl", "trl.py:math_only", &format!("{keys}\nscope = 'completion'"), &math, &["4", "5"]),
         [1.0, 0.0]
     );
     let code = python("python_trl", "trl.py:math_only", keys, &row("code"), &["4"]).unwrap();
@@ -121,6 +118,7 @@ fn reward_functions_of_verl_run_unchanged() {
         example("", json!({"data_source": "mine", "extra_info": {"index": 3}, "reward_model": {"ground_truth": "7"}}));
     assert_eq!(rewards("python_verl", "verl.py:compute_score", "", &row, &["4"]), [3.0]);
     assert_eq!(rewards("python_verl", "verl.py:with_kwargs", "", &row, &["7", "4"]), [1.0, 0.0]);
+    assert_eq!(rewards("python_verl", "verl.py:batched", "", &row, &["7", "4"]), [1.0, 0.0]);
 }
 
 /// Answers the calls of one connection as their completions say.

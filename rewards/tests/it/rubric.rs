@@ -187,7 +187,11 @@ fn errors_beyond_the_share_stop_the_run() {
     check("", &["break", "a", "a", "skip"]).unwrap();
     check("max_error_share = 1", &["break"; 4]).unwrap();
     for (share, completions, expected) in [
-        ("", &["break", "break", "a", "a"][..], "a ValueError; it failed over 2 of 4 completions, more than max_error_share = 0.25"),
+        (
+            "",
+            &["break", "break", "a", "a"][..],
+            "a ValueError; it failed over 2 of 4 completions, more than max_error_share = 0.25",
+        ),
         ("max_error_share = 0", &["a", "a", "a", "break"], "1 of 4 completions, more than max_error_share = 0;"),
         ("max_error_share = 1.5", &[], "`max_error_share = 1.5` must be from 0 to 1"),
         ("max_error_share = nan", &[], "`max_error_share = NaN` must be from 0 to 1"),

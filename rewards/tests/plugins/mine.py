@@ -42,5 +42,11 @@ def after_the_mark(row):
     return bool(mark) and answer == row["answer"] + "."
 
 
+def not_of_b(row):
+    if row["answer"] == "b":
+        return None
+    return float(after_the_mark(row)) if row["answer"] != "c" else float("c")
+
+
 def anywhere(row):
     return row["answer"] in row["completion"]
