@@ -9,7 +9,7 @@ use crate::{Outcome, Reference, Registry, RubricConfig, Scope, Submission, Verdi
 pub const MAX_COMPLETION_BYTES: usize = 256 * 1024;
 
 /// The default of [`RubricConfig::max_error_share`].
-pub(crate) const MAX_ERROR_SHARE: f64 = 0.25;
+pub(crate) const MAX_ERROR_SHARE: f64 = 0.5;
 
 /// How verdicts become a total.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

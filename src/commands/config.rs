@@ -41,7 +41,7 @@ const RUBRIC: &str = "
 
 `mode` is `binary` (the default) or `sum`; each `[[rubric.verifiers]]` has a `kind` and that kind's keys. All kinds with
 their keys are in [rewards/README.md](../rewards/README.md). A run stops where a verifier with `on_error = \"skip\"` fails
-over more than `max_error_share` (0.25) of the completions of a step or of an evaluation.
+over more than `max_error_share` (0.5) of the completions of a step or of an evaluation.
 ";
 
 fn reference() -> Result<String> {

@@ -33,9 +33,10 @@ fn worker(python: &str, told: Value) -> impl Fn() -> Command + Send + Sync + 'st
 
 /// Options of kind `python`: a function from a dict to a bool or a number.
 ///
-/// The dict has `question`, `answer`, `info` (the row's other columns), `completion`, `tokens` (how many were sampled),
-/// `truncated`, and `example` (the row's name). Instead of a number the function may return a dict of `reward`,
-/// `reason` and `parsed`. With scope `group` it gets a list of such dicts and returns a list.
+/// The dict has `question`, `answer`, `info` (all columns of the row as the file has them), `completion`, `tokens` (how
+/// many were sampled), `truncated`, and `example` (the row's name). Instead of a number the function may return None
+/// (not judged), or a dict of `reward`, `reason` and `parsed`. With scope `group` it gets a list of such dicts and
+/// returns a list.
 ///
 /// ```
 /// use reckon_datasets::Example;
@@ -99,7 +100,8 @@ impl PythonOptions {
 
 impl PluginOptions for PythonOptions {
     fn setup(&self) -> Setup {
-        let told = json!({"style": "plain", "entry": self.entry, "kwargs": self.kwargs});
+        let skip = self.on_error == OnError::Skip;
+        let told = json!({"style": "plain", "entry": self.entry, "kwargs": self.kwargs, "skip": skip});
         let setup = self.process.setup(self.scope, &self.pool, worker(&self.python, told));
         setup.laid_out(&self.layout).on_error(self.on_error)
     }
@@ -244,7 +246,8 @@ impl VerlOptions {
 
 impl PluginOptions for VerlOptions {
     fn setup(&self) -> Setup {
-        let told = json!({"style": "verl", "entry": self.entry, "kwargs": self.kwargs});
+        let skip = self.on_error == OnError::Skip;
+        let told = json!({"style": "verl", "entry": self.entry, "kwargs": self.kwargs, "skip": skip});
         let setup = self.process.setup(Scope::Completion, &self.pool, worker(&self.python, told));
         setup.laid_out(&self.layout).on_error(self.on_error)
     }

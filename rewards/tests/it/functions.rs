@@ -82,7 +82,7 @@ fn numbers_of_every_type_are_taken_and_none_is_not_judged() {
 
 #[test]
 fn what_is_no_number_is_refused_by_name_with_what_to_return() {
-    for (said, expected) in [
+    let cases = [
         ("text", "returned '1.0', a text"),
         ("bytes", "returned b'1', a text"),
         ("array of text", "a text"),
@@ -94,12 +94,17 @@ fn what_is_no_number_is_refused_by_name_with_what_to_return() {
         ("list", "returned [1.0], of type list"),
         ("complex", "returned (1+0j), of type complex"),
         ("object", "of type type"),
-    ] {
-        for (kind, entry) in [("python", "value"), ("python_trl", "values"), ("python_verl", "scores")] {
-            let error = error(kind, &format!("people.py:{entry}"), "", json!({}), &[said]);
-            let named = error.contains(&format!("`{entry}` returned")) && error.contains(expected);
-            assert!(named && error.contains(": return a number, a bool, or None") && !error.contains('\n'), "{error}");
+    ];
+    for (kind, entry) in [("python", "value"), ("python_trl", "values"), ("python_verl", "scores")] {
+        let file = format!("people.py:{entry}");
+        let verdicts = python(kind, &file, "on_error = 'skip'", &example("4", json!({})), &cases.map(|(said, _)| said));
+        for (verdict, (said, expected)) in verdicts.unwrap().iter().zip(cases) {
+            let reason = &verdict.reason;
+            assert!(reason.contains(&format!("`{entry}` returned")) && reason.contains(expected), "{said}: {reason}");
+            assert!(reason.contains(": return a number, a bool, or None") && !reason.contains('\n'), "{reason}");
         }
+        let stopped = error(kind, &file, "", json!({}), &["text"]);
+        assert!(stopped.contains("returned '1.0', a text: return a number"), "{stopped}");
     }
     let error = |kind, entry, said: &[&str]| error(kind, entry, "", json!({}), said);
     for said in ["text", "none", "number", "dict"] {

@@ -184,13 +184,13 @@ fn errors_beyond_the_share_stop_the_run() {
         rubric.check_errors(&scores.iter().map(|score| (&example, score)).collect::<Vec<_>>())
     };
     check("", &[]).unwrap();
-    check("", &["break", "a", "a", "skip"]).unwrap();
+    check("", &["break", "break", "a", "skip"]).unwrap();
     check("max_error_share = 1", &["break"; 4]).unwrap();
     for (share, completions, expected) in [
         (
             "",
-            &["break", "break", "a", "a"][..],
-            "a ValueError; it failed over 2 of 4 completions, more than max_error_share = 0.25",
+            &["break", "break", "a", "break"][..],
+            "a ValueError; it failed over 3 of 4 completions, more than max_error_share = 0.5",
         ),
         ("max_error_share = 0", &["a", "a", "a", "break"], "1 of 4 completions, more than max_error_share = 0;"),
         ("max_error_share = 1.5", &[], "`max_error_share = 1.5` must be from 0 to 1"),
