@@ -24,17 +24,20 @@ pub struct Judged {
     pub question: String,
     /// What came of it.
     pub completion: String,
-    /// Whether it passes.
-    pub passed: bool,
+    /// Whether it passes; `None` where it was not judged.
+    pub passed: Option<bool>,
 }
 
 /// What an evaluation found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// All judged completions, a prompt's side by side.
+    /// All completions, a prompt's side by side.
     pub judged: Vec<Judged>,
-    /// Share of completions that pass (pass@1).
+    /// Share of the judged completions that pass (pass@1).
     pub accuracy: f64,
+    /// Share of all completions that no verifier judged.
+    #[serde(default)]
+    pub not_judged: f64,
     /// Half the width of its 95% interval (normal approximation).
     pub margin: f64,
     /// Mean tokens of a completion.
@@ -52,8 +55,8 @@ pub fn evaluate(rollouts: Rollouts, prompts: Vec<Prompt>, samples: usize) -> Res
     let (groups, _) = rollouts.groups(prompts, samples, key)?;
     // Right or wrong, whatever shaping terms add to a reward.
     let passed = |group: &Group, r: &Rollout| {
-        let rubric = rollouts.judge.rubric(group.prompt.source);
-        r.completion.finish == FinishReason::Stop && rubric.accepts(&group.prompt.example, &r.score)
+        let accepts = || rollouts.judge.rubric(group.prompt.source).accepts(&group.prompt.example, &r.score);
+        r.score.total.map(|_| r.completion.finish == FinishReason::Stop && accepts())
     };
     let judged = groups.iter().flat_map(|group| group.rollouts.iter().map(move |r| (group, r)));
     let judged: Vec<Judged> = judged
@@ -63,10 +66,11 @@ pub fn evaluate(rollouts: Rollouts, prompts: Vec<Prompt>, samples: usize) -> Res
             passed: passed(group, r),
         })
         .collect();
-    let n = judged.len().max(1) as f64;
-    let accuracy = judged.iter().filter(|judged| judged.passed).count() as f64 / n;
+    let n = judged.iter().filter(|judged| judged.passed.is_some()).count().max(1) as f64;
+    let accuracy = judged.iter().filter(|judged| judged.passed == Some(true)).count() as f64 / n;
     Ok(Evaluation {
         accuracy,
+        not_judged: mean(&groups, |r| f64::from(r.score.total.is_none())),
         margin: 1.96 * (accuracy * (1.0 - accuracy) / n).sqrt(),
         len_mean: mean(&groups, |r| r.completion.tokens.len() as f64),
         waits_mean: mean(&groups, |r| waits(&r.completion.text) as f64),
@@ -79,6 +83,7 @@ impl Evaluation {
     /// As metrics.
     pub fn record(&self, record: &mut Record) {
         record.set("eval/pass@1", self.accuracy);
+        record.set("eval/not_judged_frac", self.not_judged);
         record.set("eval/len_mean", self.len_mean);
         record.set("eval/waits_mean", self.waits_mean);
         record.set("eval/attempts_max", self.attempts_max as f64);
@@ -115,9 +120,14 @@ fn mean(groups: &[Group], f: impl Fn(&Rollout) -> f64) -> f64 {
 ///
 /// `verifiers` are the names of each source's rubric; a name that several have is one metric over their rollouts.
 pub fn record_rollouts(record: &mut Record, groups: &[Group], verifiers: &[Vec<String>]) {
-    let reward = mean(groups, |r| f64::from(r.reward));
-    record.set("reward/mean", reward);
-    record.set("reward/std", mean(groups, |r| (f64::from(r.reward) - reward).powi(2)).sqrt());
+    let rewards: Vec<f64> = groups.iter().flat_map(Group::rewards).flatten().map(f64::from).collect();
+    if !rewards.is_empty() {
+        let over = |sum: f64| sum / rewards.len() as f64;
+        let reward = over(rewards.iter().sum());
+        record.set("reward/mean", reward);
+        record.set("reward/std", over(rewards.iter().map(|r| (r - reward).powi(2)).sum()).sqrt());
+    }
+    record.set("reward/not_judged_frac", mean(groups, |r| f64::from(r.reward.is_none())));
     let names: BTreeSet<&String> = verifiers.iter().flatten().collect();
     names.into_iter().for_each(|name| record_verifier(record, groups, verifiers, name));
     record.set("completion/len_mean", mean(groups, |r| r.completion.tokens.len() as f64));
@@ -133,7 +143,7 @@ pub fn record_rollouts(record: &mut Record, groups: &[Group], verifiers: &[Vec<S
     }
 }
 
-/// What one verifier said of the rollouts that it judged.
+/// What one verifier said of the rollouts that it was given.
 fn record_verifier(record: &mut Record, groups: &[Group], verifiers: &[Vec<String>], name: &String) {
     let place = |group: &Group| verifiers[group.prompt.source].iter().position(|known| known == name);
     let of_group = |group| place(group).into_iter().flat_map(move |part| group_verdicts(group, part));
@@ -142,11 +152,13 @@ fn record_verifier(record: &mut Record, groups: &[Group], verifiers: &[Vec<Strin
         // No prompt of its source was drawn: there is nothing to report.
         return;
     }
-    let share = |total: f64| total / verdicts.len() as f64;
-    record.set(format!("reward/{name}"), share(verdicts.iter().map(|v| f64::from(v.reward)).sum()));
+    let judged: Vec<f64> = verdicts.iter().filter_map(|v| v.judged()).map(f64::from).collect();
+    if !judged.is_empty() {
+        record.set(format!("reward/{name}"), judged.iter().sum::<f64>() / judged.len() as f64);
+    }
     for (outcome, of) in Outcome::COUNTED {
         let count = verdicts.iter().filter(|v| v.outcome == outcome).count();
-        record.set(format!("verdict/{name}/{of}"), share(count as f64));
+        record.set(format!("verdict/{name}/{of}"), count as f64 / verdicts.len() as f64);
     }
 }
 

@@ -26,8 +26,9 @@ pub struct Rollout {
     pub completion: Completion,
     /// What the rubric says.
     pub score: Score,
-    /// What the policy is trained on: the rubric's total, unless a control or a rule on length replaces it.
-    pub reward: f32,
+    /// What the policy is trained on: the rubric's total, unless a control or a rule on length replaces it. `None` where
+    /// the completion was not judged: nothing is learned from it.
+    pub reward: Option<f32>,
 }
 
 /// All rollouts of one prompt.
@@ -40,8 +41,8 @@ pub struct Group {
 }
 
 impl Group {
-    /// The rewards in order.
-    pub fn rewards(&self) -> Vec<f32> {
+    /// The rewards in order; `None` where a rollout was not judged.
+    pub fn rewards(&self) -> Vec<Option<f32>> {
         self.rollouts.iter().map(|r| r.reward).collect()
     }
 }
@@ -84,13 +85,23 @@ impl Judge {
             prefill: p.prefill.clone(),
         });
         let verdicts = self.runtime.spawn(judge_all(asked.collect(), group_size, receiver));
-        Judging { runtime: &self.runtime, prompts, group_size, completions, verdicts }
+        Judging { judge: self, prompts, group_size, completions, verdicts }
+    }
+
+    /// Refuses to go on where a verifier failed over too many of the completions that were judged together.
+    fn check_errors(&self, groups: &[Group]) -> Result<()> {
+        for (source, rubric) in self.rubrics.iter().enumerate() {
+            let of_source = groups.iter().filter(|group| group.prompt.source == source);
+            let judged = of_source.flat_map(|group| group.rollouts.iter().map(|r| (&*group.prompt.example, &r.score)));
+            rubric.check_errors(&judged.collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 }
 
 /// A judgement under way.
 pub struct Judging<'a> {
-    runtime: &'a Runtime,
+    judge: &'a Judge,
     prompts: Vec<Prompt>,
     group_size: usize,
     completions: UnboundedSender<Finished>,
@@ -112,10 +123,10 @@ impl Judging<'_> {
     /// Waits for the last verdict.
     ///
     /// # Errors
-    /// A verifier's, or one that names a completion without a verdict.
+    /// A verifier's, one that names a completion without a verdict, or that a verifier failed over too many.
     pub fn groups(self) -> Result<Vec<Group>> {
         drop(self.completions);
-        let judged = self.runtime.block_on(self.verdicts).context("a verifier panicked")??;
+        let judged = self.judge.runtime.block_on(self.verdicts).context("a verifier panicked")??;
         let mut places: Vec<Vec<Option<Rollout>>> = self.prompts.iter().map(|_| vec![None; self.group_size]).collect();
         for (prompt, sample, rollout) in judged {
             places[prompt][sample] = Some(rollout);
@@ -126,7 +137,9 @@ impl Judging<'_> {
             let rollouts = rollouts.map(|(sample, rollout)| rollout.with_context(|| missing(sample)));
             Ok(Group { rollouts: rollouts.collect::<Result<_>>()?, prompt })
         });
-        groups.collect()
+        let groups: Vec<Group> = groups.collect::<Result<_>>()?;
+        self.judge.check_errors(&groups)?;
+        Ok(groups)
     }
 }
 

@@ -36,13 +36,18 @@ const fn metric(name: &'static str, meaning: &'static str) -> Metric {
 
 /// All metrics, in the order in which a step makes them.
 pub const METRICS: &[Metric] = &[
-    metric("reward/mean", "mean reward of the step's rollouts, those of groups without signal included"),
+    metric("reward/mean", "mean reward of the step's judged rollouts, those of groups without signal included"),
     metric("reward/std", "standard deviation of those rewards, over all groups"),
-    metric("reward/<verifier>", "mean of the reward that this verifier gave, before weights"),
+    metric(
+        "reward/not_judged_frac",
+        "rollouts that no verifier judged, or over which one failed that may fail (on_error = \"skip\"), so that they are \
+         in no mean and teach nothing / all rollouts",
+    ),
+    metric("reward/<verifier>", "mean of the reward that this verifier gave where it judged, before weights"),
     metric(
         "verdict/<verifier>/<outcome>",
-        "rollouts to which this verifier gave this outcome (pass, fail, unparsed, truncated, timeout, crash, skipped) / all \
-         rollouts that it judged",
+        "rollouts to which this verifier gave this outcome (pass, fail, unparsed, truncated, timeout, crash, and without a \
+         reward skipped, error) / all rollouts that it was given",
     ),
     metric("completion/len_mean", "mean number of sampled tokens in a completion, the end token included"),
     metric("completion/len_max", "number of tokens of the longest completion"),
@@ -57,7 +62,8 @@ pub const METRICS: &[Metric] = &[
     ),
     metric(
         "group/zero_signal_frac",
-        "groups whose rewards are all equal before any length penalty, so that they teach nothing / all sampled groups",
+        "groups whose judged rollouts' rewards are all equal before any length penalty, so that they teach nothing / all \
+         sampled groups",
     ),
     metric("group/resampled", "groups sampled beyond rollout.prompts_per_step, in place of groups without signal"),
     metric("group/kept", "groups trained on: those left when groups without signal are dropped"),
@@ -93,7 +99,8 @@ pub const METRICS: &[Metric] = &[
         "speed/update_tokens_per_s",
         "completion tokens trained on / (time/forward_backward_s + time/update_s); prompts are computed and not counted",
     ),
-    metric("eval/pass@1", "mean over held-out prompts of the fraction of their completions that are correct"),
+    metric("eval/pass@1", "held-out completions that are correct / held-out completions that were judged"),
+    metric("eval/not_judged_frac", "as reward/not_judged_frac, on held-out prompts"),
     metric("eval/len_mean", "as completion/len_mean, on held-out prompts"),
     metric("eval/waits_mean", "as completion/waits_mean, on held-out prompts"),
     metric("eval/attempts_max", "most answers that a completion of a held-out prompt tries; countdown alone"),

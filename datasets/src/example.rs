@@ -14,7 +14,8 @@ pub struct Example {
     pub question: String,
     /// The reference answer that a verifier compares with.
     pub answer: String,
-    /// The row's other columns (for countdown: `numbers` and `target`).
+    /// All columns of the row as the file has them, and what was read from them: `messages`, the conversation that ends
+    /// with the question, and for countdown `numbers` and `target`. Of a generated example, what else is known of it.
     #[serde(default)]
     pub info: Map<String, Value>,
 }

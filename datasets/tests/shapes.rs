@@ -42,6 +42,33 @@ fn public_parquet_files_are_recognised() {
 }
 
 #[test]
+fn every_column_of_a_row_is_kept_as_the_file_has_it() {
+    let gsm8k = parquet("gsm8k").get(0);
+    assert_eq!(gsm8k.info["question"], gsm8k.question.as_str());
+    assert!(gsm8k.info["answer"].as_str().unwrap().ends_with("#### 7") && gsm8k.answer == "7");
+    assert_eq!(parquet("verl").get(0).info["prompt"][0]["content"], "Be brief.");
+    for text in [
+        r#"{"id": 7, "question": "1+1?", "answer": 2, "tools": [{"b": 1, "a": null}]}"#,
+        r#"{"prompt": "1+1?", "solution": "It is $\\boxed{2}$.", "level": [3]}"#,
+        r#"{"problem": "1+1?", "solution": " 2 "}"#,
+    ] {
+        let id = text.contains("id").then(|| "id".to_owned());
+        let example = lines(text, &Columns { id, ..Columns::default() }, Purpose::Reference).unwrap().get(0);
+        assert_eq!(
+            serde_json::to_value(&example.info).unwrap(),
+            serde_json::from_str::<serde_json::Value>(text).unwrap()
+        );
+    }
+}
+
+#[test]
+fn a_conversation_of_the_question_ends_with_it() {
+    let text = r#"{"messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}], "ground_truth": 2}"#;
+    let example = lines(text, &Columns::default(), Purpose::Reference).unwrap().get(0);
+    assert_eq!(example.info["messages"].as_array().unwrap().len(), 1, "the answer is not told");
+}
+
+#[test]
 fn what_else_a_row_knows_is_kept() {
     assert_eq!(parquet("math").get(0).info["level"], "Level 3");
     assert_eq!(parquet("math").get(0).info["solution"], "So $\\boxed{\\frac{1}{2}}$.");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use reckon_datasets::Example;
 use serde::Serialize;
 
-use crate::{Reference, ReferenceKind, Rubric, VerifierError};
+use crate::{Outcome, Reference, ReferenceKind, Rubric, VerifierError};
 
 /// What is asked of a rubric, a row at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -245,7 +245,7 @@ impl Auditor<'_> {
         for other in &others {
             let completion = self.rubric.lay_out(example, &[other]);
             let (accepted, said) = self.judge(Check::OtherAnswer, row, completion)?;
-            passed.extend(accepted.then_some(said));
+            passed.extend((accepted == Some(true)).then_some(said));
         }
         let most = passed.len() * 2 > others.len();
         self.note(Check::OtherAnswer, passed.pop().filter(|_| most));
@@ -267,7 +267,9 @@ impl Auditor<'_> {
 
     fn must_pass(&mut self, row: usize, completion: String) -> Result<(), VerifierError> {
         let (passed, said) = self.judge(Check::Reference, row, completion)?;
-        self.note(Check::Reference, (!passed).then_some(said));
+        if let Some(passed) = passed {
+            self.note(Check::Reference, (!passed).then_some(said));
+        }
         Ok(())
     }
 
@@ -275,21 +277,27 @@ impl Auditor<'_> {
         let mut failure = None;
         for completion in completions {
             let (passed, said) = self.judge(check, row, completion.clone())?;
-            failure = failure.or(passed.then_some(said));
+            failure = failure.or((passed == Some(true)).then_some(said));
         }
         self.note(check, failure);
         Ok(())
     }
 
-    /// Judges a completion: whether it passes, and what was said of it.
-    fn judge(&mut self, check: Check, row: usize, completion: String) -> Result<(bool, Failure), VerifierError> {
+    /// Judges a completion: whether it passes, `None` where no part judges it, and what was said of it.
+    fn judge(
+        &mut self,
+        check: Check,
+        row: usize,
+        completion: String,
+    ) -> Result<(Option<bool>, Failure), VerifierError> {
         let example = &self.rows[row].0;
         let start = Instant::now();
         let score = self.rubric.score(example, &completion)?;
         self.time(check, &example.id, start.elapsed());
         let said = self.rubric.names().into_iter().zip(&score.parts);
         let reason = said.map(|(name, part)| format!("{name}: {}", part.reason)).collect::<Vec<_>>().join("; ");
-        let accepted = self.rubric.accepts(example, &score);
+        let failed = score.parts.iter().any(|part| part.outcome == Outcome::Error);
+        let accepted = (failed || score.total.is_some()).then(|| self.rubric.accepts(example, &score));
         Ok((accepted, Failure { id: example.id.clone(), completion, reason }))
     }
 

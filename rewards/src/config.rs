@@ -5,6 +5,7 @@ use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::rubric::MAX_ERROR_SHARE;
 use crate::{Mode, Registry, Verifier, VerifierError, VerifierOptions};
 
 /// The `[rubric]` table.
@@ -14,8 +15,16 @@ pub struct RubricConfig {
     /// How verdicts become a total.
     #[serde(default)]
     pub mode: Mode,
+    /// The share of the completions of a step, or of an evaluation, over which a verifier with `on_error = "skip"` may
+    /// fail; the run stops beyond it.
+    #[serde(default = "max_error_share")]
+    pub max_error_share: f64,
     /// The parts, in order.
     pub verifiers: Vec<VerifierConfig>,
+}
+
+fn max_error_share() -> f64 {
+    MAX_ERROR_SHARE
 }
 
 /// One `[[rubric.verifiers]]` table: `kind`, the keys below, and the options of that kind beside them.

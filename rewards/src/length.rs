@@ -143,6 +143,9 @@ impl Length {
             }
             Rule::Cosine { of, right, wrong, exceeded } => {
                 let mut verdict = of.verify(submission.example, submission.completion)?;
+                if !verdict.outcome.is_judged() {
+                    return Ok(verdict);
+                }
                 verdict.reward = match length >= self.max {
                     true => *exceeded as f32,
                     false => cosine(length, self.max, if verdict.passed() { *right } else { *wrong }),

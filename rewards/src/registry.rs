@@ -46,7 +46,7 @@ type Build = dyn Fn(&str, &Map<String, Value>) -> Result<Box<dyn Verifier>, Veri
 /// let rubric = Rubric::from_config_with(&config, &registry)?;
 /// let (question, answer) = ("A palindrome?".into(), "".into());
 /// let example = Example { id: "1".into(), question, answer, info: Default::default() };
-/// assert_eq!(rubric.score(&example, "level")?.total, 1.0);
+/// assert_eq!(rubric.score(&example, "level")?.total, Some(1.0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Default)]

@@ -8,14 +8,17 @@ use crate::{Outcome, Reference, Registry, RubricConfig, Scope, Submission, Verdi
 /// Longer completions are not read at all: every part says [`Outcome::Truncated`].
 pub const MAX_COMPLETION_BYTES: usize = 256 * 1024;
 
+/// The default of [`RubricConfig::max_error_share`].
+pub(crate) const MAX_ERROR_SHARE: f64 = 0.5;
+
 /// How verdicts become a total.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// 1 if every required part of positive weight that applies passes, and at least one does; else 0.
+    /// 1 if every required part of positive weight that judges passes; else 0.
     #[default]
     Binary,
-    /// `sum_k weight_k * reward_k` over the parts that apply.
+    /// `sum_k weight_k * reward_k` over the parts that judge.
     Sum,
 }
 
@@ -33,13 +36,15 @@ pub struct Part {
 pub struct Rubric {
     mode: Mode,
     parts: Vec<Part>,
+    max_error_share: f64,
 }
 
 /// What a rubric says of one completion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// The reward.
-    pub total: f32,
+    /// The reward. `None` where the completion is not judged: no part that counts judges it, or one failed over it and
+    /// is told to go on. Such a completion is in no mean, and nothing is learned from it.
+    pub total: Option<f32>,
     /// One verdict for each part, in the order of [`Rubric::names`].
     pub parts: Vec<Verdict>,
 }
@@ -58,7 +63,7 @@ impl Rubric {
                 return Err(VerifierError::config(name, problem));
             }
         }
-        let rubric = Self { mode, parts };
+        let rubric = Self { mode, parts, max_error_share: MAX_ERROR_SHARE };
         if !rubric.parts.iter().any(|part| rubric.counts(part)) {
             let problem = "no verifier counts towards the total; give one a weight above 0 and `required = true`";
             return Err(VerifierError::config("rubric", problem));
@@ -76,7 +81,12 @@ impl Rubric {
         let parts = config.verifiers.iter().map(|part| {
             Ok(Part { verifier: part.build_with(registry)?, weight: part.weight as f32, required: part.required })
         });
-        Self::new(config.mode, parts.collect::<Result<_, VerifierError>>()?)
+        let share = config.max_error_share;
+        if !(0.0..=1.0).contains(&share) {
+            let problem = format!("`max_error_share = {share}` must be from 0 to 1");
+            return Err(VerifierError::config("rubric", problem));
+        }
+        Ok(Self { max_error_share: share, ..Self::new(config.mode, parts.collect::<Result<_, VerifierError>>()?)? })
     }
 
     /// Names of the parts, in order.
@@ -107,6 +117,25 @@ impl Rubric {
         Ok(verdicts.into_iter().map(|parts| Score { total: self.total(&parts), parts }).collect())
     }
 
+    /// Refuses to go on where a part failed over too large a share of the completions that were judged together: those
+    /// of a step, or of an evaluation.
+    pub fn check_errors(&self, judged: &[(&Example, &Score)]) -> Result<(), VerifierError> {
+        for (index, name) in self.names().into_iter().enumerate() {
+            let of_part = judged.iter().filter_map(|(example, score)| Some((example, score.parts.get(index)?)));
+            let failed: Vec<_> = of_part.filter(|(_, verdict)| verdict.outcome == Outcome::Error).collect();
+            let Some((example, verdict)) = failed.first() else { continue };
+            if failed.len() as f64 > self.max_error_share * judged.len() as f64 {
+                let (count, all, share) = (failed.len(), judged.len(), self.max_error_share);
+                let reason = &verdict.reason;
+                let problem = format!(
+                    "{reason}; it failed over {count} of {all} completions, more than max_error_share = {share}"
+                );
+                return Err(VerifierError::infra(name, example, problem));
+            }
+        }
+        Ok(())
+    }
+
     /// The answer that the first part to know one gives for `example`.
     pub fn reference(&self, example: &Example) -> Option<Reference> {
         self.counting().find_map(|part| part.verifier.reference(example))
@@ -128,25 +157,33 @@ impl Rubric {
     /// and compares with a reference, and by all that count where none does.
     pub fn accepts(&self, example: &Example, score: &Score) -> bool {
         if self.mode == Mode::Binary {
-            return score.total >= 1.0;
+            return score.total.is_some_and(|total| total >= 1.0);
         }
-        let counting = || self.parts.iter().zip(&score.parts).filter(|(part, _)| self.counts(part));
+        let counts = |(part, verdict): &(&Part, &Verdict)| self.counts(part) && verdict.outcome.is_judged();
+        let counting = || self.parts.iter().zip(&score.parts).filter(counts);
         let knows = |part: &Part| part.verifier.reference(example).is_some();
         let any = counting().any(|(part, _)| knows(part));
-        counting().filter(|(part, _)| !any || knows(part)).all(|(_, verdict)| verdict.passed())
+        let passed = || counting().filter(|(part, _)| !any || knows(part)).all(|(_, verdict)| verdict.passed());
+        score.total.is_some() && passed()
     }
 
     fn counting(&self) -> impl Iterator<Item = &Part> {
         self.parts.iter().filter(|part| self.counts(part))
     }
 
-    fn total(&self, verdicts: &[Verdict]) -> f32 {
-        let applies = |verdict: &Verdict| verdict.outcome != Outcome::Skipped;
-        let mut judged = self.parts.iter().zip(verdicts).filter(|(part, v)| self.counts(part) && applies(v)).peekable();
-        match self.mode {
-            Mode::Binary => f32::from(judged.peek().is_some() && judged.all(|(_, verdict)| verdict.passed())),
-            Mode::Sum => judged.map(|(part, verdict)| part.weight * verdict.reward).sum(),
+    /// Parts that do not judge are left out; a failure of one that counts leaves out the whole completion, as nobody
+    /// knows what it would have said.
+    fn total(&self, verdicts: &[Verdict]) -> Option<f32> {
+        let counting = || self.parts.iter().zip(verdicts).filter(|(part, _)| self.counts(part));
+        if counting().any(|(_, verdict)| verdict.outcome == Outcome::Error) {
+            return None;
         }
+        let mut judged = counting().filter_map(|(part, verdict)| Some((part, verdict, verdict.judged()?))).peekable();
+        judged.peek()?;
+        Some(match self.mode {
+            Mode::Binary => f32::from(judged.all(|(_, verdict, _)| verdict.passed())),
+            Mode::Sum => judged.map(|(part, _, reward)| part.weight * reward).sum(),
+        })
     }
 
     fn counts(&self, part: &Part) -> bool {

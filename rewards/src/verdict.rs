@@ -109,7 +109,7 @@ impl<'a> Submission<'a> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// 0 for a wrong or malformed completion, 1 for a right one; finite. Verifiers of one's own may go beyond, as for
-    /// partial credit or a penalty.
+    /// partial credit or a penalty. Means nothing where [`Verdict::judged`] is `None`.
     pub reward: f32,
     /// How it came about; counted per step.
     pub outcome: Outcome,
@@ -135,15 +135,20 @@ impl Verdict {
         Self { reward: 0.0, outcome, parsed: None, reason: reason.into() }
     }
 
+    /// The reward, unless the completion was not judged.
+    pub fn judged(&self) -> Option<f32> {
+        self.outcome.is_judged().then_some(self.reward)
+    }
+
     /// Whether the outcome is [`Outcome::Pass`].
     pub fn passed(&self) -> bool {
         self.outcome == Outcome::Pass
     }
 }
 
-/// How a verdict came about. All but `Skipped` are the model's doing and keep their reward: an outcome that is
-/// masked out instead would let the policy dodge a penalty. Machinery that fails is no outcome but an error,
-/// [`VerifierError::Infra`].
+/// How a verdict came about. All but `Skipped` and `Error` are the model's doing and keep their reward: an outcome that
+/// is left out instead would let the policy dodge a penalty. Machinery that fails is no outcome but an error,
+/// [`VerifierError::Infra`], unless the config says to go on without the completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -159,13 +164,15 @@ pub enum Outcome {
     Timeout,
     /// The completion made the verifier's worker crash.
     Crash,
-    /// The verifier does not apply to the example, and says so: the reward is left out of the total.
+    /// The verifier does not judge the completion, and says so: it is left out of the total.
     Skipped,
+    /// The verifier failed over the completion, and its `on_error` says to go on: there is no total.
+    Error,
 }
 
 impl Outcome {
     /// Every outcome, with its name in metrics and files.
-    pub const COUNTED: [(Self, &'static str); 7] = [
+    pub const COUNTED: [(Self, &'static str); 8] = [
         (Self::Pass, "pass"),
         (Self::Fail, "fail"),
         (Self::Unparsed, "unparsed"),
@@ -173,7 +180,13 @@ impl Outcome {
         (Self::Timeout, "timeout"),
         (Self::Crash, "crash"),
         (Self::Skipped, "skipped"),
+        (Self::Error, "error"),
     ];
+
+    /// Whether the completion was judged, so that the reward counts.
+    pub fn is_judged(self) -> bool {
+        !matches!(self, Self::Skipped | Self::Error)
+    }
 }
 
 /// What passing only some of several checks earns.

@@ -40,7 +40,8 @@ const RUBRIC: &str = "
 ## `[rubric]`
 
 `mode` is `binary` (the default) or `sum`; each `[[rubric.verifiers]]` has a `kind` and that kind's keys. All kinds with
-their keys are in [rewards/README.md](../rewards/README.md).
+their keys are in [rewards/README.md](../rewards/README.md). A run stops where a verifier with `on_error = \"skip\"` fails
+over more than `max_error_share` (0.5) of the completions of a step or of an evaluation.
 ";
 
 fn reference() -> Result<String> {

@@ -53,13 +53,16 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let found = evaluate(rollouts, prompts, eval.samples)?;
     if args.json {
         let object = serde_json::json!({
-            "pass@1": found.accuracy, "margin": found.margin, "len_mean": found.len_mean,
-            "waits_mean": found.waits_mean, "attempts_max": found.attempts_max,
+            "pass@1": found.accuracy, "margin": found.margin, "not_judged": found.not_judged,
+            "len_mean": found.len_mean, "waits_mean": found.waits_mean, "attempts_max": found.attempts_max,
             "problems": problems, "samples": eval.samples,
         });
         println!("{object}");
     } else {
         println!("pass@1 {:.3} ± {:.3} (95%) on {problems} problems", found.accuracy, found.margin);
+        if found.not_judged > 0.0 {
+            println!("{:.1}% of the completions were not judged", 100.0 * found.not_judged);
+        }
         println!("tokens {:.1}, waits {:.2}, most attempts {}", found.len_mean, found.waits_mean, found.attempts_max);
     }
     Ok(())

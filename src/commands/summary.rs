@@ -19,7 +19,7 @@ pub(super) fn print(Outcome { before, after }: &Outcome) {
         println!("{name:<28}{before:>10.3}{after:>10.3}");
     }
     let pairs = before.judged.iter().zip(&after.judged);
-    let solved = pairs.filter(|(before, after)| !before.passed && after.passed);
+    let solved = pairs.filter(|(before, after)| before.passed == Some(false) && after.passed == Some(true));
     // The problem that took the most tries shows best what was learned.
     let Some((before, after)) = solved.max_by_key(|(_, after)| waits(&after.completion)) else {
         return;

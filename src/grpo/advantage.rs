@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Added to a standard deviation before dividing, so that a group of nearly equal rewards stays finite.
 const STD_EPSILON: f64 = 1e-6;
 
-/// How a reward becomes relative to its group. `r_i` are the `G` rewards of one group.
+/// How a reward becomes relative to its group. `r_i` are the `G` rewards of one group: those of the rollouts that were
+/// judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdvantageKind {
@@ -26,35 +27,39 @@ pub enum AdvantageKind {
     BatchStd,
 }
 
-/// The advantages of a batch of groups, in the shape of `groups`.
+/// The advantages of a batch of groups, in the shape of `groups`. A rollout without a reward was not judged: it is in no
+/// mean and in no deviation, and its advantage is 0.
 ///
-/// Sums are taken in f64. A group of one has no sibling to be compared with: its advantage is 0. So is, exactly, every
-/// advantage of a group whose rewards are all equal.
-pub fn advantages(groups: &[Vec<f32>], kind: AdvantageKind) -> Vec<Vec<f32>> {
-    let batch_std = sample_std(groups.iter().flatten().copied());
+/// Sums are taken in f64. A rollout that no other of its group was judged beside has no sibling to be compared with: its
+/// advantage is 0. So is, exactly, every advantage of a group whose rewards are all equal.
+pub fn advantages(groups: &[Vec<Option<f32>>], kind: AdvantageKind) -> Vec<Vec<f32>> {
+    let batch_std = sample_std(groups.iter().flatten().flatten().copied());
     groups.iter().map(|rewards| group_advantages(rewards, kind, batch_std)).collect()
 }
 
-/// Whether a group teaches anything: do its rewards differ?
+/// Whether a group teaches anything: do the rewards of its judged rollouts differ?
 ///
 /// To filter as DAPO does (arXiv:2503.14476, `0 < #correct < G`), ask before a length penalty is added to the rewards.
-pub fn has_signal(rewards: &[f32]) -> bool {
-    rewards.iter().any(|&reward| reward != rewards[0])
+pub fn has_signal(rewards: &[Option<f32>]) -> bool {
+    let mut judged = rewards.iter().flatten();
+    let first = judged.next();
+    judged.any(|reward| Some(reward) != first)
 }
 
-fn group_advantages(rewards: &[f32], kind: AdvantageKind, batch_std: f64) -> Vec<f32> {
-    if rewards.len() < 2 {
+fn group_advantages(rewards: &[Option<f32>], kind: AdvantageKind, batch_std: f64) -> Vec<f32> {
+    let judged: Vec<f32> = rewards.iter().flatten().copied().collect();
+    if judged.len() < 2 {
         return vec![0.0; rewards.len()];
     }
-    let size = rewards.len() as f64;
-    let mean = mean(rewards.iter().copied());
+    let size = judged.len() as f64;
+    let mean = mean(judged.iter().copied());
     let scale = match kind {
-        AdvantageKind::MeanStd => 1.0 / (sample_std(rewards.iter().copied()) + STD_EPSILON),
+        AdvantageKind::MeanStd => 1.0 / (sample_std(judged.iter().copied()) + STD_EPSILON),
         AdvantageKind::Mean => 1.0,
         AdvantageKind::LeaveOneOut => size / (size - 1.0),
         AdvantageKind::BatchStd => 1.0 / (batch_std + STD_EPSILON),
     };
-    rewards.iter().map(|&reward| ((f64::from(reward) - mean) * scale) as f32).collect()
+    rewards.iter().map(|reward| reward.map_or(0.0, |reward| ((f64::from(reward) - mean) * scale) as f32)).collect()
 }
 
 /// 0 for no values.
@@ -79,8 +84,12 @@ mod tests {
 
     const KINDS: [AdvantageKind; 4] = [MeanStd, Mean, LeaveOneOut, BatchStd];
 
+    fn judged(rewards: &[f32]) -> Vec<Option<f32>> {
+        rewards.iter().copied().map(Some).collect()
+    }
+
     fn check(groups: &[&[f32]], kind: AdvantageKind, expected: &[&[f32]]) {
-        let groups: Vec<Vec<f32>> = groups.iter().map(|group| group.to_vec()).collect();
+        let groups: Vec<Vec<Option<f32>>> = groups.iter().map(|group| judged(group)).collect();
         let found = advantages(&groups, kind);
         assert_eq!(found.len(), expected.len(), "{kind:?}");
         for (found, expected) in found.iter().zip(expected) {
@@ -115,7 +124,7 @@ mod tests {
     #[test]
     fn a_group_of_one_an_empty_group_and_equal_rewards_give_exactly_zero() {
         for kind in KINDS {
-            let groups = vec![vec![1.0], vec![], vec![0.1; 7], vec![0.0; 3]];
+            let groups = [vec![1.0], vec![], vec![0.1; 7], vec![0.0; 3]].map(|group| judged(&group));
             let expected = vec![vec![0.0], vec![], vec![0.0; 7], vec![0.0; 3]];
             assert_eq!(advantages(&groups, kind), expected, "{kind:?}");
         }
@@ -123,18 +132,54 @@ mod tests {
 
     #[test]
     fn only_differing_rewards_are_a_signal() {
-        assert!(has_signal(&[0.0, 1.0, 0.0]));
-        assert!(has_signal(&[1.0, 1.0, 0.0]));
-        assert!(!has_signal(&[1.0, 1.0]));
-        assert!(!has_signal(&[0.0]));
-        assert!(!has_signal(&[]));
+        for (rewards, signal) in [
+            (&[Some(0.0), Some(1.0), Some(0.0)][..], true),
+            (&[Some(1.0), Some(1.0), Some(0.0)], true),
+            (&[None, Some(1.0), None, Some(0.0)], true),
+            (&[Some(1.0), Some(1.0)], false),
+            (&[None, Some(1.0), Some(1.0), Some(1.0)], false),
+            (&[Some(1.0), None], false),
+            (&[None, None], false),
+            (&[Some(0.0)], false),
+            (&[], false),
+        ] {
+            assert_eq!(has_signal(rewards), signal, "{rewards:?}");
+        }
+    }
+
+    #[test]
+    fn a_rollout_that_was_not_judged_has_advantage_zero_and_changes_no_other() {
+        let groups = [vec![Some(1.0), Some(0.0), Some(0.0), Some(0.0)], vec![Some(0.25), Some(0.75)]];
+        let holed = [
+            vec![None, Some(1.0), Some(0.0), None, Some(0.0), Some(0.0), None],
+            vec![Some(0.25), None, Some(0.75)],
+            vec![None, None],
+        ];
+        for kind in KINDS {
+            let whole = advantages(&groups, kind);
+            for (found, (group, expected)) in advantages(&holed, kind).iter().zip(holed.iter().zip(&whole)) {
+                let kept: Vec<f32> = found
+                    .iter()
+                    .zip(group)
+                    .filter(|(_, reward)| reward.is_some())
+                    .map(|(advantage, _)| *advantage)
+                    .collect();
+                assert_eq!(&kept, expected, "{kind:?}");
+                let mut left_out = found.iter().zip(group).filter(|(_, reward)| reward.is_none());
+                assert!(left_out.all(|(advantage, _)| advantage.to_bits() == 0), "{kind:?}: {found:?}");
+            }
+            for equal in [vec![None, Some(1.0), Some(1.0), Some(1.0)], vec![Some(0.1), None], vec![None; 3]] {
+                let found = &advantages(std::slice::from_ref(&equal), kind)[0];
+                assert!(found.iter().all(|advantage| *advantage == 0.0), "{kind:?}: {found:?}");
+            }
+        }
     }
 
     proptest::proptest! {
         #[test]
         fn the_advantages_of_a_group_sum_to_zero(rewards in proptest::collection::vec(-2.0f32..2.0, 2..20)) {
             for kind in [MeanStd, Mean, LeaveOneOut] {
-                let sum: f32 = advantages(std::slice::from_ref(&rewards), kind)[0].iter().sum();
+                let sum: f32 = advantages(&[judged(&rewards)], kind)[0].iter().sum();
                 proptest::prop_assert!(sum.abs() < 1e-4, "{:?}: {}", kind, sum);
             }
         }

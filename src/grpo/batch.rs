@@ -21,7 +21,7 @@ pub struct TrainSample {
     pub rollout_logprobs: Vec<f32>,
     /// The advantage of every token of the completion.
     pub advantage: f32,
-    /// Left out of the objective, as a truncated completion may be.
+    /// Left out of the objective, as one that was not judged is and a truncated completion may be.
     pub masked: bool,
 }
 

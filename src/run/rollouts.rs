@@ -38,8 +38,9 @@ pub struct SavedRollout {
     pub truncated: bool,
     /// What the rubric said.
     pub score: Score,
-    /// What the policy was trained on: the total, unless a control or a rule on length replaced it.
-    pub reward: f32,
+    /// What the policy was trained on: the total, unless a control or a rule on length replaced it. Null where the
+    /// completion was not judged.
+    pub reward: Option<f32>,
 }
 
 impl SavedGroup {
@@ -109,8 +110,8 @@ fn readable(groups: &[Group]) -> String {
     for group in groups.iter().take(4) {
         text += &format!("# {}\n{}\n", group.prompt.example.id, group.prompt.example.question);
         for rollout in group.rollouts.iter().take(2) {
-            let (reward, completion) = (rollout.reward, &rollout.completion);
-            text += &format!("\nreward {reward} ({:?})\n{}\n", completion.finish, completion.text);
+            let reward = rollout.reward.map_or("not judged".to_owned(), |reward| format!("reward {reward}"));
+            text += &format!("\n{reward} ({:?})\n{}\n", rollout.completion.finish, rollout.completion.text);
             for verdict in &rollout.score.parts {
                 text += &format!("  {:?}: {}\n", verdict.outcome, verdict.reason);
             }

@@ -102,7 +102,7 @@ impl Trainer {
         self.refresh_reference(step)?;
         // Prompts to the sampler, completions to the judge, until enough groups have a signal.
         let groups = self.sample_groups(step)?;
-        let rewards: Vec<Vec<f32>> = groups.kept().map(Group::rewards).collect();
+        let rewards: Vec<_> = groups.kept().map(Group::rewards).collect();
         let samples = self.train_samples(groups.kept(), advantages(&rewards, self.grpo.advantage));
         for mini_batch in mini_batches(&samples, self.grpo.updates_per_step) {
             let mut micros = self.micro_batches(mini_batch);
@@ -159,22 +159,23 @@ impl Trainer {
     }
 
     /// Puts in place of the rubric's rewards what a control or a completion's length makes of them, and returns whether
-    /// the group has a signal.
+    /// the group has a signal. What was not judged stays so.
     fn set_rewards(&self, group: &mut Group, key: SampleKey) -> bool {
         let index = group.prompt.index;
-        for (sample, rollout) in group.rollouts.iter_mut().enumerate() {
+        for (sample, rollout) in group.rollouts.iter_mut().enumerate().filter(|(_, r)| r.reward.is_some()) {
             if self.config.control == Control::CoinFlip {
                 let coin = Counted::new(&[key.seed, key.step, index, sample as u64, 0xc014]).next_u64() & 1;
-                rollout.reward = coin as f32;
+                rollout.reward = Some(coin as f32);
             } else if self.grpo.truncated() == Truncated::Zero && is_truncated(rollout) {
-                rollout.reward = 0.0;
+                rollout.reward = Some(0.0);
             }
         }
         let signal = has_signal(&group.rewards());
         if let (Truncated::SoftOverlong { buffer }, Control::None) = (self.grpo.truncated(), self.config.control) {
             for rollout in &mut group.rollouts {
                 let tokens = rollout.completion.tokens.len();
-                rollout.reward += soft_overlong(tokens, self.config.rollout.max_new_tokens, buffer);
+                let penalty = soft_overlong(tokens, self.config.rollout.max_new_tokens, buffer);
+                rollout.reward = rollout.reward.map(|reward| reward + penalty);
             }
         }
         signal
@@ -194,7 +195,8 @@ impl Trainer {
                     prompt_len: group.prompt.tokens.len(),
                     rollout_logprobs: rollout.completion.logprobs.clone(),
                     advantage,
-                    masked: self.grpo.truncated() == Truncated::Mask && is_truncated(rollout),
+                    masked: rollout.reward.is_none()
+                        || self.grpo.truncated() == Truncated::Mask && is_truncated(rollout),
                 });
             }
         }

@@ -112,12 +112,9 @@ impl Reading {
                 return Err(format!("column {:?} is empty: every row needs an answer", self.answer));
             }
         }
-        // The uncut solution stays; what stands in the example itself need not stand twice.
-        let told = [Some(&self.question), self.id.as_ref(), Some(&self.answer).filter(|_| self.cut == Cut::Whole)];
-        told.into_iter().flatten().for_each(|name| {
-            row.remove(name);
-        });
-        if earlier.len() > 1 {
+        // The columns stay as the file has them, but for a conversation that ends with the question: what comes behind
+        // it there may be the answer.
+        if !earlier.is_empty() {
             row.insert("messages".into(), Value::Array(earlier));
         }
         Ok(Example { id, question, answer, info: row })
@@ -232,7 +229,7 @@ fn is_countdown(row: &Row) -> bool {
 
 /// A countdown problem, its question as the generator writes it. Any expression of the target's value is an answer.
 fn countdown(mut row: Row, id: String) -> Example {
-    if let Some(numbers) = row.remove("nums") {
+    if let Some(numbers) = row.get("nums").cloned() {
         row.insert("numbers".into(), numbers);
     }
     let list: Vec<String> = row["numbers"].as_array().into_iter().flatten().map(Value::to_string).collect();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pool::{PoolOptions, Worker};
 use super::worker::ProcessWorker;
-use super::{PluginOptions, Setup};
+use super::{OnError, PluginOptions, Setup};
 use crate::Scope;
 
 /// Variables that every worker gets, where they are set. Others hold secrets that a worker has no use for.
@@ -93,6 +93,9 @@ pub struct CommandOptions {
     /// of rows so; without it they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<String>,
+    /// What becomes of a completion over which it fails.
+    #[serde(default)]
+    pub on_error: OnError,
     /// How many workers, and how faults are met.
     #[serde(default)]
     pub pool: PoolOptions,
@@ -111,6 +114,6 @@ impl PluginOptions for CommandOptions {
             command.args(words);
             command
         });
-        setup.laid_out(&self.layout)
+        setup.laid_out(&self.layout).on_error(self.on_error)
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pool::{Answers, Fault, PoolOptions, Worker};
 use super::wire::{Answer, Call};
-use super::{PluginOptions, Setup};
+use super::{OnError, PluginOptions, Setup};
 use crate::{Outcome, Scope};
 
 /// A reply of more bytes than this is refused.
@@ -37,6 +37,9 @@ pub struct HttpOptions {
     /// of rows so; without it they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<String>,
+    /// What becomes of a completion over which it fails.
+    #[serde(default)]
+    pub on_error: OnError,
     /// How many requests at a time, and how faults are met.
     #[serde(default)]
     pub pool: PoolOptions,
@@ -52,7 +55,7 @@ impl PluginOptions for HttpOptions {
             let agent = ureq::Agent::config_builder().http_status_as_error(true).build().new_agent();
             Ok(Box::new(Remote { agent, url: url.clone(), timeout_s }) as Box<dyn Worker>)
         };
-        Setup::new(self.scope, &self.pool, start).laid_out(&self.layout)
+        Setup::new(self.scope, &self.pool, start).laid_out(&self.layout).on_error(self.on_error)
     }
 }
 
@@ -76,12 +79,15 @@ impl Worker for Remote {
     fn judge(&mut self, calls: &[&Call], answers: &mut Answers) -> Result<(), Fault> {
         for (place, call) in calls.iter().enumerate() {
             let broken = |problem: String| Fault::Broken(place, format!("{}: {problem}", self.url));
-            let reply = self.post(call).map_err(|error| match error {
-                ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => broken(error.to_string()),
-                ureq::Error::Timeout(_) => Fault::Died(Outcome::Timeout),
-                error => broken(error.to_string()),
-            })?;
-            let answer = Answer::parse(&reply).map_err(broken)?;
+            let answer = match self.post(call) {
+                Ok(reply) => Answer::parse(&reply).map_err(broken)?,
+                Err(error @ ureq::Error::StatusCode(_)) => Answer::error(error.to_string()),
+                Err(error @ ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect)) => {
+                    return Err(broken(error.to_string()));
+                }
+                Err(ureq::Error::Timeout(_)) => return Err(Fault::Died(Outcome::Timeout)),
+                Err(error) => return Err(broken(error.to_string())),
+            };
             if answer.id.is_some_and(|id| id != call.id) {
                 return Err(broken(format!("call {} was answered with another id", call.id)));
             }

@@ -17,6 +17,7 @@ mod worker;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use reckon_datasets::Example;
+use serde::{Deserialize, Serialize};
 
 use crate::{Reference, Scope, Submission, Verdict, Verifier, VerifierError};
 
@@ -34,11 +35,25 @@ pub trait PluginOptions {
     fn setup(&self) -> Setup;
 }
 
+/// What becomes of a completion over which a plug-in fails: an exception, an `error`, a value that is no reward, an HTTP
+/// status of 400 or above. Time-outs and crashes are not meant: they are the completion's doing, and get reward 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// It is judged again, and then the run stops.
+    #[default]
+    Stop,
+    /// It is not judged, and counted as [`crate::Outcome::Error`]. The run stops beyond a share of such completions
+    /// ([`crate::RubricConfig::max_error_share`]).
+    Skip,
+}
+
 /// How workers are started, and what they are given. Made by the options of this crate.
 pub struct Setup {
     scope: Scope,
     token_ids: bool,
     layout: Option<String>,
+    on_error: OnError,
     pool: PoolOptions,
     start: Box<dyn Fn() -> Result<Box<dyn Worker>, String> + Send + Sync>,
 }
@@ -49,7 +64,8 @@ impl Setup {
         pool: &PoolOptions,
         start: impl Fn() -> Result<Box<dyn Worker>, String> + Send + Sync + 'static,
     ) -> Self {
-        Self { scope, token_ids: false, layout: None, pool: pool.clone(), start: Box::new(start) }
+        let start = Box::new(start);
+        Self { scope, token_ids: false, layout: None, on_error: OnError::Stop, pool: pool.clone(), start }
     }
 
     fn with_token_ids(self) -> Self {
@@ -58,6 +74,10 @@ impl Setup {
 
     fn laid_out(self, layout: &Option<String>) -> Self {
         Self { layout: layout.clone(), ..self }
+    }
+
+    fn on_error(self, on_error: OnError) -> Self {
+        Self { on_error, ..self }
     }
 }
 
@@ -71,6 +91,7 @@ pub struct Plugin {
     token_ids: bool,
     /// What stands before and behind an answer in a completion.
     layout: Option<(String, String)>,
+    on_error: OnError,
     pool: Pool,
     /// The id of the next call.
     next: AtomicU64,
@@ -80,14 +101,14 @@ impl Plugin {
     /// A verifier called `name`. One worker is started at once, so that a plug-in that cannot work is found before the
     /// first completion.
     pub fn new(name: &str, options: &impl PluginOptions) -> Result<Self, VerifierError> {
-        let Setup { scope, token_ids, layout, pool, start } = options.setup();
+        let Setup { scope, token_ids, layout, on_error, pool, start } = options.setup();
         let split = |layout: String| match layout.split_once(ANSWER) {
             Some((before, behind)) => Ok((before.to_owned(), behind.to_owned())),
             None => Err(VerifierError::config(name, format!("`layout = {layout:?}` has no `{ANSWER}`"))),
         };
         let layout = layout.map(split).transpose()?;
         let pool = Pool::new(pool, start).map_err(|problem| VerifierError::config(name, problem))?;
-        Ok(Self { name: name.into(), scope, token_ids, layout, pool, next: AtomicU64::new(0) })
+        Ok(Self { name: name.into(), scope, token_ids, layout, on_error, pool, next: AtomicU64::new(0) })
     }
 }
 
@@ -124,7 +145,8 @@ impl Verifier for Plugin {
             Scope::Group => vec![batch],
         };
         let call = |asked: &[Submission]| {
-            Call::new(self.next.fetch_add(1, Ordering::Relaxed), self.scope, asked, self.token_ids)
+            let id = self.next.fetch_add(1, Ordering::Relaxed);
+            Call::new(id, self.scope, asked, self.token_ids, self.on_error)
         };
         let verdicts = self.pool.judge(&asked, &call);
         verdicts.map_err(|(place, problem)| {

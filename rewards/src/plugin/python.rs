@@ -1,5 +1,5 @@
-//! Kinds `python`, `python_trl` and `python_verl`: a function in a Python file, called by the small script `worker.py`
-//! that lives in this binary. Nothing has to be installed but `python3`.
+//! Kinds `python`, `python_trl` and `python_verl`: a function in a Python file, called by the small script of `entry.py` and
+//! `worker.py` that lives in this binary. Nothing has to be installed but `python3`.
 
 use std::process::Command;
 
@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::command::ProcessOptions;
 use super::pool::PoolOptions;
-use super::{PluginOptions, Setup};
+use super::{OnError, PluginOptions, Setup};
 use crate::Scope;
 
-const WORKER: &str = include_str!("worker.py");
+const WORKER: &str = concat!(include_str!("entry.py"), include_str!("worker.py"));
 
 fn python3() -> String {
     "python3".into()
@@ -19,10 +19,6 @@ fn python3() -> String {
 
 fn whole_groups() -> Scope {
     Scope::Group
-}
-
-fn answer() -> String {
-    "answer".into()
 }
 
 /// The command of a worker: the script, and what it must know.
@@ -37,9 +33,10 @@ fn worker(python: &str, told: Value) -> impl Fn() -> Command + Send + Sync + 'st
 
 /// Options of kind `python`: a function from a dict to a bool or a number.
 ///
-/// The dict has `question`, `answer`, `info` (the row's other columns), `completion`, `tokens` (how many were sampled),
-/// `truncated`, and `example` (the row's name). Instead of a number the function may return a dict of `reward`,
-/// `reason` and `parsed`. With scope `group` it gets a list of such dicts and returns a list.
+/// The dict has `question`, `answer`, `info` (all columns of the row as the file has them), `completion`, `tokens` (how
+/// many were sampled), `truncated`, and `example` (the row's name). Instead of a number the function may return None
+/// (not judged), or a dict of `reward`, `reason` and `parsed`. With scope `group` it gets a list of such dicts and
+/// returns a list.
 ///
 /// ```
 /// use reckon_datasets::Example;
@@ -69,6 +66,9 @@ pub struct PythonOptions {
     /// of rows so; without it they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<String>,
+    /// What becomes of a completion over which it fails.
+    #[serde(default)]
+    pub on_error: OnError,
     /// The interpreter.
     #[serde(default = "python3")]
     pub python: String,
@@ -85,22 +85,33 @@ impl PythonOptions {
     pub fn new(entry: &str) -> Self {
         let (pool, process) = Default::default();
         let (kwargs, scope) = Default::default();
-        Self { entry: entry.into(), kwargs, scope, layout: None, python: python3(), pool, process }
+        Self {
+            entry: entry.into(),
+            kwargs,
+            scope,
+            layout: None,
+            on_error: OnError::Stop,
+            python: python3(),
+            pool,
+            process,
+        }
     }
 }
 
 impl PluginOptions for PythonOptions {
     fn setup(&self) -> Setup {
-        let told = json!({"style": "plain", "entry": self.entry, "kwargs": self.kwargs});
-        self.process.setup(self.scope, &self.pool, worker(&self.python, told)).laid_out(&self.layout)
+        let skip = self.on_error == OnError::Skip;
+        let told = json!({"style": "plain", "entry": self.entry, "kwargs": self.kwargs, "skip": skip});
+        let setup = self.process.setup(self.scope, &self.pool, worker(&self.python, told));
+        setup.laid_out(&self.layout).on_error(self.on_error)
     }
 }
 
 /// Options of kind `python_trl`: a reward function as TRL's `GRPOTrainer` takes it,
 /// `f(prompts, completions, **columns) -> list[float | None]`, unchanged.
 ///
-/// The columns are the row's, `answer` and `completion_ids` among them. `None` says that the function does not apply to
-/// a row. A call holds all completions of one prompt.
+/// The columns are the row's as the file has them, all but `prompt`, each a list; the function gets those that it names,
+/// or all by `**kwargs`. `None` says that a completion is not judged. A call holds all completions of one prompt.
 ///
 /// ```
 /// use reckon_datasets::Example;
@@ -112,7 +123,7 @@ impl PluginOptions for PythonOptions {
 ///     return [1.0 if right in text else 0.0 for text, right in zip(completions, solution)]
 /// ")?;
 /// let mut options = TrlOptions::new(&format!("{}:accuracy", file.display()));
-/// options.answer_column = "solution".into();
+/// options.answer_column = Some("solution".into());
 /// let verifier = Plugin::new("accuracy", &options)?;
 /// let example = Example { id: "1".into(), question: "2 + 2?".into(), answer: "4".into(), info: Default::default() };
 /// assert!(verifier.verify(&example, "it is 4")?.passed());
@@ -127,12 +138,14 @@ pub struct TrlOptions {
     /// Further arguments of the function, by name.
     #[serde(default)]
     pub kwargs: Map<String, Value>,
-    /// The argument that holds the reference answers.
-    #[serde(default = "answer")]
-    pub answer_column: String,
-    /// Whether prompts and completions are lists of messages, as for conversational data sets, rather than texts.
-    #[serde(default)]
-    pub conversational: bool,
+    /// The argument that holds the reference answers, in place of a column of that name; without it they stand in
+    /// `answer` where the row has no such column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_column: Option<String>,
+    /// Whether prompts and completions are lists of messages rather than texts; without it they are what the row's
+    /// prompt is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversational: Option<bool>,
     /// Whether the lists hold one completion or a whole group.
     #[serde(default = "whole_groups")]
     pub scope: Scope,
@@ -140,6 +153,9 @@ pub struct TrlOptions {
     /// of rows so; without it they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<String>,
+    /// What becomes of a completion over which it fails.
+    #[serde(default)]
+    pub on_error: OnError,
     /// The interpreter.
     #[serde(default = "python3")]
     pub python: String,
@@ -155,9 +171,9 @@ impl TrlOptions {
     /// The function with every other option at its default.
     pub fn new(entry: &str) -> Self {
         let PythonOptions { entry, kwargs, python, pool, process, .. } = PythonOptions::new(entry);
-        let scope = whole_groups();
-        let answer_column = answer();
-        Self { entry, kwargs, answer_column, conversational: false, scope, layout: None, python, pool, process }
+        let (scope, on_error) = (whole_groups(), OnError::Stop);
+        let (answer_column, conversational, layout) = (None, None, None);
+        Self { entry, kwargs, answer_column, conversational, scope, layout, on_error, python, pool, process }
     }
 }
 
@@ -166,8 +182,10 @@ impl PluginOptions for TrlOptions {
         let told = json!({
             "style": "trl", "entry": self.entry, "kwargs": self.kwargs,
             "answer_column": self.answer_column, "conversational": self.conversational,
+            "skip": self.on_error == OnError::Skip,
         });
-        self.process.setup(self.scope, &self.pool, worker(&self.python, told)).laid_out(&self.layout).with_token_ids()
+        let setup = self.process.setup(self.scope, &self.pool, worker(&self.python, told));
+        setup.laid_out(&self.layout).on_error(self.on_error).with_token_ids()
     }
 }
 
@@ -204,6 +222,9 @@ pub struct VerlOptions {
     /// of rows so; without it they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<String>,
+    /// What becomes of a completion over which it fails.
+    #[serde(default)]
+    pub on_error: OnError,
     /// The interpreter.
     #[serde(default = "python3")]
     pub python: String,
@@ -219,13 +240,15 @@ impl VerlOptions {
     /// The function with every other option at its default.
     pub fn new(entry: &str) -> Self {
         let PythonOptions { entry, kwargs, python, pool, process, .. } = PythonOptions::new(entry);
-        Self { entry, kwargs, layout: None, python, pool, process }
+        Self { entry, kwargs, layout: None, on_error: OnError::Stop, python, pool, process }
     }
 }
 
 impl PluginOptions for VerlOptions {
     fn setup(&self) -> Setup {
-        let told = json!({"style": "verl", "entry": self.entry, "kwargs": self.kwargs});
-        self.process.setup(Scope::Completion, &self.pool, worker(&self.python, told)).laid_out(&self.layout)
+        let skip = self.on_error == OnError::Skip;
+        let told = json!({"style": "verl", "entry": self.entry, "kwargs": self.kwargs, "skip": skip});
+        let setup = self.process.setup(Scope::Completion, &self.pool, worker(&self.python, told));
+        setup.laid_out(&self.layout).on_error(self.on_error)
     }
 }

@@ -1,9 +1,10 @@
 //! What goes over the wire: a call is one JSON object, its answer is one JSON object. A call asks for the verdict on
 //! one completion, or on all completions of a group. See the protocol in `rewards/README.md`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::OnError;
 use crate::{Outcome, Scope, Submission, Verdict};
 
 /// Longest reason or parsed text that is kept, in bytes.
@@ -18,6 +19,7 @@ pub(crate) struct Call {
     /// Completions in it.
     pub(crate) count: usize,
     scope: Scope,
+    on_error: OnError,
 }
 
 #[derive(Serialize)]
@@ -60,7 +62,7 @@ impl<'a> One<'a> {
 
 impl Call {
     /// The call for a batch: one completion, or a group. `token_ids` says whether the ids of the tokens are sent.
-    pub(crate) fn new(id: u64, scope: Scope, batch: &[Submission], token_ids: bool) -> Self {
+    pub(crate) fn new(id: u64, scope: Scope, batch: &[Submission], token_ids: bool, on_error: OnError) -> Self {
         let line = match (scope, batch) {
             (Scope::Completion, [one]) => serde_json::to_string(&One::new(Some(id), one, token_ids)),
             _ => {
@@ -69,11 +71,18 @@ impl Call {
             }
         };
         let line = line.expect("texts, numbers and maps with text keys always have a JSON form");
-        Self { id, line, count: batch.len(), scope }
+        Self { id, line, count: batch.len(), scope, on_error }
     }
 
-    /// The verdicts in the answer to this call, or what is wrong with it.
+    /// The verdicts in the answer to this call, or what is wrong with it, unless that is to be skipped.
     pub(crate) fn verdicts(&self, answer: Answer) -> Result<Vec<Verdict>, String> {
+        self.read(answer).or_else(|problem| match self.on_error {
+            OnError::Stop => Err(problem),
+            OnError::Skip => Ok(vec![Verdict::zero(Outcome::Error, problem); self.count]),
+        })
+    }
+
+    fn read(&self, answer: Answer) -> Result<Vec<Verdict>, String> {
         if let Some(error) = answer.error {
             return Err(clip(error));
         }
@@ -90,8 +99,8 @@ impl Call {
     }
 }
 
-/// What a worker says. Keys that are not listed are passed over.
-#[derive(Deserialize)]
+/// What a worker says of a call. Keys that are not listed are passed over.
+#[derive(Default, Deserialize)]
 pub(crate) struct Answer {
     pub(crate) id: Option<u64>,
     #[serde(default)]
@@ -103,15 +112,22 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// An answer that says why there is no verdict.
+    pub(crate) fn error(problem: String) -> Self {
+        Self { error: Some(problem), ..Self::default() }
+    }
+
     pub(crate) fn parse(line: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(line)
             .map_err(|error| format!("junk: {} ({error})", clip(String::from_utf8_lossy(line).into_owned())))
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Judged {
-    reward: Option<Reward>,
+    /// `None` where it is missing, `Some(None)` for null: not judged.
+    #[serde(default, deserialize_with = "present")]
+    reward: Option<Option<Reward>>,
     outcome: Option<Told>,
     reason: Option<String>,
     parsed: Option<String>,
@@ -130,26 +146,32 @@ enum Reward {
 enum Told {
     Unparsed,
     Skipped,
+    Error,
+}
+
+/// What stands at a key, null too.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<Reward>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 impl Judged {
     fn verdict(self) -> Result<Verdict, String> {
-        let skipped = matches!(self.outcome, Some(Told::Skipped));
+        let outcome = match (self.outcome, &self.reward) {
+            (Some(Told::Skipped), _) | (None, Some(None)) => Outcome::Skipped,
+            (Some(Told::Error), _) => Outcome::Error,
+            (Some(Told::Unparsed), _) => Outcome::Unparsed,
+            (None, _) => Outcome::Fail,
+        };
         let reward = match self.reward {
-            _ if skipped => 0.0,
-            Some(Reward::Passed(passed)) => f32::from(passed),
-            Some(Reward::Number(reward)) => reward as f32,
-            None => return Err("an answer without a `reward`: true, false or a number".into()),
+            _ if !outcome.is_judged() => 0.0,
+            Some(Some(Reward::Passed(passed))) => f32::from(passed),
+            Some(Some(Reward::Number(reward))) => reward as f32,
+            _ => return Err("an answer without a `reward`: true, false, a number, or null if not judged".into()),
         };
         if !reward.is_finite() {
             return Err(format!("reward {reward} is not a finite number"));
         }
-        let outcome = match self.outcome {
-            Some(Told::Skipped) => Outcome::Skipped,
-            Some(Told::Unparsed) => Outcome::Unparsed,
-            None if reward >= 1.0 => Outcome::Pass,
-            None => Outcome::Fail,
-        };
+        let outcome = if outcome == Outcome::Fail && reward >= 1.0 { Outcome::Pass } else { outcome };
         let reason = self.reason.map_or("".into(), |reason| clip(reason).into());
         Ok(Verdict { reward, outcome, parsed: self.parsed.map(clip), reason })
     }

@@ -1,127 +1,231 @@
 """A worker of the Python plug-ins: reads a call a line, calls the user's function, writes an answer a line.
 
-The host passes this text to `python3 -c`, with a JSON object that says which function, and in which style it is called.
+The host passes `entry.py` and this text to `python3 -c`, with a JSON object that says which function, and in which style
+it is called.
 """
-import functools
-import importlib
-import importlib.util
-import inspect
+import asyncio
 import json
 import math
-import numbers
-import os
 import random
-import sys
 import traceback
 
-
-def load(entry, kwargs):
-    """The function that `file.py:function` or `module:function` names, with `kwargs` bound."""
-    place, colon, name = entry.rpartition(":")
-    if not colon:
-        raise ValueError(f"entry {entry!r} is not file.py:function or module:function")
-    sys.path.insert(0, os.path.dirname(os.path.abspath(place)) if place.endswith(".py") else os.getcwd())
-    if place.endswith(".py"):
-        module_name = os.path.basename(place)[:-3]
-        spec = importlib.util.spec_from_file_location(module_name, place)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # pickle and dataclasses look their module up by name
-        spec.loader.exec_module(module)
-    else:
-        module = importlib.import_module(place)
-    function = functools.reduce(getattr, name.split("."), module)
-    return functools.partial(function, **kwargs) if kwargs else function
+NOT_JUDGED = {"outcome": "skipped"}
+# What TRL passes by these names is not the row's column.
+TRL_NAMES = ("prompt", "prompts", "completion", "completions", "completion_ids")
+RETURN = "return a number, a bool, or None for a completion that is not judged"
 
 
-def judged(value):
-    """What a function returned, as the host reads it."""
-    if type(value) in (bool, int, float):
-        reward = value
-    elif isinstance(value, dict):
+class Function:
+    """The user's function, by the names of its arguments."""
+
+    def __init__(self, config, loop):
+        self.name = config["entry"].rpartition(":")[2]
+        self.loop = loop
+        self.call = load(config["entry"], config["kwargs"])
+        try:
+            parameters = inspect.signature(self.call).parameters.values()
+        except ValueError:  # one that is not written in Python
+            parameters = [inspect.Parameter("all", inspect.Parameter.VAR_KEYWORD)]
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self.names = {p.name for p in named}
+        self.needed = [p.name for p in named if p.default is p.empty]
+
+    def __call__(self, *given):
+        """What the function returns; a coroutine runs to its end on the one loop of the worker."""
+        return self.settled(self.call(*given))
+
+    def by_name(self, offered):
+        """Calls it with those of the offered arguments that it takes."""
+        missing = [name for name in self.needed if name not in offered]
+        if missing:
+            raise TypeError(f"`{self.name}` wants {', '.join(missing)}, and is offered {', '.join(sorted(offered))}")
+        return self.settled(self.call(**{k: v for k, v in offered.items() if self.takes_all or k in self.names}))
+
+    def settled(self, value):
+        return self.loop.run_until_complete(value) if inspect.isawaitable(value) else value
+
+    def number(self, value):
+        """A reward, as the host reads it."""
+        plain = value
+        try:
+            if hasattr(value, "item"):  # an array or tensor of one value
+                plain = value.item()
+            number = plain if isinstance(plain, bool) else float(plain) if hasattr(plain, "__float__") else None
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            number = None
+        if number is None:
+            kind = "a text" if isinstance(plain, (str, bytes)) else f"of type {type(value).__name__}"
+            raise TypeError(f"`{self.name}` returned {shown(value)}, {kind}: {RETURN}")
+        if not math.isfinite(number):
+            raise ValueError(f"`{self.name}` returned {number}, which is not finite: {RETURN}")
+        return number
+
+    def judged(self, value):
+        """A verdict of what was returned for one completion."""
+        if not isinstance(value, dict):
+            return NOT_JUDGED if value is None else {"reward": self.number(value)}
+        if "reward" not in value:
+            raise TypeError(f"`{self.name}` returned {shown(value)}, which has no `reward`: {RETURN}, or a dict with it")
         kept = {key: str(value[key]) for key in ("reason", "parsed") if value.get(key) is not None}
-        kept["reward"] = judged(value["reward"])["reward"]
-        return kept
-    elif isinstance(value, numbers.Real):
-        reward = float(value)
-    elif hasattr(value, "item"):  # a scalar of numpy or torch
-        return judged(value.item())
-    else:
-        raise TypeError(f"the function returned {value!r}: a bool, a number, or a dict with `reward` was expected")
-    if not math.isfinite(reward):
-        raise ValueError(f"the function returned {reward}, which is not a finite number")
-    return {"reward": reward}
+        return {**kept, **self.judged(value["reward"])}
 
+    def listed(self, values, batch):
+        """What was returned for several completions, one value for each."""
+        wanted = f"return a list of {len(batch)}, one reward for each completion"
+        if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__"):
+            raise TypeError(f"`{self.name}` returned {shown(values)}, which is no list: {wanted}")
+        try:
+            values = list(values)
+        except TypeError:  # an array without a dimension
+            raise TypeError(f"`{self.name}` returned {shown(values)}, which is no list: {wanted}") from None
+        if len(values) != len(batch):
+            raise ValueError(f"`{self.name}` returned {len(values)} rewards for {len(batch)} completions: {wanted}")
+        return values
 
-def judged_list(values, batch):
-    values = list(values)
-    if len(values) != len(batch):
-        raise ValueError(f"the function returned {len(values)} rewards for {len(batch)} completions")
-    return values
+    def judged_list(self, values, batch):
+        return [self.judged(value) for value in self.listed(values, batch)]
 
 
 def plain(function, config):
     def judge(call):
         if "batch" in call:
-            return [judged(value) for value in judged_list(function(call["batch"]), call["batch"])]
-        return judged(function(call))
+            return function.judged_list(function(call["batch"]), call["batch"])
+        return function.judged(function(call))
 
     return judge
 
 
+def is_messages(value):
+    return isinstance(value, list) and bool(value) and all(isinstance(m, dict) and "role" in m for m in value)
+
+
+def trl_prompt(row, forced):
+    """The prompt as the row has it, a text or messages, unless the config forces either."""
+    given = row["info"].get("prompt")
+    if not isinstance(given, str) and not is_messages(given):
+        given = row["info"].get("messages")
+    if not isinstance(given, str) and not is_messages(given):
+        given = row["question"]
+    if forced is False and not isinstance(given, str):
+        return row["question"]
+    if forced and isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    # An assistant's opening words are the start of the completion.
+    return given[:-1] if is_messages(given) and given[-1]["role"] == "assistant" else given
+
+
+def trl_arguments(batch, config):
+    """The arguments of a call: each column of the rows as a list, and what TRL adds."""
+    names = {key: None for row in batch for key in row["info"] if key not in TRL_NAMES}
+    columns = {key: [row["info"].get(key) for row in batch] for key in names}
+    for name in ("question", "answer"):
+        columns.setdefault(name, [row[name] for row in batch])
+    if config["answer_column"] is not None:
+        columns[config["answer_column"]] = [row["answer"] for row in batch]
+    prompts = [trl_prompt(row, config["conversational"]) for row in batch]
+    completions = [
+        row["completion"] if isinstance(prompt, str) else [{"role": "assistant", "content": row["completion"]}]
+        for row, prompt in zip(batch, prompts)
+    ]
+    ids = [row.get("token_ids", []) for row in batch]
+    logs = {"log_extra": lambda *_: None, "log_metric": lambda *_: None, "trainer_state": None}
+    return {**columns, **logs, "prompts": prompts, "completions": completions, "completion_ids": ids}
+
+
+def other_form(error, conversational):
+    """What to say of an error that comes of texts in place of messages, or the reverse."""
+    text = str(error)
+    if conversational and isinstance(error, (TypeError, AttributeError)) and ("list" in text or "dict" in text):
+        return "prompts and completions were messages, as the rows have them: `conversational = false` gives texts"
+    if not conversational and isinstance(error, (TypeError, AttributeError)) and ("string ind" in text or "'str'" in text):
+        return "prompts and completions were texts, as the rows have them: `conversational = true` gives messages"
+    return None
+
+
 def trl(function, config):
-    parameters = inspect.signature(function).parameters.values()
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    names = {p.name for p in parameters}
+    def judge_all(batch):
+        arguments = trl_arguments(batch, config)
+        try:
+            values = function.by_name(arguments)
+        except Exception as error:
+            error.reckon_hint = other_form(error, not isinstance(arguments["prompts"][0], str))
+            raise
+        return function.judged_list(values, batch)
 
-    def message(role, text):
-        return [{"role": role, "content": text}] if config["conversational"] else text
-
-    def prompt(row):
-        given = row["info"].get("prompt")
-        return given if config["conversational"] and isinstance(given, list) else message("user", row["question"])
+    def judge_alone(row):
+        try:
+            return judge_all([row])[0]
+        except MemoryError:
+            raise
+        except Exception as error:
+            return {"outcome": "error", "reason": told(error)}
 
     def judge(call):
         batch = call.get("batch", [call])
-        columns = {key: [row["info"].get(key) for row in batch] for row in batch for key in row["info"]}
-        columns[config["answer_column"]] = [row["answer"] for row in batch]
-        columns["prompts"] = [prompt(row) for row in batch]
-        columns["completions"] = [message("assistant", row["completion"]) for row in batch]
-        columns["completion_ids"] = [row.get("token_ids", []) for row in batch]
-        columns["log_extra"] = columns["log_metric"] = lambda *_: None
-        columns["trainer_state"] = None
-        columns = {key: value for key, value in columns.items() if takes_all or key in names}
-        values = function(**columns)
-        if inspect.iscoroutine(values):
-            import asyncio
-
-            values = asyncio.run(values)
-        values = judged_list(values, batch)
-        verdicts = [{"outcome": "skipped"} if value is None else judged(value) for value in values]
+        try:
+            verdicts = judge_all(batch)
+        except Exception as error:
+            if isinstance(error, MemoryError) or not config["skip"] or len(batch) == 1:
+                raise
+            # TRL's functions take lists of any length: those completions are left out over which it fails by itself.
+            verdicts = [judge_alone(row) for row in batch]
+            if not any(verdict.get("outcome") == "error" for verdict in verdicts):
+                raise
         return verdicts if "batch" in call else verdicts[0]
 
     return judge
 
 
 def verl(function, config):
+    batched = "solution_strs" in function.names  # as verl's batch manager calls it
+
     def judge(call):
         info = call["info"]
-        reward_model = info.get("reward_model") or {}
-        value = function(
-            data_source=info.get("data_source"),
-            solution_str=call["completion"],
-            ground_truth=reward_model.get("ground_truth", call["answer"]),
-            extra_info=info.get("extra_info"),
-        )
-        return judged(value["score"] if isinstance(value, dict) else value)
+        reward_model = info["reward_model"] if isinstance(info.get("reward_model"), dict) else {}
+        arguments = {
+            "data_source": info.get("data_source"),
+            "solution_str": call["completion"],
+            "ground_truth": reward_model.get("ground_truth", call["answer"]),
+            "extra_info": info.get("extra_info"),
+        }
+        if batched:
+            lists = {name + "s": [argument] for name, argument in arguments.items()}
+            value = function.listed(function.by_name(lists), [call])[0]
+        else:
+            value = function.by_name(arguments)
+        if isinstance(value, dict) and "score" not in value:
+            raise TypeError(f"`{function.name}` returned {shown(value)}, which has no `score`: {RETURN}")
+        return function.judged(value["score"] if isinstance(value, dict) else value)
 
     return judge
 
 
 def told(error):
-    """The last line of a traceback, and where it points to."""
+    """An exception on one line, with where it was raised and the way out where it is known."""
+    text = " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
-    return traceback.format_exception_only(error)[-1].strip() + place
+    of_user = [frame for frame in frames if frame.filename != "<string>"]
+    place = f" ({os.path.basename(of_user[-1].filename)}, line {of_user[-1].lineno})" if of_user else ""
+    hint = getattr(error, "reckon_hint", None)
+    return type(error).__name__ + (": " + text if text else "") + place + ("; " + hint if hint else "")
+
+
+def answer(judge, call, skip):
+    # Whichever worker judges, and whatever it judged before: a function that draws draws the same.
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    try:
+        value = judge(call)
+        said = {"verdicts": value} if isinstance(value, list) else dict(value)
+    except MemoryError:
+        os._exit(1)  # the completion broke the worker, which may not be whole any more
+    except Exception as error:
+        if not skip:  # there may be many, and they are counted
+            traceback.print_exc()
+        said = {"error": told(error)}
+    return {**said, "id": call["id"]}
 
 
 def main():
@@ -130,35 +234,23 @@ def main():
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
-    def say(answer):
-        line = json.dumps(answer).encode() + b"\n"
+    def say(said):
+        line = json.dumps(said).encode() + b"\n"
         while line:
             line = line[os.write(answers, line) :]
 
     config = json.loads(sys.argv[1])
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)  # before the user's module makes a lock or a client
     try:
         styles = {"plain": plain, "trl": trl, "verl": verl}
-        judge = styles[config["style"]](load(config["entry"], config["kwargs"]), config)
+        judge = styles[config["style"]](Function(config, loop), config)
     except Exception as error:
         traceback.print_exc()
         return say({"error": told(error)})
     say({"ready": True})
     for line in calls:
-        call = json.loads(line)
-        # Whichever worker judges, and whatever it judged before: a function that draws draws the same.
-        random.seed(0)
-        if "numpy" in sys.modules:
-            sys.modules["numpy"].random.seed(0)
-        try:
-            value = judge(call)
-            answer = {"verdicts": value} if isinstance(value, list) else value
-        except MemoryError:
-            os._exit(1)  # the completion broke the worker, which may not be whole any more
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"error": told(error)}
-        answer["id"] = call["id"]
-        say(answer)
+        say(answer(judge, json.loads(line), config["skip"]))
 
 
 main()

@@ -102,6 +102,14 @@ fn a_plug_in_is_audited_by_its_layout() {
     assert_eq!((unknown.without_reference, unknown.is_clean()), (3, true));
     let known = audit(&format!("{plain}layout = 'Answer: {{answer}}.'"), &rows(&["a", "b", "c"]));
     assert!(known.is_clean() && known.without_reference == 0, "{known}");
+    let some = plain.replace("after_the_mark", "not_of_b") + "layout = 'Answer: {answer}.'\non_error = 'skip'";
+    let found = audit(&some, &rows(&["a", "b", "c"]));
+    let reference = found.finding(Check::Reference);
+    assert_eq!(
+        (reference.rows, reference.failed),
+        (2, 1),
+        "what is not judged is not compared, an error fails: {found}"
+    );
     let lax = plain.replace("after_the_mark", "anywhere");
     let found = audit(&format!("{lax}layout = '{{answer}}'"), &rows(&["red", "green", "blue"]));
     assert_eq!(found.finding(Check::Reference).failed, 0, "{found}");

@@ -9,6 +9,8 @@ mod code;
 mod common;
 /// What follows from each fault of a worker.
 mod faults;
+/// Python functions in the forms in which people write them.
+mod functions;
 /// IFEval's instructions, each followed and broken.
 mod instructions;
 /// Answers against schemas.

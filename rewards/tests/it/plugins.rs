@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::common::{example, verifier};
 
 /// The verdicts on a batch by the function of a file in `tests/plugins`.
-fn python(
+pub(crate) fn python(
     kind: &str,
     entry: &str,
     keys: &str,
@@ -25,7 +25,7 @@ fn python(
     verifier(&config).verify_batch(&batch)
 }
 
-fn rewards(kind: &str, entry: &str, keys: &str, example: &Example, batch: &[&str]) -> Vec<f32> {
+pub(crate) fn rewards(kind: &str, entry: &str, keys: &str, example: &Example, batch: &[&str]) -> Vec<f32> {
     python(kind, entry, keys, example, batch).unwrap().iter().map(|verdict| verdict.reward).collect()
 }
 
@@ -50,7 +50,7 @@ fn a_python_function_may_judge_a_whole_group() {
         [0., 1., 1., 0.]
     );
     let error = python("python", "mine.py:one_too_few", "scope = 'group'", &row, &["a", "b"]).unwrap_err().to_string();
-    assert!(error.contains("ValueError: the function returned 1 rewards for 2 completions"), "{error}");
+    assert!(error.contains("ValueError: `one_too_few` returned 1 rewards for 2 completions"), "{error}");
 }
 
 #[test]
@@ -71,9 +71,6 @@ fn an_exception_is_an_error_with_its_last_line_and_never_a_reward() {
     let row = example("", json!({}));
     let message = error("python", "mine.py:raises", &row);
     assert!(message.contains("`row-9`: KeyError: 'a' (mine.py, line 33)"), "{message}");
-    assert!(
-        error("python", "mine.py:returns_text", &row).contains("TypeError: the function returned 'yes': a bool, a")
-    );
     for (entry, expected) in [
         ("broken.py:verify", "RuntimeError: no licence for the solver (broken.py, line 1)"),
         ("mine.py:verfy", "AttributeError: module 'mine' has no attribute 'verfy'"),
@@ -92,30 +89,24 @@ fn an_exception_is_an_error_with_its_last_line_and_never_a_reward() {
 fn reward_functions_of_trl_run_unchanged() {
     let row = |task: &str| example("4", json!({"task": task, "prompt": [{"role": "user", "content": "2 + 2?"}]}));
     let math = row("math");
-    assert_eq!(rewards("python_trl", "trl.py:reward_len", "", &math, &["abcde", "12345678901234567890"]), [-15.0, 0.0]);
+    assert_eq!(
+        rewards("python_trl", "trl.py:reward_len", "conversational = false", &math, &["abcde", "12345678901234567890"]),
+        [-15.0, 0.0]
+    );
     let good = "<think>a</think><answer>4</answer>";
     let conversational = "conversational = true";
     assert_eq!(rewards("python_trl", "trl.py:format_reward", conversational, &math, &[good, "4"]), [1.0, 0.0]);
     assert_eq!(rewards("python_trl", "trl.py:asks_for_messages", conversational, &math, &["x"]), [1.0]);
     assert_eq!(rewards("python_trl", "trl.py:by_tokens", "", &math, &["x", "y"]), [3.0, 3.0]);
-    let keys = "answer_column = 'solution'";
+    let keys = "answer_column = 'solution'\nconversational = false";
     assert_eq!(rewards("python_trl", "trl.py:math_only", keys, &math, &["4", "5"]), [1.0, 0.0]);
     assert_eq!(
-        rewards(
-            "python_trl",
-            "trl.py:math_only",
-            "answer_column = 'solution'\nscope = 'completion'",
-            &math,
-            &["4", "5"]
-        ),
+        rewards("python_trl", "trl.py:math_only", &format!("{keys}\nscope = 'completion'"), &math, &["4", "5"]),
         [1.0, 0.0]
     );
     let code = python("python_trl", "trl.py:math_only", keys, &row("code"), &["4"]).unwrap();
     assert_eq!(code[0].outcome, Outcome::Skipped, "None: the function does not apply");
     assert!(error("python_trl", "trl.py:too_few", &math).contains("returned 1 rewards for 2 completions"));
-    assert!(
-        error("python_trl", "trl.py:math_only", &math).contains("missing 1 required positional argument: 'solution'")
-    );
 }
 
 #[test]
@@ -127,6 +118,7 @@ fn reward_functions_of_verl_run_unchanged() {
         example("", json!({"data_source": "mine", "extra_info": {"index": 3}, "reward_model": {"ground_truth": "7"}}));
     assert_eq!(rewards("python_verl", "verl.py:compute_score", "", &row, &["4"]), [3.0]);
     assert_eq!(rewards("python_verl", "verl.py:with_kwargs", "", &row, &["7", "4"]), [1.0, 0.0]);
+    assert_eq!(rewards("python_verl", "verl.py:batched", "", &row, &["7", "4"]), [1.0, 0.0]);
 }
 
 /// Answers the calls of one connection as their completions say.

@@ -12,7 +12,7 @@ fn example() -> Example {
 
 fn total(config: &str, completion: &str) -> f32 {
     let config: RubricConfig = toml::from_str(config).unwrap();
-    Rubric::from_config(&config).unwrap().score(&example(), completion).unwrap().total
+    Rubric::from_config(&config).unwrap().score(&example(), completion).unwrap().total.unwrap()
 }
 
 const BOTH: &str = "[[verifiers]]\nkind = 'exact'\n[[verifiers]]\nkind = 'format'\n";
@@ -42,7 +42,7 @@ fn a_sum_weighs_every_part() {
 fn a_completion_beyond_the_limit_is_truncated() {
     let rubric = Rubric::from_config(&toml::from_str(BOTH).unwrap()).unwrap();
     let score = rubric.score(&example(), &"x".repeat(MAX_COMPLETION_BYTES + 1)).unwrap();
-    assert!(score.total == 0.0 && score.parts.iter().all(|verdict| verdict.outcome == Outcome::Truncated));
+    assert!(score.total == Some(0.0) && score.parts.iter().all(|verdict| verdict.outcome == Outcome::Truncated));
     assert_eq!(rubric.names(), ["exact", "format"]);
 }
 
@@ -97,7 +97,7 @@ fn a_config_survives_being_written_and_read() {
     }
 }
 
-/// Passes the shortest completions of a batch; says of `skip` that it does not apply.
+/// Passes the shortest completions of a batch; does not judge `skip`, and fails over `break`.
 struct Shortest;
 
 impl Verifier for Shortest {
@@ -117,6 +117,7 @@ impl Verifier for Shortest {
         let shortest = batch.iter().map(|s| s.completion.len()).min();
         let judge = |s: &Submission| match s.completion {
             "skip" => Verdict::zero(Outcome::Skipped, "told to"),
+            "break" => Verdict::zero(Outcome::Error, "a ValueError"),
             text if Some(text.len()) == shortest => Verdict::pass(text, "shortest"),
             text => Verdict::fail(text, "longer"),
         };
@@ -129,7 +130,7 @@ fn shortest(mode: Mode) -> Rubric {
     Rubric::new(mode, vec![Part { verifier: Box::new(Shortest), weight: 0.5, required: true }]).unwrap()
 }
 
-fn scores(rubric: &Rubric, completions: &[&str]) -> Result<Vec<f32>, VerifierError> {
+fn scores(rubric: &Rubric, completions: &[&str]) -> Result<Vec<Option<f32>>, VerifierError> {
     let example = example();
     let batch: Vec<_> = completions.iter().map(|text| Submission::new(&example, text)).collect();
     Ok(rubric.score_batch(&batch)?.iter().map(|score| score.total).collect())
@@ -140,20 +141,64 @@ fn a_verifier_of_scope_group_sees_the_whole_batch() {
     let long = "x".repeat(MAX_COMPLETION_BYTES + 1);
     let rubric = shortest(Mode::Binary);
     assert_eq!(rubric.scope(), Scope::Group);
-    assert_eq!(scores(&rubric, &["abc", &long, "a", "ab", "b"]).unwrap(), [0.0, 0.0, 1.0, 0.0, 1.0]);
+    assert_eq!(scores(&rubric, &["abc", &long, "a", "ab", "b"]).unwrap(), [0.0, 0.0, 1.0, 0.0, 1.0].map(Some));
     assert!(scores(&rubric, &[]).unwrap().is_empty());
 }
 
 #[test]
-fn a_part_that_does_not_apply_is_left_out_of_the_total() {
-    assert_eq!(scores(&shortest(Mode::Sum), &["a", "skip"]).unwrap(), [0.5, 0.0]);
-    // A binary reward is not earned by a rubric of which nothing applies.
-    assert_eq!(scores(&shortest(Mode::Binary), &["a", "skip"]).unwrap(), [1.0, 0.0]);
-    let exact = toml::from_str::<RubricConfig>("[[verifiers]]\nkind = 'exact'\nextract = {from = 'whole'}").unwrap();
+fn a_part_that_does_not_judge_is_left_out_and_without_a_part_that_does_there_is_no_total() {
+    for mode in [Mode::Sum, Mode::Binary] {
+        let full = if mode == Mode::Sum { 0.5 } else { 1.0 };
+        assert_eq!(scores(&shortest(mode), &["a", "skip", "ab"]).unwrap(), [Some(full), None, Some(0.0)], "{mode:?}");
+        assert_eq!(scores(&beside_exact(mode), &["a", "skip", "break"]).unwrap()[1..], [Some(1.0), None], "{mode:?}");
+    }
+}
+
+/// [`Shortest`] beside a part that passes every `skip`, and one that is logged only and breaks over nothing.
+fn beside_exact(mode: Mode) -> Rubric {
+    let exact = "[[verifiers]]\nkind = 'regex'\npattern = 'skip'\nextract = {from = 'whole'}";
+    let exact = toml::from_str::<RubricConfig>(exact).unwrap();
     let exact = Part { verifier: exact.verifiers[0].build().unwrap(), weight: 1.0, required: true };
-    let both = vec![Part { verifier: Box::new(Shortest), weight: 1.0, required: true }, exact];
-    let example = Example { answer: "skip".into(), ..example() };
-    assert_eq!(Rubric::new(Mode::Binary, both).unwrap().score(&example, "skip").unwrap().total, 1.0);
+    Rubric::new(mode, vec![Part { verifier: Box::new(Shortest), weight: 1.0, required: true }, exact]).unwrap()
+}
+
+#[test]
+fn a_completion_that_is_not_judged_is_not_accepted() {
+    for mode in [Mode::Sum, Mode::Binary] {
+        for (completion, accepted) in [("a", true), ("skip", false), ("break", false)] {
+            let rubric = shortest(mode);
+            let score = rubric.score(&example(), completion).unwrap();
+            assert_eq!(rubric.accepts(&example(), &score), accepted, "{mode:?} {completion}");
+        }
+    }
+}
+
+#[test]
+fn errors_beyond_the_share_stop_the_run() {
+    let registry = Registry::default().with("shortest", |_, _| Ok(Box::new(Shortest)));
+    let check = |share: &str, completions: &[&str]| {
+        let text = format!("{share}\n[[verifiers]]\nkind = 'rust'\nverifier = 'shortest'");
+        let rubric = Rubric::from_config_with(&toml::from_str(&text).unwrap(), &registry)?;
+        let example = example();
+        let scores: Vec<_> = completions.iter().map(|text| rubric.score(&example, text).unwrap()).collect();
+        rubric.check_errors(&scores.iter().map(|score| (&example, score)).collect::<Vec<_>>())
+    };
+    check("", &[]).unwrap();
+    check("", &["break", "break", "a", "skip"]).unwrap();
+    check("max_error_share = 1", &["break"; 4]).unwrap();
+    for (share, completions, expected) in [
+        (
+            "",
+            &["break", "break", "a", "break"][..],
+            "a ValueError; it failed over 3 of 4 completions, more than max_error_share = 0.5",
+        ),
+        ("max_error_share = 0", &["a", "a", "a", "break"], "1 of 4 completions, more than max_error_share = 0;"),
+        ("max_error_share = 1.5", &[], "`max_error_share = 1.5` must be from 0 to 1"),
+        ("max_error_share = nan", &[], "`max_error_share = NaN` must be from 0 to 1"),
+    ] {
+        let error = check(share, completions).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]

@@ -92,10 +92,10 @@ fn shaping_terms_are_logged_and_count_only_with_a_weight() {
         rubric.score(&example("4", json!({})), "4 4 4 <answer>4</answer>").unwrap()
     };
     let score = total(terms);
-    assert_eq!(score.total, 1.0);
+    assert_eq!(score.total, Some(1.0));
     assert_eq!(score.parts.iter().map(|part| part.passed()).collect::<Vec<_>>(), [true, false, false, false]);
-    assert_eq!(total(&format!("mode = 'sum'\n{terms}\nweight = 0.5")).total, 0.5);
-    assert_eq!(total(&format!("{terms}\nweight = 0.5")).total, 0.0);
+    assert_eq!(total(&format!("mode = 'sum'\n{terms}\nweight = 0.5")).total, Some(0.5));
+    assert_eq!(total(&format!("{terms}\nweight = 0.5")).total, Some(0.0));
     let alone = "[[verifiers]]\nkind = 'repetition'";
     let refused = Rubric::from_config(&toml::from_str::<RubricConfig>(alone).unwrap()).err().unwrap().to_string();
     assert!(refused.contains("no verifier counts"), "{refused}");

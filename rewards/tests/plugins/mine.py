@@ -33,10 +33,6 @@ def raises(row):
     return {}[row["completion"]]
 
 
-def returns_text(row):
-    return "yes"
-
-
 def sees(row):
     return row["completion"] in os.environ
 
@@ -44,6 +40,12 @@ def sees(row):
 def after_the_mark(row):
     before, mark, answer = row["completion"].rpartition("Answer: ")
     return bool(mark) and answer == row["answer"] + "."
+
+
+def not_of_b(row):
+    if row["answer"] == "b":
+        return None
+    return float(after_the_mark(row)) if row["answer"] != "c" else float("c")
 
 
 def anywhere(row):

@@ -7,5 +7,9 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return {"score": float(extra_info["index"]), "acc": 0.0}
 
 
+def batched(data_sources, solution_strs, ground_truths, extra_infos, **kwargs):
+    return [{"score": float(said == right)} for said, right in zip(solution_strs, ground_truths)]
+
+
 def with_kwargs(data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
     return (solution_str == ground_truth) + bonus

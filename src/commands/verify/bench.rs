@@ -92,7 +92,7 @@ fn measure(rubric: &Rubric, rows: &[(Example, String)], verdicts: usize, batch: 
         let start = Instant::now();
         let scores = rubric.score_batch(&submissions).context("the rubric failed")?;
         calls.push(start.elapsed().as_secs_f64());
-        passed += scores.iter().filter(|score| score.total > 0.0).count();
+        passed += scores.iter().filter(|score| score.total.is_some_and(|total| total > 0.0)).count();
     }
     Ok((calls, passed))
 }

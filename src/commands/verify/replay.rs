@@ -98,12 +98,17 @@ impl Replay {
             println!("{} were trained on a reward that a control or a rule on length put in its place", self.replaced);
         }
         for Difference { step, id, sample, completion, saved, again } in &self.differences {
-            println!("step {step}, {id}, sample {sample}: {} was {}", again.total, saved.total);
+            let [saved_total, total] = [saved, again].map(|score| shown(score.total));
+            println!("step {step}, {id}, sample {sample}: {total} was {saved_total}");
             let pairs = saved.parts.iter().zip(&again.parts).filter(|(saved, again)| !same_verdict(saved, again));
             pairs.for_each(|(saved, again)| println!("  {}, was {}", describe(again), describe(saved)));
             println!("  {completion:?}");
         }
     }
+}
+
+fn shown(total: Option<f32>) -> String {
+    total.map_or("not judged".into(), |total| total.to_string())
 }
 
 /// Whether two scores give the same rewards for the same outcomes; reasons are free to be worded anew.

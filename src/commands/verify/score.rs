@@ -25,7 +25,12 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     if args.json {
         verdicts.iter().for_each(|verdict| println!("{}", json!(verdict)));
     } else {
-        println!("{} of {} pass", verdicts.iter().filter(|v| v.passed()).count(), verdicts.len());
+        let judged: Vec<_> = verdicts.iter().filter(|verdict| verdict.outcome.is_judged()).collect();
+        print!("{} of {} pass", judged.iter().filter(|verdict| verdict.passed()).count(), judged.len());
+        match verdicts.len() - judged.len() {
+            0 => println!(),
+            left_out => println!(", {left_out} were not judged"),
+        }
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ const TOLERANCE: f64 = 1e-6;
 pub(super) struct Args {
     #[command(flatten)]
     verifier: VerifierArgs,
-    /// A JSON Lines file of `{"answer": reference, "completion": text, "reward": expected, ...}`.
+    /// A JSON Lines file of `{"answer": reference, "completion": text, "reward": expected, ...}`; null expects no verdict.
     file: PathBuf,
 }
 
@@ -23,16 +23,23 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut rows = read_rows(&args.file)?;
     let mut expected = Vec::with_capacity(rows.len());
     for (example, _) in &mut rows {
-        let reward = example.info.remove("reward").as_ref().and_then(serde_json::Value::as_f64);
-        let place = || format!("{}, {}: no number in column \"reward\"", args.file.display(), example.id);
-        expected.push(reward.with_context(place)?);
+        let place = || format!("{}, {}: no number or null in column \"reward\"", args.file.display(), example.id);
+        expected.push(match example.info.remove("reward") {
+            Some(serde_json::Value::Null) => None,
+            reward => Some(reward.as_ref().and_then(serde_json::Value::as_f64).with_context(place)?),
+        });
     }
     let mut failed = 0;
     for (((example, _), expected), verdict) in rows.iter().zip(expected).zip(verdicts(&*verifier, &rows)?) {
-        if (f64::from(verdict.reward) - expected).abs() > TOLERANCE {
+        let judged = verdict.judged().map(f64::from);
+        let equal = match (judged, expected) {
+            (Some(judged), Some(expected)) => (judged - expected).abs() <= TOLERANCE,
+            (judged, expected) => judged == expected,
+        };
+        if !equal {
             failed += 1;
-            let (outcome, reason) = (verdict.outcome, verdict.reason);
-            println!("{}: expected {expected}, got {} ({outcome:?}: {reason})", example.id, verdict.reward);
+            let [expected, got] = [expected, judged].map(|reward| reward.map_or("null".into(), |r| r.to_string()));
+            println!("{}: expected {expected}, got {got} ({:?}: {})", example.id, verdict.outcome, verdict.reason);
         }
     }
     if failed > 0 {

@@ -16,7 +16,7 @@ and train on it:
 def verify(row):
     """True or False, or a number, or {"reward": ..., "reason": ..., "parsed": ...}.
 
-    `row` has the question, the reference answer, the other columns of the row in `info`, and the completion. Wrong text
+    `row` has the question, the reference answer, all columns of the row in `info`, and the completion. Wrong text
     is a reward of 0; an exception says that this function is broken, and stops the run.
     """
     said = row["completion"].rsplit("</think>")[-1]

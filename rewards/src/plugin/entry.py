@@ -1,0 +1,141 @@
+"""From the entry of a config to a function: the user's files are loaded by their path, so that no name of theirs stands
+in the way of a library. Put before `worker.py`; what is done with the function is left to that.
+"""
+import sys
+
+# What `python3 -c` puts first is the folder of the run: a file there would be taken for a module of Python.
+if sys.path and sys.path[0] == "":
+    del sys.path[0]
+
+import ast
+import functools
+import importlib
+import importlib.machinery
+import importlib.util
+import inspect
+import os
+import re
+
+
+class Siblings:
+    """Imports by the user's own files: the standard library, then the files beside them, then what is installed.
+
+    Libraries find what is installed first; the user's folders stand last in `sys.path`.
+    """
+
+    def __init__(self, folders):
+        self.folders = folders
+        self.standard = set(getattr(sys, "stdlib_module_names", ())) | set(sys.builtin_module_names)
+        sys.path.extend(folder for folder in folders if folder not in sys.path)
+        sys.meta_path.insert(0, self)
+
+    def find_spec(self, name, path=None, target=None):
+        asking = importing_file()
+        if path is not None or name in self.standard or not asking or not self.holds(asking):
+            return None
+        if os.path.basename(asking) == name + ".py":
+            return None  # a file that imports its own name means a library
+        return importlib.machinery.PathFinder.find_spec(name, self.folders)
+
+    def holds(self, file):
+        folders = os.path.dirname(os.path.abspath(file)).split(os.sep)
+        installed = "site-packages" in folders or "dist-packages" in folders
+        return not installed and any(folders[: len(own)] == own for own in (f.split(os.sep) for f in self.folders))
+
+
+def importing_file():
+    """The file whose import is being resolved."""
+    frame = sys._getframe(2)
+    while frame and frame.f_globals.get("__name__", "").lstrip("_").startswith(("importlib", "frozen_importlib")):
+        frame = frame.f_back
+    return frame and frame.f_globals.get("__file__")
+
+
+def relative_level(path):
+    """How many packages the relative imports of a file go up."""
+    with open(path, "rb") as file:
+        tree = ast.parse(file.read(), path)
+    return max((node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), default=0)
+
+
+def free_name(name, path):
+    """The name itself, or one that no library imports where something else has it or it is none."""
+    try:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    except ValueError:
+        spec = importlib.machinery.ModuleSpec(name, None)  # `__main__`
+    if name.isidentifier() and (spec is None or spec.origin == path):
+        return name
+    return "_reckon_" + re.sub(r"\W", "_", name)
+
+
+def run_file(name, path, package=None):
+    """The module of a file under this name, where pickle and dataclasses look it up."""
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=package)
+    if not os.path.exists(path) and package:
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)  # a package without `__init__.py`
+        spec.submodule_search_locations = package
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    if spec.loader:
+        spec.loader.exec_module(module)
+    return module
+
+
+def load_file(path):
+    """The module at a path. A file in a package, or one with relative imports, is loaded as a part of its package."""
+    path = os.path.abspath(os.path.expanduser(path))
+    folder, file = os.path.split(path)
+    level = relative_level(path)
+    packages = []
+    while os.path.exists(os.path.join(folder, "__init__.py")) or len(packages) < level:
+        packages.append(folder)
+        folder = os.path.dirname(folder)
+    packages.reverse()
+    if not packages:
+        name = free_name(file[:-3], path)
+        Siblings([folder, os.getcwd()])
+        return run_file(name, path)
+    top = os.path.join(packages[0], "__init__.py")
+    name = free_name(os.path.basename(packages[0]), top)
+    Siblings([folder, os.path.dirname(path), os.getcwd()])
+    module = run_file(name, top, [packages[0]])
+    for package in packages[1:]:
+        name += "." + os.path.basename(package)
+        module = importlib.import_module(name)
+    if file == "__init__.py":
+        return module
+    name += "." + re.sub(r"\W", "_", file[:-3])
+    return sys.modules.get(name) or run_file(name, path)
+
+
+def load_module(name):
+    """The module of this name: a file of the run's folder, or what is installed."""
+    base = os.path.join(os.getcwd(), *name.split("."))
+    for path in (base + ".py", os.path.join(base, "__init__.py")):
+        if os.path.exists(path):
+            return load_file(path)
+    Siblings([os.getcwd()])
+    return importlib.import_module(name)
+
+
+def load(entry, kwargs):
+    """What `file.py:function` or `module:function` names, with `kwargs` bound; of a class, an instance made with them."""
+    place, colon, name = entry.rpartition(":")
+    if not colon:
+        raise ValueError(f"entry {entry!r} is not file.py:function or module:function")
+    module = load_file(place) if place.endswith(".py") else load_module(place)
+    function = functools.reduce(getattr, name.split("."), module)
+    if inspect.isclass(function):
+        function, kwargs = function(**kwargs), {}
+    if not callable(function):
+        raise TypeError(f"{name} is {shown(function)}, which cannot be called: name a function")
+    return functools.partial(function, **kwargs) if kwargs else function
+
+
+def shown(value):
+    """The start of a value, on one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+

@@ -1,0 +1,1 @@
+"""A package named like a module of Python."""

@@ -1,0 +1,2 @@
+def is_right(row):
+    return row["completion"] == row["answer"]
