@@ -4,18 +4,19 @@ use anyhow::Result;
 
 use super::compute;
 use crate::config::{ComputeConfig, DeviceChoice, Target};
+use crate::output::say;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
 pub(super) fn run(_: Args) -> Result<()> {
-    println!("reckon {}", env!("CARGO_PKG_VERSION"));
-    println!("{}", compute::place(&ComputeConfig { device: DeviceChoice::Cpu, ..ComputeConfig::default() }));
+    say!("reckon {}", env!("CARGO_PKG_VERSION"))?;
+    say!("{}", compute::place(&ComputeConfig { device: DeviceChoice::Cpu, ..ComputeConfig::default() }))?;
     for line in cuda() {
-        println!("{line}");
+        say!("{line}")?;
     }
     let target = if ComputeConfig::default().target() == Target::Cuda { "cuda" } else { "cpu" };
-    println!("auto     compute.device = {target:?}");
+    say!("auto     compute.device = {target:?}")?;
     Ok(())
 }
 

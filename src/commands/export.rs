@@ -10,6 +10,7 @@ use crate::checkpoint;
 use crate::disk::write_folder;
 use crate::model::SaveDtype;
 use crate::model::files::peft;
+use crate::output::say;
 
 /// Arguments of `reckon export`.
 #[derive(Debug, clap::Args)]
@@ -45,6 +46,6 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some(adapter) => peft::write(path, adapter, dtype),
         None => model.save_merged(path, dtype),
     })?;
-    println!("{} from {}, as {}", args.out.display(), source.display(), dtype.torch_name());
+    say!("{} from {}, as {}", args.out.display(), source.display(), dtype.torch_name())?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use super::{ConfigArgs, compute, judge, plan, policies, signals, summary};
 use crate::checkpoint::{RunFolder, state};
 use crate::config::TrainConfig;
 use crate::disk::{read_text, write_file};
+use crate::output::{note, say};
 use crate::run;
 use crate::strict;
 use crate::train::Trainer;
@@ -37,10 +38,10 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         Some(path) => resume(path, registry)?,
         None => start(args.config.load()?, args.out, registry)?,
     };
-    eprintln!("{}", compute::place(&trainer.config.compute));
+    note!("{}", compute::place(&trainer.config.compute));
     let stop = signals::stop_flag()?;
     if let Some(outcome) = run::run(&mut trainer, &folder, &stop)? {
-        summary::print(&outcome);
+        summary::print(&outcome)?;
     }
     Ok(())
 }
@@ -63,7 +64,7 @@ fn resume(path: PathBuf, registry: &Registry) -> Result<(Trainer, RunFolder)> {
     check_memory(&mut trainer)?;
     let resumed = state::restore(&mut trainer, &folder)?;
     let how = if resumed { "resumed" } else { "no checkpoint yet: started" };
-    eprintln!("{how} at step {}", trainer.progress.step);
+    note!("{how} at step {}", trainer.progress.step);
     Ok((trainer, folder))
 }
 
@@ -85,14 +86,14 @@ fn check_memory(trainer: &mut Trainer) -> Result<()> {
 /// The resolved config, and what follows from it.
 fn dry_run(trainer: &Trainer) -> Result<()> {
     let config = &trainer.config;
-    println!("{}", strict::print(config)?);
+    say!("{}", strict::print(config)?)?;
     let r = &config.rollout;
     let rows = r.prompts_per_step * r.group_size;
-    println!("# {rows} completions in a step, at most {} tokens", rows * r.max_new_tokens);
+    say!("# {rows} completions in a step, at most {} tokens", rows * r.max_new_tokens)?;
     if let Some(before) = run::held_out(trainer)? {
         let (p, g) = (before.accuracy, r.group_size as i32);
         let silent = p.powi(g) + (1.0 - p).powi(g);
-        println!("# measured pass rate {p:.3} on held-out problems: a group has no signal with chance {silent:.3}");
+        say!("# measured pass rate {p:.3} on held-out problems: a group has no signal with chance {silent:.3}")?;
     }
     Ok(())
 }

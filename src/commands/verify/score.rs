@@ -1,5 +1,6 @@
 //! `reckon verify score`: one verdict for each row.
 
+use crate::output::say;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -23,9 +24,9 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let verifier = args.verifier.build(registry)?;
     let verdicts = verdicts(&*verifier, &read_rows(&args.file)?)?;
     if args.json {
-        verdicts.iter().for_each(|verdict| println!("{}", json!(verdict)));
+        verdicts.iter().try_for_each(|verdict| say!("{}", json!(verdict)))?;
     } else {
-        println!("{} of {} pass", verdicts.iter().filter(|v| v.passed()).count(), verdicts.len());
+        say!("{} of {} pass", verdicts.iter().filter(|v| v.passed()).count(), verdicts.len())?;
     }
     Ok(())
 }

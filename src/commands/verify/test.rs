@@ -1,5 +1,6 @@
 //! `reckon verify test`: cases with the rewards that they should get.
 
+use crate::output::say;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -32,12 +33,12 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         if (f64::from(verdict.reward) - expected).abs() > TOLERANCE {
             failed += 1;
             let (outcome, reason) = (verdict.outcome, verdict.reason);
-            println!("{}: expected {expected}, got {} ({outcome:?}: {reason})", example.id, verdict.reward);
+            say!("{}: expected {expected}, got {} ({outcome:?}: {reason})", example.id, verdict.reward)?;
         }
     }
     if failed > 0 {
         bail!("{failed} of {} cases fail", rows.len());
     }
-    println!("all {} cases pass", rows.len());
+    say!("all {} cases pass", rows.len())?;
     Ok(())
 }
