@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use reckon_rewards::Registry;
 
 use super::{ConfigArgs, compute, judge, plan, policies, signals, summary};
@@ -14,6 +14,9 @@ use crate::run;
 use crate::strict;
 use crate::train::Trainer;
 
+/// The key whose value a config's other values are laid over.
+const PRESET: &str = "grpo.preset";
+
 /// Arguments of `reckon train`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -22,8 +25,8 @@ pub(super) struct Args {
     /// Folder of the run.
     #[arg(long, default_value = "runs/countdown")]
     out: PathBuf,
-    /// Continue the run in this folder, with its own config.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["config", "sets", "dry_run"])]
+    /// Continue the run in this folder, with its own config; `--set` changes keys of it from here on.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["config", "dry_run"])]
     resume: Option<PathBuf>,
     /// Print the resolved config and what follows from it; run nothing.
     #[arg(long)]
@@ -35,8 +38,12 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         return dry_run(&build(args.config.load()?, registry)?);
     }
     let (mut trainer, folder) = match args.resume {
-        Some(path) => resume(path, registry)?,
-        None => start(args.config.load()?, args.out, registry)?,
+        Some(path) => resume(path, &args.config.sets, registry)?,
+        None => {
+            let mut config = args.config.load()?;
+            config.begin_on(&jiff::Zoned::now().date().to_string());
+            start(config, args.out, registry)?
+        }
     };
     note!("{}", compute::place(&trainer.config.compute));
     let stop = signals::stop_flag()?;
@@ -55,17 +62,55 @@ fn start(config: TrainConfig, out: PathBuf, registry: &Registry) -> Result<(Trai
     Ok((trainer, folder))
 }
 
-/// A run as its newest checkpoint has it.
-fn resume(path: PathBuf, registry: &Registry) -> Result<(Trainer, RunFolder)> {
+/// A run as its newest checkpoint has it, but for the keys that `sets` changes.
+fn resume(path: PathBuf, sets: &[String], registry: &Registry) -> Result<(Trainer, RunFolder)> {
     let folder = RunFolder::resume(path)?;
     let text = read_text(&folder.config())?;
-    let config = strict::load(&text, &folder.config().display().to_string(), &[])?;
+    let config: TrainConfig = strict::load(&text, &folder.config().display().to_string(), sets)?;
+    check_changes(&config, sets, &folder)?;
     let mut trainer = build(config, registry)?;
     check_memory(&mut trainer)?;
     let resumed = state::restore(&mut trainer, &folder)?;
     let how = if resumed { "resumed" } else { "no checkpoint yet: started" };
+    if !sets.is_empty() {
+        // The checkpoint comes first: one that its config is ahead of would ask for the same keys again.
+        if resumed {
+            state::save(&trainer, &folder)?;
+        }
+        write_file(&folder.config(), strict::print(&trainer.config)?.as_bytes())?;
+    }
     note!("{how} at step {}", trainer.progress.step);
     Ok((trainer, folder))
+}
+
+/// Refuses a config that was changed since the newest checkpoint, but for keys that `sets` names.
+fn check_changes(config: &TrainConfig, sets: &[String], folder: &RunFolder) -> Result<()> {
+    const SHOWN: usize = 4;
+    let keys: Vec<&str> = sets.iter().filter_map(|set| Some(set.split_once('=')?.0.trim())).collect();
+    ensure!(
+        !keys.contains(&PRESET),
+        "--set {PRESET} changes nothing in a run that has begun: the values of its preset stand in {}; set those that are \
+         to change",
+        folder.config().display()
+    );
+    let named = |key: &str| {
+        keys.iter().any(|set| key.strip_prefix(set).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    };
+    let mut differences = state::differences(config, folder)?;
+    differences.retain(|difference| !named(&difference.key));
+    let Some(first) = differences.first() else { return Ok(()) };
+    let shown: Vec<String> = differences.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = differences.len().saturating_sub(SHOWN);
+    let way_out = match first.key.as_str() {
+        PRESET => "the name of a preset alone changes nothing: put it back, and change the keys of [grpo]".to_owned(),
+        key => format!("put it back, or go on with it by --set {key}={}", first.now.as_deref().unwrap_or("...")),
+    };
+    bail!(
+        "{} is not the config of the last checkpoint: {}{}; {way_out}",
+        folder.config().display(),
+        shown.join(", "),
+        if more > 0 { format!(" and {more} more") } else { String::new() }
+    )
 }
 
 fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {

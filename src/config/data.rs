@@ -154,6 +154,16 @@ table! {
     }
 }
 
+impl PromptConfig {
+    /// The name of a model's own template.
+    pub const CHAT: &str = "chat";
+
+    /// Whether the model's own chat template writes the prompts.
+    pub fn is_chat(&self) -> bool {
+        self.template.as_deref() == Some(Self::CHAT)
+    }
+}
+
 /// A source with what the run gives it.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceView<'a> {

@@ -1,21 +1,42 @@
 //! Values as Python spells them in text. JSON is left to [`json`](super::json).
 
-use minijinja::value::{Value, ValueKind};
-use minijinja::{Error, Output, State};
+use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::{Environment, Error};
 
-/// Prints an expression's value: `True`, `False` and `None` where Jinja in Rust would not capitalise them.
-pub(super) fn format(out: &mut Output, state: &State, value: &Value) -> Result<(), Error> {
+/// Makes an environment spell values as Python does, where it prints them and where a filter takes them for text.
+pub(super) fn spell_values(environment: &mut Environment) {
+    environment.set_formatter(|out, state, value| match value.kind() {
+        ValueKind::Undefined | ValueKind::String => minijinja::escape_formatter(out, state, value),
+        _ => Ok(out.write_str(&text(value)?)?),
+    });
+    environment.add_filter("string", |value: &Value| text(value));
+    environment.add_filter("upper", |value: &Value| Ok::<_, Error>(text(value)?.to_uppercase()));
+    environment.add_filter("lower", |value: &Value| Ok::<_, Error>(text(value)?.to_lowercase()));
+    environment.add_filter("join", join);
+    // Nothing is no list without items.
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+}
+
+/// The items of a list, or one attribute of each, with `between` between them.
+fn join(items: &Value, between: Option<&str>, options: Kwargs) -> Result<String, Error> {
+    let between = between.or(options.get("d")?).unwrap_or_default().to_owned();
+    let attribute: Option<String> = options.get("attribute")?;
+    options.assert_all_used()?;
+    let item = |item: Value| match &attribute {
+        Some(name) => text(&item.get_attr(name)?),
+        None => text(&item),
+    };
+    Ok(items.try_iter()?.map(item).collect::<Result<Vec<_>, Error>>()?.join(&between))
+}
+
+/// `str` of a value.
+fn text(value: &Value) -> Result<String, Error> {
+    let mut out = String::new();
     match value.kind() {
-        ValueKind::Bool => Ok(out.write_str(if value.is_true() { "True" } else { "False" })?),
-        ValueKind::None => Ok(out.write_str("None")?),
-        ValueKind::Number => Ok(out.write_str(&number(value))?),
-        ValueKind::Map | ValueKind::Seq => {
-            let mut text = String::new();
-            literal(value, &mut text)?;
-            Ok(out.write_str(&text)?)
-        }
-        _ => minijinja::escape_formatter(out, state, value),
+        ValueKind::String | ValueKind::Undefined => out.push_str(&value.to_string()),
+        _ => literal(value, &mut out)?,
     }
+    Ok(out)
 }
 
 /// `repr` of a number: the shortest digits that read back, with an exponent below 1e-4 and from 1e16 on.

@@ -71,9 +71,6 @@ enum Frame {
     Chat(Box<Chat>),
 }
 
-/// The name of a model's own template.
-const CHAT: &str = "chat";
-
 /// What turns examples into prompts.
 #[derive(Debug)]
 pub struct Template {
@@ -95,13 +92,14 @@ impl Template {
         let wanted = config.template.as_deref().unwrap_or("plain");
         let named = NAMED.iter().find(|named| named.name == wanted);
         let frame = match named {
-            _ if wanted == CHAT => Frame::Chat(Box::new(Chat::new(config, companions)?)),
+            _ if config.is_chat() => Frame::Chat(Box::new(Chat::new(config, companions)?)),
             Some(named) => Frame::Text(named.frame.to_owned()),
             None if wanted.contains("{question}") => Frame::Text(wanted.to_owned()),
             None => {
                 let names: Vec<&str> = NAMED.iter().map(|named| named.name).collect();
                 bail!(
-                    "prompt.template = \"{wanted}\" is neither {CHAT}, one of {} nor a text with {{question}} in it",
+                    "prompt.template = \"{wanted}\" is neither {}, one of {} nor a text with {{question}} in it",
+                    PromptConfig::CHAT,
                     names.join(", ")
                 )
             }
@@ -112,7 +110,7 @@ impl Template {
                 "prompt.system is set, but template \"{wanted}\" has no place for it: put {{system}} into a template of \
                  your own"
             );
-            ensure!(config.variables.is_empty(), "prompt.variables are read by prompt.template = \"{CHAT}\" alone");
+            ensure!(config.variables.is_empty(), "prompt.variables are read by prompt.template = \"chat\" alone");
         }
         let or_default = |given: &Option<String>, default: fn(&Named) -> &'static str, other: &'static str| {
             given.clone().unwrap_or_else(|| named.map_or(other, default).to_owned())

@@ -65,8 +65,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     };
     ensure!(!rows.is_empty(), "there is no row to judge");
     let (calls, passed) = measure(&rubric, &rows, args.verdicts, args.batch)?;
-    report(calls, args.batch, passed, args.json)?;
-    Ok(())
+    report(calls, args.batch, passed, args.json)
 }
 
 /// Three completions for each row.
