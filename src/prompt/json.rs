@@ -132,3 +132,41 @@ impl Style {
         out.push('"');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dumped(json: &str, options: &[(&str, Value)]) -> Result<String, Error> {
+        let value: Value = serde_json::from_str(json).unwrap();
+        to_json(&value, options.iter().cloned().collect())
+    }
+
+    /// What `json.dumps(value, **options)` of Python 3.12 gives.
+    #[test]
+    fn values_are_dumped_as_python_dumps_them() {
+        let separators = || ("separators", Value::from(vec![",", ":"]));
+        for (json, options, expected) in [
+            (r#"{"b": [1, 2.0], "a": {}}"#, vec![], r#"{"b": [1, 2.0], "a": {}}"#),
+            (r#"{"b": [1, 2.0], "a": {}}"#, vec![("sort_keys", true.into())], r#"{"a": {}, "b": [1, 2.0]}"#),
+            (r#"{"b": [1, 2]}"#, vec![separators()], r#"{"b":[1,2]}"#),
+            (r#"{"b": [1]}"#, vec![("indent", 2.into())], "{\n  \"b\": [\n    1\n  ]\n}"),
+            (r#"[1, 2]"#, vec![("indent", "\t".into())], "[\n\t1,\n\t2\n]"),
+            (r#"[1, 2]"#, vec![("indent", 0.into()), separators()], "[\n1,\n2\n]"),
+            (r#"[1]"#, vec![("indent", Value::from(()))], "[1]"),
+            (r#"["é<&>'", "\u007f\b\f\u0001\/"]"#, vec![], "[\"é<&>'\", \"\u{7f}\\b\\f\\u0001/\"]"),
+            (r#"["é🙂"]"#, vec![("ensure_ascii", true.into())], r#"["\u00e9\ud83d\ude42"]"#),
+            (
+                "[1e-5, 0.0001, 1e16, 1e15, 1.5e300, -0.0]",
+                vec![],
+                "[1e-05, 0.0001, 1e+16, 1000000000000000.0, 1.5e+300, -0.0]",
+            ),
+            ("[true, null, 12345678901234567890]", vec![], "[true, null, 12345678901234567890]"),
+        ] {
+            assert_eq!(dumped(json, &options).unwrap(), expected, "{options:?}");
+        }
+        for options in [vec![("indents", Value::from(2))], vec![("separators", Value::from(vec![","]))]] {
+            assert!(dumped("[1]", &options).is_err(), "{options:?}");
+        }
+    }
+}

@@ -79,3 +79,72 @@ fn ids(tokenizer: &Tokenizer, text: &str, add_special_tokens: bool) -> Result<Ve
     let encoding = tokenizer.encode(text, add_special_tokens);
     Ok(encoding.map_err(|e| anyhow!("cannot tokenize \"{text}\": {e}"))?.get_ids().to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Letters, `<s>` and `</s>`; the tokenizer puts the special tokens of `template` around a text.
+    fn tokenizer(template: &[&str]) -> Tokenizer {
+        let special = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true})
+        };
+        let single: Vec<_> = template
+            .iter()
+            .map(|part| match *part {
+                "$A" => json!({"Sequence": {"id": "A", "type_id": 0}}),
+                token => json!({"SpecialToken": {"id": token, "type_id": 0}}),
+            })
+            .collect();
+        let tokens = json!({"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]},
+            "</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}});
+        let added = json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": tokens});
+        let split = json!({"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": false});
+        let all = json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "decoder": null,
+            "added_tokens": [special(0, "<s>"), special(1, "</s>")], "pre_tokenizer": split, "post_processor": added,
+            "model": {"type": "WordLevel", "unk_token": "a", "vocab": {"<s>": 0, "</s>": 1, "a": 2, "b": 3}},
+        });
+        all.to_string().parse().unwrap()
+    }
+
+    #[test]
+    fn a_prompt_begins_with_the_beginning_once() {
+        let beside = |text: &str| {
+            let files = vec![("tokenizer_config.json".to_owned(), text.as_bytes().to_vec())];
+            Beginning::of(&Companions { files, ..Companions::default() }).unwrap()
+        };
+        let (silent, wanted) =
+            (Beginning::default(), beside(r#"{"add_bos_token": true, "bos_token": {"content": "<s>"}}"#));
+        let unwanted = beside(r#"{"add_bos_token": false, "bos_token": "<s>"}"#);
+        for (beginning, template, text, expected) in [
+            (&silent, &["<s>", "$A"][..], "ab", vec![0, 2, 3]),
+            (&silent, &["<s>", "$A"], "<s>ab", vec![0, 2, 3]),
+            (&silent, &["<s>", "$A", "</s>"], "ab", vec![0, 2, 3]),
+            (&silent, &["$A"], "ab", vec![2, 3]),
+            (&silent, &["$A"], "<s>ab", vec![0, 2, 3]),
+            (&wanted, &["$A"], "ab", vec![0, 2, 3]),
+            (&wanted, &["<s>", "$A"], "<s>ab", vec![0, 2, 3]),
+            (&unwanted, &["$A"], "ab", vec![2, 3]),
+        ] {
+            assert_eq!(
+                beginning.encode(&tokenizer(template), text).unwrap(),
+                expected,
+                "{beginning:?} {template:?} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_turn_ends_with_the_nearest_special_token() {
+        for (behind, expected) in
+            [("</s>", Some("</s>")), ("\n</s>\n<s>", Some("\n</s>")), ("\nuser:", None), ("", None)]
+        {
+            let end = EndOfTurn::of(&tokenizer(&["$A"]), behind);
+            assert_eq!(end.map(|end| (end.text, end.token)), expected.map(|text| (text.to_owned(), 1)), "{behind}");
+        }
+    }
+}
