@@ -54,6 +54,7 @@ CONVERSATIONS = [
          tools=TOOLS, **ASKED),
     dict(messages=[user("twice"), assistant("both", tool_calls=[call("add", a=True, b=None), call("now", "ABCDEFGHI")]),
                    result("1"), result("2", "ABCDEFGHI"), assistant("done")], tools=TOOLS),
+    dict(messages=[user("hi"), assistant("hello", reasoning="why"), user("and?"), assistant("so", thinking="hm")]),
     dict(messages=[user("1 + 2?"), assistant(None, tool_calls=[call("add", a=1)]), result('{"is": 3}')], tools=TOOLS,
          **ASKED),
     dict(messages=[user("q")], variables={"enable_thinking": False}, **ASKED),

@@ -34,6 +34,18 @@ impl Message {
         Self { role: role.to_owned(), content: content.into(), other: BTreeMap::new() }
     }
 
+    /// As templates read it: thoughts under every name that they go by.
+    fn with_thoughts(&self) -> Self {
+        let mut message = self.clone();
+        let thoughts = ["reasoning_content", "thinking", "reasoning"];
+        let given = thoughts.iter().filter_map(|name| self.other.get(*name)).find(|thought| !thought.is_none());
+        if let Some(thought) = given {
+            message.other.entry("thinking".to_owned()).or_insert_with(|| thought.clone());
+            message.other.insert("reasoning_content".to_owned(), thought.clone());
+        }
+        message
+    }
+
     /// What is said, where it is a text.
     pub fn text(&self) -> Option<&str> {
         self.content.as_str()
@@ -131,7 +143,8 @@ impl ChatTemplate {
     /// The text of a conversation.
     pub fn render(&self, conversation: &Conversation) -> Result<String> {
         let mut variables = self.special_tokens.clone();
-        variables.insert("messages".into(), Value::from_serialize(&conversation.messages));
+        let messages: Vec<Message> = conversation.messages.iter().map(Message::with_thoughts).collect();
+        variables.insert("messages".into(), Value::from_serialize(&messages));
         variables.insert("tools".into(), Value::from_serialize(&conversation.tools));
         variables.insert("documents".into(), Value::from(()));
         variables.insert("add_generation_prompt".into(), conversation.add_generation_prompt.into());

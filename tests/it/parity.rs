@@ -188,7 +188,7 @@ struct Asked {
 #[test]
 fn chat_templates_render_as_transformers_renders_them() {
     let chat: Chat = serde_json::from_slice(&fs::read(fixture("chat/expected.json")).unwrap()).unwrap();
-    assert_eq!((chat.rendered.len(), chat.conversations.len()), (7, 13));
+    assert_eq!((chat.rendered.len(), chat.conversations.len()), (7, 14));
     let special = [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(name, text)| (name.to_owned(), text.into()));
     for (name, rendered) in &chat.rendered {
         let source = fs::read_to_string(fixture(&format!("chat/{name}.jinja"))).unwrap();
