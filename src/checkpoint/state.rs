@@ -35,6 +35,9 @@ struct State {
     /// What the weights were stored in before training.
     #[serde(default)]
     dtype: SaveDtype,
+    /// Tokens that end completions in the run, those of its templates among them.
+    #[serde(default)]
+    end_tokens: Vec<u32>,
     /// The values of the config by their dotted keys; none in a checkpoint that is older than this field.
     #[serde(default)]
     config: BTreeMap<String, String>,
@@ -48,6 +51,7 @@ impl State {
             data: trainer.prompts().fingerprints(),
             base: trainer.policy.learner.base_fingerprint().map(str::to_owned),
             dtype: trainer.policy.companions.dtype,
+            end_tokens: trainer.policy.config.eos_token_id.clone(),
             config: strict::flat(&trainer.config)?,
         })
     }
@@ -142,9 +146,19 @@ pub fn differences(config: &TrainConfig, folder: &RunFolder) -> Result<Vec<Diffe
     Ok(keys.iter().filter(differs).map(|key| difference(key)).collect())
 }
 
-/// What the model of a checkpoint was stored in before training; `None` for a folder that is no checkpoint.
-pub fn original_dtype(checkpoint: &Path) -> Result<Option<SaveDtype>> {
-    checkpoint.join(STATE).exists().then(|| Ok(State::read(checkpoint)?.dtype)).transpose()
+/// What a checkpoint knows of its model beside the files of either.
+#[derive(Debug)]
+pub struct Trained {
+    /// What its weights were stored in before training.
+    pub dtype: SaveDtype,
+    /// Tokens that end its completions.
+    pub end_tokens: Vec<u32>,
+}
+
+/// What a checkpoint knows of its model; `None` for a folder that is no checkpoint.
+pub fn trained(checkpoint: &Path) -> Result<Option<Trained>> {
+    let read = || State::read(checkpoint).map(|State { dtype, end_tokens, .. }| Trained { dtype, end_tokens });
+    checkpoint.join(STATE).exists().then(read).transpose()
 }
 
 /// An adapter means nothing beside another base than it was trained on.

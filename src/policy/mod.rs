@@ -190,13 +190,7 @@ impl Policy {
 
     /// Makes these tokens end completions too, here and wherever the model is saved.
     pub fn end_with(&mut self, tokens: impl IntoIterator<Item = u32>) -> Result<()> {
-        for token in tokens {
-            if !self.config.eos_token_id.contains(&token) {
-                self.config.eos_token_id.push(token);
-            }
-            self.companions.name_end_tokens(&self.config.eos_token_id)?;
-        }
-        Ok(())
+        self.companions.end_with(&mut self.config, tokens)
     }
 
     /// Writes what is trained into `folder`, which exists: a model folder, or the files of an adapter.

@@ -134,14 +134,38 @@ fn the_assistants_opening_words_are_gone_on_from_and_count_as_the_completions_st
     assert!(complaint.contains("conversation of 3 messages"), "{complaint}");
 }
 
-#[test]
-fn a_turn_is_learned_and_sampled_to_the_token_that_the_template_ends_it_with() {
-    let folder = workplace(THINKING, "");
-    let (model, rows) = (folder.path().join("model"), folder.path().join("rows.jsonl"));
+/// Makes a model one that ends whole texts with its end token, and knows no end of a turn.
+fn end_texts_alone(model: &Path) {
     let shape = fs::read_to_string(model.join("config.json")).unwrap();
     let shape: String = shape.split_whitespace().collect::<Vec<_>>().join(" ").replace("[ 258, 256 ]", "256");
     assert!(shape.contains("\"eos_token_id\": 256"), "{shape}");
     fs::write(model.join("config.json"), shape).unwrap();
+}
+
+/// What a saved model says that completions end with.
+fn end_tokens(model: &Path) -> serde_json::Value {
+    let text = fs::read_to_string(model.join("generation_config.json")).unwrap();
+    serde_json::from_str::<serde_json::Value>(&text).unwrap()["eos_token_id"].clone()
+}
+
+#[test]
+fn what_is_trained_on_chats_ends_its_turns_wherever_it_is_saved() {
+    for lora in [&[][..], &["--set", "lora.rank=2"]] {
+        let folder = workplace(THINKING, "");
+        end_texts_alone(&folder.path().join("model"));
+        let (config, run, out) =
+            (folder.path().join("config.toml"), folder.path().join("run"), folder.path().join("out"));
+        succeeds(&[&["train", text(&config), "--out", text(&run)], lora].concat());
+        succeeds(&["export", text(&run), "--out", text(&out)]);
+        assert_eq!(end_tokens(&out), serde_json::json!([256, 258]));
+    }
+}
+
+#[test]
+fn a_turn_is_learned_and_sampled_to_the_token_that_the_template_ends_it_with() {
+    let folder = workplace(THINKING, "");
+    let (model, rows) = (folder.path().join("model"), folder.path().join("rows.jsonl"));
+    end_texts_alone(&model);
     fs::write(&rows, "{\"prompt\": \"1\", \"completion\": \"<think>\\nx</think>2\"}\n").unwrap();
     let config = format!(
         "steps = 80\ntokens_per_step = 40\nmodel = {{path = '{}'}}\noptim = {{lr = 3e-2}}\n\
@@ -152,9 +176,7 @@ fn a_turn_is_learned_and_sampled_to_the_token_that_the_template_ends_it_with() {
     let (sft, learned) = (folder.path().join("sft.toml"), folder.path().join("learned"));
     fs::write(&sft, config).unwrap();
     succeeds(&["sft", text(&sft), "--out", text(&learned)]);
-    let generation = fs::read_to_string(learned.join("generation_config.json")).unwrap();
-    let generation: serde_json::Value = serde_json::from_str(&generation).unwrap();
-    assert_eq!(generation["eos_token_id"], serde_json::json!([256, 258]));
+    assert_eq!(end_tokens(&learned), serde_json::json!([256, 258]));
     let sampled = succeeds(&["sample", "1", "--chat", "--model", text(&learned), "--temperature", "0", "--json"]);
     let sampled: serde_json::Value = serde_json::from_str(&sampled).unwrap();
     assert_eq!(sampled["completion"], "x</think>2", "{sampled}");

@@ -32,7 +32,7 @@ fn a_listing_that_nobody_reads_to_its_end_ends_quietly_and_a_full_disk_is_an_err
         &["metrics"],
         &["metrics", "--markdown"],
         &["doctor"],
-        &["plan", text(&config), "--memory", "64"],
+        &["plan", text(&config), "--memory", "64GiB"],
         &["train", text(&config), "--dry-run"],
         &["sample", "1,2,3:6", "--max-new-tokens", "4", "--samples", "3"],
     ] {

@@ -69,15 +69,20 @@ impl Companions {
         self.files.iter().find(|(known, _)| known == name).map(|(_, content)| content.as_slice())
     }
 
-    /// Makes `generation_config.json` name these end tokens; a file that names no others keeps every byte.
-    pub fn name_end_tokens(&mut self, tokens: &[u32]) -> Result<()> {
-        let mut generation = self.generation()?.unwrap_or_default();
-        if self.file(GENERATION).is_some() && generation.eos_token_id == tokens {
-            return Ok(());
+    /// Makes tokens end completions beside those of `config`, also in `generation_config.json`, which keeps every byte
+    /// where it names them all.
+    pub fn end_with(&mut self, config: &mut ModelConfig, tokens: impl IntoIterator<Item = u32>) -> Result<()> {
+        for token in tokens {
+            if !config.eos_token_id.contains(&token) {
+                config.eos_token_id.push(token);
+            }
+            let mut generation = self.generation()?.unwrap_or_default();
+            if generation.eos_token_id != config.eos_token_id {
+                generation.eos_token_id.clone_from(&config.eos_token_id);
+                self.files.retain(|(name, _)| name != GENERATION);
+                self.files.push((GENERATION.to_owned(), serde_json::to_vec_pretty(&generation)?));
+            }
         }
-        generation.eos_token_id = tokens.to_vec();
-        self.files.retain(|(name, _)| name != GENERATION);
-        self.files.push((GENERATION.to_owned(), serde_json::to_vec_pretty(&generation)?));
         Ok(())
     }
 
