@@ -97,7 +97,7 @@ fn a_config_that_was_changed_is_told_key_by_key_and_gone_on_with_when_asked() {
             "optim.lr is 0.002 and was 0.001; put it back, or go on with it by --set optim.lr=0.002",
         ),
         ("group_size = 4", "group_size = 8", "rollout.group_size is 8 and was 4"),
-        ("kind = \"countdown\"", "kind = \"format\"", "rubric.verifiers.0.kind is \"format\" and was \"countdown\""),
+        ("max_depth = 32", "max_depth = 16", "rubric.verifiers.0.max_depth is 16 and was 32"),
         (
             "preset = \"token_grpo\"",
             "preset = \"dapo\"",
