@@ -3,13 +3,11 @@
     pip install torch transformers peft
     python scripts/make-fixtures.py
 
-Tiny random models of the three families with their logits, greedy tokens and gradients; adapters on them with theirs;
-and conversations rendered through the templates in tests/fixtures/chat.
+Tiny random models of the three families with their logits, greedy tokens and gradients; adapters on them with theirs.
+Conversations are left to scripts/chat_fixtures.py.
 """
 
 import json
-import re
-from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -17,7 +15,6 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, Qwen2Config, Qwen3Config, AutoModelForCausalLM
-from transformers.utils.chat_template_utils import render_jinja_template
 
 FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures"
 VOCAB, GREEDY = 48, 256
@@ -111,73 +108,11 @@ def expected(model, folder):
     (folder / "expected.json").write_text(json.dumps(tokens))
 
 
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text, **other):
-    return {"role": "assistant", "content": text, **other}
-
-
-def call(name, **arguments):
-    return {"type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-SYSTEM = {"role": "system", "content": "  Count slowly.\n"}
-TOOLS = [
-    {"type": "function", "function": {
-        "name": "add", "description": "Adds \"numbers\", <b>both</b> & more: 'é', 数.",
-        "parameters": {"type": "object", "required": ["a", "b"], "properties": {
-            "b": {"type": "number", "minimum": -1.5}, "a": {"type": "number", "default": None, "exact": True},
-            "none": {}, "list": []}}}},
-    {"type": "function", "function": {"name": "now", "parameters": {}}},
-]
-DATE = {"date_string": "01 Feb 2026"}
-CONVERSATIONS = [
-    dict(messages=[user("What is 1 + 1?")], add_generation_prompt=True, variables=DATE),
-    dict(messages=[SYSTEM, user(" a \n"), assistant("b"), user("c")], add_generation_prompt=True, variables=DATE),
-    dict(messages=[user("hi"), assistant("<think>\nhm\n\nyes</think>\n\nhello"), user("and?"),
-                   assistant("<think>\nso\n</think>\n\nthat")], variables=DATE),
-    dict(messages=[user("hi"), assistant("hello", reasoning_content="\nwhy\n")], variables=DATE),
-    dict(messages=[SYSTEM, user("1 + 2?"), assistant("", tool_calls=[call("add", a=1, b=2.5, c="x\"y")]),
-                   {"role": "tool", "content": "3.5"}], tools=TOOLS, add_generation_prompt=True, variables=DATE),
-    dict(messages=[user("twice"), assistant("both", tool_calls=[call("add", a=True, b=None), call("now")]),
-                   {"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}, assistant("done")],
-         tools=TOOLS, variables=DATE),
-    dict(messages=[user("q")], add_generation_prompt=True, variables={**DATE, "enable_thinking": False}),
-    dict(messages=[user("q")], add_generation_prompt=True, variables={"enable_thinking": True}),
-    dict(messages=[user("find it"), assistant("", tool_calls=[call("search", query="x", place="y z")]),
-                   {"role": "ipython", "content": {"found": [1, "two", None]}}],
-         variables={**DATE, "builtin_tools": ["search", "code_interpreter", "solve"]}),
-    dict(messages=[user("ünïcode 数 <&>\"'"), {"role": "stranger", "content": "x"}, user("<result>5</result>")],
-         variables=DATE),
-]
-
-
-def render(template, conversation):
-    today = datetime.now().strftime("%d %b %Y")
-    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
-    try:
-        rendered, _ = render_jinja_template(
-            conversations=[conversation["messages"]], tools=conversation.get("tools"), chat_template=template,
-            add_generation_prompt=conversation.get("add_generation_prompt", False),
-            **tokens, **conversation["variables"],
-        )
-    except Exception as error:
-        return {"error": str(error)}
-    return {"text": rendered[0].replace(today, "@TODAY@")}
-
-
 def main():
     for seed, name in enumerate(MODELS):
         make_model(name, seed)
     for seed, name in enumerate(ADAPTERS):
         make_adapter(name, seed)
-    templates = sorted((FIXTURES / "chat").glob("*.jinja"))
-    rendered = {t.stem: [render(t.read_text(), c) for c in CONVERSATIONS] for t in templates}
-    chat = {"conversations": CONVERSATIONS, "rendered": rendered}
-    text = json.dumps(chat, indent=1, ensure_ascii=False)
-    (FIXTURES / "chat" / "expected.json").write_text(re.sub(r"\n {3,}", " ", text) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ pub fn before_training(trainer: &Trainer) -> Result<Vec<String>> {
         let examples = prompts.iter().filter(|prompt| prompt.source == index).map(|prompt| &*prompt.example);
         let rows = examples
             .filter(|example| seen.insert(&example.id))
-            .map(|example| Ok((example.clone(), source.template.render(example)?)))
+            .map(|example| Ok((example.clone(), source.template.render(example)?.text)))
             .collect::<Result<Vec<_>>>()?;
         found.extend(remarks(trainer.rollouts().judge.rubric(index), &rows, config)?);
     }

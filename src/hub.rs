@@ -11,6 +11,7 @@ use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
 
 use crate::model::files::folder::is_small_file;
+use crate::output::note;
 
 /// Which files of a model are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +137,7 @@ impl Hub {
         };
         let cached = self.cached(place, dir, pick);
         if self.api.is_some() && cached.is_some() {
-            eprintln!("{}: the hub does not answer ({why}); taken from {}", place.name, self.cache.path().display());
+            note!("{}: the hub does not answer ({why}); taken from {}", place.name, self.cache.path().display());
         }
         cached.ok_or_else(|| {
             anyhow!(

@@ -43,6 +43,7 @@ pub mod train;
 pub mod checkpoint;
 pub mod disk;
 pub mod metrics;
+pub mod output;
 pub mod plan;
 pub mod progress;
 pub mod tensor;

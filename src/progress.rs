@@ -3,12 +3,13 @@
 //! On a terminal: a bar that is redrawn in place. Anywhere else, such as a log file: plain lines, seldom enough to read.
 //! Nothing here is a result; results go to standard output and to [`crate::metrics`].
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, stderr};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
+use crate::output::note;
 use crate::parallel::lock;
 
 /// The least time between two plain lines, the first and the last apart.
@@ -97,9 +98,8 @@ fn plain(label: &str, done: u64, total: u64, message: &str) -> String {
     format!("{label} {done}/{total} {message}").trim_end().to_owned()
 }
 
-/// Progress is a courtesy: a closed standard error must not end the work.
 fn print(text: &str) {
-    let _ = writeln!(stderr(), "{text}");
+    note!("{text}");
 }
 
 #[cfg(test)]

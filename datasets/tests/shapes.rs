@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use reckon_datasets::{Columns, Cut, Dataset, Error, FileRows, Purpose};
+use serde_json::json;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(format!("{name}.parquet"))
@@ -79,6 +80,47 @@ fn what_else_a_row_knows_is_kept() {
         let example = parquet(name).get(0);
         assert!(example.info["numbers"].as_array().unwrap().len() == 3 && example.info["target"].is_number(), "{name}");
     }
+}
+
+#[test]
+fn a_prompt_keeps_all_its_messages_and_a_whole_conversation_loses_its_answer() {
+    let asked = r#"{"role": "user", "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "+1?"}]}"#;
+    let call = r#"{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "add"}}], "name": null}"#;
+    let result = r#"{"role": "tool", "content": "2", "tool_call_id": "a"}"#;
+    let begun = r#"{"role": "assistant", "content": "It is"}"#;
+    let plain = json!({"role": "user", "content": "1+1?"});
+    let (called, told) = (
+        json!({"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "add"}}]}),
+        json!({"role": "tool", "content": "2", "tool_call_id": "a"}),
+    );
+    let opened = json!({"role": "assistant", "content": "It is"});
+    for (column, answer, messages, purpose, expected) in [
+        ("prompt", "answer", vec![asked, begun], Purpose::Reference, json!([plain, opened])),
+        ("prompt", "answer", vec![asked, call, result], Purpose::Reference, json!([plain, called, told])),
+        (
+            "prompt",
+            "answer",
+            vec![asked, call, result, begun],
+            Purpose::Reference,
+            json!([plain, called, told, opened]),
+        ),
+        (
+            "messages",
+            "ground_truth",
+            vec![asked, call, result, begun],
+            Purpose::Reference,
+            json!([plain, called, told]),
+        ),
+        ("messages", "other", vec![asked, call, result, begun], Purpose::Completion, json!([plain, called, told])),
+        ("prompt", "completion", vec![asked, begun], Purpose::Completion, json!([plain, opened])),
+    ] {
+        let text = format!("{{\"{column}\": [{}], \"{answer}\": \"is 2\"}}", messages.join(","));
+        let example = lines(&text, &Columns::default(), purpose).unwrap().get(0);
+        assert_eq!((example.question.as_str(), &example.info["messages"]), ("1+1?", &expected), "{text}");
+    }
+    let beside = format!("{{\"problem\": \"1+1?\", \"solution\": \"2\", \"messages\": [{asked}, {begun}]}}");
+    let example = lines(&beside, &Columns::default(), Purpose::Reference).unwrap().get(0);
+    assert!(example.info.get("messages").is_none(), "a conversation with the answer is no prompt");
 }
 
 #[test]

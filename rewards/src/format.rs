@@ -13,7 +13,7 @@ use crate::{Outcome, Verdict, Verifier, VerifierError};
 pub struct FormatOptions {
     /// Names of the blocks, in order.
     pub tags: Vec<String>,
-    /// The prompt ends with the first opening tag, so the completion starts inside that block.
+    /// The prompt ends with the first opening tag, so a completion that does not begin with it starts inside that block.
     pub prefilled: bool,
     /// Names of the blocks that may hold nothing but white space.
     pub may_be_empty: Vec<String>,
@@ -86,7 +86,9 @@ impl Format {
 
     /// Walks the tags: `done` blocks are closed, and `inside` tells whether the next one is open.
     fn check(&self, completion: &str) -> Result<(), String> {
-        let (mut done, mut inside) = (0, self.options.prefilled);
+        // A completion that is judged with the start of it that stands in the prompt has the tag itself.
+        let begins = completion.trim_start().starts_with(&self.blocks[0].tag.open);
+        let (mut done, mut inside) = (0, self.options.prefilled && !begins);
         let mut text_start = 0;
         for (at, found) in self.tags(completion) {
             let text = &completion[text_start..at];

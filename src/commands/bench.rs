@@ -16,6 +16,7 @@ use crate::grpo::{TrainSample, micro_batches, token_losses};
 use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, CpuOptions, Layout, ModelConfig, ModelFolder, Weights};
 use crate::ops::linear::{Epilogue, PackedMatrix, Precision};
+use crate::output::say;
 use crate::parallel::{default_threads, lock};
 use crate::policy::{Policy, Training};
 use crate::prompt::Prompt;
@@ -115,22 +116,22 @@ pub(super) fn run(args: Args) -> Result<()> {
         "memory_mib_first": memory.first(), "memory_mib_last": memory.last(),
     });
     if args.json {
-        println!("{report}");
+        say!("{report}")?;
         return Ok(());
     }
-    println!("{weights} weights, {threads} threads");
-    println!(
+    say!("{weights} weights, {threads} threads")?;
+    say!(
         "sampling {:>9.0} tokens/s   update {:>9.0} tokens/s   step {:.3} s",
         tokens / sample_s,
         tokens / update_s,
         sample_s + update_s
-    );
-    println!(
+    )?;
+    say!(
         "matrix products: sampling {:.0}, update {:.0}, best {:.0} GFLOP/s",
         sample_flops / 1e9,
         update_flops / 1e9,
         best / 1e9
-    );
+    )?;
     Ok(())
 }
 

@@ -14,14 +14,14 @@ use crate::config::{
     AuditConfig, ComputeConfig, EvalConfig, FileConfig, GrpoConfig, LoraConfig, ModelSource, OptimConfig, PRESETS,
     PromptConfig, RolloutConfig, SaveConfig, SftConfig, SftModel, SourceConfig, TrainConfig,
 };
+use crate::output::print;
 use crate::strict;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
 pub(super) fn run(_: Args) -> Result<()> {
-    print!("{}", reference()?);
-    Ok(())
+    print(format_args!("{}", reference()?))
 }
 
 const INTRO: &str = "# Configuration

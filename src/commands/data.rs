@@ -6,6 +6,7 @@ use reckon_rewards::{Registry, Rubric};
 
 use super::{ConfigArgs, judge, open_prompts};
 use crate::config::TrainConfig;
+use crate::output::say;
 use crate::prompt::Prompt;
 use crate::prompt::{PromptSource, Source};
 
@@ -51,16 +52,16 @@ fn check(config: &TrainConfig, registry: &Registry) -> Result<()> {
     let judge = judge(config, registry)?;
     let total: f64 = prompts.sources().iter().map(|source| source.weight).sum();
     for (index, source) in prompts.sources().iter().enumerate() {
-        println!("{}: {}", source.name, source.shape);
-        println!("  share of prompts  {:.3}", source.weight / total);
+        say!("{}: {}", source.name, source.shape)?;
+        say!("  share of prompts  {:.3}", source.weight / total)?;
         for (side, rows) in [("trained on", &source.train), ("held out", &source.held_out)] {
             let count = if source.shuffled { rows.len() } else { CHECKED };
             let prompts = check_rows(&prompts, index, rows.as_ref(), count, judge.rubric(index))?;
             let known = if source.shuffled { format!("{count} rows") } else { format!("first {count}, endless") };
-            println!("  {side:<17} {known}, prompts of {prompts} tokens");
+            say!("  {side:<17} {known}, prompts of {prompts} tokens")?;
         }
-        println!("  fingerprint       {}", source.fingerprint());
-        warn_of_repeats(source);
+        say!("  fingerprint       {}", source.fingerprint())?;
+        warn_of_repeats(source)?;
     }
     Ok(())
 }
@@ -85,17 +86,18 @@ fn check_rows(
 }
 
 /// Says which held-out questions are trained on too.
-fn warn_of_repeats(source: &Source) {
+fn warn_of_repeats(source: &Source) -> Result<()> {
     // A generated problem is on one side by construction.
     if !source.shuffled {
-        return;
+        return Ok(());
     }
     let trained: std::collections::HashSet<String> =
         (0..source.train.len()).map(|row| source.train.get(row).question).collect();
     let known = (0..source.held_out.len()).filter(|&row| trained.contains(&source.held_out.get(row).question)).count();
     if known > 0 {
-        println!("  warning: {known} of {} held-out questions are trained on too", source.held_out.len());
+        say!("  warning: {known} of {} held-out questions are trained on too", source.held_out.len())?;
     }
+    Ok(())
 }
 
 fn show(config: &TrainConfig, count: usize, from: u64, held_out: bool) -> Result<()> {
@@ -105,9 +107,9 @@ fn show(config: &TrainConfig, count: usize, from: u64, held_out: bool) -> Result
         let source = &prompts.sources()[prompt.source].name;
         let text =
             tokenizer.decode(&prompt.tokens, false).map_err(|e| anyhow::anyhow!("cannot decode a prompt: {e}"))?;
-        println!("--- {source}, {}, {} tokens", prompt.example.id, prompt.tokens.len());
-        println!("{text}");
-        println!("--- answer: {}\n", prompt.example.answer);
+        say!("--- {source}, {}, {} tokens", prompt.example.id, prompt.tokens.len())?;
+        say!("{text}")?;
+        say!("--- answer: {}\n", prompt.example.answer)?;
     }
     Ok(())
 }

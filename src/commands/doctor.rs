@@ -5,19 +5,20 @@ use anyhow::Result;
 use super::compute;
 use crate::config::{ComputeConfig, DeviceChoice, Target};
 use crate::ops::bf16::Unit;
+use crate::output::say;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
 pub(super) fn run(_: Args) -> Result<()> {
-    println!("reckon {}", env!("CARGO_PKG_VERSION"));
-    println!("{}", compute::place(&ComputeConfig { device: DeviceChoice::Cpu, ..ComputeConfig::default() }));
-    println!("bf16     compute.precision = \"bf16\" on the CPU: {}", Unit::of_this_machine().name());
+    say!("reckon {}", env!("CARGO_PKG_VERSION"))?;
+    say!("{}", compute::place(&ComputeConfig { device: DeviceChoice::Cpu, ..ComputeConfig::default() }))?;
+    say!("bf16     compute.precision = \"bf16\" on the CPU: {}", Unit::of_this_machine().name())?;
     for line in cuda() {
-        println!("{line}");
+        say!("{line}")?;
     }
     let target = if ComputeConfig::default().target() == Target::Cuda { "cuda" } else { "cpu" };
-    println!("auto     compute.device = {target:?}");
+    say!("auto     compute.device = {target:?}")?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use super::{ConfigArgs, judge, policies};
 use crate::config::ModelSource;
 use crate::eval::evaluate;
 use crate::groups::Rollouts;
+use crate::output::say;
 use crate::prompt::PromptSource;
 use crate::rollout::LocalSampler;
 
@@ -29,7 +30,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut config = args.config.load()?;
     config.validate()?;
-    let policy = match (args.model, &config.lora) {
+    let mut policy = match (args.model, &config.lora) {
         (None, Some(_)) => policies::trained(&config)?,
         (None, None) => policies::computed(&config.compute, || policies::frozen(&config.model.name()))?,
         (Some(path), _) => {
@@ -40,6 +41,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let judge = judge(&config, registry)?;
     let tokenizer = policy.tokenizer.clone();
     let prompts = PromptSource::open(&config.sources()?, tokenizer, &policy.companions, config.seed)?;
+    policy.end_with(prompts.end_tokens())?;
     prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
     let mut sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
     if args.greedy {
@@ -57,13 +59,13 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
             "len_mean": found.len_mean, "waits_mean": found.waits_mean, "attempts_max": found.attempts_max,
             "problems": problems, "samples": eval.samples,
         });
-        println!("{object}");
+        say!("{object}")?;
     } else {
-        println!("pass@1 {:.3} ± {:.3} (95%) on {problems} problems", found.accuracy, found.margin);
+        say!("pass@1 {:.3} ± {:.3} (95%) on {problems} problems", found.accuracy, found.margin)?;
         if found.not_judged > 0.0 {
-            println!("{:.1}% of the completions were not judged", 100.0 * found.not_judged);
+            say!("{:.1}% of the completions were not judged", 100.0 * found.not_judged)?;
         }
-        println!("tokens {:.1}, waits {:.2}, most attempts {}", found.len_mean, found.waits_mean, found.attempts_max);
+        say!("tokens {:.1}, waits {:.2}, most attempts {}", found.len_mean, found.waits_mean, found.attempts_max)?;
     }
     Ok(())
 }

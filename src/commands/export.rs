@@ -10,6 +10,7 @@ use crate::checkpoint;
 use crate::disk::write_folder;
 use crate::model::SaveDtype;
 use crate::model::files::peft;
+use crate::output::say;
 
 /// Arguments of `reckon export`.
 #[derive(Debug, clap::Args)]
@@ -32,19 +33,25 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some((_, path)) => path,
         None => args.source,
     };
-    let model = policies::frozen(&source.to_string_lossy())?;
+    let mut model = policies::frozen(&source.to_string_lossy())?;
+    let trained = checkpoint::state::trained(&source)?;
+    if let Some(trained) = &trained {
+        let known = model.config.eos_token_id.clone();
+        let more = trained.end_tokens.iter().copied().filter(|token| !known.contains(token));
+        model.companions.end_with(&mut model.config, more)?;
+    }
     let adapter = model.weights.adapter().filter(|_| args.adapter);
     ensure!(adapter.is_some() || !args.adapter, "{} has no adapter: it was trained without [lora]", source.display());
     let dtype = match args.dtype {
         Some(dtype) => dtype,
         None if args.adapter => SaveDtype::F32,
         // Checkpoints are exact, in fp32; beside them stands what the model was stored in before.
-        None => checkpoint::state::original_dtype(&source)?.unwrap_or(model.companions.dtype),
+        None => trained.map_or(model.companions.dtype, |trained| trained.dtype),
     };
     write_folder(&args.out, |path| match adapter {
         Some(adapter) => peft::write(path, adapter, dtype),
         None => model.save_merged(path, dtype),
     })?;
-    println!("{} from {}, as {}", args.out.display(), source.display(), dtype.torch_name());
+    say!("{} from {}, as {}", args.out.display(), source.display(), dtype.torch_name())?;
     Ok(())
 }

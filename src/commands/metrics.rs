@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::metrics::{METRICS, Metric, table};
+use crate::output::{print, say};
 
 /// Arguments of `reckon metrics`.
 #[derive(Debug, clap::Args)]
@@ -14,11 +15,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     if args.markdown {
-        print!("{}", table());
-        return Ok(());
+        return print(format_args!("{}", table()));
     }
     for Metric { name, meaning } in METRICS {
-        println!("{name}\n    {meaning}");
+        say!("{name}\n    {meaning}")?;
     }
     Ok(())
 }

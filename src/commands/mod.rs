@@ -1,5 +1,4 @@
 //! The command line: one file for each subcommand, all thin: wire parts, call the library.
-#![allow(clippy::print_stdout)]
 
 pub mod bench;
 mod builtin;
@@ -34,6 +33,7 @@ use crate::hub::{self, Wanted};
 use crate::judge::Judge;
 use crate::model::files::folder::{ModelFolder, parse_tokenizer, read_config};
 use crate::model::{Companions, ModelConfig};
+use crate::output::{Closed, note};
 use crate::prompt::PromptSource;
 use crate::strict;
 
@@ -74,7 +74,8 @@ enum Command {
 }
 
 /// A whole program: parses the command line, runs the subcommand with the verifiers of `registry` beside the built-in
-/// ones, and prints the chain of causes of an error. The code is 0 for success and 1 for failure; wrong usage ends the
+/// ones, and prints the chain of causes of an error. The code is 0 for success, also where nobody reads the output to its
+/// end, and 1 for failure; wrong usage ends the
 /// process with 2 at once. It is also the helper that runs programs in a sandbox, so it is called before there are threads.
 pub fn main(registry: &Registry) -> ExitCode {
     if let Some(code) = reckon_rewards::sandbox::helper() {
@@ -82,8 +83,9 @@ pub fn main(registry: &Registry) -> ExitCode {
     }
     match Cli::parse().run(registry) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

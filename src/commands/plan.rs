@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::memory::{self, gib};
 use super::{ConfigArgs, compute, load_shape, open_prompts};
 use crate::config::{Target, TrainConfig};
+use crate::output::say;
 use crate::plan::{Free, Job, Plan, Sizes, fit};
 use crate::strict::{self, Tree};
 use crate::train::Trainer;
@@ -51,13 +52,13 @@ pub(super) fn run(args: Args) -> Result<()> {
         rows: !given.has("rollout.capacity"),
     };
     let picked = fit(&sizes, &job, free, memory);
-    print(&sizes, &picked.unwrap_or(job));
+    print(&sizes, &picked.unwrap_or(job))?;
     let Some(job) = picked else {
         bail!("the run does not fit into {}: take a smaller model, or more memory", gib(memory))
     };
-    println!("\nfits into {} with\n", gib(memory));
-    println!("[compute]\nmicro_batch_tokens = {}\nrecompute = {}\n", job.micro_batch_tokens, job.recompute);
-    println!("[rollout]\ncapacity = {}", job.rows);
+    say!("\nfits into {} with\n", gib(memory))?;
+    say!("[compute]\nmicro_batch_tokens = {}\nrecompute = {}\n", job.micro_batch_tokens, job.recompute)?;
+    say!("[rollout]\ncapacity = {}", job.rows)?;
     Ok(())
 }
 
@@ -77,7 +78,7 @@ pub(super) fn check(trainer: &Trainer, memory: usize) -> Result<()> {
     Ok(())
 }
 
-fn print(sizes: &Sizes, job: &Job) {
+fn print(sizes: &Sizes, job: &Job) -> Result<()> {
     let plan = Plan::new(sizes, job);
     let activations = |recompute| Plan::new(sizes, &Job { recompute, ..*job }).activations;
     let also = [
@@ -86,6 +87,7 @@ fn print(sizes: &Sizes, job: &Job) {
         ("peak", plan.peak()),
     ];
     for (name, bytes) in plan.classes().into_iter().chain(also) {
-        println!("{name:<28}{:>14}", gib(bytes));
+        say!("{name:<28}{:>14}", gib(bytes))?;
     }
+    Ok(())
 }

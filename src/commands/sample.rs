@@ -1,6 +1,5 @@
 //! `reckon sample`: completions of prompts from the command line or a file, printed as they finish.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +8,7 @@ use reckon_datasets::Example;
 
 use super::{builtin, policies, read_text};
 use crate::config::{ComputeConfig, DeviceChoice, PromptConfig};
+use crate::output::say;
 use crate::parallel::lock;
 use crate::policy::Policy;
 use crate::prompt::Prompt;
@@ -68,8 +68,12 @@ pub(super) fn run(args: Args) -> Result<()> {
     }
     ensure!(!texts.is_empty(), "no prompt: give one on the command line, or a file with --file");
     let compute = ComputeConfig { device: args.device, ..ComputeConfig::default() };
-    let policy = policies::computed(&compute, || policies::frozen(&args.model))?;
-    let prompts = prompts(&texts, &args, &policy)?;
+    let mut policy = policies::computed(&compute, || policies::frozen(&args.model))?;
+    let named = if args.chat { "chat" } else { "plain" };
+    let template = PromptConfig { template: Some(named.into()), ..PromptConfig::default() };
+    let template = Template::new(&template, &policy.companions)?;
+    policy.end_with(template.end_of_turn(&policy.tokenizer).map(|end| end.token))?;
+    let prompts = prompts(&texts, args.max_new_tokens, &template, &policy)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_p: args.top_p,
@@ -79,7 +83,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         stop_tokens: policy.config.eos_token_id.clone(),
         stop_strings: args.stop.clone(),
     };
-    let out = Mutex::new(std::io::stdout());
+    let printed = Mutex::new(Ok(()));
     let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
     let key = SampleKey { seed: args.seed, step: 0 };
     let request = Request { prompts: &prompts, group_size: args.samples, sampling: &sampling, key };
@@ -92,23 +96,23 @@ pub(super) fn run(args: Args) -> Result<()> {
         } else {
             format!("{}{}", texts[prompt], c.text)
         };
-        let mut out = lock(&out);
         // A reader that has gone away wants no more lines; sampling ends soon by itself.
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-    })
+        let mut printed = lock(&printed);
+        if printed.is_ok() {
+            *printed = say!("{line}");
+        }
+    })?;
+    printed.into_inner()?
 }
 
 /// The texts as tokens, each with room for a completion behind it.
-fn prompts(texts: &[String], args: &Args, policy: &Policy) -> Result<Vec<Prompt>> {
-    let named = if args.chat { "chat" } else { "plain" };
-    let template = PromptConfig { template: Some(named.into()), ..PromptConfig::default() };
-    let template = Template::new(&template, &policy.companions)?;
-    let room = policy.config.max_position_embeddings.saturating_sub(args.max_new_tokens);
+fn prompts(texts: &[String], max_new_tokens: usize, template: &Template, policy: &Policy) -> Result<Vec<Prompt>> {
+    let room = policy.config.max_position_embeddings.saturating_sub(max_new_tokens);
     let mut prompts = Vec::new();
     for (index, text) in texts.iter().enumerate() {
         let example =
             Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
-        let tokens = template.encode(&policy.tokenizer, &template.render(&example)?)?;
+        let tokens = template.encode(&policy.tokenizer, &template.render(&example)?.text)?;
         ensure!(!tokens.is_empty(), "prompt {} is empty", index + 1);
         ensure!(
             tokens.len() <= room,

@@ -10,6 +10,7 @@ use crate::config::{SftConfig, SftModel};
 use crate::disk::{read_text, write_folder};
 use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
+use crate::output::note;
 use crate::progress::Bar;
 use crate::sft::{SftReport, SftSource, SftTrainer};
 use crate::strict;
@@ -32,8 +33,9 @@ pub(super) fn run(args: Args) -> Result<()> {
     let folder = start(&config.model, config.seed)?;
     let mut samples = SftSource::open(&config, &folder)?;
     let mut trainer = SftTrainer::new(&config, policies::computed(&config.compute, || Ok(folder))?)?;
+    trainer.policy.end_with(samples.end_token())?;
     trainer.rehearse()?;
-    eprintln!("{}", compute::place(&config.compute));
+    note!("{}", compute::place(&config.compute));
     let stop = signals::stop_flag()?;
     let bar = Bar::new(config.steps, "sft");
     let mut step = 0;

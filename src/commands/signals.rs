@@ -1,5 +1,6 @@
 //! SIGINT and SIGTERM as a flag that a long command looks at between steps: it finishes the step, saves, and ends.
 
+use crate::output::note;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +20,7 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
                 return;
             };
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            eprintln!("finishing the step, then saving");
+            note!("finishing the step, then saving");
             seen.store(true, Ordering::Relaxed);
         });
     })?;

@@ -1,6 +1,9 @@
 //! What a run changed, for a person at a terminal: the held-out figures before and after, and one problem's completion
 //! before and after, side by side.
 
+use crate::output::say;
+use anyhow::Result;
+
 use crate::eval::waits;
 use crate::run::Outcome;
 
@@ -8,28 +11,29 @@ use crate::run::Outcome;
 const WIDTH: usize = 40;
 
 /// Prints the summary on standard output.
-pub(super) fn print(Outcome { before, after }: &Outcome) {
-    println!("\n{:<28}{:>10}{:>10}", "held-out", "before", "after");
+pub(super) fn print(Outcome { before, after }: &Outcome) -> Result<()> {
+    say!("\n{:<28}{:>10}{:>10}", "held-out", "before", "after")?;
     for (name, before, after) in [
         ("accuracy", before.accuracy, after.accuracy),
         ("tokens per completion", before.len_mean, after.len_mean),
         ("waits per completion", before.waits_mean, after.waits_mean),
         ("most attempts", before.attempts_max as f64, after.attempts_max as f64),
     ] {
-        println!("{name:<28}{before:>10.3}{after:>10.3}");
+        say!("{name:<28}{before:>10.3}{after:>10.3}")?;
     }
     let pairs = before.judged.iter().zip(&after.judged);
     let solved = pairs.filter(|(before, after)| before.passed == Some(false) && after.passed == Some(true));
     // The problem that took the most tries shows best what was learned.
     let Some((before, after)) = solved.max_by_key(|(_, after)| waits(&after.completion)) else {
-        return;
+        return Ok(());
     };
-    println!("\n{}\n{:<WIDTH$}after", before.question, "before");
+    say!("\n{}\n{:<WIDTH$}after", before.question, "before")?;
     let (left, right) = (wrap(&before.completion), wrap(&after.completion));
     for line in 0..left.len().max(right.len()) {
         let of = |lines: &[String]| lines.get(line).cloned().unwrap_or_default();
-        println!("{:<WIDTH$}{}", of(&left), of(&right));
+        say!("{:<WIDTH$}{}", of(&left), of(&right))?;
     }
+    Ok(())
 }
 
 /// One attempt in each line, and a line for each tag that follows; longer lines are cut to fit their column.

@@ -2,16 +2,20 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use reckon_rewards::Registry;
 
 use super::{ConfigArgs, compute, judge, plan, policies, signals, summary};
 use crate::checkpoint::{RunFolder, state};
 use crate::config::TrainConfig;
 use crate::disk::{read_text, write_file};
+use crate::output::{note, say};
 use crate::run;
 use crate::strict;
 use crate::train::Trainer;
+
+/// The key whose value a config's other values are laid over.
+const PRESET: &str = "grpo.preset";
 
 /// Arguments of `reckon train`.
 #[derive(Debug, clap::Args)]
@@ -21,8 +25,8 @@ pub(super) struct Args {
     /// Folder of the run.
     #[arg(long, default_value = "runs/countdown")]
     out: PathBuf,
-    /// Continue the run in this folder, with its own config.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["config", "sets", "dry_run"])]
+    /// Continue the run in this folder, with its own config; `--set` changes keys of it from here on.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["config", "dry_run"])]
     resume: Option<PathBuf>,
     /// Print the resolved config and what follows from it; run nothing.
     #[arg(long)]
@@ -34,13 +38,17 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         return dry_run(&build(args.config.load()?, registry)?);
     }
     let (mut trainer, folder) = match args.resume {
-        Some(path) => resume(path, registry)?,
-        None => start(args.config.load()?, args.out, registry)?,
+        Some(path) => resume(path, &args.config.sets, registry)?,
+        None => {
+            let mut config = args.config.load()?;
+            config.begin_on(&jiff::Zoned::now().date().to_string());
+            start(config, args.out, registry)?
+        }
     };
-    eprintln!("{}", compute::place(&trainer.config.compute));
+    note!("{}", compute::place(&trainer.config.compute));
     let stop = signals::stop_flag()?;
     if let Some(outcome) = run::run(&mut trainer, &folder, &stop)? {
-        summary::print(&outcome);
+        summary::print(&outcome)?;
     }
     Ok(())
 }
@@ -54,17 +62,55 @@ fn start(config: TrainConfig, out: PathBuf, registry: &Registry) -> Result<(Trai
     Ok((trainer, folder))
 }
 
-/// A run as its newest checkpoint has it.
-fn resume(path: PathBuf, registry: &Registry) -> Result<(Trainer, RunFolder)> {
+/// A run as its newest checkpoint has it, but for the keys that `sets` changes.
+fn resume(path: PathBuf, sets: &[String], registry: &Registry) -> Result<(Trainer, RunFolder)> {
     let folder = RunFolder::resume(path)?;
     let text = read_text(&folder.config())?;
-    let config = strict::load(&text, &folder.config().display().to_string(), &[])?;
+    let config: TrainConfig = strict::load(&text, &folder.config().display().to_string(), sets)?;
+    check_changes(&config, sets, &folder)?;
     let mut trainer = build(config, registry)?;
     check_memory(&mut trainer)?;
     let resumed = state::restore(&mut trainer, &folder)?;
     let how = if resumed { "resumed" } else { "no checkpoint yet: started" };
-    eprintln!("{how} at step {}", trainer.progress.step);
+    if !sets.is_empty() {
+        // The checkpoint comes first: one that its config is ahead of would ask for the same keys again.
+        if resumed {
+            state::save(&trainer, &folder)?;
+        }
+        write_file(&folder.config(), strict::print(&trainer.config)?.as_bytes())?;
+    }
+    note!("{how} at step {}", trainer.progress.step);
     Ok((trainer, folder))
+}
+
+/// Refuses a config that was changed since the newest checkpoint, but for keys that `sets` names.
+fn check_changes(config: &TrainConfig, sets: &[String], folder: &RunFolder) -> Result<()> {
+    const SHOWN: usize = 4;
+    let keys: Vec<&str> = sets.iter().filter_map(|set| Some(set.split_once('=')?.0.trim())).collect();
+    ensure!(
+        !keys.contains(&PRESET),
+        "--set {PRESET} changes nothing in a run that has begun: the values of its preset stand in {}; set those that are \
+         to change",
+        folder.config().display()
+    );
+    let named = |key: &str| {
+        keys.iter().any(|set| key.strip_prefix(set).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    };
+    let mut differences = state::differences(config, folder)?;
+    differences.retain(|difference| !named(&difference.key));
+    let Some(first) = differences.first() else { return Ok(()) };
+    let shown: Vec<String> = differences.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = differences.len().saturating_sub(SHOWN);
+    let way_out = match first.key.as_str() {
+        PRESET => "the name of a preset alone changes nothing: put it back, and change the keys of [grpo]".to_owned(),
+        key => format!("put it back, or go on with it by --set {key}={}", first.now.as_deref().unwrap_or("...")),
+    };
+    bail!(
+        "{} is not the config of the last checkpoint: {}{}; {way_out}",
+        folder.config().display(),
+        shown.join(", "),
+        if more > 0 { format!(" and {more} more") } else { String::new() }
+    )
 }
 
 fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
@@ -85,14 +131,14 @@ fn check_memory(trainer: &mut Trainer) -> Result<()> {
 /// The resolved config, and what follows from it.
 fn dry_run(trainer: &Trainer) -> Result<()> {
     let config = &trainer.config;
-    println!("{}", strict::print(config)?);
+    say!("{}", strict::print(config)?)?;
     let r = &config.rollout;
     let rows = r.prompts_per_step * r.group_size;
-    println!("# {rows} completions in a step, at most {} tokens", rows * r.max_new_tokens);
+    say!("# {rows} completions in a step, at most {} tokens", rows * r.max_new_tokens)?;
     if let Some(before) = run::held_out(trainer)? {
         let (p, g) = (before.accuracy, r.group_size as i32);
         let silent = p.powi(g) + (1.0 - p).powi(g);
-        println!("# measured pass rate {p:.3} on held-out problems: a group has no signal with chance {silent:.3}");
+        say!("# measured pass rate {p:.3} on held-out problems: a group has no signal with chance {silent:.3}")?;
     }
     Ok(())
 }

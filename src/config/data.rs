@@ -146,9 +146,21 @@ table! {
         pub system: Option<String> = None,
         /// The start of the completion, put after the prompt; verifiers read it as the model's own.
         pub prefill: Option<String> = None,
-        /// What a chat template is told beside the conversation, such as `{ enable_thinking = false }`. A template that
-        /// prints today's date makes other prompts tomorrow: Llama 3's takes `date_string` instead.
+        /// What a chat template is told beside the conversation, such as `{ enable_thinking = false }`.
         pub variables: BTreeMap<String, serde_json::Value> = BTreeMap::new(),
+        /// The day that a chat template which prints the date is told, such as 2026-11-26: that on which the run begins
+        /// when absent.
+        pub date: Option<String> = None,
+    }
+}
+
+impl PromptConfig {
+    /// The name of a model's own template.
+    pub const CHAT: &str = "chat";
+
+    /// Whether the model's own chat template writes the prompts.
+    pub fn is_chat(&self) -> bool {
+        self.template.as_deref() == Some(Self::CHAT)
     }
 }
 

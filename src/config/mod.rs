@@ -187,6 +187,32 @@ pub enum Control {
 }
 
 impl TrainConfig {
+    /// Whether a run may be resumed with another value of this key without a word: how long it runs, how fast, and what is
+    /// kept of it, but not what is learned.
+    pub fn may_change(key: &str) -> bool {
+        const KEYS: [&str; 6] = [
+            "steps",
+            "compute.threads",
+            "compute.micro_batch_tokens",
+            "compute.recompute",
+            "rollout.capacity",
+            "eval.every",
+        ];
+        KEYS.contains(&key) || ["save.", "audit."].iter().any(|table| key.starts_with(table))
+    }
+
+    /// Fixes the day that chat templates are told, where the config gives none: a run that is resumed on another day
+    /// has the prompts that it began with.
+    pub fn begin_on(&mut self, date: &str) {
+        let prompts = match &mut self.data {
+            DataConfig::Mixture { sources } => sources.iter_mut().filter_map(|source| source.prompt.as_mut()).collect(),
+            _ => Vec::new(),
+        };
+        for prompt in prompts.into_iter().chain([&mut self.prompt]).filter(|prompt| prompt.is_chat()) {
+            prompt.date.get_or_insert_with(|| date.to_owned());
+        }
+    }
+
     /// Where prompts come from, with what is said of each.
     pub fn sources(&self) -> Result<Vec<SourceView<'_>>> {
         self.data.sources(&self.prompt, &self.rubric)

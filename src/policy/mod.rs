@@ -12,13 +12,16 @@ use std::borrow::Cow;
 use std::fmt::Debug;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use tokenizers::Tokenizer;
 
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
+use crate::disk::read_text;
+use crate::model::files::folder::read_config;
 use crate::model::files::{Source, folder, peft};
 use crate::model::{
-    Adapter, Companions, CpuModel, CpuOptions, Decoder, DeviceModel, ModelConfig, ModelFolder, Parameters, SaveDtype,
+    Adapter, Companions, CpuModel, CpuOptions, Decoder, DeviceModel, Layout, ModelConfig, ModelFolder, Parameters,
+    SaveDtype,
 };
 use crate::ops::device::Device;
 use crate::optim::{AdamWConfig, MomentKind, Optimizer, Update};
@@ -188,6 +191,11 @@ impl Policy {
         Ok(update)
     }
 
+    /// Makes these tokens end completions too, here and wherever the model is saved.
+    pub fn end_with(&mut self, tokens: impl IntoIterator<Item = u32>) -> Result<()> {
+        self.companions.end_with(&mut self.config, tokens)
+    }
+
     /// Writes what is trained into `folder`, which exists: a model folder, or the files of an adapter.
     pub fn save(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
         match self.learner.trained()? {
@@ -200,7 +208,34 @@ impl Policy {
 
     /// Takes the values of what is trained from a folder that [`Policy::save`] wrote.
     pub fn restore(&mut self, folder: &Path) -> Result<()> {
+        let config = folder.join("config.json");
+        if config.exists() {
+            self.check_shape(&read_config(read_text(&config)?.as_bytes())?)?;
+        }
         self.learner.restore(folder, &self.config)
+    }
+
+    /// Refuses the shape of another model.
+    fn check_shape(&self, saved: &ModelConfig) -> Result<()> {
+        let (saved, own) =
+            (Layout::new(saved, saved.family()?).entries, Layout::new(&self.config, self.config.family()?).entries);
+        let strange = saved.iter().zip(&own).find(|(saved, own)| saved != own);
+        if let Some((saved, own)) = strange {
+            bail!(
+                "it is another model's: {} has shape {:?} there, and {} {:?} in the model of this run",
+                saved.name,
+                saved.shape,
+                own.name,
+                own.shape
+            );
+        }
+        ensure!(
+            saved.len() == own.len(),
+            "it is another model's, of {} tensors: this run's has {}",
+            saved.len(),
+            own.len()
+        );
+        Ok(())
     }
 
     /// All that a checkpoint holds beside what [`Policy::save`] writes: moments, and the reference where it is a copy.

@@ -1,4 +1,4 @@
-//! Prompts as a model's own chat template writes them: the example's conversation, the user's words last, and the
+//! Prompts as a model's own chat template writes them: the example's conversation with the user's words, and the
 //! beginning of the assistant's turn.
 
 use std::collections::BTreeMap;
@@ -8,6 +8,8 @@ use minijinja::value::Value;
 use reckon_datasets::Example;
 
 use super::jinja::{ChatTemplate, Conversation, Message};
+use super::messages::Messages;
+use super::rendered::Rendered;
 use crate::config::PromptConfig;
 use crate::model::Companions;
 
@@ -26,28 +28,47 @@ impl Chat {
             "prompt.template = \"chat\", but the model has no chat template (chat_template.jinja, or one in \
              tokenizer_config.json): take plain or a text of your own",
         )?;
+        let template = match &config.date {
+            Some(date) => template.dated(date.parse().with_context(|| format!("prompt.date = {date:?}"))?),
+            None => template,
+        };
         let variables = config.variables.iter().map(|(name, value)| (name.clone(), Value::from_serialize(value)));
         Ok(Self { template, system: config.system.clone(), variables: variables.collect() })
     }
 
-    /// The conversation of an example, in which the user says `user` last. The column `tools` describes functions.
-    pub(super) fn render(&self, example: &Example, user: String) -> Result<String> {
-        let mut messages: Vec<Message> = match example.info.get("messages") {
-            Some(messages) => serde_json::from_value(messages.clone()).context("column \"messages\"")?,
-            None => Vec::new(),
-        };
-        messages.pop_if(|last| last.role == "user");
-        messages.push(Message::new("user", &user));
-        if let Some(system) = &self.system {
-            let told = usize::from(messages[0].role == "system");
-            messages.splice(..told, [Message::new("system", system)]);
+    /// The conversation of an example, in which the user's last words are `user`. The column `tools` describes functions.
+    pub(super) fn render(&self, example: &Example, messages: Messages, user: &str) -> Result<Rendered> {
+        let opening = messages.opening().to_owned();
+        let Messages { asked: mut turns, begun } = messages;
+        match turns.iter_mut().rfind(|turn| turn.role == "user") {
+            Some(last) => last.content = user.into(),
+            None => turns.push(Message::new("user", user)),
         }
-        self.template.render(&Conversation {
-            messages,
+        if let Some(system) = &self.system {
+            let told = usize::from(turns[0].role == "system");
+            turns.splice(..told, [Message::new("system", system)]);
+        }
+        turns.extend(begun);
+        let conversation = Conversation {
+            messages: turns,
             tools: example.info.get("tools").filter(|tools| tools.is_array()).map(Value::from_serialize),
-            add_generation_prompt: true,
+            add_generation_prompt: opening.is_empty(),
             variables: self.variables.clone(),
-        })
+        };
+        let text = match opening.as_str() {
+            "" => self.template.render(&conversation)?,
+            _ => self.template.render_unfinished(&conversation)?,
+        };
+        Rendered::new(text, &opening)
+    }
+
+    /// What the template writes behind the words of an assistant who has spoken last; `None` where it refuses to.
+    pub(super) fn behind_a_turn(&self) -> Option<String> {
+        const WORDS: &str = "reckon-words";
+        let messages = vec![Message::new("user", "?"), Message::new("assistant", WORDS)];
+        let variables = self.variables.clone();
+        let text = self.template.render(&Conversation { messages, variables, ..Conversation::default() }).ok()?;
+        text.rsplit_once(WORDS).map(|(_, behind)| behind.to_owned())
     }
 }
 
@@ -66,14 +87,18 @@ mod tests {
         let files = vec![("tokenizer_config.json".to_owned(), tokens.into_bytes())];
         let chat = Chat::new(&config, &Companions { files, ..Companions::default() })?;
         let info = info.as_object().cloned().unwrap_or_default();
-        chat.render(&Example { id: "e".into(), question: "q".into(), answer: "a".into(), info }, "words".into())
+        let example = Example { id: "e".into(), question: "q".into(), answer: "a".into(), info };
+        chat.render(&example, Messages::of(&example)?, "words").map(|rendered| rendered.text)
     }
 
     #[test]
-    fn the_user_speaks_last_after_the_examples_conversation() {
+    fn the_users_words_stand_in_the_examples_conversation() {
         let turn = |role: &str, content: &str| json!({ "role": role, "content": content });
         let told = json!({ "messages": [turn("system", "data"), turn("user", "q")] });
         let long = json!({ "messages": [turn("user", "1"), turn("assistant", "2"), turn("user", "q")] });
+        let begun = json!({ "messages": [turn("user", "q"), turn("assistant", "It is")] });
+        let call = json!({ "role": "assistant", "content": null, "tool_calls": [{}] });
+        let called = json!({ "messages": [turn("user", "q"), call, turn("tool", "2")] });
         let system = || PromptConfig { system: Some("own".into()), ..PromptConfig::default() };
         let loud = PromptConfig { variables: [("loud".to_owned(), json!(true))].into(), ..PromptConfig::default() };
         for (config, info, expected) in [
@@ -82,6 +107,8 @@ mod tests {
             (PromptConfig::default(), long.clone(), "<s><user>1<assistant>2<user>words<assistant>"),
             (system(), told, "<s><system>own<user>words<assistant>"),
             (system(), long, "<s><system>own<user>1<assistant>2<user>words<assistant>"),
+            (PromptConfig::default(), begun, "<s><user>words<assistant>It is"),
+            (PromptConfig::default(), called, "<s><user>words<assistant>None<tool>2<assistant>"),
             (loud, json!({ "tools": [{}, {}] }), "<s><user>words!2<assistant>"),
         ] {
             assert_eq!(render(TEMPLATE, config, info).unwrap(), expected);

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow};
-use minijinja::value::{Kwargs, Value};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -18,9 +20,9 @@ use crate::model::Companions;
 pub struct Message {
     /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
-    /// What is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub content: Option<Value>,
+    /// What is said: a text, parts, or `null` where functions are called.
+    #[serde(default, skip_serializing_if = "Value::is_undefined")]
+    pub content: Value,
     /// Whatever else a template may look at, such as `tool_calls` or `reasoning_content`.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
@@ -29,7 +31,24 @@ pub struct Message {
 impl Message {
     /// A turn of plain text.
     pub fn new(role: &str, content: &str) -> Self {
-        Self { role: role.to_owned(), content: Some(content.into()), other: BTreeMap::new() }
+        Self { role: role.to_owned(), content: content.into(), other: BTreeMap::new() }
+    }
+
+    /// As templates read it: thoughts under every name that they go by.
+    fn with_thoughts(&self) -> Self {
+        let mut message = self.clone();
+        let thoughts = ["reasoning_content", "thinking", "reasoning"];
+        let given = thoughts.iter().filter_map(|name| self.other.get(*name)).find(|thought| !thought.is_none());
+        if let Some(thought) = given {
+            message.other.entry("thinking".to_owned()).or_insert_with(|| thought.clone());
+            message.other.insert("reasoning_content".to_owned(), thought.clone());
+        }
+        message
+    }
+
+    /// What is said, where it is a text.
+    pub fn text(&self) -> Option<&str> {
+        self.content.as_str()
     }
 }
 
@@ -84,30 +103,48 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
-        environment.set_formatter(super::python::format);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", |value: Value, options: Kwargs| {
-            let indent: Option<usize> = options.get("indent")?;
-            // How letters are escaped and keys are sorted: transformers neither escapes nor sorts.
-            let _: (Option<bool>, Option<bool>) = (options.get("ensure_ascii")?, options.get("sort_keys")?);
-            options.assert_all_used()?;
-            super::python::to_json(&value, indent)
-        });
+        environment.add_filter("tojson", super::json::to_json);
+        super::python::spell_values(&mut environment);
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
-        environment.add_function("strftime_now", |format: String| {
-            jiff::fmt::strtime::format(format, &jiff::Zoned::now())
-                .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
-        });
         environment.add_template_owned(NAME, plain_blocks(source)).map_err(explain)?;
-        Ok(Self { environment, special_tokens })
+        Ok(Self { environment, special_tokens }.dated(jiff::Zoned::now().date()))
+    }
+
+    /// The same template on another day than today, for `strftime_now`.
+    pub fn dated(mut self, date: Date) -> Self {
+        self.environment.add_function("strftime_now", move |format: String| {
+            let midnight = date.to_zoned(TimeZone::UTC).map_err(|error| failure(&error))?;
+            jiff::fmt::strtime::format(format, &midnight).map_err(|error| failure(&error))
+        });
+        self
+    }
+
+    /// The text of a conversation up to the last word of its last message, whose turn does not end: as transformers
+    /// renders with `continue_final_message`.
+    pub fn render_unfinished(&self, conversation: &Conversation) -> Result<String> {
+        let mut marked = conversation.clone();
+        let last = marked.messages.last_mut().context("there is no message to go on from")?;
+        let words = last.text().context("the last message has no text to go on from")?.to_owned();
+        last.content = (words.clone() + MARK).into();
+        marked.add_generation_prompt = false;
+        let mut text = self.render(&marked)?;
+        let end = text.rfind(MARK.trim_end()).filter(|_| text.contains(words.trim())).with_context(|| {
+            format!("the chat template does not write the words of the last message, {words:?}, as they are")
+        })?;
+        // A template that trims what is said would have trimmed the words too.
+        let kept = text[end..].starts_with(MARK);
+        text.truncate(if kept { end } else { text[..end].trim_end().len() });
+        Ok(text)
     }
 
     /// The text of a conversation.
     pub fn render(&self, conversation: &Conversation) -> Result<String> {
         let mut variables = self.special_tokens.clone();
-        variables.insert("messages".into(), Value::from_serialize(&conversation.messages));
+        let messages: Vec<Message> = conversation.messages.iter().map(Message::with_thoughts).collect();
+        variables.insert("messages".into(), Value::from_serialize(&messages));
         variables.insert("tools".into(), Value::from_serialize(&conversation.tools));
         variables.insert("documents".into(), Value::from(()));
         variables.insert("add_generation_prompt".into(), conversation.add_generation_prompt.into());
@@ -115,6 +152,9 @@ impl ChatTemplate {
         self.environment.get_template(NAME).and_then(|template| template.render(variables)).map_err(explain)
     }
 }
+
+/// Stands behind the words that a completion goes on from; no text of a conversation holds it.
+const MARK: &str = "\u{e000}\u{e001} ";
 
 /// Blocks `generation` mark the assistant's words and print what is in them: a condition that always holds does the
 /// same, and keeps what the tags say about white space.
@@ -153,6 +193,10 @@ fn special_tokens(config: &serde_json::Map<String, Json>) -> BTreeMap<String, Va
     let text = |value: &Json| value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned);
     let tokens = config.iter().filter(|(name, _)| name.ends_with("_token"));
     tokens.filter_map(|(name, value)| Some((name.clone(), text(value)?.into()))).collect()
+}
+
+fn failure(error: &jiff::Error) -> Error {
+    Error::new(ErrorKind::InvalidOperation, error.to_string())
 }
 
 fn explain(error: Error) -> anyhow::Error {

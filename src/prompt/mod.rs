@@ -2,9 +2,13 @@
 
 mod chat;
 pub mod jinja;
+mod json;
+mod messages;
 mod python;
+mod rendered;
 mod source;
 mod template;
+mod tokens;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -13,8 +17,10 @@ use anyhow::{Result, ensure};
 use reckon_datasets::{Example, Lane, Order};
 use tokenizers::Tokenizer;
 
+pub use rendered::Rendered;
 pub use source::Source;
 pub use template::Template;
+pub use tokens::{EndOfTurn, encode_completion};
 
 use crate::config::SourceView;
 use crate::model::Companions;
@@ -149,27 +155,16 @@ impl PromptSource {
     /// An example of a source as prompt `index`.
     pub fn prompt(&self, source: usize, example: Example, index: u64) -> Result<Prompt> {
         let template = &self.sources[source].template;
-        let text = template.render(&example)? + template.prefill();
-        let tokens = template.encode(&self.tokenizer, &text)?;
+        let rendered = template.render(&example)?;
+        let tokens = template.encode(&self.tokenizer, &(rendered.text.clone() + template.prefill()))?;
         ensure!(!tokens.is_empty(), "example {} gives an empty prompt", example.id);
-        Ok(Prompt { source, prefill: template.prefill().into(), ..Prompt::new(Arc::new(example), index, tokens) })
+        let prefill = [rendered.opening(), template.prefill()].concat().into();
+        Ok(Prompt { source, prefill, ..Prompt::new(Arc::new(example), index, tokens) })
     }
-}
 
-impl Template {
-    /// A rendered prompt to tokens, with the beginning that the tokenizer puts before every text, such as Llama's, where
-    /// the template has not written it.
-    pub fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-        tokens(tokenizer, text, !self.is_whole())
+    /// The tokens that end the assistant's turn in the templates of the sources.
+    pub fn end_tokens(&self) -> Vec<u32> {
+        let ends = self.sources.iter().filter_map(|source| source.template.end_of_turn(&self.tokenizer));
+        ends.map(|end| end.token).collect()
     }
-}
-
-/// A completion to tokens, nothing added.
-pub fn encode_completion(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    tokens(tokenizer, text, false)
-}
-
-fn tokens(tokenizer: &Tokenizer, text: &str, begin: bool) -> Result<Vec<u32>> {
-    let encoding = tokenizer.encode(text, begin).map_err(|e| anyhow::anyhow!("cannot tokenize \"{text}\": {e}"))?;
-    Ok(encoding.get_ids().to_vec())
 }

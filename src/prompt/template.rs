@@ -4,22 +4,27 @@
 use anyhow::{Context, Result, bail, ensure};
 use reckon_datasets::Example;
 use serde_json::Value;
+use tokenizers::Tokenizer;
 
 use super::chat::Chat;
+use super::messages::Messages;
+use super::rendered::Rendered;
+use super::tokens::{Beginning, EndOfTurn};
 use crate::config::PromptConfig;
 use crate::model::Companions;
 
-/// A template that goes by a name: frame, the user's words, and the start of the completion.
+/// A template that goes by a name: frame, the user's words, the start of the completion, and what ends it.
 struct Named {
     name: &'static str,
     frame: &'static str,
     user: &'static str,
     system: &'static str,
     prefill: &'static str,
+    end: &'static str,
 }
 
 const NAMED: [Named; 4] = [
-    Named { name: "plain", frame: "{question}", user: "{question}", system: "", prefill: "" },
+    Named { name: "plain", frame: "{question}", user: "{question}", system: "", prefill: "", end: "" },
     // Table 1 of DeepSeek-R1 (arXiv:2501.12948).
     Named {
         name: "r1",
@@ -31,6 +36,7 @@ const NAMED: [Named; 4] = [
         user: "{question}",
         system: "",
         prefill: "",
+        end: "",
     },
     // The structure of TinyZero's prompt for base models, in words that say what the verifier checks: every number once.
     Named {
@@ -42,6 +48,7 @@ const NAMED: [Named; 4] = [
                </answer> tags, for example <answer>(1 + 2) / 3</answer>.",
         system: "",
         prefill: "Let me solve this step by step.\n<think>",
+        end: "",
     },
     // The system line that the model card of Qwen2.5-Math gives, in Qwen's chat format.
     Named {
@@ -51,6 +58,7 @@ const NAMED: [Named; 4] = [
         user: "{question}",
         system: "Please reason step by step, and put your final answer within \\boxed{}.",
         prefill: "",
+        end: "<|im_end|>",
     },
 ];
 
@@ -63,9 +71,6 @@ enum Frame {
     Chat(Box<Chat>),
 }
 
-/// The name of a model's own template.
-const CHAT: &str = "chat";
-
 /// What turns examples into prompts.
 #[derive(Debug)]
 pub struct Template {
@@ -75,6 +80,9 @@ pub struct Template {
     /// Of a named template, where neither config nor example has one.
     default_system: &'static str,
     prefill: String,
+    /// What a named template writes behind the assistant's words.
+    end: &'static str,
+    beginning: Beginning,
 }
 
 impl Template {
@@ -84,13 +92,14 @@ impl Template {
         let wanted = config.template.as_deref().unwrap_or("plain");
         let named = NAMED.iter().find(|named| named.name == wanted);
         let frame = match named {
-            _ if wanted == CHAT => Frame::Chat(Box::new(Chat::new(config, companions)?)),
+            _ if config.is_chat() => Frame::Chat(Box::new(Chat::new(config, companions)?)),
             Some(named) => Frame::Text(named.frame.to_owned()),
             None if wanted.contains("{question}") => Frame::Text(wanted.to_owned()),
             None => {
                 let names: Vec<&str> = NAMED.iter().map(|named| named.name).collect();
                 bail!(
-                    "prompt.template = \"{wanted}\" is neither {CHAT}, one of {} nor a text with {{question}} in it",
+                    "prompt.template = \"{wanted}\" is neither {}, one of {} nor a text with {{question}} in it",
+                    PromptConfig::CHAT,
                     names.join(", ")
                 )
             }
@@ -101,7 +110,7 @@ impl Template {
                 "prompt.system is set, but template \"{wanted}\" has no place for it: put {{system}} into a template of \
                  your own"
             );
-            ensure!(config.variables.is_empty(), "prompt.variables are read by prompt.template = \"{CHAT}\" alone");
+            ensure!(config.variables.is_empty(), "prompt.variables are read by prompt.template = \"chat\" alone");
         }
         let or_default = |given: &Option<String>, default: fn(&Named) -> &'static str, other: &'static str| {
             given.clone().unwrap_or_else(|| named.map_or(other, default).to_owned())
@@ -112,6 +121,8 @@ impl Template {
             system: config.system.clone(),
             default_system: named.map_or("", |named| named.system),
             prefill: or_default(&config.prefill, |named| named.prefill, ""),
+            end: named.map_or("", |named| named.end),
+            beginning: Beginning::of(companions)?,
         })
     }
 
@@ -120,30 +131,46 @@ impl Template {
         &self.prefill
     }
 
-    /// Whether the text has all that a model wants to read: a chat template writes the tokenizer's beginning itself.
-    pub(super) fn is_whole(&self) -> bool {
-        matches!(self.frame, Frame::Chat(_))
+    /// A rendered prompt to tokens, with the one that every text of this model begins with, once.
+    pub fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+        self.beginning.encode(tokenizer, text)
+    }
+
+    /// How the assistant's turn ends, where the template ends it with a special token.
+    pub fn end_of_turn(&self, tokenizer: &Tokenizer) -> Option<EndOfTurn> {
+        match &self.frame {
+            Frame::Text(_) => EndOfTurn::of(tokenizer, self.end),
+            Frame::Chat(chat) => EndOfTurn::of(tokenizer, &chat.behind_a_turn()?),
+        }
     }
 
     /// The prompt of an example, without the prefilled start.
-    pub fn render(&self, example: &Example) -> Result<String> {
+    pub fn render(&self, example: &Example) -> Result<Rendered> {
         let user = fill(&self.user, &example.id, &|name| match name {
             "question" => Some(example.question.clone()),
             "answer" => None,
             _ => example.info.get(name).map(shown),
         })?;
+        let messages = Messages::of(example).with_context(|| format!("the prompt of example {}", example.id))?;
+        let opening = messages.opening();
+        ensure!(
+            opening.is_empty() || self.prefill.is_empty(),
+            "example {} begins the assistant's turn with {opening:?}, and the prompt's prefill with {:?}: only one of \
+             them can (prompt.prefill = \"\" takes the row's)",
+            example.id,
+            self.prefill
+        );
         match &self.frame {
-            Frame::Text(frame) => self.render_text(frame, example, &user),
+            Frame::Text(frame) => self.render_text(frame, example, &user, &messages),
             Frame::Chat(chat) => {
-                chat.render(example, user).with_context(|| format!("the prompt of example {}", example.id))
+                chat.render(example, messages, &user).with_context(|| format!("the prompt of example {}", example.id))
             }
         }
     }
 
-    fn render_text(&self, frame: &str, example: &Example, user: &str) -> Result<String> {
-        let messages = example.info.get("messages").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let told = match messages {
-            [first, _] if first["role"] == "system" => first["content"].as_str(),
+    fn render_text(&self, frame: &str, example: &Example, user: &str, messages: &Messages) -> Result<Rendered> {
+        let told = match &messages.asked[..] {
+            [first, _] if first.role == "system" => first.text(),
             [] | [_] => None,
             more => bail!(
                 "example {} is a conversation of {} messages: this template has room for a system line and one question",
@@ -152,12 +179,13 @@ impl Template {
             ),
         };
         let system = self.system.as_deref().or(told).unwrap_or(self.default_system);
-        fill(frame, &example.id, &|name| match name {
+        let text = fill(frame, &example.id, &|name| match name {
             "question" => Some(user.to_owned()),
             "system" => Some(system.to_owned()),
             "answer" => None,
             _ => example.info.get(name).map(shown),
-        })
+        })?;
+        Rendered::new(text + messages.opening(), messages.opening())
     }
 }
 
@@ -217,7 +245,7 @@ mod tests {
     }
 
     fn render(config: &PromptConfig, info: Value) -> Result<String> {
-        Template::new(config, &Companions::default())?.render(&example(info))
+        Template::new(config, &Companions::default())?.render(&example(info)).map(|rendered| rendered.text)
     }
 
     #[test]

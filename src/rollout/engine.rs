@@ -19,7 +19,7 @@ use crate::policy::{Model, Policy};
 use super::cpu::CpuRunner;
 use super::device::DeviceRunner;
 use super::sampling::Sampled;
-use super::{Completion, FinishReason, Finished, Request, SampleKey, Sampler};
+use super::{Completion, FinishReason, Finished, Request, SampleKey, Sampler, Sampling};
 
 /// Samples from the very weights that the trainer updates, so that nothing has to be kept in step.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +87,8 @@ impl<'a> Engine<'a> {
     pub fn generate(&self, request: &Request, finished: &Finished) -> Result<()> {
         let Request { prompts, group_size, sampling, .. } = *request;
         let queue = Mutex::new(Queue { begun: vec![0; prompts.len()], group_size });
-        let job = Job { request, tokenizer: self.tokenizer, queue: &queue, finished };
+        let stops = Stops::of(sampling, self.tokenizer);
+        let job = Job { request, tokenizer: self.tokenizer, stops: &stops, queue: &queue, finished };
         let rows = self.capacity.min(prompts.len() * group_size).max(1);
         match self.model {
             Model::Cpu(model) => {
@@ -140,11 +141,36 @@ impl Queue {
     }
 }
 
+/// What ends a completion.
+struct Stops<'a> {
+    /// Tokens that are no part of its text.
+    tokens: Vec<u32>,
+    /// Texts that are.
+    strings: Vec<&'a str>,
+}
+
+impl<'a> Stops<'a> {
+    /// A stop string that is a special token of the tokenizer is that token.
+    fn of(sampling: &'a Sampling, tokenizer: &Tokenizer) -> Self {
+        let added = tokenizer.get_added_tokens_decoder();
+        let special = |text: &str| added.iter().find(|(_, token)| token.special && token.content == text);
+        let mut stops = Self { tokens: sampling.stop_tokens.clone(), strings: Vec::new() };
+        for text in &sampling.stop_strings {
+            match special(text) {
+                Some((id, _)) => stops.tokens.push(*id),
+                None => stops.strings.push(text),
+            }
+        }
+        stops
+    }
+}
+
 /// What all workers of one call share.
 #[derive(Clone, Copy)]
 struct Job<'a> {
     request: &'a Request<'a>,
     tokenizer: &'a Tokenizer,
+    stops: &'a Stops<'a>,
     queue: &'a Mutex<Queue>,
     finished: &'a Finished<'a>,
 }
@@ -232,16 +258,16 @@ impl Job<'_> {
     }
 
     fn ends_in_stop_token(&self, tokens: &[u32]) -> bool {
-        tokens.last().is_some_and(|token| self.request.sampling.stop_tokens.contains(token))
+        tokens.last().is_some_and(|token| self.stops.tokens.contains(token))
     }
 
     /// Whether one of the stop strings has just been completed. Only as many tokens as it can span are looked at.
     fn ends_with_stop_string(&self, tokens: &[u32]) -> bool {
-        let stops = &self.request.sampling.stop_strings;
-        let Some(longest) = stops.iter().map(String::len).max() else { return false };
+        let stops = &self.stops.strings;
+        let Some(longest) = stops.iter().map(|stop| stop.len()).max() else { return false };
         let tail = &tokens[tokens.len().saturating_sub(longest + 1)..];
         let text = self.tokenizer.decode(tail, false).unwrap_or_default();
-        stops.iter().any(|stop| text.contains(stop.as_str()))
+        stops.iter().any(|stop| text.contains(stop))
     }
 
     /// The text of a completion, without the stop token.

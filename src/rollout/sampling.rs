@@ -18,7 +18,7 @@ pub struct Sampling {
     pub max_new_tokens: usize,
     /// Tokens that end a completion.
     pub stop_tokens: Vec<u32>,
-    /// Texts that end a completion; they stay part of it.
+    /// Texts that end a completion; they stay part of it, unless one is a special token.
     pub stop_strings: Vec<String>,
 }
 

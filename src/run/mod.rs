@@ -14,6 +14,7 @@ use crate::checkpoint::{RunFolder, state};
 use crate::disk::{read_text, write_file};
 use crate::eval::{Evaluation, evaluate};
 use crate::metrics::{MetricsFile, Record};
+use crate::output::note;
 use crate::progress::Bar;
 use crate::train::{Step, Trainer};
 
@@ -78,12 +79,12 @@ fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) 
         return folder.before().exists().then(read).transpose();
     }
     for remark in audit::before_training(trainer)? {
-        eprintln!("audit: {remark}");
+        note!("audit: {remark}");
     }
     let before = held_out(trainer)?;
     let mut record = Record::new(0);
     if let Some(evaluation) = &before {
-        eprintln!("step 0: held-out {evaluation}");
+        note!("step 0: held-out {evaluation}");
         evaluation.record(&mut record);
         write_file(&folder.before(), &serde_json::to_vec(evaluation)?)?;
     }

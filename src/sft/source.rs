@@ -9,7 +9,7 @@ use super::SftSample;
 use crate::config::{DataConfig, Learn, SftConfig};
 use crate::hub;
 use crate::model::ModelFolder;
-use crate::prompt::{Template, encode_completion};
+use crate::prompt::{EndOfTurn, Template, encode_completion};
 
 /// The samples of a run, a batch at a time.
 pub struct SftSource {
@@ -17,11 +17,19 @@ pub struct SftSource {
     template: Template,
     tokenizer: Tokenizer,
     /// Ends each completion.
-    eos: Option<u32>,
+    end: End,
     learn: Learn,
     tokens_per_step: usize,
     /// Completions used so far.
     pub used: usize,
+}
+
+/// What a completion is taught to end with.
+enum End {
+    /// What the template writes behind the assistant's words.
+    Turn(EndOfTurn),
+    /// The model's own end of a text, where the template has none.
+    Text(Option<u32>),
 }
 
 enum Source {
@@ -34,15 +42,28 @@ enum Source {
 impl SftSource {
     /// The samples that `config` asks for, in the tokens of the model in `folder`.
     pub fn open(config: &SftConfig, folder: &ModelFolder) -> Result<Self> {
+        let template = Template::new(&config.prompt, &folder.companions)?;
+        let end = match template.end_of_turn(&folder.tokenizer) {
+            Some(end) => End::Turn(end),
+            None => End::Text(folder.config.eos_token_id.first().copied()),
+        };
         Ok(Self {
             source: Source::open(config)?,
-            template: Template::new(&config.prompt, &folder.companions)?,
+            template,
             tokenizer: folder.tokenizer.clone(),
-            eos: folder.config.eos_token_id.first().copied(),
+            end,
             learn: config.learn,
             tokens_per_step: config.tokens_per_step,
             used: 0,
         })
+    }
+
+    /// The token that ends the assistant's turn, where the template has one: the model learns to stop at it.
+    pub fn end_token(&self) -> Option<u32> {
+        match &self.end {
+            End::Turn(end) => Some(end.token),
+            End::Text(_) => None,
+        }
     }
 
     /// The samples of the next step: the fewest that have `tokens_per_step` tokens.
@@ -59,10 +80,16 @@ impl SftSource {
     }
 
     fn encode(&self, example: &Example, completion: &str) -> Result<SftSample> {
-        let mut tokens = self.template.encode(&self.tokenizer, &self.template.render(example)?)?;
+        let rendered = self.template.render(example)?;
+        let mut tokens = self.template.encode(&self.tokenizer, rendered.before(completion))?;
         let trained_from = if self.learn == Learn::All { 1 } else { tokens.len() };
-        tokens.extend(encode_completion(&self.tokenizer, completion)?);
-        tokens.extend(self.eos);
+        match &self.end {
+            End::Turn(end) => tokens.extend(encode_completion(&self.tokenizer, &(completion.to_owned() + &end.text))?),
+            End::Text(end) => {
+                tokens.extend(encode_completion(&self.tokenizer, completion)?);
+                tokens.extend(end);
+            }
+        }
         Ok(SftSample { tokens, trained_from })
     }
 }

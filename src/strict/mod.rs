@@ -10,6 +10,8 @@ mod read;
 mod tests;
 mod tree;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,6 +66,23 @@ pub fn read_as<T: DeserializeOwned>(tree: &Tree, source: &str) -> Result<T> {
 /// every type in it.
 pub fn print(value: &impl Serialize) -> Result<String> {
     Ok(toml::Table::try_from(value)?.to_string())
+}
+
+/// Every value of a document under its dotted key, as TOML writes it.
+pub fn flat(value: &impl Serialize) -> Result<BTreeMap<String, String>> {
+    fn visit(key: String, value: &toml::Value, found: &mut BTreeMap<String, String>) {
+        let below = |name: &str| if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
+        match value {
+            toml::Value::Table(table) => table.iter().for_each(|(name, value)| visit(below(name), value, found)),
+            toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
+                items.iter().enumerate().for_each(|(index, value)| visit(below(&index.to_string()), value, found));
+            }
+            other => drop(found.insert(key, other.to_string())),
+        }
+    }
+    let mut found = BTreeMap::new();
+    visit(String::new(), &toml::Value::Table(toml::Table::try_from(value)?), &mut found);
+    Ok(found)
 }
 
 /// The word of `known` that `word` was most likely meant to be, if one is close enough to be worth asking about.

@@ -84,6 +84,7 @@ impl Trainer {
         let grpo = config.grpo.clone();
         let (tokenizer, companions) = (policy.tokenizer.clone(), &policy.companions);
         let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed)?;
+        policy.end_with(prompts.end_tokens())?;
         prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;

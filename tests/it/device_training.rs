@@ -119,7 +119,7 @@ fn a_checkpoint_of_a_device_goes_on_on_a_cpu_and_one_with_other_moments_is_refus
     let moments = |trainer: &Trainer| trainer.policy.state()[1].1.read(0..9).unwrap();
     assert_eq!(moments(&here), moments(&there));
     let mut other = trainer(config(&["optim.moments=eight_bit"]), moved(rounded(FAMILIES[0], true), device));
-    let error = state::restore(&mut other, &folder).unwrap_err().to_string();
+    let error = format!("{:#}", state::restore(&mut other, &folder).unwrap_err());
     assert!(error.contains("m was saved as F32") && error.contains("optim.moments"), "{error}");
 }
 

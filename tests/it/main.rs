@@ -41,6 +41,8 @@ mod oracle;
 mod own_verifiers;
 /// The numbers and texts of transformers.
 mod parity;
+/// A reader of the output who goes away.
+mod pipes;
 /// What a plan counts is what a run holds.
 mod plan;
 /// The program, run as a user would.
@@ -49,6 +51,8 @@ mod program;
 mod quickstart;
 /// The recipes of `examples/`.
 mod recipes;
+/// Damaged checkpoints, and configs changed on the way.
+mod resuming;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
 /// Steps with known rewards: signal, losses, lost completions.

@@ -1,7 +1,7 @@
 //! From columns to examples: which column is the question and which the answer, recognised from the first row or given
 //! in the config. The shapes of public datasets are rows of the tables below.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::cut::Cut;
 use crate::{Example, table};
@@ -96,7 +96,7 @@ impl Reading {
         if is_countdown(&row) && self.question.is_empty() {
             return Ok(countdown(row, fallback));
         }
-        let (question, earlier) = self.conversation(&row)?;
+        let (question, messages) = self.conversation(&row)?;
         let id = match &self.id {
             Some(name) => plain_text(name, column(&row, name)?)?,
             None => fallback,
@@ -114,28 +114,37 @@ impl Reading {
         }
         // The columns stay as the file has them, but for a conversation that ends with the question: what comes behind
         // it there may be the answer.
-        if !earlier.is_empty() {
-            row.insert("messages".into(), Value::Array(earlier));
+        if !messages.is_empty() {
+            row.insert("messages".into(), Value::Array(messages));
         }
         Ok(Example { id, question, answer, info: row })
     }
 
-    /// The last thing the user says, and all messages up to it where the column holds messages.
+    /// The last thing the user says, and the messages of the prompt where the column holds messages.
     fn conversation(&self, row: &Row) -> Result<(String, Vec<Value>), String> {
         let messages = match column(row, &self.question)? {
-            Value::Array(messages) => messages,
+            Value::Array(messages) => self.of_prompt(messages),
             other => return Ok((plain_text(&self.question, other)?, Vec::new())),
         };
-        let last = messages.iter().rposition(|message| message["role"] == "user");
-        let last = last.ok_or_else(|| format!("column {:?} has no message of role \"user\"", self.question))?;
-        let earlier = messages[..=last].iter().map(|message| {
-            let content = content(message).ok_or_else(|| {
+        let asked = messages.iter().rfind(|message| message["role"] == "user");
+        let asked = asked.ok_or_else(|| format!("column {:?} has no message of role \"user\"", self.question))?;
+        let question = content(asked).unwrap_or_default();
+        let messages = messages.iter().map(|message| {
+            turn(message).ok_or_else(|| {
                 format!("column {:?} holds {}, not a message of role and content", self.question, short(message))
-            })?;
-            Ok(json!({ "role": message["role"], "content": content }))
+            })
         });
-        let question = content(&messages[last]).unwrap_or_default();
-        Ok((question, earlier.collect::<Result<_, String>>()?))
+        Ok((question, messages.collect::<Result<_, String>>()?))
+    }
+
+    /// The messages that come before the completion: a column that holds the whole conversation ends with an answer,
+    /// one of prompts alone with the words that the assistant begins with.
+    fn of_prompt<'a>(&self, messages: &'a [Value]) -> &'a [Value] {
+        let whole = self.question == self.answer || self.shape == "open-instruct";
+        match messages {
+            [prompt @ .., last] if whole && last["role"] == "assistant" => prompt,
+            _ => messages,
+        }
     }
 
     /// The text of the answer column.
@@ -211,6 +220,18 @@ fn content(message: &Value) -> Option<String> {
         Value::Array(parts) => parts.iter().map(|part| part["text"].as_str()).collect(),
         _ => None,
     }
+}
+
+/// A message with its text joined and what else it holds, but for the nulls of columns that other messages fill. One
+/// that calls functions may say nothing, which stays null.
+fn turn(message: &Value) -> Option<Value> {
+    let mut turn = message.as_object().filter(|turn| turn.get("role").is_some_and(Value::is_string))?.clone();
+    turn.retain(|key, value| key == "content" || !value.is_null());
+    match content(message) {
+        Some(text) => drop(turn.insert("content".into(), text.into())),
+        None => turn.get("tool_calls").and_then(Value::as_array).filter(|calls| !calls.is_empty()).map(drop)?,
+    }
+    Some(Value::Object(turn))
 }
 
 /// The start of a value as JSON.

@@ -82,7 +82,8 @@ fn format_wants_each_block_once_in_order_and_closed() {
         &[
             ("</think> so <answer>b</answer> done", Pass),
             ("a</think><answer>b</answer>", Pass),
-            ("<think>a</think><answer>b</answer>", Fail),
+            ("<think>a</think><answer>b</answer>", Pass),
+            ("<think><think>a</think><answer>b</answer>", Fail),
             ("a</think><answer>b</answer><think>", Fail),
         ],
     );

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use reckon_rewards::{Audit, Registry, Rubric, Scope};
 
 use super::super::{ConfigArgs, load_companions};
+use crate::output::say;
 use crate::prompt::Source;
 
 /// Rows of generated data that are looked at: there is no end to them.
@@ -34,13 +35,13 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     for (index, view) in views.iter().enumerate() {
         let source = Source::open(view, index, &companions, config.seed)?;
         if views.len() > 1 && !args.json {
-            println!("data source {:?}", source.name);
+            say!("data source {:?}", source.name)?;
         }
         let audit = audit(&args, &Rubric::from_config_with(view.rubric, registry)?, &source)?;
         if args.json {
-            println!("{}", serde_json::to_string(&audit)?)
+            say!("{}", serde_json::to_string(&audit)?)?;
         } else {
-            println!("{audit}")
+            say!("{audit}")?;
         }
         failed.extend(audit.findings.iter().filter(|f| f.failed > 0).map(|f| f.check.claim()));
     }
@@ -60,7 +61,7 @@ fn audit(args: &Args, rubric: &Rubric, source: &Source) -> Result<Audit> {
     let all = if source.shuffled { data.len() } else { SAMPLE };
     let rows = (0..args.rows.unwrap_or(all).min(data.len()))
         .map(|row| data.get(row))
-        .map(|example| Ok((example.clone(), source.template.render(&example)?)))
+        .map(|example| Ok((example.clone(), source.template.render(&example)?.text)))
         .collect::<Result<Vec<_>>>()?;
     Ok(Audit::of(rubric, &rows)?)
 }

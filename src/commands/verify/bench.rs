@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::super::{ConfigArgs, load_companions};
 use super::{VerifierArgs, read_rows};
+use crate::output::say;
 use crate::prompt::Source;
 
 /// Rows of a config's data that are used.
@@ -64,8 +65,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     };
     ensure!(!rows.is_empty(), "there is no row to judge");
     let (calls, passed) = measure(&rubric, &rows, args.verdicts, args.batch)?;
-    report(calls, args.batch, passed, args.json);
-    Ok(())
+    report(calls, args.batch, passed, args.json)
 }
 
 /// Three completions for each row.
@@ -97,7 +97,7 @@ fn measure(rubric: &Rubric, rows: &[(Example, String)], verdicts: usize, batch: 
     Ok((calls, passed))
 }
 
-fn report(mut calls: Vec<f64>, batch: usize, passed: usize, json: bool) {
+fn report(mut calls: Vec<f64>, batch: usize, passed: usize, json: bool) -> Result<()> {
     let (verdicts, seconds) = (calls.len() * batch, calls.iter().sum::<f64>());
     calls.sort_by(f64::total_cmp);
     let at = |share: f64| 1e6 * calls[((calls.len() - 1) as f64 * share).round() as usize];
@@ -105,9 +105,10 @@ fn report(mut calls: Vec<f64>, batch: usize, passed: usize, json: bool) {
     if json {
         let report = json!({"verdicts": verdicts, "passed": passed, "batch": batch, "verdicts_per_s": rate,
             "p50_us": p50, "p99_us": p99, "max_us": max});
-        println!("{report}");
+        say!("{report}")?;
     } else {
-        println!("{verdicts} verdicts, {passed} of them rewarded: {rate:.0} a second on one thread");
-        println!("a call of {batch}: p50 {p50:.2} us, p99 {p99:.2} us, slowest {max:.2} us");
+        say!("{verdicts} verdicts, {passed} of them rewarded: {rate:.0} a second on one thread")?;
+        say!("a call of {batch}: p50 {p50:.2} us, p99 {p99:.2} us, slowest {max:.2} us")?;
     }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `reckon verify new`: a verifier of one's own to start from, with cases that it passes.
 
+use crate::output::say;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -26,7 +27,7 @@ pub(super) fn run(Args { name }: Args) -> Result<()> {
         let mut file = File::create_new(path).with_context(|| format!("cannot create {path}"))?;
         file.write_all(text.as_bytes()).with_context(|| format!("cannot write {path}"))?;
     }
-    println!("wrote {verifier} and {cases}; try them:");
-    println!("  reckon verify test {cases} --kind python --set entry={verifier}:verify");
+    say!("wrote {verifier} and {cases}; try them:")?;
+    say!("  reckon verify test {cases} --kind python --set entry={verifier}:verify")?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::super::judge;
 use crate::config::TrainConfig;
 use crate::disk::read_text;
+use crate::output::say;
 use crate::run::rollouts;
 use crate::strict;
 
@@ -60,9 +61,9 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let run = args.run.display();
     ensure!(replay.rollouts > 0, "{run} holds no rollouts: train with save.rollouts_every above 0");
     if args.json {
-        println!("{}", serde_json::to_string(&replay)?);
+        say!("{}", serde_json::to_string(&replay)?)?;
     } else {
-        replay.print();
+        replay.print()?;
     }
     let missed = replay.rollouts - replay.reproduced;
     ensure!(
@@ -92,18 +93,21 @@ impl Replay {
         Ok(())
     }
 
-    fn print(&self) {
-        println!("{} of {} rollouts of {} steps reproduced", self.reproduced, self.rollouts, self.steps.len());
+    fn print(&self) -> Result<()> {
+        say!("{} of {} rollouts of {} steps reproduced", self.reproduced, self.rollouts, self.steps.len())?;
         if self.replaced > 0 {
-            println!("{} were trained on a reward that a control or a rule on length put in its place", self.replaced);
+            say!("{} were trained on a reward that a control or a rule on length put in its place", self.replaced)?;
         }
         for Difference { step, id, sample, completion, saved, again } in &self.differences {
             let [saved_total, total] = [saved, again].map(|score| shown(score.total));
-            println!("step {step}, {id}, sample {sample}: {total} was {saved_total}");
+            say!("step {step}, {id}, sample {sample}: {total} was {saved_total}")?;
             let pairs = saved.parts.iter().zip(&again.parts).filter(|(saved, again)| !same_verdict(saved, again));
-            pairs.for_each(|(saved, again)| println!("  {}, was {}", describe(again), describe(saved)));
-            println!("  {completion:?}");
+            for (saved, again) in pairs {
+                say!("  {}, was {}", describe(again), describe(saved))?;
+            }
+            say!("  {completion:?}")?;
         }
+        Ok(())
     }
 }
 

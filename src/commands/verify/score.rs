@@ -1,5 +1,6 @@
 //! `reckon verify score`: one verdict for each row.
 
+use crate::output::say;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -23,14 +24,15 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let verifier = args.verifier.build(registry)?;
     let verdicts = verdicts(&*verifier, &read_rows(&args.file)?)?;
     if args.json {
-        verdicts.iter().for_each(|verdict| println!("{}", json!(verdict)));
+        verdicts.iter().try_for_each(|verdict| say!("{}", json!(verdict)))?;
     } else {
         let judged: Vec<_> = verdicts.iter().filter(|verdict| verdict.outcome.is_judged()).collect();
-        print!("{} of {} pass", judged.iter().filter(|verdict| verdict.passed()).count(), judged.len());
-        match verdicts.len() - judged.len() {
-            0 => println!(),
-            left_out => println!(", {left_out} were not judged"),
-        }
+        let passed = judged.iter().filter(|verdict| verdict.passed()).count();
+        let left_out = match verdicts.len() - judged.len() {
+            0 => String::new(),
+            left_out => format!(", {left_out} were not judged"),
+        };
+        say!("{passed} of {} pass{left_out}", judged.len())?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `reckon verify test`: cases with the rewards that they should get.
 
+use crate::output::say;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -39,12 +40,13 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         if !equal {
             failed += 1;
             let [expected, got] = [expected, judged].map(|reward| reward.map_or("null".into(), |r| r.to_string()));
-            println!("{}: expected {expected}, got {got} ({:?}: {})", example.id, verdict.outcome, verdict.reason);
+            let (id, outcome, reason) = (&example.id, verdict.outcome, &verdict.reason);
+            say!("{id}: expected {expected}, got {got} ({outcome:?}: {reason})")?;
         }
     }
     if failed > 0 {
         bail!("{failed} of {} cases fail", rows.len());
     }
-    println!("all {} cases pass", rows.len());
+    say!("all {} cases pass", rows.len())?;
     Ok(())
 }

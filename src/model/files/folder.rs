@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
 use super::safetensors::{self, Reader, Shards};
@@ -22,7 +23,7 @@ use crate::model::weights::Weights;
 const COMPANIONS: [&str; 9] = [
     "tokenizer.json",
     "tokenizer_config.json",
-    "generation_config.json",
+    GENERATION,
     "chat_template.jinja",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -68,16 +69,43 @@ impl Companions {
         self.files.iter().find(|(known, _)| known == name).map(|(_, content)| content.as_slice())
     }
 
+    /// Makes tokens end completions beside those of `config`, also in `generation_config.json`, which keeps every byte
+    /// where it names them all.
+    pub fn end_with(&mut self, config: &mut ModelConfig, tokens: impl IntoIterator<Item = u32>) -> Result<()> {
+        for token in tokens {
+            if !config.eos_token_id.contains(&token) {
+                config.eos_token_id.push(token);
+            }
+            let mut generation = self.generation()?.unwrap_or_default();
+            if generation.eos_token_id != config.eos_token_id {
+                generation.eos_token_id.clone_from(&config.eos_token_id);
+                self.files.retain(|(name, _)| name != GENERATION);
+                self.files.push((GENERATION.to_owned(), serde_json::to_vec_pretty(&generation)?));
+            }
+        }
+        Ok(())
+    }
+
     /// The end tokens that `generation_config.json` names.
     fn end_tokens(&self) -> Result<Vec<u32>> {
-        #[derive(Deserialize)]
-        struct Generation {
-            #[serde(default, with = "token_ids")]
-            eos_token_id: Vec<u32>,
-        }
-        let Some(bytes) = self.file("generation_config.json") else { return Ok(Vec::new()) };
-        Ok(serde_json::from_slice::<Generation>(bytes).context("generation_config.json")?.eos_token_id)
+        Ok(self.generation()?.unwrap_or_default().eos_token_id)
     }
+
+    fn generation(&self) -> Result<Option<Generation>> {
+        self.file(GENERATION).map(|bytes| serde_json::from_slice(bytes).context(GENERATION)).transpose()
+    }
+}
+
+/// How a model is meant to be sampled from.
+const GENERATION: &str = "generation_config.json";
+
+/// What is read of that file; the rest is carried along.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Generation {
+    #[serde(default, with = "token_ids", skip_serializing_if = "Vec::is_empty")]
+    eos_token_id: Vec<u32>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
 }
 
 /// A model as it lies in a folder.

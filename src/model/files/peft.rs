@@ -16,7 +16,8 @@ use crate::model::lora::{Adapter, AdapterLayout, modules, parse_name};
 
 /// The file that says what an adapter is; where it lies, an adapter does.
 pub const CONFIG: &str = "adapter_config.json";
-const VALUES: &str = "adapter_model.safetensors";
+/// The file of an adapter's values.
+pub const VALUES: &str = "adapter_model.safetensors";
 
 /// Keys under which a file asks for another computation than is done here. Absent, null, false and empty ask for nothing.
 const UNSUPPORTED: [&str; 10] = [

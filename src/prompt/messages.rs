@@ -1,0 +1,33 @@
+//! The conversation of an example: what was said so far, and the words that the assistant's turn begins with, if the
+//! last message is the assistant's. How it is written is left to the templates.
+
+use anyhow::{Context, Result};
+use reckon_datasets::Example;
+
+use super::jinja::Message;
+
+/// The messages of a prompt.
+#[derive(Debug)]
+pub(super) struct Messages {
+    /// Up to the assistant's turn.
+    pub(super) asked: Vec<Message>,
+    /// The last message, where it is the assistant's and says something: the completion goes on from it.
+    pub(super) begun: Option<Message>,
+}
+
+impl Messages {
+    /// Those of the column `messages`; none where the example is a question alone.
+    pub(super) fn of(example: &Example) -> Result<Self> {
+        let mut asked: Vec<Message> = match example.info.get("messages") {
+            Some(messages) => serde_json::from_value(messages.clone()).context("column \"messages\"")?,
+            None => Vec::new(),
+        };
+        let begun = asked.pop_if(|last| last.role == "assistant" && !last.other.contains_key("tool_calls"));
+        Ok(Self { asked, begun: begun.filter(|message| message.text().is_some_and(|text| !text.trim().is_empty())) })
+    }
+
+    /// The words that the assistant's turn begins with.
+    pub(super) fn opening(&self) -> &str {
+        self.begun.as_ref().and_then(Message::text).unwrap_or_default()
+    }
+}
