@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::clean::clean;
 use super::compare::Comparison;
+use super::expr::Expr;
 use super::fuel::Fuel;
 use super::lexer::Commas;
 use super::parser;
@@ -50,7 +51,11 @@ impl Answer {
     /// The operations that it leaves pending.
     fn pending(&self) -> BTreeSet<&'static str> {
         let mut names = BTreeSet::new();
-        self.value.visit(&mut |expr| names.extend(expr.pending()));
+        let mut see = |expr: &Expr| names.extend(expr.pending());
+        match self.value.result() {
+            Some(result) => result.visit(&mut see),
+            None => self.value.visit(&mut see),
+        }
         names
     }
 }

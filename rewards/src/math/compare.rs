@@ -26,6 +26,9 @@ impl Comparison<'_> {
         if self.fuel.spend(4).is_none() {
             return false;
         }
+        if let Some(equal) = self.solutions(reference, answer) {
+            return equal;
+        }
         match (reference, answer) {
             (Value::Relation(a), Value::Relation(b)) => self.relations(a, b),
             (Value::Relation(chain), _) => self.named_by_reference(chain, answer),
@@ -124,7 +127,7 @@ impl Comparison<'_> {
         match (unit(reference), unit(answer)) {
             (Some(from), Some(to)) => match from.conversion(to) {
                 Some(factor) if factor == RBig::ONE => self.scalars(a, b),
-                Some(factor) => self.scalars(&a.clone().times(Expr::Number(Number { value: factor, places: None })), b),
+                Some(factor) => self.scalars(&a.clone().times(Expr::number(factor)), b),
                 None => false,
             },
             // `12_3` is not 12.
@@ -164,10 +167,13 @@ impl Comparison<'_> {
 
     /// Whether `decimal` is a decimal of enough places to which `exact` rounds.
     fn rounds(&self, decimal: &Expr, exact: &Expr) -> bool {
-        let Expr::Number(Number { value, places: Some(places) }) = decimal else { return false };
-        if *places < self.places || *places > 60 {
-            return false;
-        }
+        let enough = matches!(decimal, Expr::Number(Number { places: Some(places), .. }) if *places >= self.places);
+        enough && self.rounds_to(exact, decimal)
+    }
+
+    /// Whether `exact` rounds to `decimal` at the places that this has.
+    pub(super) fn rounds_to(&self, exact: &Expr, decimal: &Expr) -> bool {
+        let Expr::Number(Number { value, places: Some(places @ 0..=60) }) = decimal else { return false };
         let ten = RBig::from(10u8);
         let unit = exact::power(&ten, &RBig::from(-i64::from(*places)), self.fuel);
         let Some(unit) = unit else { return false };
@@ -192,5 +198,5 @@ fn radians(degrees: &Expr) -> Expr {
 }
 
 fn hundredth(expr: &Expr) -> Expr {
-    Expr::Number(Number { value: RBig::from_parts(1.into(), 100u8.into()), places: None }).times(expr.clone())
+    Expr::number(RBig::from_parts(1.into(), 100u8.into())).times(expr.clone())
 }

@@ -68,9 +68,20 @@ pub(crate) enum Function {
     Pending(&'static str),
 }
 
+impl Number {
+    /// A number that was not written as a decimal.
+    pub(crate) fn exact(value: impl Into<RBig>) -> Self {
+        Self { value: value.into(), places: None }
+    }
+}
+
 impl Expr {
     pub(crate) fn integer(value: i64) -> Self {
-        Self::Number(Number { value: value.into(), places: None })
+        Self::number(value)
+    }
+
+    pub(crate) fn number(value: impl Into<RBig>) -> Self {
+        Self::Number(Number::exact(value))
     }
 
     pub(crate) fn symbol(name: impl Into<String>) -> Self {

@@ -86,7 +86,7 @@ impl<'a> Lexer<'a> {
         // TeX's arguments without braces are single digits: `\frac12`.
         if self.wants_digit() && self.rest.starts_with(|c: char| c.is_ascii_digit()) {
             let digit = self.take(1).as_bytes()[0] - b'0';
-            return self.push(Token::Number(Number { value: digit.into(), places: None }));
+            return self.push(Token::Number(Number::exact(digit)));
         }
         match literal::number(self.rest, grouping, self.commas == Commas::Decimal) {
             Some((number, length)) => {

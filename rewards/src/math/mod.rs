@@ -19,6 +19,7 @@ mod probe;
 mod real;
 mod region;
 mod relation;
+mod solutions;
 mod text;
 mod token;
 mod units;

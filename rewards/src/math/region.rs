@@ -1,6 +1,6 @@
 //! Sets of real numbers: unions of intervals, read from intervals, finite sets, and solved inequalities.
 
-use super::expr::{Constant, Expr, Number};
+use super::expr::{Constant, Expr};
 use super::fuel::Fuel;
 use super::poly::Fraction;
 use super::probe;
@@ -167,7 +167,7 @@ fn solved(left: &Expr, relation: Relation, right: &Expr, fuel: &Fuel) -> Option<
             }
             let (_, slope, offset) = form.numerator.linear()?;
             let relation = if slope < dashu_ratio::RBig::ZERO { relation.flipped()? } else { relation };
-            against(relation, &Expr::Number(Number { value: -offset / slope, places: None }), fuel)
+            against(relation, &Expr::number(-offset / slope), fuel)
         }
     }
 }

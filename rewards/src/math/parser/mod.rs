@@ -205,8 +205,7 @@ impl<'a> Parser<'a> {
             // `3 hours 20 minutes`.
             Some(Token::Number(_)) if !money => match self.nested(Self::element)? {
                 Value::Quantity(more, other) => {
-                    let more =
-                        more.times(Expr::Number(super::expr::Number { value: other.conversion(&unit)?, places: None }));
+                    let more = more.times(Expr::number(other.conversion(&unit)?));
                     Some(Value::Quantity(expr.plus(more), unit))
                 }
                 _ => None,

@@ -136,12 +136,11 @@ impl Parser<'_> {
             Token::Number(_) if self.peek_at(2) == Some(&Token::Over) && self.lexemes[self.at + 1].spaced => {
                 let (above, below) = (whole(self.peek_at(1))?, whole(self.peek_at(3))?);
                 self.at += 4;
-                let number = |value| Expr::Number(Number { value, places: None });
-                number(above).over(number(below))
+                Expr::number(above).over(Expr::number(below))
             }
             _ => return None,
         };
-        Some(Expr::Number(Number { value: integer, places: None }).plus(fraction))
+        Some(Expr::number(integer).plus(fraction))
     }
 
     pub(super) fn power(&mut self) -> Option<Value> {
@@ -265,11 +264,48 @@ impl Parser<'_> {
                 break;
             }
         }
-        let applied = FUNCTIONS
+        let applies = FUNCTIONS
             .iter()
             .any(|function| name.trim_end_matches('\'') == *function || name.starts_with(&format!("{function}_")));
-        if applied && self.peek() == Some(&Token::Open(Bracket::Round)) && !self.spaced() {
-            return Some(Expr::Call(Function::Named(name), self.arguments()?));
+        if !applies {
+            return Some(Expr::Symbol(name));
+        }
+        if self.inverse_follows() {
+            name.push_str("^-1");
+        }
+        if self.peek() != Some(&Token::Open(Bracket::Round)) || self.spaced() {
+            return Some(Expr::Symbol(name));
+        }
+        let (start, bars) = (self.at, self.bars);
+        if let Some(arguments) = self.arguments() {
+            return Some(Expr::Call(Function::Named(name), arguments));
+        }
+        (self.at, self.bars) = (start, bars);
+        self.event(&name)
+    }
+
+    /// Consumes the `^{-1}` of an inverse function that is applied.
+    fn inverse_follows(&mut self) -> bool {
+        let minus_one = [Token::Power, Token::Open(Bracket::Group), Token::Minus, Token::Number(Number::exact(1))];
+        let applied = [Token::Close(Bracket::Group), Token::Open(Bracket::Round)];
+        let inverse = minus_one.iter().chain(&applied).enumerate().all(|(at, token)| self.peek_at(at) == Some(token));
+        self.at += if inverse { minus_one.len() + 1 } else { 0 };
+        inverse
+    }
+
+    /// `P(X = 2)`, `P(A \mid B)`: a name with all that stands in its brackets.
+    fn event(&mut self, name: &str) -> Option<Expr> {
+        let mut name = format!("{name}(");
+        self.expect(&Token::Open(Bracket::Round))?;
+        let mut depth = 1;
+        while depth > 0 {
+            let token = self.next()?;
+            match token {
+                Token::Open(_) => depth += 1,
+                Token::Close(_) => depth -= 1,
+                _ => {}
+            }
+            name.push_str(&spell(token));
         }
         Some(Expr::Symbol(name))
     }
@@ -299,8 +335,7 @@ impl Parser<'_> {
         self.expect(&Token::Subscript)?;
         let base = super::super::exact::value(&self.argument()?, self.fuel)?;
         let value: dashu_int::IBig = digits.parse().ok()?;
-        let number = Number { value: value.into(), places: None };
-        Some(Value::Quantity(Expr::Number(number), Unit::Base(base.to_string())))
+        Some(Value::Quantity(Expr::number(value), Unit::Base(base.to_string())))
     }
 }
 
