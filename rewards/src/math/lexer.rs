@@ -77,6 +77,7 @@ impl<'a> Lexer<'a> {
 
     fn number(&mut self) {
         let grouping = self.commas == Commas::Grouping && !self.brackets.last().copied().unwrap_or(false);
+        let decimal = self.commas == Commas::Decimal && self.brackets.len() == 1;
         let base_follows = self.rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('_');
         if base_follows {
             let end = self.rest.find('_').unwrap_or(self.rest.len());
@@ -88,7 +89,7 @@ impl<'a> Lexer<'a> {
             let digit = self.take(1).as_bytes()[0] - b'0';
             return self.push(Token::Number(Number::exact(digit)));
         }
-        match literal::number(self.rest, grouping, self.commas == Commas::Decimal) {
+        match literal::number(self.rest, grouping, decimal) {
             Some((number, length)) => {
                 self.take(length);
                 self.push(Token::Number(number));

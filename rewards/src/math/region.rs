@@ -1,6 +1,6 @@
 //! Sets of real numbers: unions of intervals, read from intervals, finite sets, and solved inequalities.
 
-use super::expr::{Constant, Expr};
+use super::expr::{Constant, Expr, Function};
 use super::fuel::Fuel;
 use super::poly::Fraction;
 use super::probe;
@@ -154,11 +154,17 @@ fn of_relation(value: &Value, fuel: &Fuel) -> Option<Region> {
     })
 }
 
-/// The solutions of `left relation right`: a symbol against a constant, or linear in one symbol.
+/// The solutions of `left relation right`: a name or its absolute value against a constant, or linear in one symbol.
 fn solved(left: &Expr, relation: Relation, right: &Expr, fuel: &Fuel) -> Option<Region> {
     match (left, right) {
-        (Expr::Symbol(_), bound) if bound.symbols().is_empty() => against(relation, bound, fuel),
-        (bound, Expr::Symbol(_)) if bound.symbols().is_empty() => against(relation.flipped()?, bound, fuel),
+        (name, bound) if stands_for_one(name) && bound.symbols().is_empty() => against(relation, bound, fuel),
+        (bound, name) if stands_for_one(name) && bound.symbols().is_empty() => against(relation.flipped()?, bound, fuel),
+        (Expr::Call(Function::Abs, inside), bound) if bound.symbols().is_empty() => {
+            within_bars(&inside[0], relation, bound, fuel)
+        }
+        (bound, Expr::Call(Function::Abs, inside)) if bound.symbols().is_empty() => {
+            within_bars(&inside[0], relation.flipped()?, bound, fuel)
+        }
         _ => {
             let difference = left.clone().minus(right.clone());
             let form = Fraction::of(&difference, fuel)?;
@@ -169,6 +175,25 @@ fn solved(left: &Expr, relation: Relation, right: &Expr, fuel: &Fuel) -> Option<
             let relation = if slope < dashu_ratio::RBig::ZERO { relation.flipped()? } else { relation };
             against(relation, &Expr::number(-offset / slope), fuel)
         }
+    }
+}
+
+/// Whether `expr` is one unknown: a symbol, or a function's value.
+fn stands_for_one(expr: &Expr) -> bool {
+    matches!(expr, Expr::Symbol(_) | Expr::Call(Function::Named(_), _))
+}
+
+/// `|inside| < bound` is `-bound < inside < bound`; `|z|` is that of a complex number, whose set is no interval.
+fn within_bars(inside: &Expr, relation: Relation, bound: &Expr, fuel: &Fuel) -> Option<Region> {
+    if inside.symbols().contains("z") {
+        return None;
+    }
+    let above = solved(inside, relation, bound, fuel)?;
+    let below = solved(inside, relation.flipped()?, &bound.clone().negated(), fuel)?;
+    match relation {
+        Relation::Less | Relation::LessEqual | Relation::NotEqual => above.intersection(&below, fuel),
+        Relation::Greater | Relation::GreaterEqual => above.union(&below, fuel),
+        Relation::Equal | Relation::About | Relation::In | Relation::Other(_) => None,
     }
 }
 

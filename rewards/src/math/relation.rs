@@ -78,8 +78,11 @@ impl Comparison<'_> {
         probe::proportional(a, b, self.fuel).is_some_and(|positive| any_sign || positive)
     }
 
-    /// Both describe the same numbers, by the same symbol.
+    /// Both describe the same numbers, by the same symbol. Bars that the reference lacks may restate the question.
     fn solved_alike(&self, a: &Chain, b: &Chain) -> bool {
+        if has_bars(b) && !has_bars(a) {
+            return false;
+        }
         let symbols = |chain: &Chain| {
             let mut names = std::collections::BTreeSet::new();
             let mut see = |expr: &Expr| names.extend(expr.symbols().into_iter().map(String::from));
@@ -197,6 +200,13 @@ fn is_quotient(factors: &[Expr]) -> bool {
 /// Whether a side holds coordinates, which stand for any number.
 fn on_axes(side: &Value) -> bool {
     side.scalar().is_some_and(|expr| expr.symbols().iter().any(|name| ["x", "y", "z"].contains(name)))
+}
+
+fn has_bars(chain: &Chain) -> bool {
+    let mut found = false;
+    let mut see = |part: &Expr| found |= matches!(part, Expr::Call(Function::Abs, _));
+    chain.terms.iter().for_each(|term| term.visit(&mut |expr| expr.visit(&mut see)));
+    found
 }
 
 /// The chain read from its other end.
