@@ -154,6 +154,17 @@ impl Expr {
         names
     }
 
+    /// The names of its symbols, and of the functions of which only the name is known.
+    pub(crate) fn names(&self) -> BTreeSet<&str> {
+        let mut names = self.symbols();
+        self.visit(&mut |expr| {
+            if let Self::Call(Function::Named(name), _) = expr {
+                names.insert(name.as_str());
+            }
+        });
+        names
+    }
+
     /// The operations that it leaves pending.
     pub(crate) fn pending(&self) -> BTreeSet<&'static str> {
         let mut names = BTreeSet::new();

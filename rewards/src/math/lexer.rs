@@ -1,6 +1,7 @@
 //! Cuts a cleaned answer into tokens. Commas are ambiguous in answers, so numbers are read under a [`Commas`] rule.
 
 use super::expr::{Constant, Number};
+use super::layout;
 use super::literal;
 use super::token::{self, Bracket, Token};
 use super::units::Unit;
@@ -29,7 +30,7 @@ pub(crate) struct Lexeme {
 
 /// The tokens of `text`; `None` for more than [`MAX_TOKENS`].
 pub(crate) fn lex(text: &str, commas: Commas) -> Option<Vec<Lexeme>> {
-    let mut lexer = Lexer { rest: text, commas, out: Vec::new(), spaced: false, brackets: vec![false] };
+    let mut lexer = Lexer { rest: text, commas, out: Vec::new(), spaced: false, brackets: vec![Level::default()] };
     while lexer.step() {
         if lexer.out.len() > MAX_TOKENS {
             return None;
@@ -43,8 +44,18 @@ struct Lexer<'a> {
     commas: Commas,
     out: Vec<Lexeme>,
     spaced: bool,
-    /// For every open bracket, whether its commas separate whatever stands around them.
-    brackets: Vec<bool>,
+    /// The open brackets, with one around the whole.
+    brackets: Vec<Level>,
+}
+
+/// What is known of a bracket that is open.
+#[derive(Debug, Clone, Copy, Default)]
+struct Level {
+    bracket: Option<Bracket>,
+    /// Whether its commas separate whatever stands around them.
+    separates: bool,
+    /// Whether one of them was read.
+    listed: bool,
 }
 
 impl<'a> Lexer<'a> {
@@ -75,8 +86,13 @@ impl<'a> Lexer<'a> {
         true
     }
 
+    /// The innermost open bracket.
+    fn level(&self) -> Level {
+        self.brackets.last().copied().unwrap_or_default()
+    }
+
     fn number(&mut self) {
-        let grouping = self.commas == Commas::Grouping && !self.brackets.last().copied().unwrap_or(false);
+        let grouping = self.commas == Commas::Grouping && !self.level().separates;
         let decimal = self.commas == Commas::Decimal && self.brackets.len() == 1;
         let base_follows = self.rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('_');
         if base_follows {
@@ -130,8 +146,8 @@ impl<'a> Lexer<'a> {
             self.spaced = true;
         } else {
             let token = token::command(name).unwrap_or_else(|| Token::Symbol(canonical(name).into()));
-            self.bracket(&token);
-            self.push(token);
+            self.take(if token == Token::Row { layout::row_space(self.rest) } else { 0 });
+            self.bracket(token);
         }
     }
 
@@ -276,24 +292,51 @@ impl<'a> Lexer<'a> {
             _ => (single(c), c.len_utf8()),
         };
         self.take(length);
-        self.bracket(&token);
-        self.push(token);
+        self.bracket(token);
     }
 
-    /// Follows the brackets, so that commas inside them are understood.
-    fn bracket(&mut self, token: &Token) {
+    /// Pushes a token that may be a bracket, and follows the brackets so that commas inside them are understood.
+    fn bracket(&mut self, token: Token) {
+        let token = self.turned(token);
         match token {
-            Token::Open(Bracket::Round | Bracket::Square | Bracket::Brace | Bracket::Angle) => {
-                self.brackets.push(separates(self.rest));
+            Token::Open(bracket) if is_visible(bracket) => {
+                let separates = separates(self.rest);
+                self.brackets.push(Level { bracket: Some(bracket), separates, listed: false });
             }
-            Token::Close(Bracket::Round | Bracket::Square | Bracket::Brace | Bracket::Angle)
-                if self.brackets.len() > 1 =>
-            {
+            Token::Close(bracket) if is_visible(bracket) && self.brackets.len() > 1 => {
                 self.brackets.pop();
+            }
+            Token::Comma | Token::Semicolon => {
+                if let Some(level) = self.brackets.last_mut() {
+                    level.listed = true;
+                }
             }
             _ => {}
         }
+        self.push(token);
     }
+
+    /// A square bracket that looks away from an interval: `]` where none is open, `[` behind two ends.
+    fn turned(&self, token: Token) -> Token {
+        let level = self.level();
+        let square = matches!(level.bracket, Some(Bracket::Square | Bracket::Outward));
+        let operand =
+            |token: &Token| matches!(token, Token::Number(_) | Token::Symbol(_) | Token::Constant(_) | Token::Close(_));
+        match token {
+            Token::Close(Bracket::Square) if level.bracket.is_none() => Token::Open(Bracket::Outward),
+            Token::Open(Bracket::Square)
+                if square && level.listed && self.out.last().is_some_and(|last| operand(&last.token)) =>
+            {
+                Token::Close(Bracket::Outward)
+            }
+            _ => token,
+        }
+    }
+}
+
+/// Brackets around lists, not those around groups and rounded numbers.
+fn is_visible(bracket: Bracket) -> bool {
+    !matches!(bracket, Bracket::Group | Bracket::Floor | Bracket::Ceil)
 }
 
 /// Whether every comma of a bracket separates; `rest` is its inside and what follows. Once a comma has a space behind

@@ -10,6 +10,7 @@ mod compare;
 mod exact;
 mod expr;
 mod fuel;
+mod layout;
 mod lexer;
 mod literal;
 mod locate;

@@ -158,7 +158,9 @@ fn of_relation(value: &Value, fuel: &Fuel) -> Option<Region> {
 fn solved(left: &Expr, relation: Relation, right: &Expr, fuel: &Fuel) -> Option<Region> {
     match (left, right) {
         (name, bound) if stands_for_one(name) && bound.symbols().is_empty() => against(relation, bound, fuel),
-        (bound, name) if stands_for_one(name) && bound.symbols().is_empty() => against(relation.flipped()?, bound, fuel),
+        (bound, name) if stands_for_one(name) && bound.symbols().is_empty() => {
+            against(relation.flipped()?, bound, fuel)
+        }
         (Expr::Call(Function::Abs, inside), bound) if bound.symbols().is_empty() => {
             within_bars(&inside[0], relation, bound, fuel)
         }

@@ -78,19 +78,19 @@ impl Comparison<'_> {
         probe::proportional(a, b, self.fuel).is_some_and(|positive| any_sign || positive)
     }
 
-    /// Both describe the same numbers, by the same symbol. Bars that the reference lacks may restate the question.
+    /// Both describe the same numbers, by the same names. Bars that the reference lacks may restate the question.
     fn solved_alike(&self, a: &Chain, b: &Chain) -> bool {
         if has_bars(b) && !has_bars(a) {
             return false;
         }
-        let symbols = |chain: &Chain| {
+        let all_names = |chain: &Chain| {
             let mut names = std::collections::BTreeSet::new();
-            let mut see = |expr: &Expr| names.extend(expr.symbols().into_iter().map(String::from));
+            let mut see = |expr: &Expr| names.extend(expr.names().into_iter().map(String::from));
             chain.terms.iter().for_each(|term| term.visit(&mut see));
             names
         };
         let set = |chain: &Chain| region::of(&Value::Relation(chain.clone()), self.fuel);
-        symbols(a) == symbols(b) && matches!((set(a), set(b)), (Some(a), Some(b)) if self.regions(&a, &b))
+        all_names(a) == all_names(b) && matches!((set(a), set(b)), (Some(a), Some(b)) if self.regions(&a, &b))
     }
 
     /// The reference is a relation and the answer is not: the right side of `x = 3`, or the set of an inequality.
@@ -175,7 +175,9 @@ fn names(left: &Value, right: &Value) -> bool {
         // `50 cm = 0.5 m` converts.
         Value::Quantity(_, unit) => !matches!(right, Value::Quantity(_, other) if other == unit),
         Value::Scalar(Expr::Product(_) | Expr::Power(_)) if !is_constant(right) => false,
-        Value::Scalar(Expr::Product(factors)) => factors.iter().all(is_name) && (is_quotient(factors) || !on_axes(left)),
+        Value::Scalar(Expr::Product(factors)) => {
+            factors.iter().all(is_name) && (is_quotient(factors) || !on_axes(left))
+        }
         Value::Scalar(expr @ Expr::Power(_)) => is_name(expr) && !on_axes(left),
         Value::Scalar(expr) => is_name(expr),
         _ => false,

@@ -71,6 +71,8 @@ pub(crate) enum Bracket {
     /// `{}` without backslash: invisible.
     Group,
     Angle,
+    /// A square bracket that looks away from what it holds: `]a, b[`.
+    Outward,
     Floor,
     Ceil,
 }
@@ -230,13 +232,13 @@ pub(crate) fn magnitude(word: &str) -> Option<i64> {
 
 /// Commands that only space, size or group, sorted.
 #[rustfmt::skip] // which would give each word a line
-const LAYOUT: [&str; 62] = [
-    " ", "!", "(", ")", ",", ":", ";", ">", "Big", "Bigg", "Bigl", "Bigr", "Large", "[", "]", "allowbreak",
-    "because", "bf", "big", "bigg", "biggl", "biggr", "bigl", "bigr", "bm", "boldsymbol", "boxed", "cdots",
-    "displaystyle", "dots", "dotsc", "enspace", "ensuremath", "fbox", "hfill", "hline", "hspace", "it", "large",
-    "ldots", "left", "limits", "mathbf", "mathcal", "mathfrak", "mathit", "mathscr", "mathsf", "mathtt", "middle",
-    "nolimits", "normalsize", "phantom", "qquad", "quad", "right", "rm", "scriptstyle", "textstyle", "therefore",
-    "thinspace", "underline",
+const LAYOUT: [&str; 67] = [
+    " ", "!", "(", ")", ",", ":", ";", ">", "Big", "Bigg", "Bigl", "Bigr", "Huge", "LARGE", "Large", "[", "]",
+    "allowbreak", "because", "bf", "big", "bigg", "biggl", "biggr", "bigl", "bigr", "bm", "boldsymbol", "boxed",
+    "cdots", "displaystyle", "dots", "dotsc", "enspace", "ensuremath", "fbox", "hfill", "hline", "huge", "it", "large",
+    "ldots", "left", "limits", "mathbf", "mathbin", "mathcal", "mathfrak", "mathit", "mathord", "mathscr", "mathsf",
+    "mathtt", "middle", "nolimits", "normalsize", "qquad", "quad", "right", "rm", "scriptstyle", "small", "textstyle",
+    "therefore", "thinspace", "tiny", "underline",
 ];
 
 /// Whether a command only spaces, sizes or groups.

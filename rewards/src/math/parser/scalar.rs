@@ -104,7 +104,7 @@ impl Parser<'_> {
             | Token::Magnitude(_)
             | Token::Begin => true,
             Token::Open(Bracket::Round) => self.peek_at(1) != Some(&Token::Modulus),
-            Token::Open(bracket) => !matches!(bracket, Bracket::Brace | Bracket::Angle),
+            Token::Open(bracket) => !matches!(bracket, Bracket::Brace | Bracket::Angle | Bracket::Outward),
             Token::Bar => self.bars == 0 && !self.builder,
             // Two numbers side by side are no product, but `(2)3^x` and `3!7!` are.
             Token::Number(_) => {
@@ -228,7 +228,6 @@ impl Parser<'_> {
             Token::Empty => return Some(Value::Collection(Brackets::Set, Vec::new())),
             Token::Reals => return Some(Value::Region(Region::all())),
             Token::Open(bracket) => return self.bracketed(*bracket),
-            Token::Close(Bracket::Square) => return self.french_interval(),
             Token::Begin => return self.matrix(),
             _ => return None,
         };
