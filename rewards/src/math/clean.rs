@@ -78,9 +78,9 @@ const SUPERSCRIPTS: &str = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 /// `text` in the spelling that the lexer reads.
 pub(crate) fn clean(text: &str) -> String {
     let text = strip(text);
-    let text = halve(text).replace("{.}", ".");
+    let text = unbrace(halve(text));
     let mut out = String::with_capacity(text.len() + 16);
-    let mut rest = text.as_str();
+    let mut rest = &*text;
     while let Some(c) = rest.chars().next() {
         let unprinted = if c == '\\' { layout::unprinted(rest) } else { 0 };
         if unprinted > 0 {
@@ -109,6 +109,16 @@ pub(crate) fn clean(text: &str) -> String {
         }
     }
     out
+}
+
+/// Without braces around one sign, which only space it: `0{.}5`, `\mathopen{]}`.
+fn unbrace(text: Cow<str>) -> Cow<str> {
+    [("{.}", "."), ("{]}", "]"), ("{[}", "[")].into_iter().fold(text, |text, (braced, sign)| {
+        match text.contains(braced) {
+            true => Cow::Owned(text.replace(braced, sign)),
+            false => text,
+        }
+    })
 }
 
 /// Characters of no width, which only direct how others are set.

@@ -94,9 +94,7 @@ impl<'a> Lexer<'a> {
     fn number(&mut self) {
         let grouping = self.commas == Commas::Grouping && !self.level().separates;
         let decimal = self.commas == Commas::Decimal && self.brackets.len() == 1;
-        let base_follows = self.rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('_');
-        if base_follows {
-            let end = self.rest.find('_').unwrap_or(self.rest.len());
+        if let Some(end) = self.digits_of_a_base() {
             let digits = self.take(end).to_string();
             return self.push(Token::Digits(digits));
         }
@@ -116,6 +114,21 @@ impl<'a> Lexer<'a> {
                 self.spaced = true;
             }
         }
+    }
+
+    /// The length of digits with a base behind them: `101_2`, `2A_{16}`. In `2A_1` the letter is a symbol.
+    fn digits_of_a_base(&self) -> Option<usize> {
+        let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric())?;
+        let base = self.rest[end..].strip_prefix('_')?.trim_start_matches(['{', '(']);
+        let above_ten = || {
+            let number = literal::number(base, false, false);
+            base.starts_with("sixteen") || number.is_some_and(|(number, _)| number.value > 10.into())
+        };
+        let plain = self.rest[..end].bytes().all(|byte| byte.is_ascii_digit());
+        let letters = || {
+            above_ten() && self.rest[..end].bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte))
+        };
+        (plain || letters()).then_some(end)
     }
 
     /// Whether the next digit is an argument of `\frac` or `\binom`.
@@ -201,6 +214,7 @@ impl<'a> Lexer<'a> {
             "e" if mathematical => Token::Constant(Constant::E),
             "i" if mathematical => Token::Constant(Constant::I),
             "d" if name == "mathrm" => Token::Symbol("d".into()),
+            "C" | "P" | "A" if self.rest.starts_with(['(', '_', '^']) => Token::Symbol(content.into()),
             "cis" => Token::Symbol("cis".into()),
             _ if mathematical && token::function(content).is_some_and(|_| content != "Re" && content != "inf") => {
                 token::command(content).unwrap_or_else(|| Token::Text(content.into()))

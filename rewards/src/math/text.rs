@@ -28,6 +28,36 @@ pub(crate) fn phrase(text: &str) -> Option<Phrase> {
     })
 }
 
+/// Numbers in words.
+const NUMBERS: [&str; 21] = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+];
+
+/// The number that a text in the form of [`plain`] says in a word.
+pub(crate) fn number_word(text: &str) -> Option<i64> {
+    (0..).zip(NUMBERS).find(|(_, word)| *word == text).map(|(number, _)| number)
+}
+
 /// `text` without commands for type, white space, brackets around one letter, and case.
 pub(crate) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -206,6 +206,8 @@ pub(crate) fn word(run: &str) -> Option<Token> {
         "log" => Token::Log,
         "mod" => Token::Modulus,
         "choose" => Token::Choose,
+        "nCr" => Token::Symbol("C".into()),
+        "nPr" => Token::Symbol("P".into()),
         "deg" | "degree" | "degrees" => Token::Degree,
         "theta" | "alpha" | "beta" | "gamma" | "lambda" | "phi" | "mu" | "omega" | "delta" => Token::Symbol(run.into()),
         "Re" | "Im" | "inf " | "sup" | "det" => return None,

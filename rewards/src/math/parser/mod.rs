@@ -10,6 +10,8 @@
 
 mod bracket;
 mod call;
+mod choices;
+mod name;
 mod scalar;
 
 use super::expr::{Constant, Expr, Function};
@@ -88,6 +90,16 @@ impl<'a> Parser<'a> {
 
     fn expect(&mut self, token: &Token) -> Option<()> {
         self.take(token).then_some(())
+    }
+
+    /// What `read` finds; where it finds nothing, nothing is consumed.
+    fn attempt<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        let (start, bars) = (self.at, self.bars);
+        let found = self.nested(read);
+        if found.is_none() {
+            (self.at, self.bars) = (start, bars);
+        }
+        found
     }
 
     /// Runs `read` one level deeper.

@@ -4,12 +4,8 @@ use super::super::expr::{Constant, Expr, Function, Number};
 use super::super::region::Region;
 use super::super::text::{self, Phrase};
 use super::super::token::{Bracket, Token};
-use super::super::units::Unit;
 use super::super::value::{Brackets, Value};
 use super::Parser;
-
-/// Letters that a bracket behind them applies rather than multiplies.
-const FUNCTIONS: [&str; 10] = ["f", "g", "h", "F", "G", "H", "P", "Q", "W", "T"];
 
 impl Parser<'_> {
     pub(super) fn sum(&mut self) -> Option<Value> {
@@ -160,6 +156,7 @@ impl Parser<'_> {
                     let exponent = self.exponent()?;
                     value = scale(value, |expr| Expr::power(expr, exponent))?;
                 }
+                Some(Token::Subscript) => value = self.in_base_behind(value)?,
                 Some(Token::Factorial) => {
                     self.at += 1;
                     value = scale(value, |expr| Expr::Call(Function::Factorial, vec![expr]))?;
@@ -203,7 +200,10 @@ impl Parser<'_> {
     fn primary(&mut self) -> Option<Value> {
         let token = self.next()?;
         let scalar = match token {
-            Token::Number(number) => Expr::Number(number.clone()),
+            Token::Number(number) => match self.chosen_from(number) {
+                Some(choices) => choices,
+                None => Expr::Number(number.clone()),
+            },
             Token::Constant(constant) => Expr::Constant(*constant),
             Token::Symbol(name) => self.symbol(name)?,
             Token::Accent(mark) => {
@@ -227,6 +227,11 @@ impl Parser<'_> {
             Token::Text(_) | Token::Word(_) => return Some(self.words(token)),
             Token::Empty => return Some(Value::Collection(Brackets::Set, Vec::new())),
             Token::Reals => return Some(Value::Region(Region::all())),
+            Token::Subscript | Token::Power => self.prefixed()?,
+            Token::Open(Bracket::Group) if self.take(&Token::Close(Bracket::Group)) => {
+                self.next().filter(|token| matches!(token, Token::Subscript | Token::Power))?;
+                self.prefixed()?
+            }
             Token::Open(bracket) => return self.bracketed(*bracket),
             Token::Begin => return self.matrix(),
             _ => return None,
@@ -248,101 +253,6 @@ impl Parser<'_> {
             Some(Phrase::Nothing) => Value::Collection(Brackets::Set, Vec::new()),
             None => Value::Text(text),
         }
-    }
-
-    /// A symbol with its primes and index; applied, if it is a function's.
-    fn symbol(&mut self, name: &str) -> Option<Expr> {
-        let mut name = name.to_string();
-        loop {
-            if self.take(&Token::Prime) {
-                name.push('\'');
-            } else if self.take(&Token::Subscript) {
-                name.push('_');
-                name.push_str(&self.spelled()?);
-            } else {
-                break;
-            }
-        }
-        let applies = FUNCTIONS
-            .iter()
-            .any(|function| name.trim_end_matches('\'') == *function || name.starts_with(&format!("{function}_")));
-        if !applies {
-            return Some(Expr::Symbol(name));
-        }
-        if self.inverse_follows() {
-            name.push_str("^-1");
-        }
-        if self.peek() != Some(&Token::Open(Bracket::Round)) || self.spaced() {
-            return Some(Expr::Symbol(name));
-        }
-        let (start, bars) = (self.at, self.bars);
-        if let Some(arguments) = self.arguments() {
-            return Some(Expr::Call(Function::Named(name), arguments));
-        }
-        (self.at, self.bars) = (start, bars);
-        self.event(&name)
-    }
-
-    /// Consumes the `^{-1}` of an inverse function that is applied.
-    fn inverse_follows(&mut self) -> bool {
-        let minus_one = [Token::Power, Token::Open(Bracket::Group), Token::Minus, Token::Number(Number::exact(1))];
-        let applied = [Token::Close(Bracket::Group), Token::Open(Bracket::Round)];
-        let inverse = minus_one.iter().chain(&applied).enumerate().all(|(at, token)| self.peek_at(at) == Some(token));
-        self.at += if inverse { minus_one.len() + 1 } else { 0 };
-        inverse
-    }
-
-    /// `P(X = 2)`, `P(A \mid B)`: a name with all that stands in its brackets.
-    fn event(&mut self, name: &str) -> Option<Expr> {
-        let mut name = format!("{name}(");
-        self.expect(&Token::Open(Bracket::Round))?;
-        let mut depth = 1;
-        while depth > 0 {
-            let token = self.next()?;
-            match token {
-                Token::Open(_) => depth += 1,
-                Token::Close(_) => depth -= 1,
-                _ => {}
-            }
-            name.push_str(&spell(token));
-        }
-        Some(Expr::Symbol(name))
-    }
-
-    /// The next group or token as part of a name.
-    pub(super) fn spelled(&mut self) -> Option<String> {
-        let mut name = String::new();
-        if !self.take(&Token::Open(Bracket::Group)) {
-            return Some(spell(self.next()?));
-        }
-        let mut depth = 1;
-        loop {
-            let token = self.next()?;
-            match token {
-                Token::Open(Bracket::Group) => depth += 1,
-                Token::Close(Bracket::Group) => depth -= 1,
-                _ => name.push_str(&spell(token)),
-            }
-            if depth == 0 {
-                return Some(name);
-            }
-        }
-    }
-
-    /// `1011_2`: digits, with their base as a unit.
-    fn in_base(&mut self, digits: &str) -> Option<Value> {
-        self.expect(&Token::Subscript)?;
-        let base = super::super::exact::value(&self.argument()?, self.fuel)?;
-        let value: dashu_int::IBig = digits.parse().ok()?;
-        Some(Value::Quantity(Expr::number(value), Unit::Base(base.to_string())))
-    }
-}
-
-fn spell(token: &Token) -> String {
-    match token {
-        Token::Symbol(name) | Token::Text(name) | Token::Word(name) | Token::Digits(name) => name.clone(),
-        Token::Number(number) => number.value.to_string(),
-        other => format!("{other:?}"),
     }
 }
 
