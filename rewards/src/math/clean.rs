@@ -127,6 +127,10 @@ fn is_invisible(c: char) -> bool {
 }
 
 fn push_sign(c: char, rest: &mut &str, out: &mut String) {
+    if matches!(c, '²' | '³') && is_metre(out) {
+        out.truncate(out.len() - 1);
+        out.push_str("\\text{m}");
+    }
     if superscript(c).is_some() || (c == '⁻' && rest.chars().next().and_then(superscript).is_some()) {
         out.push_str("^{");
         out.push(superscript(c).unwrap_or('-'));
@@ -144,6 +148,11 @@ fn push_sign(c: char, rest: &mut &str, out: &mut String) {
     } else {
         out.push(c);
     }
+}
+
+/// Whether a text ends with a number of metres, as `1,000.99m²` without its last sign does.
+fn is_metre(text: &str) -> bool {
+    text.strip_suffix('m').is_some_and(|number| number.trim_end().ends_with(|c: char| c.is_ascii_digit()))
 }
 
 fn superscript(c: char) -> Option<char> {

@@ -135,6 +135,9 @@ impl Comparison<'_> {
             // The sign may be left out of 28%, but 0.28% is not 0.28.
             (Some(Unit::Percent), None) => (!self.below_one(a) && self.scalars(a, b)) || self.scalars(&hundredth(a), b),
             (None, Some(Unit::Percent)) => (!self.below_one(b) && self.scalars(a, b)) || self.scalars(a, &hundredth(b)),
+            (Some(unit), None) if unit.is_known() && spelled(b).is_some() => {
+                spelled(b).is_some_and(|answer| self.quantities(reference, &answer))
+            }
             (Some(unit), None) if *unit == Unit::degree() => self.scalars(a, b) || self.scalars(&radians(a), b),
             (None, Some(unit)) if *unit == Unit::degree() => self.scalars(a, b) || self.scalars(a, &radians(b)),
             _ => self.scalars(a, b),
@@ -191,6 +194,14 @@ impl Comparison<'_> {
 
 fn unit(value: &Value) -> Option<&Unit> {
     if let Value::Quantity(_, unit) = value { Some(unit) } else { None }
+}
+
+/// `5m^2`, whose letters are read as a unit where the reference has one.
+fn spelled(expr: &Expr) -> Option<Value> {
+    let Expr::Product(factors) = expr else { return None };
+    let letters = factors.iter().position(|factor| !factor.symbols().is_empty()).filter(|at| *at > 0)?;
+    let (numbers, letters) = factors.split_at(letters);
+    Some(Value::Quantity(Expr::Product(numbers.to_vec()), Unit::spelled(letters)?))
 }
 
 fn radians(degrees: &Expr) -> Expr {

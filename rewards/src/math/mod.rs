@@ -21,6 +21,7 @@ mod real;
 mod region;
 mod relation;
 mod solutions;
+mod stated;
 mod text;
 mod token;
 mod units;
