@@ -67,8 +67,15 @@ impl Comparison<'_> {
         all(a, b, false) && all(b, a, true)
     }
 
-    /// A matrix of one column or row against a tuple.
+    /// A matrix of one column or row against a tuple, any against a list of its rows.
     fn vector(&self, rows: &[Vec<Value>], brackets: Brackets, items: &[Value]) -> bool {
+        let of_rows = items.iter().map(|item| match item {
+            Value::Collection(Brackets::Square | Brackets::Round, row) => Some(row),
+            _ => None,
+        });
+        if let (Brackets::Square, Some(others)) = (brackets, of_rows.collect::<Option<Vec<_>>>()) {
+            return rows.len() == others.len() && rows.iter().zip(others).all(|(a, b)| self.in_order(a, b));
+        }
         let tuple = matches!(brackets, Brackets::Round | Brackets::Square | Brackets::Angle | Brackets::List);
         let column = rows.iter().all(|row| row.len() == 1);
         let flat: Vec<Value> = rows.iter().flatten().cloned().collect();
@@ -79,7 +86,12 @@ impl Comparison<'_> {
         use Brackets::{Angle, Either, List, Round, Set, Square};
         let (Value::Collection(a, x), Value::Collection(b, y)) = (reference, answer) else { return false };
         match (a, b) {
-            (Either, Either) | (Either, List) | (List, Either) if self.inequalities(reference, answer) => true,
+            (List | Either, _) if x.iter().any(Value::is_inequality) => match (a, b) {
+                (List | Either, List | Either) if a == b => {
+                    self.regions_of(reference, answer) || self.in_any_order(x, y)
+                }
+                _ => self.regions_of(reference, answer),
+            },
             (List | Either | Set, List | Either | Set) => self.in_any_order(x, y),
             (Round | Square | Angle, List) | (List, Round | Square | Angle) => self.in_order(x, y),
             (Round | Angle, Round | Angle) | (Square, Square) => self.in_order(x, y),
@@ -91,8 +103,8 @@ impl Comparison<'_> {
         }
     }
 
-    /// Inequalities joined by `or`, as the sets that they describe.
-    fn inequalities(&self, a: &Value, b: &Value) -> bool {
+    /// Inequalities joined by `and` or `or`, and intervals, as the sets that they describe.
+    pub(super) fn regions_of(&self, a: &Value, b: &Value) -> bool {
         let sets = (region::of(a, self.fuel), region::of(b, self.fuel));
         matches!(sets, (Some(a), Some(b)) if self.regions(&a, &b))
     }

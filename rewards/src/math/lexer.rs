@@ -1,6 +1,6 @@
 //! Cuts a cleaned answer into tokens. Commas are ambiguous in answers, so numbers are read under a [`Commas`] rule.
 
-use super::expr::{Constant, Number};
+use super::expr::{Constant, Function, Number};
 use super::layout;
 use super::literal;
 use super::token::{self, Bracket, Token};
@@ -150,7 +150,7 @@ impl<'a> Lexer<'a> {
             self.text(name, content.trim());
         } else if name == "begin" || name == "end" {
             self.environment(name);
-        } else if name == "mathbb" {
+        } else if matches!(name, "mathbb" | "Bbb") {
             let content = self.letter();
             self.push(if content == "R" { Token::Reals } else { Token::Symbol(content.into()) });
         } else if name == "partial" {
@@ -232,7 +232,12 @@ impl<'a> Lexer<'a> {
             self.braced();
         }
         match (matrix, name) {
-            (true, "begin") => self.push(Token::Begin),
+            (true, "begin") => {
+                if kind == "vmatrix" {
+                    self.push(Token::Function(Function::Pending("determinant")));
+                }
+                self.push(Token::Begin);
+            }
             (true, _) => self.push(Token::End),
             (false, _) => self.spaced = true,
         }
@@ -249,6 +254,10 @@ impl<'a> Lexer<'a> {
                 self.take(connective.len());
                 return self.push(token);
             }
+        }
+        if run == "U" && self.joins_brackets() {
+            self.take(length);
+            return self.push(Token::Union);
         }
         if let Some(token) = token::word(run).filter(|_| !self.is_unit(run)) {
             self.take(length);
@@ -279,6 +288,12 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// Whether the next letter stands between two brackets: `(0,1) U (2,3)`.
+    fn joins_brackets(&self) -> bool {
+        let closed = matches!(self.out.last(), Some(Lexeme { token: Token::Close(_), .. }));
+        closed && self.rest[1..].trim_start().starts_with(['(', '[', ']'])
+    }
+
     /// Whether a number, or a bracket, has just ended.
     fn behind_number(&self) -> bool {
         matches!(
@@ -302,6 +317,7 @@ impl<'a> Lexer<'a> {
             '=' if two("=>") => (Token::Relation(Relation::Other("implies")), 2),
             '!' if two("!=") => (Token::Relation(Relation::NotEqual), 2),
             '=' if two("==") => (Token::Relation(Relation::Equal), 2),
+            ':' if two(":=") => (Token::Relation(Relation::Equal), 2),
             '-' if two("->") => (Token::Relation(Relation::Other("to")), 2),
             _ => (single(c), c.len_utf8()),
         };
@@ -385,7 +401,11 @@ fn single(c: char) -> Token {
         ';' => Token::Semicolon,
         ':' => Token::Colon,
         '%' => Token::Percent,
-        '$' | '€' | '£' | '¥' | '₹' => Token::Dollar,
+        '$' => Token::Currency("dollar"),
+        '€' => Token::Currency("euro"),
+        '£' => Token::Currency("pound sterling"),
+        '¥' => Token::Currency("yen"),
+        '₹' => Token::Currency("rupee"),
         '(' => Token::Open(Bracket::Round),
         ')' => Token::Close(Bracket::Round),
         '[' => Token::Open(Bracket::Square),

@@ -13,8 +13,11 @@ use super::stated::{pattern, stated_number};
 /// Longest text that may be an answer as a whole, in bytes.
 const MAX_WHOLE: usize = 400;
 
-static PHRASE: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"(?i)final\s+answer\b|\banswer\s*(?:is\b|:|=)|\b(?:option|choice)\s+is\b"));
+static PHRASE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)final\s+answer\b|\banswer\s*(?:is\b|:|=)|\b(?:option|choice)\s+is\b|\b(?:answers|solutions|roots)\s+are\b",
+    )
+});
 static CONCLUSION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)final\s+answer\s+is\b"));
 /// Words that short runs of letters, each a symbol, could be taken for.
 static PROSE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b(?:is|are|the|that|we|so|of)\b"));

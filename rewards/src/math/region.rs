@@ -119,7 +119,10 @@ pub(crate) fn of(value: &Value, fuel: &Fuel) -> Option<Region> {
             .iter()
             .try_fold(Region(Vec::new()), |set, item| set.union(&Region::point(item.scalar()?, fuel)?, fuel)),
         Value::Collection(Brackets::Either, items) => {
-            items.iter().try_fold(Region(Vec::new()), |set, item| set.union(&of_relation(item, fuel)?, fuel))
+            items.iter().try_fold(Region(Vec::new()), |set, item| set.union(&of_part(item, fuel)?, fuel))
+        }
+        Value::Collection(Brackets::List, items) if items.iter().all(|item| matches!(item, Value::Collection(..))) => {
+            items.iter().try_fold(Region(Vec::new()), |set, item| set.union(&of_part(item, fuel)?, fuel))
         }
         Value::Collection(Brackets::List, items) => {
             let both =
@@ -140,6 +143,15 @@ pub(crate) fn of(value: &Value, fuel: &Fuel) -> Option<Region> {
         }
         Value::Relation(_) => of_relation(value, fuel),
         _ => None,
+    }
+}
+
+/// A part of a union: an interval, or an inequality.
+fn of_part(value: &Value, fuel: &Fuel) -> Option<Region> {
+    match value {
+        Value::Collection(Brackets::List | Brackets::Either, _) => None,
+        Value::Collection(..) => of(value, fuel),
+        _ => of_relation(value, fuel),
     }
 }
 

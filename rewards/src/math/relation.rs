@@ -44,6 +44,13 @@ impl Comparison<'_> {
         if self.same(left, other_left) && self.same(right, other_right) {
             return true;
         }
+        // The graph of a function is `y = body`.
+        let graph = |left: &Value| matches!(left, Value::Scalar(Expr::Symbol(y)) if y == "y");
+        if (definition(left, right).is_some() && graph(other_left))
+            || (graph(left) && definition(other_left, other_right).is_some())
+        {
+            return self.same(right, other_right);
+        }
         let difference = |a: &Value, b: &Value| Some(a.scalar()?.clone().minus(b.scalar()?.clone()));
         let (Some(a), Some(b)) = (difference(left, right), difference(other_left, other_right)) else { return false };
         if a.symbols() != b.symbols() || a.symbols().is_empty() {
@@ -122,6 +129,10 @@ impl Comparison<'_> {
                 holds && (self.same(reference, left) || self.same(reference, right))
             }
             (None, Some((_, set))) => self.same(reference, set),
+            // `1 < x < 3` for `x > 1 and x < 3`.
+            (None, None) if reference.items().iter().any(Value::is_inequality) => {
+                self.regions_of(reference, &Value::Relation(chain.clone()))
+            }
             _ => false,
         }
     }

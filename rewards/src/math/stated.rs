@@ -20,7 +20,7 @@ macro_rules! number {
 }
 
 static STATED: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(concat!(r"(?:^|\bis\b|\bare\b|\bequals\b|\bapproximately\b|\best\b|[=:])[\s*]*(", number!(), ")"))
+    pattern(concat!(r"(?:^|\bis\b|\bare\b|\bequals\b|\bapproximately\b|\best\b|=|(?:^|\D):)[\s*]*(", number!(), ")"))
 });
 static ANY: LazyLock<Regex> = LazyLock::new(|| pattern(concat!(r"(?:^|[\s(*~])(", number!(), ")")));
 /// Further numbers of a list.
@@ -96,6 +96,11 @@ fn unit(rest: &str) -> Option<&str> {
     let known = |words: &&str| !words.split(' ').any(|word| word == "in") && is_known(words);
     if let Some(unit) = words.rfind(known) {
         return Some(unit);
+    }
+    // A time of day is read as a whole or not at all.
+    let half = bare.chars().filter(|c| *c != '.').take(2).collect::<String>().to_lowercase();
+    if matches!(word.to_lowercase().as_str(), "am" | "pm" | "a" | "p") && matches!(half.as_str(), "am" | "pm") {
+        return None;
     }
     let ordinal = ["st", "nd", "rd", "th"].contains(&word);
     let mut behind = bare.chars();

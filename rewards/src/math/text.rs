@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use super::token;
 
 /// Phrases of one meaning, in the form of [`plain`].
-const SYNONYMS: &[&[&str]] =
-    &[&["undefined", "dne", "doesnotexist", "notdefined"], &["infinitelymany", "infinitelymanysolutions"]];
+const SYNONYMS: &[&[&str]] = &[
+    &["undefined", "dne", "doesnotexist", "notdefined", "limitdoesnotexist", "thelimitdoesnotexist"],
+    &["infinitelymany", "infinitelymanysolutions"],
+];
 
 /// What words may stand for beside themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +25,15 @@ pub(crate) fn phrase(text: &str) -> Option<Phrase> {
     Some(match text {
         "infinity" => Phrase::Infinity,
         "allreals" | "allrealnumbers" | "realnumbers" => Phrase::Reals,
-        "nosolution" | "nosolutions" | "norealsolution" | "norealsolutions" | "none" => Phrase::Nothing,
+        "nosolution"
+        | "nosolutions"
+        | "norealsolution"
+        | "norealsolutions"
+        | "none"
+        | "thereisnosolution"
+        | "therearenosolutions"
+        | "nosolutionexists"
+        | "nosolutionsexist" => Phrase::Nothing,
         _ => return None,
     })
 }

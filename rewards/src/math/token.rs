@@ -44,7 +44,8 @@ pub(crate) enum Token {
     Colon,
     Percent,
     Degree,
-    Dollar,
+    /// The name of a currency.
+    Currency(&'static str),
     Open(Bracket),
     Close(Bracket),
     Relation(Relation),
@@ -80,7 +81,7 @@ pub(crate) enum Bracket {
 /// What a command without its backslash is; `None` for one that prints as a symbol of its own.
 pub(crate) fn command(name: &str) -> Option<Token> {
     Some(match name {
-        "frac" | "dfrac" | "tfrac" | "cfrac" => Token::Frac,
+        "frac" | "dfrac" | "tfrac" | "cfrac" | "nicefrac" | "sfrac" => Token::Frac,
         "binom" | "dbinom" | "tbinom" => Token::Binomial,
         "choose" => Token::Choose,
         "over" => Token::Stacked,
@@ -217,7 +218,10 @@ pub(crate) fn word(run: &str) -> Option<Token> {
 
 /// Whether short letters, in lower case, are a word and no product of symbols.
 pub(crate) fn is_word(run: &str) -> bool {
-    matches!(run, "yes" | "no" | "not" | "all" | "any" | "odd" | "one" | "two" | "six" | "ten" | "the" | "is" | "are")
+    matches!(
+        run,
+        "ago" | "yes" | "no" | "not" | "all" | "any" | "odd" | "one" | "two" | "six" | "ten" | "the" | "is" | "are"
+    )
 }
 
 /// The power of ten that a word multiplies by.

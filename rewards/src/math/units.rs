@@ -72,6 +72,8 @@ const QUOTIENTS: &[(&str, &str)] =
 
 const PERCENT: &[&str] = &["percent", "pct", "percentage", "percents"];
 
+const EUROS: &[&str] = &["euro", "euros", "eur"];
+
 /// Words behind a unit that do not change it.
 const ADVERBS: &[&str] = &[
     "ago",
@@ -132,8 +134,9 @@ impl Unit {
         Self::of("°")
     }
 
-    pub(crate) fn dollar() -> Self {
-        Self::of("$")
+    /// The unit of a sum of money. Dollars have cents; other currencies are names.
+    pub(crate) fn currency(name: &str) -> Self {
+        Self::of(name)
     }
 
     /// A unit of the table.
@@ -144,7 +147,8 @@ impl Unit {
     /// Whether `word` alone names a unit even outside `\text{}`.
     pub(crate) fn is_word(word: &str) -> bool {
         let lower = word.to_ascii_lowercase();
-        let known = PERCENT.contains(&lower.as_str()) || QUOTIENTS.iter().any(|(short, _)| *short == lower);
+        let known = [PERCENT, EUROS].iter().any(|words| words.contains(&lower.as_str()))
+            || QUOTIENTS.iter().any(|(short, _)| *short == lower);
         word.len() > 1 && lower != "in" && (known || entry(&lower).is_some())
     }
 
@@ -154,6 +158,9 @@ impl Unit {
         let lower = text.trim().trim_end_matches(['.', ',']).to_lowercase();
         if PERCENT.contains(&lower.as_str()) {
             return Some(Self::Percent);
+        }
+        if EUROS.contains(&lower.as_str()) {
+            return Some(Self::currency("euro"));
         }
         let lower = without_adverbs(&lower);
         let spelled = QUOTIENTS.iter().find(|(short, _)| *short == lower).map_or(lower, |(_, long)| long);

@@ -104,7 +104,11 @@ impl Parser<'_> {
             Token::Bar => self.bars == 0 && !self.builder,
             // Two numbers side by side are no product, but `(2)3^x` and `3!7!` are.
             Token::Number(_) => {
-                self.at > 0 && matches!(self.lexemes[self.at - 1].token, Token::Close(_) | Token::Factorial)
+                let behind = &self.lexemes[self.at.saturating_sub(2)..self.at];
+                let tokens: Vec<&Token> = behind.iter().map(|lexeme| &lexeme.token).collect();
+                // `30^{\circ}15'` adds.
+                matches!(tokens.as_slice(), [.., Token::Close(_) | Token::Factorial])
+                    && !matches!(tokens.as_slice(), [Token::Degree, _])
             }
             _ => false,
         }
@@ -156,6 +160,12 @@ impl Parser<'_> {
                     let exponent = self.exponent()?;
                     value = scale(value, |expr| Expr::power(expr, exponent))?;
                 }
+                Some(Token::Prime) if matches!(value, Value::Scalar(Expr::Number(_))) => {
+                    let seconds = self.peek_at(1) == Some(&Token::Prime);
+                    self.at += if seconds { 2 } else { 1 };
+                    let part = Expr::integer(if seconds { 3600 } else { 60 });
+                    value = scale(value, |expr| expr.over(part).times(Expr::Constant(Constant::Degree)))?;
+                }
                 Some(Token::Subscript) => value = self.in_base_behind(value)?,
                 Some(Token::Factorial) => {
                     self.at += 1;
@@ -173,8 +183,11 @@ impl Parser<'_> {
 
     /// Consumes `^\circ` or `^{\circ}`.
     fn degree_follows(&mut self) -> bool {
-        let grouped = self.peek_at(1) == Some(&Token::Open(Bracket::Group)) && self.peek_at(2) == Some(&Token::Degree);
-        let bare = self.peek_at(1) == Some(&Token::Degree);
+        // An `o` is what a keyboard has for a degree.
+        let degree =
+            |at| self.peek_at(at).is_some_and(|token| *token == Token::Degree || *token == Token::Symbol("o".into()));
+        let grouped = self.peek_at(1) == Some(&Token::Open(Bracket::Group)) && degree(2);
+        let bare = degree(1);
         self.at += if grouped { 4 } else { 2 * usize::from(bare) };
         self.at = self.at.min(self.lexemes.len());
         grouped || bare
