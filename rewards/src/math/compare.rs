@@ -93,6 +93,8 @@ impl Comparison<'_> {
                 _ => self.regions_of(reference, answer),
             },
             (List | Either | Set, List | Either | Set) => self.in_any_order(x, y),
+            // Two numbers in square brackets are an interval, and no list.
+            (Square, List) if x.len() == 2 => false,
             (Round | Square | Angle, List) | (List, Round | Square | Angle) => self.in_order(x, y),
             (Round | Angle, Round | Angle) | (Square, Square) => self.in_order(x, y),
             // Two numbers in other brackets are another interval; of three, the brackets do not matter.

@@ -21,5 +21,7 @@ pub(crate) fn split(text: &str) -> Option<(char, &str)> {
         Some(_) => rest.trim_start().strip_prefix('}').or_else(|| rest.strip_suffix('}'))?,
         None => Some(rest).filter(|rest| rest.starts_with([' ', '~', '\\']))?,
     };
-    (!rest.trim().is_empty()).then_some((label, rest))
+    // Another letter beside it is another answer.
+    let names_another = (0..CHOICES).any(|at| rest.contains(&format!("({})", char::from(b'A' + at))));
+    (!rest.trim().is_empty() && !names_another).then_some((label, rest))
 }

@@ -3,7 +3,7 @@
 use dashu_ratio::RBig;
 
 use super::compare::Comparison;
-use super::expr::{Expr, Function};
+use super::expr::{Constant, Expr, Function};
 use super::poly::Fraction;
 use super::probe;
 use super::region;
@@ -197,7 +197,9 @@ fn names(left: &Value, right: &Value) -> bool {
 
 fn is_name(expr: &Expr) -> bool {
     match expr {
-        Expr::Symbol(_) | Expr::Call(Function::Named(_) | Function::Pending(_), _) | Expr::Constant(_) => true,
+        Expr::Symbol(_) | Expr::Call(Function::Named(_) | Function::Pending(_), _) => true,
+        // Letters that may be used for other things.
+        Expr::Constant(constant) => matches!(constant, Constant::E | Constant::I),
         Expr::Call(_, parts) | Expr::Product(parts) => parts.iter().all(is_name),
         // A quotient of names, and powers such as `AB^2`.
         Expr::Power(pair) => is_name(&pair.0),

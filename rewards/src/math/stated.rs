@@ -26,6 +26,7 @@ static ANY: LazyLock<Regex> = LazyLock::new(|| pattern(concat!(r"(?:^|[\s(*~])("
 /// Further numbers of a list.
 static LISTED: LazyLock<Regex> =
     LazyLock::new(|| pattern(concat!(r"^(?:\s*(?:,\s*(?:and\b)?|and\b)\s*", number!(), r"\b)+")));
+static HALF_DAY: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^[ap]\.?m\b"));
 static PERCENT: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s*(?:%|\\%|percent\b|pct\b)"));
 static HEDGE: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(?i)\b(?:or|either|maybe|perhaps|but|unsure|not sure|guess|do(?: not|n.t) know)\b"));
@@ -97,10 +98,8 @@ fn unit(rest: &str) -> Option<&str> {
     if let Some(unit) = words.rfind(known) {
         return Some(unit);
     }
-    // A time of day is read as a whole or not at all.
-    let half = bare.chars().filter(|c| *c != '.').take(2).collect::<String>().to_lowercase();
-    if matches!(word.to_lowercase().as_str(), "am" | "pm" | "a" | "p") && matches!(half.as_str(), "am" | "pm") {
-        return None;
+    if let Some(half) = HALF_DAY.find(bare) {
+        return Some(half.as_str());
     }
     let ordinal = ["st", "nd", "rd", "th"].contains(&word);
     let mut behind = bare.chars();
