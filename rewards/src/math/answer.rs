@@ -112,8 +112,8 @@ pub(crate) fn judge(
     if fuel.is_empty() { Err("not equal within the bounds on work") } else { Err("not equal") }
 }
 
-/// The verdict where a side is a choice written out: a letter alone is compared with its letter, all else with what this
-/// stands for.
+/// The verdict where a side is a choice written out: a letter alone is compared with its letter, all else with what
+/// this stands for.
 fn judge_choices(
     reference: &Answer,
     answer: &Answer,

@@ -1,5 +1,6 @@
 //! Cuts a cleaned answer into tokens. Commas are ambiguous in answers, so numbers are read under a [`Commas`] rule.
 
+use super::brackets::OpenBrackets;
 use super::expr::{Constant, Function, Number};
 use super::layout;
 use super::literal;
@@ -30,7 +31,7 @@ pub(crate) struct Lexeme {
 
 /// The tokens of `text`; `None` for more than [`MAX_TOKENS`].
 pub(crate) fn lex(text: &str, commas: Commas) -> Option<Vec<Lexeme>> {
-    let mut lexer = Lexer { rest: text, commas, out: Vec::new(), spaced: false, brackets: vec![Level::default()] };
+    let mut lexer = Lexer { rest: text, commas, out: Vec::new(), spaced: false, brackets: OpenBrackets::default() };
     while lexer.step() {
         if lexer.out.len() > MAX_TOKENS {
             return None;
@@ -44,18 +45,7 @@ struct Lexer<'a> {
     commas: Commas,
     out: Vec<Lexeme>,
     spaced: bool,
-    /// The open brackets, with one around the whole.
-    brackets: Vec<Level>,
-}
-
-/// What is known of a bracket that is open.
-#[derive(Debug, Clone, Copy, Default)]
-struct Level {
-    bracket: Option<Bracket>,
-    /// Whether its commas separate whatever stands around them.
-    separates: bool,
-    /// Whether one of them was read.
-    listed: bool,
+    brackets: OpenBrackets,
 }
 
 impl<'a> Lexer<'a> {
@@ -86,14 +76,9 @@ impl<'a> Lexer<'a> {
         true
     }
 
-    /// The innermost open bracket.
-    fn level(&self) -> Level {
-        self.brackets.last().copied().unwrap_or_default()
-    }
-
     fn number(&mut self) {
-        let grouping = self.commas == Commas::Grouping && !self.level().separates;
-        let decimal = self.commas == Commas::Decimal && self.brackets.len() == 1;
+        let grouping = self.commas == Commas::Grouping && !self.brackets.separate();
+        let decimal = self.commas == Commas::Decimal && self.brackets.are_closed();
         if let Some(end) = self.digits_of_a_base() {
             let digits = self.take(end).to_string();
             return self.push(Token::Digits(digits));
@@ -325,65 +310,12 @@ impl<'a> Lexer<'a> {
         self.bracket(token);
     }
 
-    /// Pushes a token that may be a bracket, and follows the brackets so that commas inside them are understood.
+    /// Pushes a token that may be a bracket or a comma.
     fn bracket(&mut self, token: Token) {
-        let token = self.turned(token);
-        match token {
-            Token::Open(bracket) if is_visible(bracket) => {
-                let separates = separates(self.rest);
-                self.brackets.push(Level { bracket: Some(bracket), separates, listed: false });
-            }
-            Token::Close(bracket) if is_visible(bracket) && self.brackets.len() > 1 => {
-                self.brackets.pop();
-            }
-            Token::Comma | Token::Semicolon => {
-                if let Some(level) = self.brackets.last_mut() {
-                    level.listed = true;
-                }
-            }
-            _ => {}
-        }
+        let token = self.brackets.turned(token, self.out.last().map(|last| &last.token));
+        self.brackets.follow(&token, self.rest);
         self.push(token);
     }
-
-    /// A square bracket that looks away from an interval: `]` where none is open, `[` behind two ends.
-    fn turned(&self, token: Token) -> Token {
-        let level = self.level();
-        let square = matches!(level.bracket, Some(Bracket::Square | Bracket::Outward));
-        let operand =
-            |token: &Token| matches!(token, Token::Number(_) | Token::Symbol(_) | Token::Constant(_) | Token::Close(_));
-        match token {
-            Token::Close(Bracket::Square) if level.bracket.is_none() => Token::Open(Bracket::Outward),
-            Token::Open(Bracket::Square)
-                if square && level.listed && self.out.last().is_some_and(|last| operand(&last.token)) =>
-            {
-                Token::Close(Bracket::Outward)
-            }
-            _ => token,
-        }
-    }
-}
-
-/// Brackets around lists, not those around groups and rounded numbers.
-fn is_visible(bracket: Bracket) -> bool {
-    !matches!(bracket, Bracket::Group | Bracket::Floor | Bracket::Ceil)
-}
-
-/// Whether every comma of a bracket separates; `rest` is its inside and what follows. Once a comma has a space behind
-/// it, those without one group digits: `(1,234, 5)`.
-fn separates(rest: &str) -> bool {
-    let mut depth = 0usize;
-    // Brackets in answers are short; looking further would cost quadratic time in nested ones.
-    for (at, byte) in rest.bytes().enumerate().take(256) {
-        match byte {
-            b'(' | b'[' => depth += 1,
-            b')' | b']' if depth == 0 => break,
-            b')' | b']' => depth -= 1,
-            b',' if depth == 0 && rest[at + 1..].starts_with([' ', '\\']) => return false,
-            _ => {}
-        }
-    }
-    true
 }
 
 fn single(c: char) -> Token {

@@ -49,8 +49,8 @@ pub(crate) fn number(text: &str, grouping: bool, decimal_comma: bool) -> Option<
     Some((Number { value, places }, at))
 }
 
-/// The length of the decimal point at the start of `text`. A comma in braces, `3{,}14`, is one; so is a bare comma where
-/// that is asked for, unless one digit follows, as `5,6` is 5 and 6, or the three of a group.
+/// The length of the decimal point at the start of `text`. A comma in braces, `3{,}14`, is one; so is a bare comma
+/// where that is asked for, unless one digit follows, as `5,6` is 5 and 6, or the three of a group.
 fn point(text: &str, decimal_comma: bool) -> Option<usize> {
     const BRACED: &str = "{,}";
     let behind = |length: usize| leading_digits(&text[length..]);

@@ -14,9 +14,10 @@ use super::stated::{pattern, stated_number};
 const MAX_WHOLE: usize = 400;
 
 static PHRASE: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"(?i)final\s+answer\b|\banswer\s*(?:is\b|:|=)|\b(?:option|choice)\s+is\b|\b(?:answers|solutions|roots)\s+are\b",
-    )
+    pattern(concat!(
+        r"(?i)final\s+answer\b|\banswer\s*(?:is\b|:|=)",
+        r"|\b(?:option|choice)\s+is\b|\b(?:answers|solutions|roots)\s+are\b"
+    ))
 });
 static CONCLUSION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)final\s+answer\s+is\b"));
 /// Words that short runs of letters, each a symbol, could be taken for.

@@ -5,6 +5,7 @@
 mod answer;
 mod ball;
 mod boxes;
+mod brackets;
 mod clean;
 mod clock;
 mod compare;

@@ -176,8 +176,8 @@ fn is_constant(value: &Value) -> bool {
 }
 
 /// Whether the left side of an equation only names what its right side is: `x`, `f(2)`, `\angle A`, `AB^2`, `a : b`, a
-/// quantity in another unit, or an operation that has been carried out; no other sum and no number. A power or product of coordinates names no
-/// function of them: `y^2 = 4x` is a curve.
+/// quantity in another unit, or an operation that has been carried out; no other sum and no number. A power or product
+/// of coordinates names no function of them: `y^2 = 4x` is a curve.
 fn names(left: &Value, right: &Value) -> bool {
     match left {
         Value::Text(_) => true,

@@ -1,5 +1,5 @@
-//! Solutions in several unknowns, in all the ways to write them: `p = 5, q = 2; p = 7, q = 2`, `(p, q) = (5, 2), (7, 2)`
-//! and `(5, 2), (7, 2)`. Leaves the equality of their values to [`super::compare`].
+//! Solutions in several unknowns, in all the ways to write them: `p = 5, q = 2; p = 7, q = 2`,
+//! `(p, q) = (5, 2), (7, 2)` and `(5, 2), (7, 2)`. Leaves the equality of their values to [`super::compare`].
 
 use super::compare::Comparison;
 use super::expr::Expr;
