@@ -47,13 +47,17 @@ fn without_commas(text: &str) -> String {
     letters.iter().enumerate().filter(|&(at, &c)| c != ',' || !between(at)).map(|(_, c)| c).collect()
 }
 
-/// What the last box holds: `\boxed{4}` with matching braces, or `\boxed 4`, which ends with its formula.
+/// What the last box holds: `\boxed{4}` with matching braces, spaces before them or none, or `\boxed 4`, which ends
+/// with its formula.
 fn last_box(text: &str) -> Option<&str> {
-    const BOXES: [&str; 3] = ["\\boxed{", "\\fbox{", "\\boxed "];
-    let (start, open) = BOXES.iter().filter_map(|open| Some((text.rfind(open)? + open.len(), *open))).max()?;
-    if open.ends_with(' ') {
-        return text[start..].split(['$', '\n']).next().filter(|answer| !answer.trim().is_empty());
-    }
+    let named = |name: &str| text.rfind(name).map(|at| at + name.len());
+    let name = named("\\boxed").max(named("\\fbox"))?;
+    let start = text.len() - text[name..].trim_start().len();
+    let Some(open) = text[start..].strip_prefix('{') else {
+        let formula = text[name..].split(['$', '\n']).next().filter(|answer| answer.starts_with(' '))?;
+        return Some(formula).filter(|answer| !answer.trim().is_empty());
+    };
+    let start = text.len() - open.len();
     let mut depth = 1usize;
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(start) {
@@ -89,6 +93,14 @@ mod tests {
             (Cut::Boxed, "\\boxed{1", None),
             (Cut::Boxed, "so $\\boxed 3$.", Some("3")),
             (Cut::Boxed, "\\boxed $", None),
+            (Cut::Boxed, "Thus \\boxed {42}.", Some("42")),
+            (Cut::Boxed, "Thus $\\boxed  { \\frac {1}{2} }$, as said.", Some("\\frac {1}{2}")),
+            (Cut::Boxed, "\\boxed\n{42}", Some("42")),
+            (Cut::Boxed, "\\fbox {42}.", Some("42")),
+            (Cut::Boxed, "\\boxed {1} and \\boxed{2}.", Some("2")),
+            (Cut::Boxed, "\\boxed {4", None),
+            (Cut::Boxed, "\\boxed", None),
+            (Cut::Boxed, "\\boxedsection", None),
             (Cut::Whole, " a\nb ", Some("a\nb")),
         ] {
             assert_eq!(cut.apply(text).as_deref(), expected, "{text}");

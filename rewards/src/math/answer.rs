@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::clean::clean;
+use super::clock;
 use super::compare::Comparison;
+use super::expr::Expr;
 use super::fuel::Fuel;
+use super::label;
 use super::lexer::Commas;
 use super::parser;
 use super::text;
@@ -20,14 +23,22 @@ pub(crate) struct Answer {
     cleaned: String,
     plain: String,
     pub(crate) value: Value,
+    /// Where it is a choice written out, its letter and what this stands for.
+    choice: Option<(char, Box<Self>)>,
 }
 
 impl Answer {
     pub(crate) fn read(text: &str, fuel: &Fuel) -> Self {
         let cleaned = clean(text);
+        let choice =
+            label::split(&cleaned).map(|(letter, rest)| (letter, Box::new(Self::read_cleaned(rest.into(), fuel))));
+        Self { choice, ..Self::read_cleaned(cleaned, fuel) }
+    }
+
+    fn read_cleaned(cleaned: String, fuel: &Fuel) -> Self {
         let parsed = if cleaned.len() <= MAX_BYTES { parser::parse(&cleaned, Commas::Grouping, fuel) } else { None };
         let value = parsed.unwrap_or_else(|| Value::Text(cleaned.clone()));
-        Self { plain: text::plain(&cleaned), value, cleaned }
+        Self { plain: text::plain(&cleaned), value, cleaned, choice: None }
     }
 
     /// Whether nothing is left once punctuation and layout are gone.
@@ -50,7 +61,11 @@ impl Answer {
     /// The operations that it leaves pending.
     fn pending(&self) -> BTreeSet<&'static str> {
         let mut names = BTreeSet::new();
-        self.value.visit(&mut |expr| names.extend(expr.pending()));
+        let mut see = |expr: &Expr| names.extend(expr.pending());
+        match self.value.result() {
+            Some(result) => result.visit(&mut see),
+            None => self.value.visit(&mut see),
+        }
         names
     }
 }
@@ -64,6 +79,14 @@ pub(crate) fn judge(
 ) -> Result<&'static str, &'static str> {
     if reference.cleaned == answer.cleaned {
         return Ok("identical");
+    }
+    if let Some(verdict) = judge_choices(reference, answer, places, fuel) {
+        return verdict;
+    }
+    match clock::same(&reference.plain, &answer.plain) {
+        Some(true) => return Ok("the same time"),
+        Some(false) => return Err("another time"),
+        None => {}
     }
     let words = !(reference.is_math() && answer.is_math());
     let short = |answer: &Answer| answer.plain.len() <= 1 || matches!(answer.value, Value::Text(_));
@@ -87,6 +110,31 @@ pub(crate) fn judge(
         }
     }
     if fuel.is_empty() { Err("not equal within the bounds on work") } else { Err("not equal") }
+}
+
+/// The verdict where a side is a choice written out: a letter alone is compared with its letter, all else with what
+/// this stands for.
+fn judge_choices(
+    reference: &Answer,
+    answer: &Answer,
+    places: u32,
+    fuel: &Fuel,
+) -> Option<Result<&'static str, &'static str>> {
+    let alone = |side: &Answer| side.plain.len() == 1 && side.plain.starts_with(|c: char| c.is_ascii_alphabetic());
+    let is = |side: &Answer, letter: &char| side.plain.starts_with(letter.to_ascii_lowercase());
+    let (same, what) = match (&reference.choice, &answer.choice) {
+        (None, None) => return None,
+        (Some((a, x)), Some((b, y))) => (a == b, Some((&**x, &**y))),
+        (Some((letter, _)), None) if alone(answer) => (is(answer, letter), None),
+        (None, Some((letter, _))) if alone(reference) => (is(reference, letter), None),
+        (Some((_, what)), None) => (true, Some((&**what, answer))),
+        (None, Some((_, what))) => (true, Some((reference, &**what))),
+    };
+    Some(match what {
+        _ if !same => Err("another choice"),
+        None => Ok("the same choice"),
+        Some((reference, answer)) => judge(reference, answer, places, fuel),
+    })
 }
 
 /// Symbols keep their case; words do not.

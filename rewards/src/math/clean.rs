@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use super::layout;
+
 /// Signs and what they are read as.
 const SIGNS: &[(char, &str)] = &[
     ('−', "-"),
@@ -31,6 +33,10 @@ const SIGNS: &[(char, &str)] = &[
     ('∅', "\\emptyset "),
     ('∈', "\\in "),
     ('°', "^{\\circ}"),
+    ('º', "^{\\circ}"),
+    ('˚', "^{\\circ}"),
+    ('″', "''"),
+    ('⁄', "/"),
     ('ℝ', "\\mathbb{R}"),
     ('⟨', "\\langle "),
     ('⟩', "\\rangle "),
@@ -76,23 +82,47 @@ const SUPERSCRIPTS: &str = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 /// `text` in the spelling that the lexer reads.
 pub(crate) fn clean(text: &str) -> String {
     let text = strip(text);
-    let text = halve(text).replace("{.}", ".");
+    let text = unbrace(halve(text));
     let mut out = String::with_capacity(text.len() + 16);
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
+    let mut rest = &*text;
+    while let Some(c) = rest.chars().next() {
+        let unprinted = if c == '\\' { layout::unprinted(rest) } else { 0 };
+        if unprinted > 0 {
+            out.push(' ');
+            rest = &rest[unprinted..];
+            continue;
+        }
+        rest = &rest[c.len_utf8()..];
         match c {
             // A dollar sign with a backslash is money; one without delimits mathematics.
-            '\\' if chars.peek() == Some(&'$') => {
-                chars.next();
+            '\\' if rest.starts_with('$') => {
+                rest = &rest[1..];
                 out.push('$');
+            }
+            '\\' => {
+                // What stands behind a backslash belongs to it, another backslash too.
+                let next = rest.chars().next().filter(char::is_ascii);
+                out.push('\\');
+                out.extend(next);
+                rest = &rest[next.map_or(0, char::len_utf8)..];
             }
             '$' => out.push(' '),
             _ if is_invisible(c) => out.push(' '),
             _ if c.is_ascii() => out.push(c),
-            _ => push_sign(c, &mut chars, &mut out),
+            _ => push_sign(c, &mut rest, &mut out),
         }
     }
     out
+}
+
+/// Without braces around one sign, which only space it: `0{.}5`, `\mathopen{]}`.
+fn unbrace(text: Cow<str>) -> Cow<str> {
+    [("{.}", "."), ("{]}", "]"), ("{[}", "[")].into_iter().fold(text, |text, (braced, sign)| {
+        match text.contains(braced) {
+            true => Cow::Owned(text.replace(braced, sign)),
+            false => text,
+        }
+    })
 }
 
 /// Characters of no width, which only direct how others are set.
@@ -100,14 +130,18 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
-fn push_sign(c: char, rest: &mut std::iter::Peekable<std::str::Chars>, out: &mut String) {
-    if superscript(c).is_some() || (c == '⁻' && rest.peek().copied().and_then(superscript).is_some()) {
+fn push_sign(c: char, rest: &mut &str, out: &mut String) {
+    if matches!(c, '²' | '³') && is_metre(out) {
+        out.truncate(out.len() - 1);
+        out.push_str("\\text{m}");
+    }
+    if superscript(c).is_some() || (c == '⁻' && rest.chars().next().and_then(superscript).is_some()) {
         out.push_str("^{");
-        let mut next = Some(c);
-        while let Some(digit) = next {
-            out.push(superscript(digit).unwrap_or('-'));
-            next = rest.next_if(|c| superscript(*c).is_some());
-        }
+        out.push(superscript(c).unwrap_or('-'));
+        let digits = rest.len() - rest.trim_start_matches(|c| superscript(c).is_some()).len();
+        let (digits, behind) = rest.split_at(digits);
+        out.extend(digits.chars().filter_map(superscript));
+        *rest = behind;
         out.push('}');
     } else if let Some((_, spelled)) = SIGNS.iter().find(|(sign, _)| *sign == c) {
         out.push_str(spelled);
@@ -118,6 +152,11 @@ fn push_sign(c: char, rest: &mut std::iter::Peekable<std::str::Chars>, out: &mut
     } else {
         out.push(c);
     }
+}
+
+/// Whether a text ends with a number of metres, as `1,000.99m²` without its last sign does.
+fn is_metre(text: &str) -> bool {
+    text.strip_suffix('m').is_some_and(|number| number.trim_end().ends_with(|c: char| c.is_ascii_digit()))
 }
 
 fn superscript(c: char) -> Option<char> {

@@ -26,6 +26,9 @@ impl Comparison<'_> {
         if self.fuel.spend(4).is_none() {
             return false;
         }
+        if let Some(equal) = self.solutions(reference, answer) {
+            return equal;
+        }
         match (reference, answer) {
             (Value::Relation(a), Value::Relation(b)) => self.relations(a, b),
             (Value::Relation(chain), _) => self.named_by_reference(chain, answer),
@@ -64,8 +67,15 @@ impl Comparison<'_> {
         all(a, b, false) && all(b, a, true)
     }
 
-    /// A matrix of one column or row against a tuple.
+    /// A matrix of one column or row against a tuple, any against a list of its rows.
     fn vector(&self, rows: &[Vec<Value>], brackets: Brackets, items: &[Value]) -> bool {
+        let of_rows = items.iter().map(|item| match item {
+            Value::Collection(Brackets::Square | Brackets::Round, row) => Some(row),
+            _ => None,
+        });
+        if let (Brackets::Square, Some(others)) = (brackets, of_rows.collect::<Option<Vec<_>>>()) {
+            return rows.len() == others.len() && rows.iter().zip(others).all(|(a, b)| self.in_order(a, b));
+        }
         let tuple = matches!(brackets, Brackets::Round | Brackets::Square | Brackets::Angle | Brackets::List);
         let column = rows.iter().all(|row| row.len() == 1);
         let flat: Vec<Value> = rows.iter().flatten().cloned().collect();
@@ -76,8 +86,15 @@ impl Comparison<'_> {
         use Brackets::{Angle, Either, List, Round, Set, Square};
         let (Value::Collection(a, x), Value::Collection(b, y)) = (reference, answer) else { return false };
         match (a, b) {
-            (Either, Either) | (Either, List) | (List, Either) if self.inequalities(reference, answer) => true,
+            (List | Either, _) if x.iter().any(Value::is_inequality) => match (a, b) {
+                (List | Either, List | Either) if a == b => {
+                    self.regions_of(reference, answer) || self.in_any_order(x, y)
+                }
+                _ => self.regions_of(reference, answer),
+            },
             (List | Either | Set, List | Either | Set) => self.in_any_order(x, y),
+            // Two numbers in square brackets are an interval, and no list.
+            (Square, List) if x.len() == 2 => false,
             (Round | Square | Angle, List) | (List, Round | Square | Angle) => self.in_order(x, y),
             (Round | Angle, Round | Angle) | (Square, Square) => self.in_order(x, y),
             // Two numbers in other brackets are another interval; of three, the brackets do not matter.
@@ -88,8 +105,8 @@ impl Comparison<'_> {
         }
     }
 
-    /// Inequalities joined by `or`, as the sets that they describe.
-    fn inequalities(&self, a: &Value, b: &Value) -> bool {
+    /// Inequalities joined by `and` or `or`, and intervals, as the sets that they describe.
+    pub(super) fn regions_of(&self, a: &Value, b: &Value) -> bool {
         let sets = (region::of(a, self.fuel), region::of(b, self.fuel));
         matches!(sets, (Some(a), Some(b)) if self.regions(&a, &b))
     }
@@ -124,7 +141,7 @@ impl Comparison<'_> {
         match (unit(reference), unit(answer)) {
             (Some(from), Some(to)) => match from.conversion(to) {
                 Some(factor) if factor == RBig::ONE => self.scalars(a, b),
-                Some(factor) => self.scalars(&a.clone().times(Expr::Number(Number { value: factor, places: None })), b),
+                Some(factor) => self.scalars(&a.clone().times(Expr::number(factor)), b),
                 None => false,
             },
             // `12_3` is not 12.
@@ -132,6 +149,9 @@ impl Comparison<'_> {
             // The sign may be left out of 28%, but 0.28% is not 0.28.
             (Some(Unit::Percent), None) => (!self.below_one(a) && self.scalars(a, b)) || self.scalars(&hundredth(a), b),
             (None, Some(Unit::Percent)) => (!self.below_one(b) && self.scalars(a, b)) || self.scalars(a, &hundredth(b)),
+            (Some(unit), None) if unit.is_known() && spelled(b).is_some() => {
+                spelled(b).is_some_and(|answer| self.quantities(reference, &answer))
+            }
             (Some(unit), None) if *unit == Unit::degree() => self.scalars(a, b) || self.scalars(&radians(a), b),
             (None, Some(unit)) if *unit == Unit::degree() => self.scalars(a, b) || self.scalars(a, &radians(b)),
             _ => self.scalars(a, b),
@@ -164,10 +184,13 @@ impl Comparison<'_> {
 
     /// Whether `decimal` is a decimal of enough places to which `exact` rounds.
     fn rounds(&self, decimal: &Expr, exact: &Expr) -> bool {
-        let Expr::Number(Number { value, places: Some(places) }) = decimal else { return false };
-        if *places < self.places || *places > 60 {
-            return false;
-        }
+        let enough = matches!(decimal, Expr::Number(Number { places: Some(places), .. }) if *places >= self.places);
+        enough && self.rounds_to(exact, decimal)
+    }
+
+    /// Whether `exact` rounds to `decimal` at the places that this has.
+    pub(super) fn rounds_to(&self, exact: &Expr, decimal: &Expr) -> bool {
+        let Expr::Number(Number { value, places: Some(places @ 0..=60) }) = decimal else { return false };
         let ten = RBig::from(10u8);
         let unit = exact::power(&ten, &RBig::from(-i64::from(*places)), self.fuel);
         let Some(unit) = unit else { return false };
@@ -187,10 +210,18 @@ fn unit(value: &Value) -> Option<&Unit> {
     if let Value::Quantity(_, unit) = value { Some(unit) } else { None }
 }
 
+/// `5m^2`, whose letters are read as a unit where the reference has one.
+fn spelled(expr: &Expr) -> Option<Value> {
+    let Expr::Product(factors) = expr else { return None };
+    let letters = factors.iter().position(|factor| !factor.symbols().is_empty()).filter(|at| *at > 0)?;
+    let (numbers, letters) = factors.split_at(letters);
+    Some(Value::Quantity(Expr::Product(numbers.to_vec()), Unit::spelled(letters)?))
+}
+
 fn radians(degrees: &Expr) -> Expr {
     degrees.clone().times(Expr::Constant(Constant::Degree))
 }
 
 fn hundredth(expr: &Expr) -> Expr {
-    Expr::Number(Number { value: RBig::from_parts(1.into(), 100u8.into()), places: None }).times(expr.clone())
+    Expr::number(RBig::from_parts(1.into(), 100u8.into())).times(expr.clone())
 }

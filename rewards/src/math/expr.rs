@@ -68,9 +68,20 @@ pub(crate) enum Function {
     Pending(&'static str),
 }
 
+impl Number {
+    /// A number that was not written as a decimal.
+    pub(crate) fn exact(value: impl Into<RBig>) -> Self {
+        Self { value: value.into(), places: None }
+    }
+}
+
 impl Expr {
     pub(crate) fn integer(value: i64) -> Self {
-        Self::Number(Number { value: value.into(), places: None })
+        Self::number(value)
+    }
+
+    pub(crate) fn number(value: impl Into<RBig>) -> Self {
+        Self::Number(Number::exact(value))
     }
 
     pub(crate) fn symbol(name: impl Into<String>) -> Self {
@@ -137,6 +148,17 @@ impl Expr {
         let mut names = BTreeSet::new();
         self.visit(&mut |expr| {
             if let Self::Symbol(name) = expr {
+                names.insert(name.as_str());
+            }
+        });
+        names
+    }
+
+    /// The names of its symbols, and of the functions of which only the name is known.
+    pub(crate) fn names(&self) -> BTreeSet<&str> {
+        let mut names = self.symbols();
+        self.visit(&mut |expr| {
+            if let Self::Call(Function::Named(name), _) = expr {
                 names.insert(name.as_str());
             }
         });

@@ -1,6 +1,8 @@
 //! Cuts a cleaned answer into tokens. Commas are ambiguous in answers, so numbers are read under a [`Commas`] rule.
 
-use super::expr::{Constant, Number};
+use super::brackets::OpenBrackets;
+use super::expr::{Constant, Function, Number};
+use super::layout;
 use super::literal;
 use super::token::{self, Bracket, Token};
 use super::units::Unit;
@@ -29,7 +31,7 @@ pub(crate) struct Lexeme {
 
 /// The tokens of `text`; `None` for more than [`MAX_TOKENS`].
 pub(crate) fn lex(text: &str, commas: Commas) -> Option<Vec<Lexeme>> {
-    let mut lexer = Lexer { rest: text, commas, out: Vec::new(), spaced: false, brackets: vec![false] };
+    let mut lexer = Lexer { rest: text, commas, out: Vec::new(), spaced: false, brackets: OpenBrackets::default() };
     while lexer.step() {
         if lexer.out.len() > MAX_TOKENS {
             return None;
@@ -43,8 +45,7 @@ struct Lexer<'a> {
     commas: Commas,
     out: Vec<Lexeme>,
     spaced: bool,
-    /// For every open bracket, whether its commas separate whatever stands around them.
-    brackets: Vec<bool>,
+    brackets: OpenBrackets,
 }
 
 impl<'a> Lexer<'a> {
@@ -76,19 +77,18 @@ impl<'a> Lexer<'a> {
     }
 
     fn number(&mut self) {
-        let grouping = self.commas == Commas::Grouping && !self.brackets.last().copied().unwrap_or(false);
-        let base_follows = self.rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('_');
-        if base_follows {
-            let end = self.rest.find('_').unwrap_or(self.rest.len());
+        let grouping = self.commas == Commas::Grouping && !self.brackets.separate();
+        let decimal = self.commas == Commas::Decimal && self.brackets.are_closed();
+        if let Some(end) = self.digits_of_a_base() {
             let digits = self.take(end).to_string();
             return self.push(Token::Digits(digits));
         }
         // TeX's arguments without braces are single digits: `\frac12`.
         if self.wants_digit() && self.rest.starts_with(|c: char| c.is_ascii_digit()) {
             let digit = self.take(1).as_bytes()[0] - b'0';
-            return self.push(Token::Number(Number { value: digit.into(), places: None }));
+            return self.push(Token::Number(Number::exact(digit)));
         }
-        match literal::number(self.rest, grouping, self.commas == Commas::Decimal) {
+        match literal::number(self.rest, grouping, decimal) {
             Some((number, length)) => {
                 self.take(length);
                 self.push(Token::Number(number));
@@ -99,6 +99,21 @@ impl<'a> Lexer<'a> {
                 self.spaced = true;
             }
         }
+    }
+
+    /// The length of digits with a base behind them: `101_2`, `2A_{16}`. In `2A_1` the letter is a symbol.
+    fn digits_of_a_base(&self) -> Option<usize> {
+        let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric())?;
+        let base = self.rest[end..].strip_prefix('_')?.trim_start_matches(['{', '(']);
+        let above_ten = || {
+            let number = literal::number(base, false, false);
+            base.starts_with("sixteen") || number.is_some_and(|(number, _)| number.value > 10.into())
+        };
+        let plain = self.rest[..end].bytes().all(|byte| byte.is_ascii_digit());
+        let letters = || {
+            above_ten() && self.rest[..end].bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte))
+        };
+        (plain || letters()).then_some(end)
     }
 
     /// Whether the next digit is an argument of `\frac` or `\binom`.
@@ -120,7 +135,7 @@ impl<'a> Lexer<'a> {
             self.text(name, content.trim());
         } else if name == "begin" || name == "end" {
             self.environment(name);
-        } else if name == "mathbb" {
+        } else if matches!(name, "mathbb" | "Bbb") {
             let content = self.letter();
             self.push(if content == "R" { Token::Reals } else { Token::Symbol(content.into()) });
         } else if name == "partial" {
@@ -129,8 +144,8 @@ impl<'a> Lexer<'a> {
             self.spaced = true;
         } else {
             let token = token::command(name).unwrap_or_else(|| Token::Symbol(canonical(name).into()));
-            self.bracket(&token);
-            self.push(token);
+            self.take(if token == Token::Row { layout::row_space(self.rest) } else { 0 });
+            self.bracket(token);
         }
     }
 
@@ -184,6 +199,7 @@ impl<'a> Lexer<'a> {
             "e" if mathematical => Token::Constant(Constant::E),
             "i" if mathematical => Token::Constant(Constant::I),
             "d" if name == "mathrm" => Token::Symbol("d".into()),
+            "C" | "P" | "A" if self.rest.starts_with(['(', '_', '^']) => Token::Symbol(content.into()),
             "cis" => Token::Symbol("cis".into()),
             _ if mathematical && token::function(content).is_some_and(|_| content != "Re" && content != "inf") => {
                 token::command(content).unwrap_or_else(|| Token::Text(content.into()))
@@ -201,7 +217,12 @@ impl<'a> Lexer<'a> {
             self.braced();
         }
         match (matrix, name) {
-            (true, "begin") => self.push(Token::Begin),
+            (true, "begin") => {
+                if kind == "vmatrix" {
+                    self.push(Token::Function(Function::Pending("determinant")));
+                }
+                self.push(Token::Begin);
+            }
             (true, _) => self.push(Token::End),
             (false, _) => self.spaced = true,
         }
@@ -218,6 +239,10 @@ impl<'a> Lexer<'a> {
                 self.take(connective.len());
                 return self.push(token);
             }
+        }
+        if run == "U" && self.joins_brackets() {
+            self.take(length);
+            return self.push(Token::Union);
         }
         if let Some(token) = token::word(run).filter(|_| !self.is_unit(run)) {
             self.take(length);
@@ -248,6 +273,12 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// Whether the next letter stands between two brackets: `(0,1) U (2,3)`.
+    fn joins_brackets(&self) -> bool {
+        let closed = matches!(self.out.last(), Some(Lexeme { token: Token::Close(_), .. }));
+        closed && self.rest[1..].trim_start().starts_with(['(', '[', ']'])
+    }
+
     /// Whether a number, or a bracket, has just ended.
     fn behind_number(&self) -> bool {
         matches!(
@@ -271,45 +302,20 @@ impl<'a> Lexer<'a> {
             '=' if two("=>") => (Token::Relation(Relation::Other("implies")), 2),
             '!' if two("!=") => (Token::Relation(Relation::NotEqual), 2),
             '=' if two("==") => (Token::Relation(Relation::Equal), 2),
+            ':' if two(":=") => (Token::Relation(Relation::Equal), 2),
             '-' if two("->") => (Token::Relation(Relation::Other("to")), 2),
             _ => (single(c), c.len_utf8()),
         };
         self.take(length);
-        self.bracket(&token);
+        self.bracket(token);
+    }
+
+    /// Pushes a token that may be a bracket or a comma.
+    fn bracket(&mut self, token: Token) {
+        let token = self.brackets.turned(token, self.out.last().map(|last| &last.token));
+        self.brackets.follow(&token, self.rest);
         self.push(token);
     }
-
-    /// Follows the brackets, so that commas inside them are understood.
-    fn bracket(&mut self, token: &Token) {
-        match token {
-            Token::Open(Bracket::Round | Bracket::Square | Bracket::Brace | Bracket::Angle) => {
-                self.brackets.push(separates(self.rest));
-            }
-            Token::Close(Bracket::Round | Bracket::Square | Bracket::Brace | Bracket::Angle)
-                if self.brackets.len() > 1 =>
-            {
-                self.brackets.pop();
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Whether every comma of a bracket separates; `rest` is its inside and what follows. Once a comma has a space behind
-/// it, those without one group digits: `(1,234, 5)`.
-fn separates(rest: &str) -> bool {
-    let mut depth = 0usize;
-    // Brackets in answers are short; looking further would cost quadratic time in nested ones.
-    for (at, byte) in rest.bytes().enumerate().take(256) {
-        match byte {
-            b'(' | b'[' => depth += 1,
-            b')' | b']' if depth == 0 => break,
-            b')' | b']' => depth -= 1,
-            b',' if depth == 0 && rest[at + 1..].starts_with([' ', '\\']) => return false,
-            _ => {}
-        }
-    }
-    true
 }
 
 fn single(c: char) -> Token {
@@ -327,7 +333,11 @@ fn single(c: char) -> Token {
         ';' => Token::Semicolon,
         ':' => Token::Colon,
         '%' => Token::Percent,
-        '$' | '€' | '£' | '¥' | '₹' => Token::Dollar,
+        '$' => Token::Currency("dollar"),
+        '€' => Token::Currency("euro"),
+        '£' => Token::Currency("pound sterling"),
+        '¥' => Token::Currency("yen"),
+        '₹' => Token::Currency("rupee"),
         '(' => Token::Open(Bracket::Round),
         ')' => Token::Close(Bracket::Round),
         '[' => Token::Open(Bracket::Square),

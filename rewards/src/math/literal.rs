@@ -9,6 +9,8 @@ use super::expr::Number;
 const MAX_DIGITS: usize = 1000;
 /// Largest power of ten behind an `e`.
 const MAX_EXPONENT: i32 = 400;
+/// Most digits that repeat.
+const MAX_PERIOD: usize = 64;
 /// What may stand between groups of three digits, besides a comma.
 const SEPARATORS: [&str; 9] = ["{,}\\!", "{,}", ",\\!", "\\,", "\\ ", "{\\,}", "~", " ", "'"];
 
@@ -17,18 +19,18 @@ const SEPARATORS: [&str; 9] = ["{,}\\!", "{,}", ",\\!", "\\,", "\\ ", "{\\,}", "
 pub(crate) fn number(text: &str, grouping: bool, decimal_comma: bool) -> Option<(Number, usize)> {
     let (mut digits, mut at) = whole(text, grouping && !decimal_comma);
     let mut places = None;
-    let point = if decimal_comma { [".", ","].as_slice() } else { &["."] };
     let mut repeating = None;
-    if let Some(rest) = point.iter().find_map(|point| text[at..].strip_prefix(point)) {
+    if let Some(point) = point(&text[at..], decimal_comma) {
+        let rest = &text[at + point..];
         let fraction = leading_digits(rest);
-        repeating = period(&rest[fraction..]);
+        repeating = period(&rest[..fraction], &rest[fraction..]);
         if fraction > 0 || repeating.is_some() {
             digits.push_str(&rest[..fraction]);
             places = Some(u32::try_from(fraction).ok()?);
-            at += 1 + fraction;
+            at += point + fraction;
         } else if !digits.is_empty() {
             // `7.` is 7.
-            at += 1;
+            at += point;
         }
     }
     if (digits.is_empty() && repeating.is_none()) || digits.len() > MAX_DIGITS {
@@ -45,6 +47,20 @@ pub(crate) fn number(text: &str, grouping: bool, decimal_comma: bool) -> Option<
         (places, at) = (None, at + length);
     }
     Some((Number { value, places }, at))
+}
+
+/// The length of the decimal point at the start of `text`. A comma in braces, `3{,}14`, is one; so is a bare comma
+/// where that is asked for, unless one digit follows, as `5,6` is 5 and 6, or the three of a group.
+fn point(text: &str, decimal_comma: bool) -> Option<usize> {
+    const BRACED: &str = "{,}";
+    let behind = |length: usize| leading_digits(&text[length..]);
+    if text.starts_with('.') {
+        Some(1)
+    } else if text.starts_with(BRACED) {
+        (behind(BRACED.len()) > 0).then_some(BRACED.len())
+    } else {
+        (decimal_comma && text.starts_with(',') && !matches!(behind(1), 0 | 1 | 3)).then_some(1)
+    }
 }
 
 fn leading_digits(text: &str) -> usize {
@@ -74,16 +90,46 @@ fn group<'a>(text: &'a str, separator: &str) -> Option<(&'a str, usize)> {
     (leading_digits(rest) == 3).then(|| (&rest[..3], text.len() - rest.len() + 3))
 }
 
-/// `\overline{3}` or `(3)`: the digits that repeat, and the length of it all.
-fn period(text: &str) -> Option<(String, usize)> {
-    for (open, close) in [("\\overline{", '}'), ("\\bar{", '}'), ("\\dot{", '}'), ("(", ')')] {
-        if let Some(rest) = text.strip_prefix(open) {
-            let digits = leading_digits(rest);
-            let closed = rest[digits..].starts_with(close) && (1..=64).contains(&digits);
-            return closed.then(|| (rest[..digits].to_string(), open.len() + digits + 1));
-        }
+/// The digits that repeat behind `fraction`, and the length of what says so at the start of `text`: `\overline{3}`,
+/// `(3)`, `\dot{1}4285\dot{7}`, or dots where the fraction has begun to repeat itself.
+fn period(fraction: &str, text: &str) -> Option<(String, usize)> {
+    let barred = ["\\overline", "\\bar"].into_iter().find_map(|command| under(text, command));
+    if let Some((digits, length)) = barred.or_else(|| enclosed(text, '(', ')')) {
+        return Some((digits.to_string(), length));
     }
-    None
+    if let Some((first, length)) = under(text, "\\dot") {
+        let middle = leading_digits(&text[length..]).min(MAX_PERIOD);
+        let between = &text[length..length + middle];
+        return Some(match under(&text[length + middle..], "\\dot") {
+            Some((last, more)) => (format!("{first}{between}{last}"), length + middle + more),
+            None => (first.to_string(), length),
+        });
+    }
+    let dots = ["\\ldots", "\\dots", "\\cdots", "..."].into_iter().find(|dots| text.starts_with(dots))?;
+    // A digit has to come three times, more of them twice; four that come twice are the beginning of e.
+    let repeats = |&(length, times): &(usize, usize)| {
+        let tail = fraction.len().checked_sub(length * times).map(|start| &fraction[start..]);
+        tail.is_some_and(|tail| tail == tail[..length].repeat(times))
+    };
+    let (length, _) = [(1, 3), (2, 2), (3, 2), (6, 2)].into_iter().find(repeats)?;
+    Some((fraction[fraction.len() - length..].to_string(), dots.len()))
+}
+
+/// The digits that a mark stands over, in braces or one alone, and the length of it all.
+fn under<'a>(text: &'a str, command: &str) -> Option<(&'a str, usize)> {
+    let rest = text.strip_prefix(command)?;
+    let bare = rest.trim_start_matches(' ');
+    let one = || (leading_digits(bare) > 0).then(|| (&bare[..1], rest.len() - bare.len() + 1));
+    let (digits, length) = enclosed(rest, '{', '}').or_else(one)?;
+    Some((digits, command.len() + length))
+}
+
+/// The digits between two brackets at the start of `text`, and the length of it all.
+fn enclosed(text: &str, open: char, close: char) -> Option<(&str, usize)> {
+    let rest = text.strip_prefix(open)?;
+    let digits = leading_digits(rest);
+    let whole = rest[digits..].starts_with(close) && (1..=MAX_PERIOD).contains(&digits);
+    whole.then(|| (&rest[..digits], digits + 2))
 }
 
 /// `e8`, `E-3`: a power of ten, not followed by a letter.

@@ -8,29 +8,18 @@ use regex::Regex;
 use super::answer::Answer;
 use super::boxes::last_boxes;
 use super::fuel::Fuel;
+use super::stated::{pattern, stated_number};
 
 /// Longest text that may be an answer as a whole, in bytes.
 const MAX_WHOLE: usize = 400;
 
-/// A pattern of this file, which its tests compile.
-#[allow(clippy::expect_used)] // A constant that does not compile is a bug, and a bug is a panic.
-fn pattern(text: &str) -> Regex {
-    Regex::new(text).expect("the pattern is well formed")
-}
-
-static PHRASE: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"(?i)final\s+answer\b|\banswer\s*(?:is\b|:|=)|\b(?:option|choice)\s+is\b"));
-static CONCLUSION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)final\s+answer\s+is\b"));
-/// What follows `is`, `are`, `=` or `:`, as far as the sentence goes.
-static STATED: LazyLock<Regex> = LazyLock::new(|| {
+static PHRASE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(concat!(
-        r"(?:^|\bis\b|\bare\b|\bequals\b|\bapproximately\b|\best\b|[=:])[\s*]*",
-        r"([-−+]?\s?\\?[$€£]?\s?(?:\d{1,3}(?:[, ]\d{3})+|\d+)(?:[.,]\d+)?(?:\s?/\s?\d+)?|[-−+]?\.\d+)",
-        r"\s*(%|\\%|percent|pct)?"
+        r"(?i)final\s+answer\b|\banswer\s*(?:is\b|:|=)",
+        r"|\b(?:option|choice)\s+is\b|\b(?:answers|solutions|roots)\s+are\b"
     ))
 });
-static HEDGE: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"(?i)\b(?:or|either|maybe|perhaps|but|unsure|not sure|guess|do(?: not|n.t) know)\b"));
+static CONCLUSION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)final\s+answer\s+is\b"));
 /// Words that short runs of letters, each a symbol, could be taken for.
 static PROSE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b(?:is|are|the|that|we|so|of)\b"));
 static SPECIAL: LazyLock<Regex> = LazyLock::new(|| pattern(r"<\|[a-zA-Z_]+\|>"));
@@ -90,21 +79,8 @@ fn words_after_phrase(text: &str) -> Option<String> {
 fn last_stated(text: &str) -> Option<String> {
     let formulas = formulas(text);
     let end = formulas.last().map_or(0, |(_, end)| *end);
-    let line = text.rfind('\n').map_or(0, |at| at + 1);
+    let line = text.trim_end().rfind('\n').map_or(0, |at| at + 1);
     stated_number(&text[end.max(line)..]).or_else(|| last_formulas(text, &formulas))
-}
-
-/// The last number that a text states, where its sentence states no alternative.
-fn stated_number(text: &str) -> Option<String> {
-    let found = STATED.captures_iter(text).last()?;
-    let whole = found.get(0)?;
-    let start = text[..whole.start()].rfind(". ").unwrap_or(0);
-    let end = text[whole.end()..].find(". ").map_or(text.len(), |at| whole.end() + at);
-    if HEDGE.is_match(&text[start..end]) {
-        return None;
-    }
-    let number = found.get(1)?.as_str().trim().trim_end_matches([',', '.']);
-    Some(format!("{number}{}", if found.get(2).is_some() { "\\%" } else { "" }))
 }
 
 /// The last formula of a text; the last several where only connectives stand between them.

@@ -119,20 +119,21 @@ pub(crate) fn within(expr: &Expr, centre: &RBig, distance: &RBig, fuel: &Fuel) -
 
 /// The sign of `c` where `a = c * b` for a number `c`, as far as seeded points can tell.
 pub(crate) fn proportional(a: &Expr, b: &Expr, fuel: &Fuel) -> Option<bool> {
-    let mut factors: Vec<Ball<Long>> = Vec::new();
-    for index in 0..POINTS {
+    // Doubles at all points, positive and negative ones, before the dear confirmation at a few.
+    constant_factor::<f64>(a, b, POINTS as usize, fuel)?;
+    constant_factor::<Long>(a, b, ENOUGH, fuel)
+}
+
+/// As [`proportional`], at the first `enough` points where both are defined.
+fn constant_factor<R: Real>(a: &Expr, b: &Expr, enough: usize, fuel: &Fuel) -> Option<bool> {
+    let factor = |index| {
         let point = Point { index, domain: Domain::Real, fuel };
-        let factor = || point.at::<Long>(a)?.mul(&point.at::<Long>(b)?.inverse()?);
-        let Some(factor) = factor() else { continue };
-        if factors.first().is_some_and(|first| !first.touches(&factor)) || factor.may_be_zero() {
-            return None;
-        }
-        factors.push(factor);
-        if factors.len() == ENOUGH {
-            return Some(!factors[0].is_negative());
-        }
-    }
-    None
+        point.at::<R>(a)?.mul(&point.at::<R>(b)?.inverse()?)
+    };
+    let factors: Vec<Ball<R>> = (0..POINTS).filter_map(factor).take(enough).collect();
+    let first = factors.first().filter(|_| factors.len() >= ENOUGH)?;
+    let constant = factors.iter().all(|factor| first.touches(factor) && !factor.may_be_zero());
+    constant.then(|| !first.is_negative())
 }
 
 /// FNV-1a: the same on every machine.
@@ -185,6 +186,11 @@ impl Point<'_> {
     }
 
     fn power<R: Real>(&self, base: &Expr, exponent: &Expr) -> Option<Ball<R>> {
+        if *base == Expr::Constant(Constant::E) {
+            // A third of the price of other powers, which take a logarithm too.
+            self.fuel.spend(7 * NODE * R::COST)?;
+            return self.at::<R>(exponent)?.exp();
+        }
         let value = self.at(base)?;
         if let Some(exponent) = exact::value(exponent, self.fuel).as_ref().and_then(exact::integer) {
             self.fuel.spend(64 * R::COST)?;

@@ -1,6 +1,6 @@
 //! Sets of real numbers: unions of intervals, read from intervals, finite sets, and solved inequalities.
 
-use super::expr::{Constant, Expr, Number};
+use super::expr::{Constant, Expr, Function};
 use super::fuel::Fuel;
 use super::poly::Fraction;
 use super::probe;
@@ -119,7 +119,10 @@ pub(crate) fn of(value: &Value, fuel: &Fuel) -> Option<Region> {
             .iter()
             .try_fold(Region(Vec::new()), |set, item| set.union(&Region::point(item.scalar()?, fuel)?, fuel)),
         Value::Collection(Brackets::Either, items) => {
-            items.iter().try_fold(Region(Vec::new()), |set, item| set.union(&of_relation(item, fuel)?, fuel))
+            items.iter().try_fold(Region(Vec::new()), |set, item| set.union(&of_part(item, fuel)?, fuel))
+        }
+        Value::Collection(Brackets::List, items) if items.iter().all(|item| matches!(item, Value::Collection(..))) => {
+            items.iter().try_fold(Region(Vec::new()), |set, item| set.union(&of_part(item, fuel)?, fuel))
         }
         Value::Collection(Brackets::List, items) => {
             let both =
@@ -143,6 +146,15 @@ pub(crate) fn of(value: &Value, fuel: &Fuel) -> Option<Region> {
     }
 }
 
+/// A part of a union: an interval, or an inequality.
+fn of_part(value: &Value, fuel: &Fuel) -> Option<Region> {
+    match value {
+        Value::Collection(Brackets::List | Brackets::Either, _) => None,
+        Value::Collection(..) => of(value, fuel),
+        _ => of_relation(value, fuel),
+    }
+}
+
 fn of_relation(value: &Value, fuel: &Fuel) -> Option<Region> {
     let Value::Relation(Chain { terms, relations }) = value else { return None };
     let pairs = terms.iter().zip(&terms[1..]).zip(relations);
@@ -154,11 +166,19 @@ fn of_relation(value: &Value, fuel: &Fuel) -> Option<Region> {
     })
 }
 
-/// The solutions of `left relation right`: a symbol against a constant, or linear in one symbol.
+/// The solutions of `left relation right`: a name or its absolute value against a constant, or linear in one symbol.
 fn solved(left: &Expr, relation: Relation, right: &Expr, fuel: &Fuel) -> Option<Region> {
     match (left, right) {
-        (Expr::Symbol(_), bound) if bound.symbols().is_empty() => against(relation, bound, fuel),
-        (bound, Expr::Symbol(_)) if bound.symbols().is_empty() => against(relation.flipped()?, bound, fuel),
+        (name, bound) if stands_for_one(name) && bound.symbols().is_empty() => against(relation, bound, fuel),
+        (bound, name) if stands_for_one(name) && bound.symbols().is_empty() => {
+            against(relation.flipped()?, bound, fuel)
+        }
+        (Expr::Call(Function::Abs, inside), bound) if bound.symbols().is_empty() => {
+            within_bars(&inside[0], relation, bound, fuel)
+        }
+        (bound, Expr::Call(Function::Abs, inside)) if bound.symbols().is_empty() => {
+            within_bars(&inside[0], relation.flipped()?, bound, fuel)
+        }
         _ => {
             let difference = left.clone().minus(right.clone());
             let form = Fraction::of(&difference, fuel)?;
@@ -167,8 +187,27 @@ fn solved(left: &Expr, relation: Relation, right: &Expr, fuel: &Fuel) -> Option<
             }
             let (_, slope, offset) = form.numerator.linear()?;
             let relation = if slope < dashu_ratio::RBig::ZERO { relation.flipped()? } else { relation };
-            against(relation, &Expr::Number(Number { value: -offset / slope, places: None }), fuel)
+            against(relation, &Expr::number(-offset / slope), fuel)
         }
+    }
+}
+
+/// Whether `expr` is one unknown: a symbol, or a function's value.
+fn stands_for_one(expr: &Expr) -> bool {
+    matches!(expr, Expr::Symbol(_) | Expr::Call(Function::Named(_), _))
+}
+
+/// `|inside| < bound` is `-bound < inside < bound`; `|z|` is that of a complex number, whose set is no interval.
+fn within_bars(inside: &Expr, relation: Relation, bound: &Expr, fuel: &Fuel) -> Option<Region> {
+    if inside.symbols().contains("z") {
+        return None;
+    }
+    let above = solved(inside, relation, bound, fuel)?;
+    let below = solved(inside, relation.flipped()?, &bound.clone().negated(), fuel)?;
+    match relation {
+        Relation::Less | Relation::LessEqual | Relation::NotEqual => above.intersection(&below, fuel),
+        Relation::Greater | Relation::GreaterEqual => above.union(&below, fuel),
+        Relation::Equal | Relation::About | Relation::In | Relation::Other(_) => None,
     }
 }
 

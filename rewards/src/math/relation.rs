@@ -3,11 +3,11 @@
 use dashu_ratio::RBig;
 
 use super::compare::Comparison;
-use super::expr::{Expr, Function};
+use super::expr::{Constant, Expr, Function};
 use super::poly::Fraction;
 use super::probe;
 use super::region;
-use super::value::{Brackets, Chain, Relation, Value};
+use super::value::{Chain, Relation, Value};
 
 /// What a defined function's argument is renamed to.
 const ARGUMENT: &str = "the argument";
@@ -44,6 +44,13 @@ impl Comparison<'_> {
         if self.same(left, other_left) && self.same(right, other_right) {
             return true;
         }
+        // The graph of a function is `y = body`.
+        let graph = |left: &Value| matches!(left, Value::Scalar(Expr::Symbol(y)) if y == "y");
+        if (definition(left, right).is_some() && graph(other_left))
+            || (graph(left) && definition(other_left, other_right).is_some())
+        {
+            return self.same(right, other_right);
+        }
         let difference = |a: &Value, b: &Value| Some(a.scalar()?.clone().minus(b.scalar()?.clone()));
         let (Some(a), Some(b)) = (difference(left, right), difference(other_left, other_right)) else { return false };
         if a.symbols() != b.symbols() || a.symbols().is_empty() {
@@ -78,24 +85,27 @@ impl Comparison<'_> {
         probe::proportional(a, b, self.fuel).is_some_and(|positive| any_sign || positive)
     }
 
-    /// Both describe the same numbers, by the same symbol.
+    /// Both describe the same numbers, by the same names. Bars that the reference lacks may restate the question.
     fn solved_alike(&self, a: &Chain, b: &Chain) -> bool {
-        let symbols = |chain: &Chain| {
+        if has_bars(b) && !has_bars(a) {
+            return false;
+        }
+        let all_names = |chain: &Chain| {
             let mut names = std::collections::BTreeSet::new();
-            let mut see = |expr: &Expr| names.extend(expr.symbols().into_iter().map(String::from));
+            let mut see = |expr: &Expr| names.extend(expr.names().into_iter().map(String::from));
             chain.terms.iter().for_each(|term| term.visit(&mut see));
             names
         };
         let set = |chain: &Chain| region::of(&Value::Relation(chain.clone()), self.fuel);
-        symbols(a) == symbols(b) && matches!((set(a), set(b)), (Some(a), Some(b)) if self.regions(&a, &b))
+        all_names(a) == all_names(b) && matches!((set(a), set(b)), (Some(a), Some(b)) if self.regions(&a, &b))
     }
 
     /// The reference is a relation and the answer is not: the right side of `x = 3`, or the set of an inequality.
     pub(super) fn named_by_reference(&self, chain: &Chain, answer: &Value) -> bool {
         if let Some((left, right)) = equation(chain) {
             // The end of a longer chain is a result, whatever it starts with.
-            let names = is_name(left) || chain.terms.len() > 2;
-            return (names && self.same(right, answer)) || self.by_components(left, right, answer);
+            let named = names(left, right) || chain.terms.len() > 2;
+            return named && self.same(right, answer);
         }
         if let Some((_, set)) = membership(chain) {
             return self.same(set, answer);
@@ -104,27 +114,33 @@ impl Comparison<'_> {
         matches!((asked, region::of(answer, self.fuel)), (Some(a), Some(b)) if self.regions(&a, &b))
     }
 
-    /// `(x, y) = (1, 2)` against `x = 1, y = 2`.
-    fn by_components(&self, left: &Value, right: &Value, answer: &Value) -> bool {
-        let (Value::Collection(_, names), Value::Collection(_, values)) = (left, right) else { return false };
-        let Value::Collection(Brackets::List, items) = answer else { return false };
-        names.len() == values.len()
-            && names.len() == items.len()
-            && names.iter().zip(values).all(|(name, value)| {
-                let chain = Chain { terms: vec![name.clone(), value.clone()], relations: vec![Relation::Equal] };
-                items.iter().any(|item| self.same(&Value::Relation(chain.clone()), item))
-            })
-    }
-
-    /// The answer is a relation and the reference is not: what the last right side says.
+    /// The answer is a relation and the reference is not: what it says of a name, or the result of its arithmetic.
     pub(super) fn named_by_answer(&self, reference: &Value, chain: &Chain) -> bool {
         match (equation(chain), membership(chain)) {
             // `5 = x` gives 5 as `x = 5` does.
             (Some((left, Value::Scalar(Expr::Symbol(_)))), _) if is_constant(left) => self.same(reference, left),
-            (Some((_, right)), _) => self.same(reference, right),
+            // The end of a longer chain is a result, whatever it starts with.
+            (Some((left, right)), _) if names(left, right) || chain.terms.len() > 2 => self.same(reference, right),
+            (Some((left, right)), _) if is_constant(left) => {
+                let holds = match chain.relations.as_slice() {
+                    [Relation::About] => self.roughly(left, right),
+                    _ => self.same(left, right),
+                };
+                holds && (self.same(reference, left) || self.same(reference, right))
+            }
             (None, Some((_, set))) => self.same(reference, set),
-            (None, None) => false,
+            // `1 < x < 3` for `x > 1 and x < 3`.
+            (None, None) if reference.items().iter().any(Value::is_inequality) => {
+                self.regions_of(reference, &Value::Relation(chain.clone()))
+            }
+            _ => false,
         }
+    }
+
+    /// Whether `right`, a decimal, is `left` rounded to its places.
+    fn roughly(&self, left: &Value, right: &Value) -> bool {
+        let (Some(exact), Some(decimal)) = (left.scalar(), right.scalar()) else { return false };
+        self.scalars(exact, decimal) || self.rounds_to(exact, decimal)
     }
 }
 
@@ -159,26 +175,53 @@ fn is_constant(value: &Value) -> bool {
     value.scalar().is_some_and(|expr| expr.symbols().is_empty())
 }
 
-/// Whether a left side only names what is asked for: symbols, words, ratios of them; no sum and no number.
-fn is_name(value: &Value) -> bool {
-    match value {
+/// Whether the left side of an equation only names what its right side is: `x`, `f(2)`, `\angle A`, `AB^2`, `a : b`, a
+/// quantity in another unit, or an operation that has been carried out; no other sum and no number. A power or product
+/// of coordinates names no function of them: `y^2 = 4x` is a curve.
+fn names(left: &Value, right: &Value) -> bool {
+    match left {
         Value::Text(_) => true,
-        Value::Ratio(parts) => parts.iter().all(plain_name),
-        Value::Collection(_, items) => items.iter().all(is_name),
-        Value::Scalar(expr) => plain_name(expr),
+        Value::Ratio(parts) => parts.iter().all(is_name),
+        Value::Collection(_, items) => items.iter().all(|item| names(item, right)),
+        // `50 cm = 0.5 m` converts.
+        Value::Quantity(_, unit) => !matches!(right, Value::Quantity(_, other) if other == unit),
+        Value::Scalar(Expr::Product(_) | Expr::Power(_)) if !is_constant(right) => false,
+        Value::Scalar(Expr::Product(factors)) => {
+            factors.iter().all(is_name) && (is_quotient(factors) || !on_axes(left))
+        }
+        Value::Scalar(expr @ Expr::Power(_)) => is_name(expr) && !on_axes(left),
+        Value::Scalar(expr) => is_name(expr),
         _ => false,
     }
 }
 
-fn plain_name(expr: &Expr) -> bool {
+fn is_name(expr: &Expr) -> bool {
     match expr {
-        Expr::Symbol(_) | Expr::Call(Function::Named(_), _) | Expr::Constant(_) => true,
-        Expr::Call(_, arguments) => arguments.iter().all(plain_name),
-        Expr::Product(factors) => factors.iter().all(plain_name),
+        Expr::Symbol(_) | Expr::Call(Function::Named(_) | Function::Pending(_), _) => true,
+        // Letters that may be used for other things.
+        Expr::Constant(constant) => matches!(constant, Constant::E | Constant::I),
+        Expr::Call(_, parts) | Expr::Product(parts) => parts.iter().all(is_name),
         // A quotient of names, and powers such as `AB^2`.
-        Expr::Power(pair) => plain_name(&pair.0),
+        Expr::Power(pair) => is_name(&pair.0),
         Expr::Number(_) | Expr::Sum(_) | Expr::Root(_) => false,
     }
+}
+
+/// `a / b`.
+fn is_quotient(factors: &[Expr]) -> bool {
+    matches!(factors, [.., Expr::Power(pair)] if pair.1 == Expr::integer(-1))
+}
+
+/// Whether a side holds coordinates, which stand for any number.
+fn on_axes(side: &Value) -> bool {
+    side.scalar().is_some_and(|expr| expr.symbols().iter().any(|name| ["x", "y", "z"].contains(name)))
+}
+
+fn has_bars(chain: &Chain) -> bool {
+    let mut found = false;
+    let mut see = |part: &Expr| found |= matches!(part, Expr::Call(Function::Abs, _));
+    chain.terms.iter().for_each(|term| term.visit(&mut |expr| expr.visit(&mut see)));
+    found
 }
 
 /// The chain read from its other end.

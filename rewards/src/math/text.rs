@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use super::token;
 
 /// Phrases of one meaning, in the form of [`plain`].
-const SYNONYMS: &[&[&str]] =
-    &[&["undefined", "dne", "doesnotexist", "notdefined"], &["infinitelymany", "infinitelymanysolutions"]];
+const SYNONYMS: &[&[&str]] = &[
+    &["undefined", "dne", "doesnotexist", "notdefined", "limitdoesnotexist", "thelimitdoesnotexist"],
+    &["infinitelymany", "infinitelymanysolutions"],
+];
 
 /// What words may stand for beside themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +25,47 @@ pub(crate) fn phrase(text: &str) -> Option<Phrase> {
     Some(match text {
         "infinity" => Phrase::Infinity,
         "allreals" | "allrealnumbers" | "realnumbers" => Phrase::Reals,
-        "nosolution" | "nosolutions" | "norealsolution" | "norealsolutions" | "none" => Phrase::Nothing,
+        "nosolution"
+        | "nosolutions"
+        | "norealsolution"
+        | "norealsolutions"
+        | "none"
+        | "thereisnosolution"
+        | "therearenosolutions"
+        | "nosolutionexists"
+        | "nosolutionsexist" => Phrase::Nothing,
         _ => return None,
     })
+}
+
+/// Numbers in words.
+const NUMBERS: [&str; 21] = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+];
+
+/// The number that a text in the form of [`plain`] says in a word.
+pub(crate) fn number_word(text: &str) -> Option<i64> {
+    (0..).zip(NUMBERS).find(|(_, word)| *word == text).map(|(number, _)| number)
 }
 
 /// `text` without commands for type, white space, brackets around one letter, and case.

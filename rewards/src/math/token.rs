@@ -44,7 +44,8 @@ pub(crate) enum Token {
     Colon,
     Percent,
     Degree,
-    Dollar,
+    /// The name of a currency.
+    Currency(&'static str),
     Open(Bracket),
     Close(Bracket),
     Relation(Relation),
@@ -71,6 +72,8 @@ pub(crate) enum Bracket {
     /// `{}` without backslash: invisible.
     Group,
     Angle,
+    /// A square bracket that looks away from what it holds: `]a, b[`.
+    Outward,
     Floor,
     Ceil,
 }
@@ -78,7 +81,7 @@ pub(crate) enum Bracket {
 /// What a command without its backslash is; `None` for one that prints as a symbol of its own.
 pub(crate) fn command(name: &str) -> Option<Token> {
     Some(match name {
-        "frac" | "dfrac" | "tfrac" | "cfrac" => Token::Frac,
+        "frac" | "dfrac" | "tfrac" | "cfrac" | "nicefrac" | "sfrac" => Token::Frac,
         "binom" | "dbinom" | "tbinom" => Token::Binomial,
         "choose" => Token::Choose,
         "over" => Token::Stacked,
@@ -204,6 +207,8 @@ pub(crate) fn word(run: &str) -> Option<Token> {
         "log" => Token::Log,
         "mod" => Token::Modulus,
         "choose" => Token::Choose,
+        "nCr" => Token::Symbol("C".into()),
+        "nPr" => Token::Symbol("P".into()),
         "deg" | "degree" | "degrees" => Token::Degree,
         "theta" | "alpha" | "beta" | "gamma" | "lambda" | "phi" | "mu" | "omega" | "delta" => Token::Symbol(run.into()),
         "Re" | "Im" | "inf " | "sup" | "det" => return None,
@@ -213,7 +218,10 @@ pub(crate) fn word(run: &str) -> Option<Token> {
 
 /// Whether short letters, in lower case, are a word and no product of symbols.
 pub(crate) fn is_word(run: &str) -> bool {
-    matches!(run, "yes" | "no" | "not" | "all" | "any" | "odd" | "one" | "two" | "six" | "ten" | "the" | "is" | "are")
+    matches!(
+        run,
+        "ago" | "yes" | "no" | "not" | "all" | "any" | "odd" | "one" | "two" | "six" | "ten" | "the" | "is" | "are"
+    )
 }
 
 /// The power of ten that a word multiplies by.
@@ -230,13 +238,13 @@ pub(crate) fn magnitude(word: &str) -> Option<i64> {
 
 /// Commands that only space, size or group, sorted.
 #[rustfmt::skip] // which would give each word a line
-const LAYOUT: [&str; 62] = [
-    " ", "!", "(", ")", ",", ":", ";", ">", "Big", "Bigg", "Bigl", "Bigr", "Large", "[", "]", "allowbreak",
-    "because", "bf", "big", "bigg", "biggl", "biggr", "bigl", "bigr", "bm", "boldsymbol", "boxed", "cdots",
-    "displaystyle", "dots", "dotsc", "enspace", "ensuremath", "fbox", "hfill", "hline", "hspace", "it", "large",
-    "ldots", "left", "limits", "mathbf", "mathcal", "mathfrak", "mathit", "mathscr", "mathsf", "mathtt", "middle",
-    "nolimits", "normalsize", "phantom", "qquad", "quad", "right", "rm", "scriptstyle", "textstyle", "therefore",
-    "thinspace", "underline",
+const LAYOUT: [&str; 67] = [
+    " ", "!", "(", ")", ",", ":", ";", ">", "Big", "Bigg", "Bigl", "Bigr", "Huge", "LARGE", "Large", "[", "]",
+    "allowbreak", "because", "bf", "big", "bigg", "biggl", "biggr", "bigl", "bigr", "bm", "boldsymbol", "boxed",
+    "cdots", "displaystyle", "dots", "dotsc", "enspace", "ensuremath", "fbox", "hfill", "hline", "huge", "it", "large",
+    "ldots", "left", "limits", "mathbf", "mathbin", "mathcal", "mathfrak", "mathit", "mathord", "mathscr", "mathsf",
+    "mathtt", "middle", "nolimits", "normalsize", "qquad", "quad", "right", "rm", "scriptstyle", "small", "textstyle",
+    "therefore", "thinspace", "tiny", "underline",
 ];
 
 /// Whether a command only spaces, sizes or groups.

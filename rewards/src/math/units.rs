@@ -2,6 +2,8 @@
 
 use dashu_ratio::RBig;
 
+use super::expr::Expr;
+
 /// What a unit measures, as exponents of these bases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Base {
@@ -70,6 +72,28 @@ const QUOTIENTS: &[(&str, &str)] =
 
 const PERCENT: &[&str] = &["percent", "pct", "percentage", "percents"];
 
+const EUROS: &[&str] = &["euro", "euros", "eur"];
+
+/// Words behind a unit that do not change it.
+const ADVERBS: &[&str] = &[
+    "ago",
+    "later",
+    "old",
+    "long",
+    "tall",
+    "wide",
+    "high",
+    "deep",
+    "away",
+    "apart",
+    "left",
+    "each",
+    "altogether",
+    "in total",
+    "from now",
+    "in all",
+];
+
 /// Words that change or doubt the number before them.
 const QUALIFIERS: &[&str] = &[
     "or",
@@ -110,8 +134,9 @@ impl Unit {
         Self::of("°")
     }
 
-    pub(crate) fn dollar() -> Self {
-        Self::of("$")
+    /// The unit of a sum of money. Dollars have cents; other currencies are names.
+    pub(crate) fn currency(name: &str) -> Self {
+        Self::of(name)
     }
 
     /// A unit of the table.
@@ -122,7 +147,8 @@ impl Unit {
     /// Whether `word` alone names a unit even outside `\text{}`.
     pub(crate) fn is_word(word: &str) -> bool {
         let lower = word.to_ascii_lowercase();
-        let known = PERCENT.contains(&lower.as_str()) || QUOTIENTS.iter().any(|(short, _)| *short == lower);
+        let known = [PERCENT, EUROS].iter().any(|words| words.contains(&lower.as_str()))
+            || QUOTIENTS.iter().any(|(short, _)| *short == lower);
         word.len() > 1 && lower != "in" && (known || entry(&lower).is_some())
     }
 
@@ -133,8 +159,12 @@ impl Unit {
         if PERCENT.contains(&lower.as_str()) {
             return Some(Self::Percent);
         }
-        let spelled = QUOTIENTS.iter().find(|(short, _)| *short == lower).map_or(lower.as_str(), |(_, long)| long);
-        Self::product(spelled).or_else(|| counts_things(&lower).then(|| Self::Other(singular(&lower))))
+        if EUROS.contains(&lower.as_str()) {
+            return Some(Self::currency("euro"));
+        }
+        let lower = without_adverbs(&lower);
+        let spelled = QUOTIENTS.iter().find(|(short, _)| *short == lower).map_or(lower, |(_, long)| long);
+        Self::product(spelled).or_else(|| counts_things(lower).then(|| Self::Other(singular(lower))))
     }
 
     fn product(text: &str) -> Option<Self> {
@@ -164,6 +194,32 @@ impl Unit {
         found.then_some(Self::Known(dimensions, factor))
     }
 
+    /// The unit that a product of single letters and their powers spells: `m`, `m^2`, `m/s^2`.
+    pub(crate) fn spelled(factors: &[Expr]) -> Option<Self> {
+        let mut spelled = String::new();
+        for factor in factors {
+            let (letter, exponent) = match factor {
+                Expr::Symbol(letter) => (letter, 1.into()),
+                Expr::Power(pair) => match (&pair.0, &pair.1) {
+                    (Expr::Symbol(letter), Expr::Number(exponent)) => (letter, exponent.value.clone()),
+                    (Expr::Power(inner), Expr::Number(outer)) => match (&inner.0, &inner.1) {
+                        (Expr::Symbol(letter), Expr::Number(exponent)) => (letter, &exponent.value * &outer.value),
+                        _ => return None,
+                    },
+                    _ => return None,
+                },
+                _ => return None,
+            };
+            spelled.push_str(&format!("{letter}^{exponent} "));
+        }
+        Self::product(&spelled)
+    }
+
+    /// Whether it is in the table.
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(self, Self::Known(..))
+    }
+
     pub(crate) fn is_base(&self) -> bool {
         matches!(self, Self::Base(_))
     }
@@ -175,6 +231,15 @@ impl Unit {
             _ => (self == other).then_some(RBig::ONE),
         }
     }
+}
+
+/// `hours` of `hours ago`: words that say when or which way do not change what is measured.
+fn without_adverbs(text: &str) -> &str {
+    let mut text = text;
+    while let Some(rest) = ADVERBS.iter().find_map(|word| text.strip_suffix(word)?.strip_suffix(' ')) {
+        text = rest.trim_end();
+    }
+    text
 }
 
 /// Whether a text can be the name of things, in words and powers of words.
@@ -195,9 +260,13 @@ fn entry(name: &str) -> Option<&'static Entry> {
 
 /// `m^2`, `m²` and `m2` as `m` and 2.
 fn with_exponent(word: &str) -> Option<(&str, i8)> {
-    let name = word.trim_end_matches(|c: char| c.is_ascii_digit() || c == '^' || c == '-');
-    let exponent = word[name.len()..].trim_start_matches('^');
-    let exponent = if exponent.is_empty() { 1 } else { exponent.parse().ok()? };
+    let name = word.trim_end_matches(|c: char| c.is_ascii_digit() || "^-²³".contains(c));
+    let exponent = match word[name.len()..].trim_start_matches('^') {
+        "" => 1,
+        "²" => 2,
+        "³" => 3,
+        digits => digits.parse().ok()?,
+    };
     (-9..=9).contains(&exponent).then_some((name, exponent))
 }
 

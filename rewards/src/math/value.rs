@@ -99,6 +99,20 @@ impl Value {
         }
     }
 
+    /// Whether it says that something is more, less or other than something else.
+    pub(crate) fn is_inequality(&self) -> bool {
+        use Relation::{Greater, GreaterEqual, Less, LessEqual, NotEqual};
+        let unequal = |relation: &Relation| matches!(relation, NotEqual | Less | LessEqual | Greater | GreaterEqual);
+        matches!(self, Self::Relation(chain) if chain.relations.iter().any(unequal))
+    }
+
+    /// The end of a chain of equations, where it is more than a name for its start: `3` of `\sum_{k=1}^2 k = 3`.
+    pub(crate) fn result(&self) -> Option<&Self> {
+        let Self::Relation(chain) = self else { return None };
+        let equations = chain.relations.iter().all(|relation| matches!(relation, Relation::Equal | Relation::About));
+        chain.terms.last().filter(|last| equations && !matches!(last, Self::Scalar(Expr::Symbol(_))))
+    }
+
     /// The scalar without its unit.
     pub(crate) fn scalar(&self) -> Option<&Expr> {
         match self {

@@ -1,4 +1,5 @@
-//! Kind `math` on pairs of reference and completion. `math/pairs.jsonl` is our own; `math/math_verify_pairs.jsonl`
+//! Kind `math` on pairs of reference and completion. `math/pairs.jsonl` and, by kind of answer, `math/kinds.jsonl` are
+//! our own; `math/math_verify_pairs.jsonl`
 //! holds cases and labels of the test suite of Math-Verify 0.9.0 (Apache-2.0); `math/adversarial.jsonl` answers that
 //! fooled it.
 
@@ -22,6 +23,9 @@ struct Pair {
 
 #[derive(Deserialize)]
 struct Answers {
+    /// What is read, such as `intervals`; none in `pairs.jsonl`.
+    #[serde(default)]
+    kind: String,
     reference: String,
     right: Vec<String>,
     wrong: Vec<String>,
@@ -29,6 +33,12 @@ struct Answers {
 
 fn lines<T: for<'a> Deserialize<'a>>(text: &str) -> Vec<T> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn own_pairs() -> Vec<Answers> {
+    let mut pairs = lines(include_str!("math/pairs.jsonl"));
+    pairs.extend(lines::<Answers>(include_str!("math/kinds.jsonl")));
+    pairs
 }
 
 fn example(reference: &str) -> Example {
@@ -46,12 +56,12 @@ fn judge(reference: &str, completion: &str) -> Verdict {
 #[test]
 fn right_answers_pass_and_wrong_ones_do_not() {
     let mut failures = Vec::new();
-    for Answers { reference, right, wrong } in lines(include_str!("math/pairs.jsonl")) {
+    for Answers { kind, reference, right, wrong } in own_pairs() {
         for (answers, expected) in [(right, true), (wrong, false)] {
             for answer in answers {
                 let verdict = judge(&reference, &answer);
                 if verdict.passed() != expected {
-                    failures.push(format!("{reference} and {answer}: {verdict:?}"));
+                    failures.push(format!("{kind}: {reference} and {answer}: {verdict:?}"));
                 }
             }
         }
@@ -78,7 +88,7 @@ fn answers_that_fool_others_are_judged_right() {
 
 #[test]
 fn every_reference_scores_1_against_itself() {
-    let all: Vec<Answers> = lines(include_str!("math/pairs.jsonl"));
+    let all = own_pairs();
     let pairs: Vec<Pair> = lines(include_str!("math/math_verify_pairs.jsonl"));
     let own = all.into_iter().map(|answers| answers.reference);
     let references: BTreeSet<String> = own.chain(pairs.into_iter().map(|pair| pair.reference)).collect();
@@ -113,6 +123,27 @@ fn decimal_places_decide_how_far_a_decimal_may_round() {
     assert!(!judge_with(&options, "$\\frac13$", "\\boxed{0.34}").passed());
     assert!(!judge_with(&options, "$\\frac13$", "\\boxed{0.3}").passed());
     assert!(!judge_with(&options, "$1$", "\\boxed{1.004}").passed(), "1 fits two places and must be written exactly");
+}
+
+#[test]
+fn decimals_round_inside_intervals_and_tuples_as_they_do_alone() {
+    let rows = [
+        ("(\\frac35, \\frac83]", "(0.6, 2.6667]", true),
+        ("(\\frac35, \\frac83]", "(0.6,2.6667]", true),
+        ("(\\frac35, \\frac83]", "(0.6, 2.67]", false),
+        ("(\\frac35, \\frac83]", "(0.6, 2.6666]", false),
+        ("(\\frac35, \\frac83]", "[0.6, 2.6667]", false),
+        ("(\\frac13,\\frac23)", "(0.3333,0.6667)", true),
+        ("\\frac13 < x \\le \\frac23", "(0.3333,0.6667]", true),
+        ("(-\\infty,\\frac13)\\cup(\\frac23,\\infty)", "(-\\infty,0.3333)\\cup(0.6667,\\infty)", true),
+        ("x=\\frac13,y=\\frac23", "(0.3333,0.6667)", true),
+    ];
+    let options = MathOptions { decimal_places: 4, ..MathOptions::default() };
+    for (reference, answer, expected) in rows {
+        let completion = format!("\\boxed{{{answer}}}");
+        assert_eq!(judge_with(&options, reference, &completion).passed(), expected, "{reference} and {answer}");
+        assert!(!judge(reference, &completion).passed(), "by default {answer} has too few places for {reference}");
+    }
 }
 
 #[test]

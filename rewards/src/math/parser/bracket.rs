@@ -44,19 +44,6 @@ impl Parser<'_> {
         }
     }
 
-    /// `]a, b[`, after its first bracket.
-    pub(super) fn french_interval(&mut self) -> Option<Value> {
-        let content = self.list()?;
-        let close = self.next()?;
-        let items = content.items().to_vec();
-        let brackets = match close {
-            Token::Open(Bracket::Square) => Brackets::Round,
-            Token::Close(Bracket::Square) => Brackets::LeftOpen,
-            _ => return None,
-        };
-        (items.len() == 2).then_some(Value::Collection(brackets, items))
-    }
-
     /// The rows of a matrix, after its `\begin`.
     pub(super) fn matrix(&mut self) -> Option<Value> {
         let mut rows = vec![Vec::new()];
@@ -99,11 +86,12 @@ fn collected(open: Bracket, close: Bracket, content: Value) -> Option<Value> {
         (Bracket::Square, Bracket::Square) => Brackets::Square,
         (Bracket::Angle, Bracket::Angle) => Brackets::Angle,
         (Bracket::Brace, Bracket::Brace) => Brackets::Set,
-        (Bracket::Round, Bracket::Square) => Brackets::LeftOpen,
-        (Bracket::Square, Bracket::Round) => Brackets::RightOpen,
+        (Bracket::Round | Bracket::Outward, Bracket::Square) => Brackets::LeftOpen,
+        (Bracket::Square, Bracket::Round | Bracket::Outward) => Brackets::RightOpen,
+        (Bracket::Outward, Bracket::Outward) => Brackets::Round,
         _ => return None,
     };
     let items = content.items().to_vec();
-    let interval = matches!(brackets, Brackets::LeftOpen | Brackets::RightOpen);
+    let interval = open != close || open == Bracket::Outward;
     (!interval || items.len() == 2).then_some(Value::Collection(brackets, items))
 }

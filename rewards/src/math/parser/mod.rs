@@ -10,6 +10,8 @@
 
 mod bracket;
 mod call;
+mod choices;
+mod name;
 mod scalar;
 
 use super::expr::{Constant, Expr, Function};
@@ -18,7 +20,7 @@ use super::lexer::{self, Commas, Lexeme};
 use super::region::{self, Region};
 use super::token::{Bracket, Token};
 use super::units::Unit;
-use super::value::{Brackets, Chain, Value};
+use super::value::{Brackets, Chain, Relation, Value};
 
 /// Deepest nesting; the parser and everything behind it recurse once a level.
 const MAX_DEPTH: usize = 48;
@@ -38,6 +40,10 @@ pub(crate) fn parse(text: &str, commas: Commas, fuel: &Fuel) -> Option<Value> {
         signed: false,
         fuel,
     };
+    // `= 5` and `\approx 5` are the end of something that was left out.
+    while let Some(Token::Relation(Relation::Equal | Relation::About)) = parser.peek() {
+        parser.at += 1;
+    }
     let value = parser.group()?;
     (parser.at == lexemes.len()).then_some(value)
 }
@@ -88,6 +94,16 @@ impl<'a> Parser<'a> {
 
     fn expect(&mut self, token: &Token) -> Option<()> {
         self.take(token).then_some(())
+    }
+
+    /// What `read` finds; where it finds nothing, nothing is consumed.
+    fn attempt<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        let (start, bars) = (self.at, self.bars);
+        let found = self.nested(read);
+        if found.is_none() {
+            (self.at, self.bars) = (start, bars);
+        }
+        found
     }
 
     /// Runs `read` one level deeper.
@@ -193,20 +209,26 @@ impl<'a> Parser<'a> {
     }
 
     fn element(&mut self) -> Option<Value> {
-        let money = self.take(&Token::Dollar);
+        let money = self.currency();
         let value = self.region()?;
         let Value::Scalar(expr) = value else { return Some(value) };
-        let unit = if money { Some(Unit::dollar()) } else { self.unit() };
+        let prefixed = money.is_some();
+        let unit = money.or_else(|| self.unit());
         if self.peek() == Some(&Token::Colon) && !self.builder && unit.is_none() {
             return self.ratio(expr);
         }
-        let Some(unit) = unit else { return Some(without_degree(expr)) };
+        let (expr, unit) = match unit {
+            Some(unit) => (expr, unit),
+            None => match without_degree(expr) {
+                Value::Quantity(expr, unit) => (expr, unit),
+                other => return Some(other),
+            },
+        };
         match self.peek() {
             // `3 hours 20 minutes`.
-            Some(Token::Number(_)) if !money => match self.nested(Self::element)? {
+            Some(Token::Number(_)) if !prefixed => match self.nested(Self::element)? {
                 Value::Quantity(more, other) => {
-                    let more =
-                        more.times(Expr::Number(super::expr::Number { value: other.conversion(&unit)?, places: None }));
+                    let more = more.times(Expr::number(other.conversion(&unit)?));
                     Some(Value::Quantity(expr.plus(more), unit))
                 }
                 _ => None,
@@ -226,17 +248,30 @@ impl<'a> Parser<'a> {
         Some(Value::Ratio(parts))
     }
 
+    fn currency(&mut self) -> Option<Unit> {
+        let Some(Token::Currency(name)) = self.peek() else { return None };
+        self.at += 1;
+        Some(Unit::currency(name))
+    }
+
+    /// Consumes what a percentage is of: `\text{ of the total}`.
+    fn percent_of(&mut self) {
+        while let Some(Token::Text(words) | Token::Word(words)) = self.peek()
+            && matches!(Unit::read(words), Some(Unit::Other(_)))
+        {
+            self.at += 1;
+        }
+    }
+
     /// The unit behind a number: words, with powers and quotients of words.
     fn unit(&mut self) -> Option<Unit> {
         match self.peek()? {
             Token::Percent => {
                 self.at += 1;
+                self.percent_of();
                 return Some(Unit::Percent);
             }
-            Token::Dollar => {
-                self.at += 1;
-                return Some(Unit::dollar());
-            }
+            Token::Currency(_) => return self.currency(),
             Token::Text(_) | Token::Word(_) => {}
             _ => return None,
         }
@@ -258,6 +293,10 @@ impl<'a> Parser<'a> {
                 _ => break,
             }
             self.at += 1;
+        }
+        if let (" base", Some(Token::Number(base))) = (text.as_str(), self.peek()) {
+            self.at += 1;
+            return Some(Unit::Base(base.value.to_string()));
         }
         let unit = Unit::read(&text);
         if unit.is_none() {
@@ -288,7 +327,7 @@ impl<'a> Parser<'a> {
 }
 
 fn is_separator(token: &Token) -> bool {
-    matches!(token, Token::Comma | Token::Semicolon | Token::And | Token::Or)
+    matches!(token, Token::Comma | Token::Semicolon | Token::And | Token::Or | Token::Row)
 }
 
 /// `90^\circ` as a quantity in degrees.

@@ -4,12 +4,8 @@ use super::super::expr::{Constant, Expr, Function, Number};
 use super::super::region::Region;
 use super::super::text::{self, Phrase};
 use super::super::token::{Bracket, Token};
-use super::super::units::Unit;
 use super::super::value::{Brackets, Value};
 use super::Parser;
-
-/// Letters that a bracket behind them applies rather than multiplies.
-const FUNCTIONS: [&str; 10] = ["f", "g", "h", "F", "G", "H", "P", "Q", "W", "T"];
 
 impl Parser<'_> {
     pub(super) fn sum(&mut self) -> Option<Value> {
@@ -104,11 +100,15 @@ impl Parser<'_> {
             | Token::Magnitude(_)
             | Token::Begin => true,
             Token::Open(Bracket::Round) => self.peek_at(1) != Some(&Token::Modulus),
-            Token::Open(bracket) => !matches!(bracket, Bracket::Brace | Bracket::Angle),
+            Token::Open(bracket) => !matches!(bracket, Bracket::Brace | Bracket::Angle | Bracket::Outward),
             Token::Bar => self.bars == 0 && !self.builder,
             // Two numbers side by side are no product, but `(2)3^x` and `3!7!` are.
             Token::Number(_) => {
-                self.at > 0 && matches!(self.lexemes[self.at - 1].token, Token::Close(_) | Token::Factorial)
+                let behind = &self.lexemes[self.at.saturating_sub(2)..self.at];
+                let tokens: Vec<&Token> = behind.iter().map(|lexeme| &lexeme.token).collect();
+                // `30^{\circ}15'` adds.
+                matches!(tokens.as_slice(), [.., Token::Close(_) | Token::Factorial])
+                    && !matches!(tokens.as_slice(), [Token::Degree, _])
             }
             _ => false,
         }
@@ -136,12 +136,11 @@ impl Parser<'_> {
             Token::Number(_) if self.peek_at(2) == Some(&Token::Over) && self.lexemes[self.at + 1].spaced => {
                 let (above, below) = (whole(self.peek_at(1))?, whole(self.peek_at(3))?);
                 self.at += 4;
-                let number = |value| Expr::Number(Number { value, places: None });
-                number(above).over(number(below))
+                Expr::number(above).over(Expr::number(below))
             }
             _ => return None,
         };
-        Some(Expr::Number(Number { value: integer, places: None }).plus(fraction))
+        Some(Expr::number(integer).plus(fraction))
     }
 
     pub(super) fn power(&mut self) -> Option<Value> {
@@ -161,6 +160,13 @@ impl Parser<'_> {
                     let exponent = self.exponent()?;
                     value = scale(value, |expr| Expr::power(expr, exponent))?;
                 }
+                Some(Token::Prime) if matches!(value, Value::Scalar(Expr::Number(_))) => {
+                    let seconds = self.peek_at(1) == Some(&Token::Prime);
+                    self.at += if seconds { 2 } else { 1 };
+                    let part = Expr::integer(if seconds { 3600 } else { 60 });
+                    value = scale(value, |expr| expr.over(part).times(Expr::Constant(Constant::Degree)))?;
+                }
+                Some(Token::Subscript) => value = self.in_base_behind(value)?,
                 Some(Token::Factorial) => {
                     self.at += 1;
                     value = scale(value, |expr| Expr::Call(Function::Factorial, vec![expr]))?;
@@ -177,8 +183,11 @@ impl Parser<'_> {
 
     /// Consumes `^\circ` or `^{\circ}`.
     fn degree_follows(&mut self) -> bool {
-        let grouped = self.peek_at(1) == Some(&Token::Open(Bracket::Group)) && self.peek_at(2) == Some(&Token::Degree);
-        let bare = self.peek_at(1) == Some(&Token::Degree);
+        // An `o` is what a keyboard has for a degree.
+        let degree =
+            |at| self.peek_at(at).is_some_and(|token| *token == Token::Degree || *token == Token::Symbol("o".into()));
+        let grouped = self.peek_at(1) == Some(&Token::Open(Bracket::Group)) && degree(2);
+        let bare = degree(1);
         self.at += if grouped { 4 } else { 2 * usize::from(bare) };
         self.at = self.at.min(self.lexemes.len());
         grouped || bare
@@ -204,7 +213,10 @@ impl Parser<'_> {
     fn primary(&mut self) -> Option<Value> {
         let token = self.next()?;
         let scalar = match token {
-            Token::Number(number) => Expr::Number(number.clone()),
+            Token::Number(number) => match self.chosen_from(number) {
+                Some(choices) => choices,
+                None => Expr::Number(number.clone()),
+            },
             Token::Constant(constant) => Expr::Constant(*constant),
             Token::Symbol(name) => self.symbol(name)?,
             Token::Accent(mark) => {
@@ -228,8 +240,12 @@ impl Parser<'_> {
             Token::Text(_) | Token::Word(_) => return Some(self.words(token)),
             Token::Empty => return Some(Value::Collection(Brackets::Set, Vec::new())),
             Token::Reals => return Some(Value::Region(Region::all())),
+            Token::Subscript | Token::Power => self.prefixed()?,
+            Token::Open(Bracket::Group) if self.take(&Token::Close(Bracket::Group)) => {
+                self.next().filter(|token| matches!(token, Token::Subscript | Token::Power))?;
+                self.prefixed()?
+            }
             Token::Open(bracket) => return self.bracketed(*bracket),
-            Token::Close(Bracket::Square) => return self.french_interval(),
             Token::Begin => return self.matrix(),
             _ => return None,
         };
@@ -250,65 +266,6 @@ impl Parser<'_> {
             Some(Phrase::Nothing) => Value::Collection(Brackets::Set, Vec::new()),
             None => Value::Text(text),
         }
-    }
-
-    /// A symbol with its primes and index; applied, if it is a function's.
-    fn symbol(&mut self, name: &str) -> Option<Expr> {
-        let mut name = name.to_string();
-        loop {
-            if self.take(&Token::Prime) {
-                name.push('\'');
-            } else if self.take(&Token::Subscript) {
-                name.push('_');
-                name.push_str(&self.spelled()?);
-            } else {
-                break;
-            }
-        }
-        let applied = FUNCTIONS
-            .iter()
-            .any(|function| name.trim_end_matches('\'') == *function || name.starts_with(&format!("{function}_")));
-        if applied && self.peek() == Some(&Token::Open(Bracket::Round)) && !self.spaced() {
-            return Some(Expr::Call(Function::Named(name), self.arguments()?));
-        }
-        Some(Expr::Symbol(name))
-    }
-
-    /// The next group or token as part of a name.
-    pub(super) fn spelled(&mut self) -> Option<String> {
-        let mut name = String::new();
-        if !self.take(&Token::Open(Bracket::Group)) {
-            return Some(spell(self.next()?));
-        }
-        let mut depth = 1;
-        loop {
-            let token = self.next()?;
-            match token {
-                Token::Open(Bracket::Group) => depth += 1,
-                Token::Close(Bracket::Group) => depth -= 1,
-                _ => name.push_str(&spell(token)),
-            }
-            if depth == 0 {
-                return Some(name);
-            }
-        }
-    }
-
-    /// `1011_2`: digits, with their base as a unit.
-    fn in_base(&mut self, digits: &str) -> Option<Value> {
-        self.expect(&Token::Subscript)?;
-        let base = super::super::exact::value(&self.argument()?, self.fuel)?;
-        let value: dashu_int::IBig = digits.parse().ok()?;
-        let number = Number { value: value.into(), places: None };
-        Some(Value::Quantity(Expr::Number(number), Unit::Base(base.to_string())))
-    }
-}
-
-fn spell(token: &Token) -> String {
-    match token {
-        Token::Symbol(name) | Token::Text(name) | Token::Word(name) | Token::Digits(name) => name.clone(),
-        Token::Number(number) => number.value.to_string(),
-        other => format!("{other:?}"),
     }
 }
 
