@@ -149,7 +149,7 @@ fn give_up_rights(
 }
 
 /// All that a program finds in its environment. The same for every run, so that a program does the same in each.
-fn environment(home: &Path) -> [(&'static str, OsString); 9] {
+fn environment(home: &Path) -> [(&'static str, OsString); 10] {
     [
         ("PATH", "/usr/local/bin:/usr/bin:/bin".into()),
         ("HOME", home.into()),
@@ -158,6 +158,8 @@ fn environment(home: &Path) -> [(&'static str, OsString); 9] {
         ("TZ", "UTC".into()),
         ("PYTHONHASHSEED", "0".into()),
         ("PYTHONIOENCODING", "utf-8".into()),
+        // Long integers become text and are read from it.
+        ("PYTHONINTMAXSTRDIGITS", "0".into()),
         ("OMP_NUM_THREADS", "1".into()),
         ("OPENBLAS_NUM_THREADS", "1".into()),
     ]

@@ -1,6 +1,7 @@
 //! The `code` verifier: its verdicts, and what programs cannot do.
 
 mod calls;
+mod checkers;
 mod escapes;
 mod syscalls;
 mod verdicts;
