@@ -218,8 +218,8 @@ impl Case {
                 format!("{shown} is not text; a test of values needs the name of a `function`, or `fn_name`")
             }),
         };
-        let output = self.output.map(text).transpose()?;
-        Ok(Stream { input: text(input)?, output, tolerance: self.around.tolerance })
+        let (input, output) = (text(input)?, self.output.map(text).transpose()?);
+        Ok(Stream { input, output, tolerance: self.around.tolerance })
     }
 
     /// `wrapped` says that what each test expects stands in a list of its own, as far as can be told.

@@ -7,16 +7,21 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::failure::{Failure, last_line};
-use crate::sandbox::{End, Interpreter, Level, Limits, Run, Sandbox, SandboxError, Script, nonce};
+use crate::sandbox::{End, Interpreter, Level, Limits, Run, Sandbox, SandboxError, Work, nonce};
 
-/// Runs a program inside the sandbox.
-const SCRIPT: &str = concat!(include_str!("load.py"), include_str!("script.py"));
+/// What runs inside the sandbox.
+const SCRIPTS: &[&str] = &[
+    concat!(include_str!("load.py"), include_str!("script.py")),
+    concat!(include_str!("load.py"), include_str!("driver.py")),
+    "print(6 * 7)",
+];
 
-/// Calls a function inside the sandbox.
-const DRIVER: &str = concat!(include_str!("load.py"), include_str!("driver.py"));
-
-/// Tells whether Python starts in the sandbox.
-const SIGN: &str = "print(6 * 7)";
+/// Runs a program.
+const SCRIPT: usize = 0;
+/// Calls a function.
+const DRIVER: usize = 1;
+/// Tells whether Python starts.
+const SIGN: usize = 2;
 
 /// No packages of the user's own, no files written beside sources. Not `-I`, which ignores the hash seed.
 const FLAGS: [&str; 2] = ["-s", "-B"];
@@ -83,13 +88,12 @@ impl Python {
             true => [&[about.with_packages], &FLAGS.map(ToOwned::to_owned)[..]].concat(),
             false => [&[about.bare], &FLAGS.map(ToOwned::to_owned)[..], &[NO_PACKAGES.to_owned()]].concat(),
         };
-        let python = Self(Interpreter::new(make.sandbox(folders)?, argv));
+        let python = Self(Interpreter::new(make.sandbox(folders)?, argv, SCRIPTS));
         python.check().map(|()| python)
     }
 
     fn check(&self) -> Result<(), String> {
-        let script = Script { text: SIGN, arguments: &[], files: &[], input: &[] };
-        let problem = match self.0.run(&script) {
+        let problem = match self.0.run(SIGN, &Work { arguments: &[], files: &[], input: &[] }) {
             Ok(run) if run.end == End::Exited(0) && run.stdout == b"42\n" => return Ok(()),
             Ok(run) => last_line(&run.stderr),
             Err(error) => error.to_string(),
@@ -123,10 +127,10 @@ impl Python {
         ))
     }
 
-    fn script(&self, text: &'static str, source: Source, input: &[u8]) -> Result<Run, SandboxError> {
+    fn script(&self, script: usize, source: Source, input: &[u8]) -> Result<Run, SandboxError> {
         let files = source.files();
         let arguments: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
-        self.0.run(&Script { text, arguments: &arguments, files: &files, input })
+        self.0.run(script, &Work { arguments: &arguments, files: &files, input })
     }
 
     pub(super) fn limits(&self) -> Limits {

@@ -23,8 +23,10 @@ mod interpreter;
 mod job;
 mod limits;
 mod pipes;
+mod plan;
 mod root;
 mod scratch;
+mod server;
 
 use std::path::PathBuf;
 
@@ -32,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use helper::{helper, helper_at};
 pub(crate) use host::nonce;
-pub use interpreter::{Interpreter, Script};
+pub use interpreter::{Interpreter, Work};
 pub use limits::Limits;
 
 /// How far a program is held. Each level has all that the ones before it have.

@@ -86,7 +86,8 @@ fn a_checker_that_cannot_be_used_is_refused_before_a_run() {
         let error = Code::new("code", &options).unwrap_err().to_string();
         assert!(error.contains("`checker = ") && error.contains(problem), "{text}: {error}");
     }
-    let options = CodeOptions { checker: Some("no-such.py".into()), python: "/usr/bin/python3".into(), ..CodeOptions::default() };
+    let options =
+        CodeOptions { checker: Some("no-such.py".into()), python: "/usr/bin/python3".into(), ..CodeOptions::default() };
     let error = Code::new("code", &options).unwrap_err().to_string();
     assert!(error.contains("`checker = \"no-such.py\"`: cannot read it"), "{error}");
 }

@@ -3,6 +3,7 @@
 mod calls;
 mod checkers;
 mod escapes;
+mod prepared;
 mod syscalls;
 mod verdicts;
 
