@@ -153,6 +153,11 @@ impl Code {
         Ok(Self { name: name.into(), options: options.clone(), thoughts, runner, checker })
     }
 
+    /// How many tests `example` has in `column`, or why they cannot be read. Runs nothing.
+    pub fn count_tests(example: &Example, column: &str) -> Result<usize, String> {
+        Suite::read(example, column).map(|suite| suite.len())
+    }
+
     /// The level of the sandbox that programs run in.
     pub fn level(&self) -> Level {
         self.runner.level()

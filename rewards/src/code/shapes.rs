@@ -224,65 +224,82 @@ mod tests {
     }
 
     #[test]
+    fn damaged_tests_are_refused_in_one_line() {
+        let texts = [
+            r#"{"fn_name": "f", "inputs": [[1, "a"], ["2"]], "outputs": [[3], ["é"]], "tolerance": {"abs": 1e-6}}"#,
+            r#"[{"input": "[1]\n2", "output": "3", "testtype": "functional", "metadata": "{\"func_name\": \"f\"}"}]"#,
+            r#"{"test_cases": [{"type": "stdin_stdout", "input": ["1"], "output": 2}]}"#,
+        ];
+        for text in texts {
+            let pieces: Vec<char> = text.chars().collect();
+            for (at, with) in (0..pieces.len()).flat_map(|at| ["", "\"", "[", "}", "0", "null"].map(|with| (at, with)))
+            {
+                let damaged: String =
+                    pieces[..at].iter().collect::<String>() + with + &pieces[at + 1..].iter().collect::<String>();
+                let problem = read(&json!({"tests": damaged})).err().unwrap_or_default();
+                assert!(!problem.contains('\n'), "{damaged}: {problem}");
+            }
+        }
+    }
+
+    fn refused(tests: &Value, problem: &str) {
+        assert_eq!(read(&json!({"tests": tests})), Err(format!("`info.tests`: {problem}")), "{tests}");
+    }
+
+    #[test]
     fn a_suite_that_cannot_be_held_to_anything_is_refused() {
         let packed = "is packed (pickle in zlib in base64) and not opened here; unpack it once, in Python by \
                       `json.loads(pickle.loads(zlib.decompress(base64.b64decode(text))))`";
-        let no_text = "test 1: `[1,2]` is not text; a test of values needs the name of a `function`, or `fn_name`";
         for (tests, problem) in [
             (json!([]), "there is no test"),
             (json!([{"output": "\n"}]), "no test expects any output"),
             (json!(3), "3 is not a list of tests"),
-            (json!([{"input": ""}]), "test 1: it has no `output`"),
             (json!({"inputs": ["1"], "outputs": []}), "1 inputs and 0 outputs are no pairs"),
             (json!({"inputs": [], "outputs": []}), "there is no test"),
-            (
-                json!({"function": "f", "test_cases": [{"args": 1, "expected": 2}]}),
-                "test 1: `args` must be a list and `kwargs` an object",
-            ),
-            (json!({"inputs": [[1, 2]], "outputs": [3]}), no_text),
-            (
-                json!([{"args": [1], "expected": 2}]),
-                "test 1: it calls a function, whose name is missing; give it in `function`",
-            ),
-            (
-                json!([{"input": "1", "output": "1", "testtype": "functional"}]),
-                "test 1: it calls a function, whose name is missing; give it in `function`",
-            ),
-            (
-                json!([{"input": "1", "output": "1", "type": "image"}]),
-                "test 1: its type `image` is neither `stdin` nor `functional`",
-            ),
-            (
-                json!([{"input": "1", "output": "1", "fn_name": "f"}, {"input": "1", "output": "1"}]),
-                "test 2: it reads standard input, and the first calls a function",
-            ),
-            (
-                json!([{"input": "1", "output": "1", "fn_name": "f"}, {"input": "1", "output": "1", "fn_name": "g"}]),
-                "test 2: it does not call `f`, as the first does",
-            ),
-            (
-                json!([{"input": "nums = [1]", "output": "1", "fn_name": "f"}]),
-                "test 1: `nums = [1]` is no JSON value; arguments are a list, or JSON, one on each line",
-            ),
-            (
-                json!([{"input": "1", "output": "True", "fn_name": "f"}]),
-                "test 1: its output `True` is no JSON value, as its input is",
-            ),
-            (
-                json!([{"output": "1", "tolerance": -1}]),
-                "test 1: `tolerance` -1 must be a number or {abs, rel}, finite and not negative",
-            ),
             (json!(["assert f(1) == 2"]), &format!("test 1: {ASSERTION}")),
             (json!("def check(candidate):\n    assert candidate(1) == 2"), ASSERTION),
             (json!("eJxrYJmqzAABtVMVpxYA"), packed),
             (json!("no tests"), "is text that is no JSON: expected ident at line 1 column 2"),
             (json!({"entry_point": "f", "test": "1"}), "it holds no `inputs` and `outputs`, but `entry_point`, `test`"),
         ] {
-            let refused = read(&json!({"tests": tests}));
-            assert_eq!(refused, Err(format!("`info.tests`: {problem}")), "{tests}");
+            refused(&tests, problem);
         }
         assert_eq!(read(&json!({})), Err("it has no `info.tests` with test cases".into()));
-        let deep = (0..8).fold(json!("[]"), |text, _| text.to_string().into());
-        assert_eq!(read(&json!({"tests": deep})), Err("`info.tests`: its tests are nested too deep".into()));
+        refused(&(0..8).fold(json!("[]"), |text, _| text.to_string().into()), "its tests are nested too deep");
+    }
+
+    #[test]
+    fn a_test_that_cannot_be_read_is_refused() {
+        let test = |output: &str| json!({"input": "1", "output": output, "fn_name": "f"});
+        let nameless = "it calls a function, whose name is missing; give it in `function`";
+        for (tests, problem) in [
+            (json!([{"input": ""}]), "it has no `output`"),
+            (json!([{"args": 1, "expected": 2, "function": "f"}]), "`args` must be a list and `kwargs` an object"),
+            (
+                json!({"inputs": [[1, 2]], "outputs": [3]}),
+                "`[1,2]` is not text; a test of values needs the name of a `function`, or `fn_name`",
+            ),
+            (json!([{"args": [1], "expected": 2}]), nameless),
+            (json!([{"input": "1", "output": "1", "testtype": "functional"}]), nameless),
+            (
+                json!([{"input": "1", "output": "1", "type": "image"}]),
+                "its type `image` is neither `stdin` nor `functional`",
+            ),
+            (
+                json!([{"input": "nums = [1]", "output": "1", "fn_name": "f"}]),
+                "`nums = [1]` is no JSON value; arguments are a list, or JSON, one on each line",
+            ),
+            (json!([test("True")]), "its output `True` is no JSON value, as its input is"),
+            (
+                json!([{"output": "1", "tolerance": -1}]),
+                "`tolerance` -1 must be a number or {abs, rel}, finite and not negative",
+            ),
+        ] {
+            refused(&tests, &format!("test 1: {problem}"));
+        }
+        let other = json!([test("1"), {"input": "1", "output": "1"}]);
+        refused(&other, "test 2: it does not call `f`, as the first does");
+        let stdin = json!([test("1"), {"input": "1", "output": "1", "fn_name": "f", "testtype": "stdin"}]);
+        refused(&stdin, "test 2: it reads standard input, and the first calls a function");
     }
 }

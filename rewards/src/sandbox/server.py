@@ -3,6 +3,7 @@ this file, in a tree of files that is read-only; what it is told comes from the 
 namespaces and a folder of its own and puts itself under every layer of the sandbox, in the order of the helper, before
 it reads what it is to run."""
 
+import atexit
 import builtins
 import ctypes
 import gc
@@ -129,6 +130,40 @@ def prepare(order, pipes):
     return script
 
 
+def run(code, scope):
+    """Runs a script as the interpreter would; its exit status."""
+    try:
+        exec(code, scope)
+        return 0
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return (end.code or 0) & 255
+        print(end.code, file=sys.stderr)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    return 1
+
+
+def leave(status):
+    """Ends as the interpreter would, but for the objects that were there before the script: to take them apart would
+    copy every page that is shared with the next one."""
+    try:
+        if "threading" in sys.modules:
+            sys.modules["threading"]._shutdown()
+        atexit._run_exitfuncs()
+        # Files that the script left open are written to their end.
+        for name in [name for name in main.__dict__ if name != "__builtins__"]:
+            main.__dict__[name] = None
+        gc.collect()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        # The script closed or replaced what this needs.
+        pass
+    finally:
+        os._exit(status)
+
+
 for capability in range(64):
     try:
         kernel("prctl", 24, capability, 0, 0, 0)
@@ -151,4 +186,4 @@ control.detach()
 sys.argv[:] = ["-c", *script["arguments"]]
 main = sys.modules["__main__"] = types.ModuleType("__main__")
 main.__builtins__ = builtins
-exec(codes[script["script"]], main.__dict__)
+leave(run(codes[script["script"]], main.__dict__))

@@ -38,7 +38,7 @@ fn says(interpreter: &Interpreter, program: &str) -> String {
 const LOOK: &str = "import builtins, json, os, signal, stat, sys
 handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)]
 print(os.getpid(), os.listdir('.'), os.getcwd(), sorted(os.listdir('/')), stat.S_IMODE(os.stat('/').st_mode), handlers,
-      json.dumps([1]), len([1]), sorted(os.environ), os.umask(0o22), os.nice(0), sys.getrecursionlimit(),
+      json.dumps([1]), len([1]), sorted(os.environ), os.umask(0o22), sys.getrecursionlimit(),
       sys.argv, sorted(vars(sys.modules['__main__'])), sys.path)";
 
 /// Each tries to spoil the interpreter, the folder or the processes for whoever comes next.
