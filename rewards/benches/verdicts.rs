@@ -23,6 +23,9 @@ const PLAIN: &[(&str, &str, &str)] = &[
     (r#"{"kind": "json_schema"}"#, r#"{"age": 7}"#, ""),
 ];
 
+/// Programs that each thread judges in a row.
+const EACH: u64 = 8;
+
 fn example(answer: &str, info: Value) -> Example {
     let info = info.as_object().cloned().unwrap_or_else(Map::new);
     Example { id: "1".into(), question: "?".into(), answer: answer.into(), info }
@@ -61,17 +64,22 @@ fn math(criterion: &mut Criterion) {
     });
 }
 
-/// Levels that this machine does not have are left out.
+/// Each way of running programs on two threads. Levels that this machine does not have are left out.
 fn programs(criterion: &mut Criterion) {
     let example = example("", json!({"tests": [{"input": "6 7", "output": "42"}]}));
     let completion = "```python\na, b = map(int, input().split())\nprint(a * b)\n```";
     let mut group = criterion.benchmark_group("code");
-    group.sample_size(20);
+    group.sample_size(20).throughput(Throughput::Elements(2 * EACH));
     for level in Level::ALL {
         let options = CodeOptions { level: Some(level), ..CodeOptions::default() };
         let Ok(verifier) = Code::new("code", &options) else { continue };
         group.bench_function(level.to_string(), |bencher| {
-            bencher.iter(|| assert!(verifier.verify(&example, completion).is_ok_and(|verdict| verdict.passed())));
+            let judge = || {
+                for _ in 0..EACH {
+                    assert!(verifier.verify(&example, completion).is_ok_and(|verdict| verdict.passed()));
+                }
+            };
+            bencher.iter(|| std::thread::scope(|scope| [scope.spawn(judge), scope.spawn(judge)].map(|it| it.join())));
         });
     }
 }

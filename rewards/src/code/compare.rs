@@ -25,6 +25,20 @@ pub struct Tolerance {
 }
 
 impl Tolerance {
+    /// What a row says: one number for both, or `{abs, rel}`.
+    pub(super) fn read(value: &Value) -> Result<Self, String> {
+        let read = match value.as_f64() {
+            Some(both) => Some(Self { abs: both, rel: both }),
+            None => Self::deserialize(value).ok(),
+        };
+        let bad = || format!("`tolerance` {value} must be a number or {{abs, rel}}, finite and not negative");
+        read.filter(Self::is_sound).ok_or_else(bad)
+    }
+
+    pub(super) fn is_sound(&self) -> bool {
+        [self.abs, self.rel].iter().all(|bound| bound.is_finite() && *bound >= 0.0)
+    }
+
     fn admits(&self, expected: f64, got: f64) -> bool {
         let bound = self.abs.max(self.rel * expected.abs());
         expected.is_finite() && got.is_finite() && (got - expected).abs() <= bound
@@ -50,7 +64,7 @@ fn word(tolerance: Option<Tolerance>, expected: &str, got: &str) -> bool {
 }
 
 /// JSON values by structure: 1 equals 1.0, `true` does not equal 1, the order of an object's keys does not count.
-/// Numbers beyond 64 bits are read as floating point.
+/// Integers are compared as such, however long.
 pub(super) fn value(tolerance: Option<Tolerance>, expected: &Value, got: &Value) -> bool {
     match (expected, got) {
         (Value::Number(expected), Value::Number(got)) => number(tolerance, expected, got),
@@ -64,13 +78,21 @@ pub(super) fn value(tolerance: Option<Tolerance>, expected: &Value, got: &Value)
 }
 
 fn number(tolerance: Option<Tolerance>, expected: &Number, got: &Number) -> bool {
-    if let (Some(expected), Some(got)) = (expected.as_i128(), got.as_i128())
+    let (written, printed) = (expected.to_string(), got.to_string());
+    if let (Some(expected), Some(got)) = (integer(&written), integer(&printed))
         && (tolerance.is_none() || expected == got)
     {
         return expected == got;
     }
     let (Some(expected), Some(got)) = (expected.as_f64(), got.as_f64()) else { return false };
     expected == got || tolerance.is_some_and(|tolerance| tolerance.admits(expected, got))
+}
+
+/// The digits of an integer with their sign, which JSON writes in one way alone, but for zero.
+fn integer(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+    whole.then_some(if digits == "0" { digits } else { text })
 }
 
 /// As many, and equal in pairs.
@@ -141,6 +163,12 @@ mod tests {
         check(None, json!(1), json!(true), false);
         check(None, json!(1), json!("1"), false);
         check(None, json!(9007199254740993u64), json!(9007199254740992u64), false);
+        let power = |digits: usize| serde_json::from_str(&format!("1{}", "0".repeat(digits))).unwrap();
+        check(None, power(30), power(30), true);
+        check(None, power(30), power(31), false);
+        check(None, power(5000), power(5000), true);
+        check(NEAR, power(5000), power(5001), false);
+        check(None, serde_json::from_str("-0").unwrap(), json!(0), true);
         check(None, json!({"a": 1, "b": [2]}), json!({"b": [2], "a": 1}), true);
         check(None, json!({"a": 1}), json!({"a": 1, "b": 1}), false);
         check(None, json!(0.3), json!(0.1 + 0.2), false);

@@ -2,9 +2,13 @@
 //! [`Sandbox`](crate::sandbox::Sandbox), gets its input, and never what is expected of it.
 
 mod cases;
+mod checker;
 mod compare;
+mod failure;
 mod program;
+mod python;
 mod runner;
+mod shapes;
 
 use std::path::PathBuf;
 
@@ -12,20 +16,23 @@ use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::sandbox::{End, Level, Limits, Run, Sandbox, SandboxError, Task};
+use crate::sandbox::{Level, Limits, SandboxError};
 use crate::{
     AnswerFrom, Credit, ExtractOptions, Extractor, Outcome, Reference, ReferenceKind, Verdict, Verifier, VerifierError,
 };
 
 use cases::{Call, Stream, Suite};
+use checker::Checker;
 pub use compare::{Compare, Tolerance};
-use runner::{Runner, last_line};
+use failure::Failure;
+use python::{Making, Python, Request, Source};
+use runner::{Command, Runner};
 
 /// Options of kind `code`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CodeOptions {
-    /// The column of `info` with the test cases.
+    /// The column of `info` with the test cases; one inside another is written `outer.inner`.
     pub tests: String,
     /// The column of `info` with a program that passes, or a list of them, for audits; `answer` without the column.
     pub solution: String,
@@ -34,9 +41,12 @@ pub struct CodeOptions {
     pub credit: Credit,
     /// How printed text is compared.
     pub compare: Compare,
-    /// How far numbers may be off; not at all when absent.
+    /// How far numbers may be off; not at all when absent. A row or a test may have its own `tolerance`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Tolerance>,
+    /// A file of Python with a function `check(input, expected, got)` that judges instead of a comparison.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checker: Option<PathBuf>,
     /// Labels of code blocks that hold a program, in either case.
     pub labels: Vec<String>,
     /// Name of the thoughts' tag.
@@ -68,22 +78,20 @@ impl Default for CodeOptions {
             credit: Credit::All,
             compare: Compare::Lines,
             tolerance: None,
+            checker: None,
             labels: ["python", "python3", "py"].map(Into::into).into(),
             think_tag: "think".into(),
             prelude: String::new(),
             python: "python3".into(),
             packages: false,
             command: Vec::new(),
-            file: PROGRAM.into(),
+            file: "program.py".into(),
             readable: Vec::new(),
             level: None,
             limits: Limits::default(),
         }
     }
 }
-
-/// Where the driver of function calls finds the program.
-const PROGRAM: &str = "program.py";
 
 /// Passes a program that gives the expected output, or returns the expected value, in every test of `info.tests`.
 ///
@@ -115,7 +123,7 @@ pub struct Code {
     options: CodeOptions,
     thoughts: Extractor,
     runner: Runner,
-    sandbox: Sandbox,
+    checker: Option<Checker>,
 }
 
 impl Code {
@@ -129,81 +137,90 @@ impl Code {
             ..ExtractOptions::default()
         };
         let thoughts = Extractor::new(name, &extract)?;
-        let (runner, folders) = match options.command.is_empty() {
-            true => Runner::python(&options.python, options.packages).map_err(misconfigured)?,
-            false => (Runner::command(&options.command).map_err(misconfigured)?, Vec::new()),
+        let (limits, readable) = (options.limits, options.readable.clone());
+        let making = Making { level: options.level, readable, limits };
+        let python = || Python::find(&options.python, options.packages, &making);
+        let runner = match &options.command[..] {
+            [] => python().map(|python| Runner::Python(python, options.prelude.clone())),
+            command => Command::find(command, &options.file, &options.prelude, &making).map(Runner::Command),
         };
-        let readable = options.readable.iter().cloned().chain(folders).collect();
-        let sandbox =
-            Sandbox::new(options.level, readable, options.limits).map_err(|error| misconfigured(error.to_string()))?;
-        runner.check(&sandbox).map_err(misconfigured)?;
-        Ok(Self { name: name.into(), options: options.clone(), thoughts, runner, sandbox })
+        let runner = runner.map_err(misconfigured)?;
+        let checker = options.checker.as_deref().map(|path| match &runner {
+            Runner::Python(python, _) => Checker::new(path, python.clone()),
+            Runner::Command(_) => python().and_then(|python| Checker::new(path, python)),
+        });
+        let checker = checker.transpose().map_err(misconfigured)?;
+        Ok(Self { name: name.into(), options: options.clone(), thoughts, runner, checker })
+    }
+
+    /// How many tests `example` has in `column`, or why they cannot be read. Runs nothing.
+    pub fn count_tests(example: &Example, column: &str) -> Result<usize, String> {
+        Suite::read(example, column).map(|suite| suite.len())
     }
 
     /// The level of the sandbox that programs run in.
     pub fn level(&self) -> Level {
-        self.sandbox.level()
+        self.runner.level()
     }
 
-    /// One test: `Err` says how it failed.
-    fn test(&self, program: &str, suite: &Suite, index: usize) -> Result<Result<(), Failure>, SandboxError> {
-        match suite {
-            Suite::Streams(streams) => self.stream(program, &streams[index]),
-            Suite::Calls { function, calls } => self.call(program, function, &calls[index]),
+    /// The tests of an example, which every program of it can be held to.
+    fn suite(&self, example: &Example) -> Result<Suite, String> {
+        let suite = Suite::read(example, &self.options.tests)?;
+        match (&self.runner, &suite) {
+            (Runner::Command(_), Suite::Calls { .. }) => {
+                Err("its tests call a function, which only Python can; leave `command` out".into())
+            }
+            _ if self.checker.is_some() => Ok(suite),
+            _ => suite.comparable().map_err(|problem| format!("`info.{}`: {problem}", self.options.tests)),
         }
     }
 
-    fn stream(&self, program: &str, test: &Stream) -> Result<Result<(), Failure>, SandboxError> {
-        let file = &self.options.file;
-        let task = Task { argv: &self.runner.run(file), files: &[(file, program)], input: test.input.as_bytes() };
-        let run = self.sandbox.run(&task)?;
-        Ok(self.ended_well(&run).and_then(|()| {
-            let got = str::from_utf8(&run.stdout).map_err(|_| Failure::wrong("the output is not UTF-8"))?;
-            let equal = compare::text(self.options.compare, self.options.tolerance, &test.output, got);
-            if equal { Ok(()) } else { Err(Failure::wrong("wrong output")) }
-        }))
+    /// One test: the share of it that is passed, or how it failed.
+    fn test(&self, program: &str, suite: &Suite, index: usize) -> Result<Result<f32, Failure>, SandboxError> {
+        match (suite, &self.runner) {
+            (Suite::Streams(streams), _) => self.stream(program, &streams[index]),
+            (Suite::Calls { function, calls }, Runner::Python(python, prelude)) => {
+                self.call(python, Source { prelude, program }, function, &calls[index])
+            }
+            (Suite::Calls { .. }, Runner::Command(_)) => unreachable!("such a suite is refused as it is read"),
+        }
     }
 
-    fn call(&self, program: &str, function: &str, test: &Call) -> Result<Result<(), Failure>, SandboxError> {
-        let nonce = crate::sandbox::nonce()?;
-        let request =
-            json!({"nonce": nonce, "function": function, "args": test.args, "kwargs": test.kwargs}).to_string();
-        let argv = self.runner.call().unwrap_or_default();
-        let task = Task { argv: &argv, files: &[(PROGRAM, program)], input: request.as_bytes() };
-        let run = self.sandbox.run(&task)?;
-        Ok(self.ended_well(&run).and_then(|()| {
-            let got = returned(&run.stdout, &nonce).ok_or(Failure::wrong("it returned nothing that can be read"))?;
-            let equal = compare::value(self.options.tolerance, &test.expected, &got);
-            if equal { Ok(()) } else { Err(Failure::wrong("wrong value")) }
-        }))
-    }
-
-    fn ended_well(&self, run: &Run) -> Result<(), Failure> {
-        let (outcome, reason) = match run.end {
-            End::Exited(0) => return Ok(()),
-            End::Exited(status) => (Outcome::Crash, format!("exit status {status}: {}", last_line(&run.stderr))),
-            End::Signaled(signal) => (Outcome::Crash, format!("killed by signal {signal}")),
-            End::TimedOut => (Outcome::Timeout, "out of time".into()),
-            End::TooMuchOutput => (Outcome::Fail, format!("more than {} KiB of output", self.options.limits.output_kb)),
+    fn stream(&self, program: &str, test: &Stream) -> Result<Result<f32, Failure>, SandboxError> {
+        let run = self.runner.run(program, test.input.as_bytes())?;
+        if let Some(failure) = Failure::of(&run, self.runner.limits()) {
+            return Ok(Err(failure));
+        }
+        let Ok(got) = std::str::from_utf8(&run.stdout) else {
+            return Ok(Err(Failure::wrong("the output is not UTF-8")));
         };
-        Err(Failure { outcome, reason: reason.trim_end_matches(": ").into() })
+        if let Some(checker) = &self.checker {
+            return checker.share([&json!(test.input), &json!(test.output), &json!(got)]);
+        }
+        let tolerance = test.tolerance.or(self.options.tolerance);
+        let expected = test.output.as_deref().unwrap_or_default();
+        let equal = compare::text(self.options.compare, tolerance, expected, got);
+        Ok(if equal { Ok(1.0) } else { Err(Failure::wrong("wrong output")) })
     }
-}
 
-/// The one record on the driver's channel.
-fn returned(stdout: &[u8], nonce: &str) -> Option<Value> {
-    serde_json::from_slice(stdout.strip_prefix(nonce.as_bytes())?).ok()
-}
-
-/// How a test failed.
-struct Failure {
-    outcome: Outcome,
-    reason: String,
-}
-
-impl Failure {
-    fn wrong(reason: &str) -> Self {
-        Self { outcome: Outcome::Fail, reason: reason.into() }
+    fn call(
+        &self,
+        python: &Python,
+        source: Source,
+        function: &str,
+        test: &Call,
+    ) -> Result<Result<f32, Failure>, SandboxError> {
+        let got = match python.call(source, Request { function, args: &test.args, kwargs: &test.kwargs })? {
+            Ok(got) => got,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        if let Some(checker) = &self.checker {
+            let input = if test.kwargs == json!({}) { &test.args } else { &json!([test.args, test.kwargs]) };
+            return checker.share([input, test.expected.first().unwrap_or(&Value::Null), &got]);
+        }
+        let tolerance = test.tolerance.or(self.options.tolerance);
+        let equal = test.expected.iter().any(|expected| compare::value(tolerance, expected, &got));
+        Ok(if equal { Ok(1.0) } else { Err(Failure::wrong("wrong value")) })
     }
 }
 
@@ -214,25 +231,26 @@ impl Verifier for Code {
 
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
         let bad = |problem: String| VerifierError::example(&self.name, example, problem);
-        let suite = Suite::read(&example.info, &self.options.tests).map_err(bad)?;
-        if matches!(suite, Suite::Calls { .. }) && self.runner.call().is_none() {
-            return Err(bad("its tests call a function, which only Python can; leave `command` out".into()));
-        }
+        let suite = self.suite(example).map_err(bad)?;
         let answer = self.thoughts.answer(completion);
         let program = match answer.and_then(|text| program::program(text, &self.options.labels)) {
-            Ok(program) => format!("{}{program}", self.options.prelude),
+            Ok(program) => program,
             Err(reason) => return Ok(Verdict::zero(Outcome::Unparsed, reason)),
         };
-        let (mut passed, mut first) = (0, None);
+        let (mut passed, mut first) = (0.0, None);
         for index in 0..suite.len() {
-            let tested = self.test(&program, &suite, index).map_err(|error| VerifierError::Infra {
-                verifier: self.name.clone(),
-                id: example.id.clone(),
-                problem: error.to_string(),
-            })?;
-            let Err(failure) = tested else {
-                passed += 1;
-                continue;
+            let tested = self
+                .test(program, &suite, index)
+                .map_err(|error| VerifierError::infra(&self.name, example, error.to_string()))?;
+            let failure = match tested {
+                Ok(share) => {
+                    passed += share;
+                    if share >= 1.0 {
+                        continue;
+                    }
+                    Failure::wrong(format!("the checker gives {share}"))
+                }
+                Err(failure) => failure,
             };
             let last = self.options.credit == Credit::All || failure.outcome == Outcome::Timeout;
             first.get_or_insert((index, failure));
@@ -260,16 +278,16 @@ impl Verifier for Code {
 }
 
 impl Code {
-    fn verdict(&self, program: String, passed: usize, tests: usize, first: Option<(usize, Failure)>) -> Verdict {
+    fn verdict(&self, program: &str, passed: f32, tests: usize, first: Option<(usize, Failure)>) -> Verdict {
         let Some((index, Failure { outcome, reason })) = first else {
             return Verdict::pass(program, format!("all {tests} tests passed"));
         };
         let reward = match self.options.credit {
             Credit::All => 0.0,
-            Credit::Share => passed as f32 / tests as f32,
+            Credit::Share => passed / tests as f32,
         };
         let reason = format!("test {} of {tests}: {reason}", index + 1).into();
-        Verdict { reward, outcome, parsed: Some(program), reason }
+        Verdict { reward, outcome, parsed: Some(program.into()), reason }
     }
 }
 
@@ -284,7 +302,7 @@ fn check(options: &CodeOptions) -> Result<(), String> {
         return Err(format!("`readable` holds {path:?}; it must be an absolute path below `/`"));
     }
     let bound = options.tolerance.unwrap_or_default();
-    if !(bound.abs.is_finite() && bound.rel.is_finite() && bound.abs >= 0.0 && bound.rel >= 0.0) {
+    if !bound.is_sound() {
         return Err(format!(
             "`tolerance` {{abs = {}, rel = {}}} must be finite and not negative",
             bound.abs, bound.rel

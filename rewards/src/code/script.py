@@ -1,14 +1,12 @@
-"""Runs a program as the interpreter would, with the two names that module site, left out for speed, would bring."""
+"""Runs a program as the interpreter would, with the two names that module site, left out for speed, would bring. The
+arguments are its file and, before it, perhaps that of the prelude."""
 
 import builtins
 import sys
 
 builtins.exit = builtins.quit = sys.exit
-file = sys.argv[1]
-sys.argv[:] = [file]
-with open(file, "rb") as source:
-    code = compile(source.read(), file, "exec")
+files = sys.argv[1:]
+sys.argv[:] = files[-1:]
 scope = sys.modules["__main__"].__dict__
-scope["__file__"] = file
-del source
-exec(code, scope)
+scope["__file__"] = files[-1]
+load(files, scope)

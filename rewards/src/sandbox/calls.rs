@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use libc::*;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
+    SeccompRule, sock_filter,
 };
 
 use super::SandboxError;
@@ -215,17 +215,28 @@ const PRCTL: &[c_int] = &[PR_SET_NAME, PR_GET_NAME, PR_SET_VMA];
 /// Restricts this process, for good. `own_files` says that files of the user who owns this process are in reach.
 pub(super) fn restrict(own_files: bool) -> Result<(), SandboxError> {
     let failed = |error: &dyn std::fmt::Display| SandboxError::new("seccomp", error);
-    let program = program(own_files).map_err(|error| failed(&error))?;
+    // The process keeps its number when it becomes the program.
+    let program = program(own_files, std::process::id()).map_err(|error| failed(&error))?;
     seccompiler::apply_filter(&program).map_err(|error| failed(&error))
 }
 
-fn program(own_files: bool) -> Result<BpfProgram, BackendError> {
+/// The filter that [`restrict`] applies, for the process of number `own`, as the kernel takes it.
+pub(super) fn bytes(own_files: bool, own: u32) -> Result<Vec<u8>, SandboxError> {
+    let program = program(own_files, own).map_err(|error| SandboxError::new("seccomp", error))?;
+    let instruction = |filter: &sock_filter| {
+        let [c, d] = filter.code.to_ne_bytes();
+        let [k, l, m, n] = filter.k.to_ne_bytes();
+        [c, d, filter.jt, filter.jf, k, l, m, n]
+    };
+    Ok(program.iter().flat_map(instruction).collect())
+}
+
+fn program(own_files: bool, own: u32) -> Result<BpfProgram, BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = [FREE, OLD].concat().into_iter().map(|c| (c, vec![])).collect();
     if !own_files {
         rules.extend([METADATA, OLD_METADATA].concat().into_iter().map(|call| (call, vec![])));
     }
-    // The process keeps its number when it becomes the program.
-    let own = u64::from(std::process::id());
+    let own = u64::from(own);
     rules.insert(SYS_kill, vec![equal(0, own)?]);
     rules.insert(SYS_tgkill, vec![equal(0, own)?]);
     rules.insert(SYS_prlimit64, vec![equal(0, 0)?, equal(0, own)?]);

@@ -115,12 +115,22 @@ fn inner(nonce: &str, uid: Option<u32>) -> Result<ExitCode, SandboxError> {
             job.folder
         }
     };
+    if job.serves {
+        root::seal()?;
+        say(nonce, READY, "");
+        let ids = if uid.is_some() { "fresh" } else { "own" };
+        return Err(become_program(&[&job.argv[..], &[ids.to_owned()]].concat(), &home));
+    }
     write_files(&home, &job.files, uid).map_err(|error| SandboxError::new("cannot write its files", error))?;
     give_up_rights(job.level, job.limits, &home, &readable, uid)?;
     say(nonce, READY, "");
-    let Some((program, arguments)) = job.argv.split_first() else { return Ok(ExitCode::SUCCESS) };
-    let error = Command::new(program).args(arguments).env_clear().envs(environment(&home)).exec();
-    Err(SandboxError::new(format_args!("cannot start {program}"), error))
+    if job.argv.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(become_program(&job.argv, &home)) }
+}
+
+/// Comes back only to say why it could not.
+fn become_program(argv: &[String], home: &Path) -> SandboxError {
+    let error = Command::new(&argv[0]).args(&argv[1..]).env_clear().envs(environment(home)).exec();
+    SandboxError::new(format_args!("cannot start {}", argv[0]), error)
 }
 
 /// From here on nothing of the host is in reach; the order matters, for each layer forbids what the one before needs.
@@ -149,7 +159,7 @@ fn give_up_rights(
 }
 
 /// All that a program finds in its environment. The same for every run, so that a program does the same in each.
-fn environment(home: &Path) -> [(&'static str, OsString); 9] {
+fn environment(home: &Path) -> [(&'static str, OsString); 10] {
     [
         ("PATH", "/usr/local/bin:/usr/bin:/bin".into()),
         ("HOME", home.into()),
@@ -158,6 +168,8 @@ fn environment(home: &Path) -> [(&'static str, OsString); 9] {
         ("TZ", "UTC".into()),
         ("PYTHONHASHSEED", "0".into()),
         ("PYTHONIOENCODING", "utf-8".into()),
+        // Long integers become text and are read from it.
+        ("PYTHONINTMAXSTRDIGITS", "0".into()),
         ("OMP_NUM_THREADS", "1".into()),
         ("OPENBLAS_NUM_THREADS", "1".into()),
     ]

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -14,9 +14,7 @@ use super::pipes::Pipes;
 use super::{End, Run, Sandbox, SandboxError, Task, helper, identity, scratch};
 
 /// How long the helper may take to set itself up; no fault of the program's, so never a timeout.
-const SETUP: Duration = Duration::from_secs(30);
-/// How long the streams of killed processes may take to close.
-const AFTERMATH: Duration = Duration::from_secs(2);
+pub(super) const SETUP: Duration = Duration::from_secs(30);
 
 pub(super) fn run(sandbox: &Sandbox, task: &Task) -> Result<Run, SandboxError> {
     let folder = tempfile::Builder::new().prefix("reckon-").tempdir().map_err(wrap("cannot make a folder"))?;
@@ -27,6 +25,7 @@ pub(super) fn run(sandbox: &Sandbox, task: &Task) -> Result<Run, SandboxError> {
         folder: folder.path().into(),
         files: task.files.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect(),
         argv: task.argv.to_vec(),
+        serves: false,
     };
     let nonce = nonce()?;
     let mut command = helper::command(sandbox.level, &nonce, identity::fresh_uid())?;
@@ -68,7 +67,7 @@ impl Running {
         let pid = Pid::from_child(&child);
         let parts = pidfd_open(pid, PidfdFlags::empty())
             .map_err(io::Error::from)
-            .and_then(|pidfd| Ok((pidfd, Pipes::new(&mut child, input, limit)?)));
+            .and_then(|pidfd| Ok((pidfd, Pipes::of(&mut child, input, limit)?)));
         match parts {
             Ok((pidfd, pipes)) => Ok(Self { child, pidfd, pipes, nonce }),
             Err(error) => {
@@ -107,7 +106,7 @@ impl Running {
         let killed = self.child.kill();
         // Before the leader is waited for, or its number could already be another's.
         let group = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-        let drained = self.drain();
+        let drained = self.pipes.drain();
         let status = self.child.wait().map_err(wrap("cannot wait for the helper"))?;
         killed.map_err(wrap("cannot kill the program"))?;
         if let Err(error) = group
@@ -117,23 +116,7 @@ impl Running {
         }
         drained.map_err(wrap("cannot read the program's output"))?;
         let ended = ended.map_err(wrap("cannot read the program's output"))?;
-        let end = match (ended, status.signal(), status.code()) {
-            (Some(end), ..) => end,
-            (None, Some(libc::SIGXCPU), _) => End::TimedOut,
-            (None, Some(signal), _) => End::Signaled(signal),
-            (None, None, code) => End::Exited(code.unwrap_or(0)),
-        };
-        self.outcome(end)
-    }
-
-    fn drain(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + AFTERMATH;
-        while let Some(patience) = deadline.checked_duration_since(Instant::now())
-            && !self.pipes.ended()
-        {
-            self.pipes.wait(None, patience)?;
-        }
-        Ok(())
+        self.outcome(ended.unwrap_or_else(|| end_of(status)))
     }
 
     fn outcome(self, end: End) -> Result<Run, SandboxError> {
@@ -153,6 +136,15 @@ impl Running {
 
     fn said(&self, kind: u8) -> Option<&[u8]> {
         after(&self.pipes.stdout.kept, &self.nonce, kind)
+    }
+}
+
+/// How a program ended that nobody ended.
+pub(super) fn end_of(status: ExitStatus) -> End {
+    match status.signal() {
+        Some(libc::SIGXCPU) => End::TimedOut,
+        Some(signal) => End::Signaled(signal),
+        None => End::Exited(status.code().unwrap_or(0)),
     }
 }
 

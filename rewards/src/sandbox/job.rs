@@ -22,13 +22,15 @@ pub(super) struct Job {
     pub(super) files: Vec<(String, String)>,
     /// Empty for a probe.
     pub(super) argv: Vec<String>,
+    /// Whether `argv` is a prepared interpreter, which keeps its rights to take them from each process it forks, and
+    /// is told whether these need user ids of their own.
+    pub(super) serves: bool,
 }
 
 impl Job {
     /// Its length in 8 bytes, little-endian, and JSON.
     pub(super) fn frame(&self) -> io::Result<Vec<u8>> {
-        let json = serde_json::to_vec(self)?;
-        Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
+        Ok(framed(&serde_json::to_vec(self)?))
     }
 
     /// Reads a frame and not a byte more: what follows is the program's.
@@ -39,6 +41,11 @@ impl Job {
         input.read_exact(&mut json)?;
         Ok(serde_json::from_slice(&json)?)
     }
+}
+
+/// Behind its length in 8 bytes, little-endian.
+pub(super) fn framed(json: &[u8]) -> Vec<u8> {
+    [&(json.len() as u64).to_le_bytes()[..], json].concat()
 }
 
 /// Follows the nonce on standard output when the program is about to start.

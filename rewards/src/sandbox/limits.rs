@@ -58,14 +58,14 @@ impl Limits {
         u64::from(self.file_mb) << 20
     }
 
-    /// Applies them to this process and all that it starts.
-    pub(super) fn apply(&self, processes: u64) -> Result<(), SandboxError> {
+    /// Each resource with its soft and its hard limit.
+    pub(super) fn all(&self, processes: u64) -> [(Resource, u64, u64); 7] {
         let time = u64::from(self.time_s);
         let memory = u64::from(self.memory_mb) << 20;
         let file = self.file_bytes();
         // Soft below hard: the first second too many is SIGXCPU, which says why. The first process of a namespace does
         // not get it, and others may ignore it: the host's clock ends those, as long as SIGKILL comes later.
-        let all = [
+        [
             (Resource::Cpu, time, 2 * time + 10),
             (Resource::Fsize, file, file),
             (Resource::Nproc, processes, processes),
@@ -73,8 +73,12 @@ impl Limits {
             (Resource::Core, 0, 0),
             (Resource::Memlock, 0, 0),
             (Resource::As, memory, memory),
-        ];
-        for (resource, soft, hard) in all {
+        ]
+    }
+
+    /// Applies them to this process and all that it starts.
+    pub(super) fn apply(&self, processes: u64) -> Result<(), SandboxError> {
+        for (resource, soft, hard) in self.all(processes) {
             setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) })
                 .map_err(|error| SandboxError::new(format_args!("cannot limit {resource:?}"), error))?;
         }

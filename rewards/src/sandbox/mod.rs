@@ -19,11 +19,14 @@ mod files;
 mod helper;
 mod host;
 mod identity;
+mod interpreter;
 mod job;
 mod limits;
 mod pipes;
+mod plan;
 mod root;
 mod scratch;
+mod server;
 
 use std::path::PathBuf;
 
@@ -31,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use helper::{helper, helper_at};
 pub(crate) use host::nonce;
+pub use interpreter::{Interpreter, Work};
 pub use limits::Limits;
 
 /// How far a program is held. Each level has all that the ones before it have.
@@ -133,6 +137,11 @@ impl Sandbox {
     /// The level at which programs run.
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// What each program may use.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Runs a program to its end, and kills all that it started.

@@ -2,12 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use super::{End, Run};
+
+/// How long the streams of killed processes may take to close.
+const AFTERMATH: Duration = Duration::from_secs(2);
 
 /// Standard error is for people: a traceback fits.
 const STDERR_BYTES: usize = 64 << 10;
@@ -31,20 +36,41 @@ pub(super) struct Capture {
 }
 
 impl Pipes {
-    /// Takes the pipes of `child`, to send it `input` and keep up to `limit` bytes of what it prints.
-    pub(super) fn new(child: &mut Child, input: Vec<u8>, limit: usize) -> io::Result<Self> {
+    /// Takes the pipes of `child`, which were asked for.
+    pub(super) fn of(child: &mut Child, input: Vec<u8>, limit: usize) -> io::Result<Self> {
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            unreachable!("all three were asked for as pipes")
+        };
+        Self::new([stdin.into(), stdout.into(), stderr.into()], input, limit)
+    }
+
+    /// The host's ends of standard input, output and error: to send `input` and keep up to `limit` bytes of what is
+    /// printed.
+    pub(super) fn new([stdin, stdout, stderr]: [OwnedFd; 3], input: Vec<u8>, limit: usize) -> io::Result<Self> {
         Ok(Self {
-            stdin: open(child.stdin.take())?,
+            stdin: Some(open(stdin)?),
             input,
             sent: 0,
-            stdout: Capture::new(open(child.stdout.take())?, limit),
-            stderr: Capture::new(open(child.stderr.take())?, STDERR_BYTES),
+            stdout: Capture::new(open(stdout)?, limit),
+            stderr: Capture::new(open(stderr)?, STDERR_BYTES),
         })
     }
 
-    /// Whether the program and all that it started have let go of both outputs.
-    pub(super) fn ended(&self) -> bool {
-        self.stdout.pipe.is_none() && self.stderr.pipe.is_none()
+    /// Reads on until the program and all that it started have let go of both outputs.
+    pub(super) fn drain(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + AFTERMATH;
+        while let Some(patience) = deadline.checked_duration_since(Instant::now())
+            && (self.stdout.pipe.is_some() || self.stderr.pipe.is_some())
+        {
+            self.wait(None, patience)?;
+        }
+        Ok(())
+    }
+
+    /// What came of a program that ended so.
+    pub(super) fn into_run(self, end: End) -> Run {
+        Run { end, stdout: self.stdout.kept, stderr: self.stderr.kept }
     }
 
     /// Waits up to `patience` until something moves, and moves it, or until `process` ends. Says whether it has.
@@ -86,8 +112,8 @@ impl Pipes {
 }
 
 impl Capture {
-    fn new(pipe: Option<File>, limit: usize) -> Self {
-        Self { pipe, limit, kept: Vec::new(), overflowed: false }
+    fn new(pipe: File, limit: usize) -> Self {
+        Self { pipe: Some(pipe), limit, kept: Vec::new(), overflowed: false }
     }
 
     /// Reads what is there; a program that prints for ever gets no more than one turn.
@@ -109,8 +135,7 @@ impl Capture {
 }
 
 /// The pipe as a file that never blocks.
-fn open(pipe: Option<impl Into<OwnedFd>>) -> io::Result<Option<File>> {
-    let Some(pipe) = pipe.map(Into::into) else { return Ok(None) };
-    fcntl_setfl(&pipe, fcntl_getfl(pipe.as_fd())? | OFlags::NONBLOCK)?;
-    Ok(Some(File::from(pipe)))
+fn open(pipe: OwnedFd) -> io::Result<File> {
+    fcntl_setfl(&pipe, fcntl_getfl(&pipe)? | OFlags::NONBLOCK)?;
+    Ok(File::from(pipe))
 }

@@ -14,7 +14,7 @@ use super::SandboxError;
 use super::files::DEVICES;
 
 /// The folder that a program starts in.
-const HOME: &str = "/box";
+pub(super) const HOME: &str = "/box";
 
 /// Files and folders that fit; a limit of bytes alone does not bound them.
 const INODES: u32 = 16_384;
@@ -25,8 +25,8 @@ pub(super) fn enter(point: &Path, readable: &[PathBuf], bytes: u64) -> Result<Pa
     let failed = |what: &'static str| move |error| SandboxError::new(what, error);
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(failed("cannot part from the mounts outside"))?;
-    let options = std::ffi::CString::new(format!("mode=755,size={bytes},nr_inodes={INODES}"))
-        .map_err(|error| SandboxError::new("mount options", error))?;
+    let options =
+        std::ffi::CString::new(home_options(bytes)).map_err(|error| SandboxError::new("mount options", error))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     mount("tmpfs", point, "tmpfs", flags, Some(&*options)).map_err(failed("cannot mount a file system in memory"))?;
     let devices = DEVICES.map(PathBuf::from);
@@ -46,6 +46,17 @@ pub(super) fn enter(point: &Path, readable: &[PathBuf], bytes: u64) -> Result<Pa
     Ok(HOME.into())
 }
 
+/// Of a file system in memory that holds up to `bytes`.
+pub(super) fn home_options(bytes: u64) -> String {
+    format!("mode=755,size={bytes},nr_inodes={INODES}")
+}
+
+/// Makes the tree that [`enter`] entered read-only, for processes that get a folder of their own on [`HOME`].
+pub(super) fn seal() -> Result<(), SandboxError> {
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    mount_remount("/", flags, "").map_err(|error| SandboxError::new("cannot make the tree read-only", error))
+}
+
 /// Shows `path` at the same place beneath `point`; a path that does not exist is left out.
 fn graft(point: &Path, path: &Path) -> std::io::Result<()> {
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
@@ -56,12 +67,16 @@ fn graft(point: &Path, path: &Path) -> std::io::Result<()> {
     if meta.is_symlink() {
         return std::os::unix::fs::symlink(fs::read_link(path)?, target);
     }
-    if !meta.is_dir() {
+    if meta.is_dir() {
+        fs::create_dir_all(&target)?;
+        mount_bind_recursive(path, &target)?;
+    } else {
         fs::File::create(&target)?;
-        return Ok(mount_bind(path, &target)?);
+        mount_bind(path, &target)?;
+        if !meta.is_file() {
+            return Ok(());
+        }
     }
-    fs::create_dir_all(&target)?;
-    mount_bind_recursive(path, &target)?;
     // A namespace may not lift what the mount forbids, so that is kept.
     let kept = match statvfs(path)?.f_flag.contains(StatVfsMountFlags::NOEXEC) {
         true => MountFlags::NOEXEC,

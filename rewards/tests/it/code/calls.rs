@@ -35,6 +35,98 @@ fn a_function_is_judged_by_what_it_returns() {
     assert!(verdict.passed(), "{verdict:?}");
 }
 
+#[test]
+fn numbers_of_any_length_go_in_and_come_back() {
+    let Some(code) = verifier(json!({})) else { return };
+    let power = |n: usize| format!("1{}", "0".repeat(n));
+    let tests = format!("[{{\"input\": \"{}\", \"output\": \"{}\"}}]", power(5000), power(10_000));
+    let info = json!({"function": "f", "tests": tests});
+    assert!(judge(&code, info.clone(), "def f(x): return x * x").passed());
+    assert_eq!(judge(&code, info, "def f(x): return x * x + 1").outcome, Fail);
+    let printed = json!({"tests": [{"input": power(5000), "output": power(10_000)}]});
+    assert!(judge(&code, printed, "print(int(input()) ** 2)").passed());
+}
+
+#[test]
+fn programs_begin_with_futures_behind_a_prelude() {
+    let prelude = "'''Imports.'''\nfrom __future__ import annotations\nfrom typing import List\nimport math";
+    let Some(code) = verifier(json!({"prelude": prelude})) else { return };
+    let call = json!({"function": "f", "tests": [{"args": [[2, 1]], "expected": [1, 2]}]});
+    for (program, outcome, reason) in [
+        ("'''Sorts.'''\nfrom __future__ import annotations\ndef f(x: List[int]): return sorted(x)", Pass, ""),
+        ("# a comment\nfrom __future__ import division\ndef f(x: Later) -> No: return sorted(x)", Pass, ""),
+        ("def f(x): return sorted(x) if math.pi > 3 and __doc__ == 'Imports.' else 0", Pass, ""),
+        ("x = 1\nfrom __future__ import division", Crash, "from __future__ imports must occur at the beginning"),
+        ("\ndef f(x) return x", Crash, "SyntaxError"),
+    ] {
+        let verdict = judge(&code, call.clone(), program);
+        assert_eq!(verdict.outcome, outcome, "{program}: {verdict:?}");
+        assert!(verdict.reason.contains(reason), "{program}: {verdict:?}");
+    }
+    let lines = "import sys\ntry: 1 / 0\nexcept ZeroDivisionError: print(sys._getframe().f_lineno, math.e > 2)";
+    let verdict = judge(&code, json!({"tests": [{"output": "3 True"}]}), lines);
+    assert!(verdict.passed(), "a program's lines count from its own first: {verdict:?}");
+}
+
+/// Stands for numpy's types, which an interpreter may lack: what they have in common is all that is used.
+const NUMPY: &str = "class Item:
+    __module__ = 'numpy'
+    def __init__(self, value): self.value = value
+    def __hash__(self): return hash(self.value)
+    def __eq__(self, other): return self.value == other.value
+    def tolist(self): return self.value
+";
+
+#[test]
+fn numpy_values_are_their_plain_ones() {
+    let Some(code) = verifier(json!({"packages": true})) else { return };
+    let real = judge(&code, super::prints("1"), "import numpy\nprint(1)").passed();
+    for (expected, stand_in, body) in [
+        (json!(3), "Item(3)", "numpy.int64(3)"),
+        (json!(true), "Item(True)", "numpy.bool_(True)"),
+        (json!([[1, 2], [3, 4]]), "Item([[1, 2], [3, 4]])", "numpy.array([[1, 2], [3, 4]])"),
+        (json!([1, [2.5]]), "[Item(1), (Item(2.5),)]", "[numpy.int32(1), (numpy.float64(2.5),)]"),
+        (json!({"3": [1]}), "{Item(3): [Item(1)]}", "{numpy.int64(3): [numpy.int64(1)]}"),
+        (json!([{"a": {"7": 1}}]), "[{'a': {Item(7): 1}}]", "[{'a': {numpy.int64(7): numpy.uint8(1)}}]"),
+    ] {
+        let info = json!({"function": "f", "tests": [{"args": [], "expected": expected}]});
+        let stand_in = judge(&code, info.clone(), &format!("{NUMPY}def f(): return {stand_in}"));
+        assert!(stand_in.passed(), "{expected}: {stand_in:?}");
+        if real {
+            let verdict = judge(&code, info, &format!("import numpy\ndef f(): return {body}"));
+            assert!(verdict.passed(), "{body}: {verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn tests_are_judged_as_their_datasets_mean_them() {
+    let Some(code) = verifier(json!({})) else { return };
+    let apps = json!({"tests": {"fn_name": "f", "inputs": [[[1, 2]], [[3]]], "outputs": [[3], [3]]}});
+    let live = json!({
+        "metadata": "{\"func_name\": \"f\"}",
+        "tests": "[{\"input\": \"[1, 2]\", \"output\": \"3\", \"testtype\": \"functional\"}]",
+    });
+    let lines = json!({"tests": {"inputs": [["2", "5"]], "outputs": [["7"]]}});
+    for (info, program, outcome) in [
+        (&apps, "def f(x): return sum(x)", Pass),
+        (&apps, "def f(x): return [sum(x)]", Pass),
+        (&apps, "class Solution:\n    def f(self, x): return sum(x)", Pass),
+        (&apps, "def f(x): return sum(x) + 1", Fail),
+        (&live, "class Solution:\n    def f(self, x): return sum(x)", Pass),
+        (&live, "def f(x): return sum(x)", Pass),
+        (&live, "def f(x): return [sum(x)]", Fail),
+        (&live, "print(3)", Crash),
+        (&lines, "print(int(input()) + int(input()))", Pass),
+    ] {
+        let verdict = judge(&code, info.clone(), program);
+        assert_eq!(verdict.outcome, outcome, "{info}: {program}: {verdict:?}");
+    }
+    let near = json!({"tests": [{"output": "0.333333", "tolerance": 1e-5}, {"output": "0.333333"}]});
+    let verdict = judge(&code, near, "print(1 / 3)");
+    assert_eq!(verdict.reason, "test 2 of 2: wrong output");
+}
+
 /// What the call should return; no program finds it.
 const EXPECTED: u64 = 8_314_459_812_331;
 

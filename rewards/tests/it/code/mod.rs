@@ -1,7 +1,9 @@
 //! The `code` verifier: its verdicts, and what programs cannot do.
 
 mod calls;
+mod checkers;
 mod escapes;
+mod prepared;
 mod syscalls;
 mod verdicts;
 
