@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::Counted;
+use crate::{Answer, Counted};
 
 /// One dataset row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,7 +13,7 @@ pub struct Example {
     /// What the model is asked.
     pub question: String,
     /// The reference answer that a verifier compares with.
-    pub answer: String,
+    pub answer: Answer,
     /// The row's other columns (for countdown: `numbers` and `target`).
     #[serde(default)]
     pub info: Map<String, Value>,

@@ -39,8 +39,9 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     };
     let judge = judge(&config, registry)?;
     let tokenizer = policy.tokenizer.clone();
-    let prompts = PromptSource::open(&config.sources()?, tokenizer, &policy.companions, config.seed)?;
-    prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
+    let context = context(&config, &policy.config);
+    let prompts = PromptSource::open(&config.sources()?, tokenizer, &policy.companions, config.seed, context)?;
+    prompts.dropped().iter().for_each(|line| eprintln!("{line}"));
     let mut sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
     if args.greedy {
         sampling.temperature = 0.0;

@@ -165,7 +165,9 @@ fn open_prompts(config: &TrainConfig) -> Result<(Tokenizer, PromptSource)> {
         None if path == builtin::MODEL => builtin::model()?.tokenizer,
         None => bail!("there is no tokenizer.json in {path}"),
     };
-    let prompts = PromptSource::open(&config.sources()?, tokenizer.clone(), &companions, config.seed)?;
+    let context = context(config, &load_shape(&path)?);
+    let prompts = PromptSource::open(&config.sources()?, tokenizer.clone(), &companions, config.seed, context)?;
+    prompts.dropped().iter().for_each(|line| eprintln!("{line}"));
     Ok((tokenizer, prompts))
 }
 

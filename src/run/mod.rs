@@ -77,6 +77,7 @@ fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) 
         let read = || serde_json::from_str(&read_text(&folder.before())?).context("before.json");
         return folder.before().exists().then(read).transpose();
     }
+    trainer.prompts().dropped().iter().for_each(|line| eprintln!("{line}"));
     for remark in audit::before_training(trainer)? {
         eprintln!("audit: {remark}");
     }

@@ -83,8 +83,8 @@ impl Trainer {
         config.validate()?;
         let grpo = config.grpo.clone();
         let (tokenizer, companions) = (policy.tokenizer.clone(), &policy.companions);
-        let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed)?;
-        prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
+        let context = config.context(&policy.config);
+        let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed, context)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
@@ -245,7 +245,7 @@ impl Trainer {
 
     /// What decides the run's memory.
     pub fn job(&self) -> Result<Job> {
-        Job::of(&self.config, &self.policy.config, self.policy.companions.dtype, self.prompts.longest()?)
+        Job::of(&self.config, &self.policy.config, self.policy.companions.dtype, self.prompts.longest())
     }
 
     /// Runs the worst step there can be where a lack of memory would end the run hours later. Changes nothing.

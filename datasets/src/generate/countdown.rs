@@ -138,7 +138,7 @@ impl Task for CountdownConfig {
         Example {
             id,
             question: format!("{list}:{}", problem.target()),
-            answer: expression(&problem.solution),
+            answer: expression(&problem.solution).into(),
             info: info([("numbers", json!(problem.numbers)), ("target", json!(problem.target()))]),
         }
     }

@@ -133,7 +133,7 @@ impl Task for KnightsConfig {
         Example {
             id,
             question: problem.question(),
-            answer: lines.collect::<Vec<_>>().join("\n"),
+            answer: lines.collect::<Vec<_>>().join("\n").into(),
             info: info([("people", json!(people.len())), ("solution", Value::Object(solution))]),
         }
     }

@@ -101,7 +101,7 @@ impl Task for ThreeSumConfig {
         Example {
             id,
             question: format!("{list} ? {}", problem.target),
-            answer: letters.join(" "),
+            answer: letters.join(" ").into(),
             info: super::info(info),
         }
     }

@@ -111,17 +111,10 @@ impl Answer {
 
 #[derive(Deserialize)]
 struct Judged {
-    reward: Option<Reward>,
+    reward: Option<Value>,
     outcome: Option<Told>,
     reason: Option<String>,
     parsed: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Reward {
-    Passed(bool),
-    Number(f64),
 }
 
 /// Outcomes that do not follow from the reward.
@@ -137,8 +130,9 @@ impl Judged {
         let skipped = matches!(self.outcome, Some(Told::Skipped));
         let reward = match self.reward {
             _ if skipped => 0.0,
-            Some(Reward::Passed(passed)) => f32::from(passed),
-            Some(Reward::Number(reward)) => reward as f32,
+            Some(Value::Bool(passed)) => f32::from(passed),
+            Some(Value::Number(reward)) => reward.as_f64().unwrap_or(f64::NAN) as f32,
+            Some(other) => return Err(clip(format!("reward {other} is neither true, false nor a number"))),
             None => return Err("an answer without a `reward`: true, false or a number".into()),
         };
         if !reward.is_finite() {

@@ -95,7 +95,7 @@ fn verdicts(verifier: &dyn Verifier, rows: &[(Example, String)]) -> Result<Vec<V
 
 /// An example and a completion; other columns go to `info`, where countdown finds its numbers and target.
 fn row(mut row: Map<String, Value>, line: usize) -> Result<(Example, String)> {
-    let mut text = |name: &str| match row.remove(name) {
+    let mut text = |name: &str| match row.shift_remove(name) {
         Some(Value::String(text)) => Ok(Some(text)),
         Some(Value::Number(number)) => Ok(Some(number.to_string())),
         Some(other) => bail!("column \"{name}\" holds {other}, not a text or a number"),

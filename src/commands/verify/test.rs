@@ -23,7 +23,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut rows = read_rows(&args.file)?;
     let mut expected = Vec::with_capacity(rows.len());
     for (example, _) in &mut rows {
-        let reward = example.info.remove("reward").as_ref().and_then(serde_json::Value::as_f64);
+        let reward = example.info.shift_remove("reward").as_ref().and_then(serde_json::Value::as_f64);
         let place = || format!("{}, {}: no number in column \"reward\"", args.file.display(), example.id);
         expected.push(reward.with_context(place)?);
     }
