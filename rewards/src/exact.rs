@@ -69,6 +69,10 @@ impl Verifier for Exact {
         &self.name
     }
 
+    fn check(&self, example: &Example) -> Result<(), VerifierError> {
+        self.verify(example, "").map(drop)
+    }
+
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
         let references: Vec<_> = example.answer.each().map(|right| self.normal(right)).collect();
         if references.iter().any(|reference| reference.is_empty()) {

@@ -47,6 +47,7 @@ mod length;
 mod logic;
 mod math;
 mod numeric;
+mod parallel;
 mod pattern;
 mod plugin;
 mod process;

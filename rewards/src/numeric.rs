@@ -104,6 +104,10 @@ impl Verifier for Numeric {
         &self.name
     }
 
+    fn check(&self, example: &Example) -> Result<(), VerifierError> {
+        self.verify(example, "").map(drop)
+    }
+
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
         let references: Vec<Rational> = example.answer.each().filter_map(|right| self.parse(stated(right))).collect();
         if references.is_empty() {

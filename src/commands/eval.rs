@@ -1,13 +1,13 @@
 //! `reckon eval`: held-out accuracy of a model under a training config's data and rubric.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use reckon_rewards::Registry;
 
 use super::{ConfigArgs, judge, policies};
 use crate::config::ModelSource;
 use crate::eval::evaluate;
 use crate::groups::Rollouts;
-use crate::prompt::PromptSource;
+use crate::prompt::{PromptSource, Window};
 use crate::rollout::LocalSampler;
 
 /// Arguments of `reckon eval`.
@@ -39,8 +39,8 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     };
     let judge = judge(&config, registry)?;
     let tokenizer = policy.tokenizer.clone();
-    let context = context(&config, &policy.config);
-    let prompts = PromptSource::open(&config.sources()?, tokenizer, &policy.companions, config.seed, context)?;
+    let window = Window::of(&config, &policy.config);
+    let prompts = PromptSource::open(&config.sources()?, tokenizer, &policy.companions, config.seed, window)?;
     prompts.dropped().iter().for_each(|line| eprintln!("{line}"));
     let mut sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
     if args.greedy {
@@ -48,20 +48,24 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     }
     let eval = &config.eval;
     let prompts = prompts.held_out(eval.problems)?;
-    let problems = prompts.len();
     let sampler = LocalSampler { capacity: config.rollout.capacity };
     let rollouts = Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling };
+    let asked = prompts.len();
     let found = evaluate(rollouts, prompts, eval.samples)?;
+    let problems = asked - found.unjudged.len();
     if args.json {
         let object = serde_json::json!({
             "pass@1": found.accuracy, "margin": found.margin, "len_mean": found.len_mean,
             "waits_mean": found.waits_mean, "attempts_max": found.attempts_max,
-            "problems": problems, "samples": eval.samples,
+            "problems": problems, "samples": eval.samples, "unjudged": found.unjudged.len(),
         });
         println!("{object}");
     } else {
         println!("pass@1 {:.3} ± {:.3} (95%) on {problems} problems", found.accuracy, found.margin);
         println!("tokens {:.1}, waits {:.2}, most attempts {}", found.len_mean, found.waits_mean, found.attempts_max);
+    }
+    if let Some(first) = found.unjudged.first() {
+        bail!("{} of {asked} held-out rows cannot be judged: {first}", found.unjudged.len());
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ use crate::hub::{self, Wanted};
 use crate::judge::Judge;
 use crate::model::files::folder::{ModelFolder, parse_tokenizer, read_config};
 use crate::model::{Companions, ModelConfig};
-use crate::prompt::PromptSource;
+use crate::prompt::{PromptSource, Window};
 use crate::strict;
 
 /// Trains language models to reason: sampler, verifiers and GRPO in one binary.
@@ -165,8 +165,8 @@ fn open_prompts(config: &TrainConfig) -> Result<(Tokenizer, PromptSource)> {
         None if path == builtin::MODEL => builtin::model()?.tokenizer,
         None => bail!("there is no tokenizer.json in {path}"),
     };
-    let context = context(config, &load_shape(&path)?);
-    let prompts = PromptSource::open(&config.sources()?, tokenizer.clone(), &companions, config.seed, context)?;
+    let window = Window::of(config, &load_shape(&path)?);
+    let prompts = PromptSource::open(&config.sources()?, tokenizer.clone(), &companions, config.seed, window)?;
     prompts.dropped().iter().for_each(|line| eprintln!("{line}"));
     Ok((tokenizer, prompts))
 }

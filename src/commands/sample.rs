@@ -107,7 +107,7 @@ fn prompts(texts: &[String], args: &Args, policy: &Policy) -> Result<Vec<Prompt>
     let mut prompts = Vec::new();
     for (index, text) in texts.iter().enumerate() {
         let example =
-            Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
+            Example { id: index.to_string(), question: text.clone(), answer: "".into(), info: Default::default() };
         let tokens = template.encode(&policy.tokenizer, &template.render(&example)?)?;
         ensure!(!tokens.is_empty(), "prompt {} is empty", index + 1);
         ensure!(

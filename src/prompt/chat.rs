@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use minijinja::value::Value;
-use reckon_datasets::Example;
+use reckon_datasets::{Example, Plain};
+use serde::Deserialize;
 
 use super::jinja::{ChatTemplate, Conversation, Message};
 use crate::config::PromptConfig;
@@ -26,14 +27,14 @@ impl Chat {
             "prompt.template = \"chat\", but the model has no chat template (chat_template.jinja, or one in \
              tokenizer_config.json): take plain or a text of your own",
         )?;
-        let variables = config.variables.iter().map(|(name, value)| (name.clone(), Value::from_serialize(value)));
+        let variables = config.variables.iter().map(|(name, value)| (name.clone(), Value::from_serialize(Plain(value))));
         Ok(Self { template, system: config.system.clone(), variables: variables.collect() })
     }
 
     /// The conversation of an example, in which the user says `user` last. The column `tools` describes functions.
     pub(super) fn render(&self, example: &Example, user: String) -> Result<String> {
         let mut messages: Vec<Message> = match example.info.get("messages") {
-            Some(messages) => serde_json::from_value(messages.clone()).context("column \"messages\"")?,
+            Some(messages) => Vec::deserialize(Value::from_serialize(Plain(messages))).context("column \"messages\"")?,
             None => Vec::new(),
         };
         messages.pop_if(|last| last.role == "user");
@@ -44,7 +45,7 @@ impl Chat {
         }
         self.template.render(&Conversation {
             messages,
-            tools: example.info.get("tools").filter(|tools| tools.is_array()).map(Value::from_serialize),
+            tools: example.info.get("tools").filter(|tools| tools.is_array()).map(|tools| Value::from_serialize(Plain(tools))),
             add_generation_prompt: true,
             variables: self.variables.clone(),
         })

@@ -17,8 +17,8 @@ use tokenizers::Tokenizer;
 pub use source::{LOOKED_AT, Lengths, Source};
 pub use template::Template;
 
-use crate::config::SourceView;
-use crate::model::Companions;
+use crate::config::{SourceView, TrainConfig};
+use crate::model::{Companions, ModelConfig};
 use crate::rollout::PromptTokens;
 
 /// Held-out prompts are numbered from here, so that their random numbers are not those of training prompts.
@@ -69,7 +69,7 @@ struct HeldOut {
 
 /// The tokens that a model has for a prompt and its completion.
 #[derive(Debug, Clone, Copy)]
-pub struct Context {
+pub struct Window {
     /// All of them.
     pub max_position: usize,
     /// Those of the longest completion.
@@ -77,16 +77,16 @@ pub struct Context {
 }
 
 impl PromptSource {
-    /// Opens the data of a run for a model with this tokenizer, these files beside it, and this context. All rows are
+    /// Opens the data of a run for a model with this tokenizer, these files beside it, and this window. All rows are
     /// counted in tokens: one that does not fit is refused or left out, as the config says.
     pub fn open(
         views: &[SourceView],
         tokenizer: Tokenizer,
         companions: &Companions,
         seed: u64,
-        context: Context,
+        window: Window,
     ) -> Result<Self> {
-        let open = |(i, view)| Source::open(view, i, companions, seed)?.fit_to(&tokenizer, context);
+        let open = |(i, view)| Source::open(view, i, companions, seed)?.fit_to(&tokenizer, window);
         let opened = views.iter().enumerate().map(open).collect::<Result<Vec<_>>>()?;
         let (sources, lengths): (Vec<Source>, Vec<Lengths>) = opened.into_iter().unzip();
         let mut names = HashSet::new();
@@ -176,6 +176,13 @@ impl PromptSource {
     }
 }
 
+impl Window {
+    /// What a run has of it with this model.
+    pub fn of(config: &TrainConfig, model: &ModelConfig) -> Self {
+        Self { max_position: model.max_position_embeddings, max_new_tokens: config.rollout.max_new_tokens }
+    }
+}
+
 impl HeldOut {
     /// What is held out is the same, in the same order, for every seed, so that runs can be compared.
     fn of(all: &[Source]) -> Result<Option<Self>> {
@@ -192,8 +199,8 @@ impl HeldOut {
 
 impl Source {
     /// The source without prompts that leave no room for a completion.
-    fn fit_to(self, tokenizer: &Tokenizer, context: Context) -> Result<(Self, Lengths)> {
-        let Context { max_position, max_new_tokens } = context;
+    fn fit_to(self, tokenizer: &Tokenizer, window: Window) -> Result<(Self, Lengths)> {
+        let Window { max_position, max_new_tokens } = window;
         let limit = format!(
             "the model's context of {max_position} less rollout.max_new_tokens = {max_new_tokens}: shorten them or lower \
              max_new_tokens"

@@ -84,6 +84,7 @@ fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) 
     let before = held_out(trainer)?;
     let mut record = Record::new(0);
     if let Some(evaluation) = &before {
+        evaluation.unjudged.iter().for_each(|fault| eprintln!("held-out, left out: {fault}"));
         eprintln!("step 0: held-out {evaluation}");
         evaluation.record(&mut record);
         write_file(&folder.before(), &serde_json::to_vec(evaluation)?)?;

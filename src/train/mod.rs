@@ -19,7 +19,7 @@ use crate::metrics::Record;
 use crate::optim::{Schedule, Update};
 use crate::plan::Job;
 use crate::policy::{Largest, Policy, REHEARSAL, Training, Who};
-use crate::prompt::PromptSource;
+use crate::prompt::{PromptSource, Window};
 use crate::rollout::{FinishReason, LocalSampler, SampleKey, Sampler, Sampling};
 use stats::StepStats;
 
@@ -83,8 +83,8 @@ impl Trainer {
         config.validate()?;
         let grpo = config.grpo.clone();
         let (tokenizer, companions) = (policy.tokenizer.clone(), &policy.companions);
-        let context = config.context(&policy.config);
-        let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed, context)?;
+        let window = Window::of(&config, &policy.config);
+        let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed, window)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;

@@ -106,6 +106,10 @@ impl Verifier for Logic {
         &self.name
     }
 
+    fn check(&self, example: &Example) -> Result<(), VerifierError> {
+        self.verify(example, "").map(drop)
+    }
+
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
         let reference = self.reference_pairs(example)?;
         let vocabulary = Vocabulary::new(&reference, &self.options.values);

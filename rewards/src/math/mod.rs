@@ -168,6 +168,10 @@ impl Verifier for Math {
         &self.name
     }
 
+    fn check(&self, example: &Example) -> Result<(), VerifierError> {
+        self.verify(example, "").map(drop)
+    }
+
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
         let fuel = Fuel::new();
         let references = self.references(example, &fuel)?;

@@ -1,20 +1,23 @@
-//! `reckon verify score`: one verdict for each row.
+//! `reckon verify score`: one verdict for each row. Rows that cannot be judged are named, and the others are judged.
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use reckon_rewards::Registry;
 use serde_json::json;
 
 use super::{VerifierArgs, read_rows, verdicts};
 
+/// Rows that cannot be judged and are named one by one.
+const NAMED: usize = 10;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     verifier: VerifierArgs,
-    /// The file.
+    /// The file: JSON Lines, JSON, CSV or Parquet.
     file: PathBuf,
-    /// Print one verdict in each line, in order.
+    /// Print one verdict in each line, in order; where there is none, `{"error": "..."}`.
     #[arg(long)]
     json: bool,
 }
@@ -22,10 +25,27 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let verifier = args.verifier.build(registry)?;
     let verdicts = verdicts(&*verifier, &read_rows(&args.file)?)?;
-    if args.json {
-        verdicts.iter().for_each(|verdict| println!("{}", json!(verdict)));
-    } else {
-        println!("{} of {} pass", verdicts.iter().filter(|v| v.passed()).count(), verdicts.len());
+    let (mut judged, mut passed) = (0, 0);
+    for verdict in &verdicts {
+        match verdict {
+            Ok(verdict) => {
+                judged += 1;
+                passed += usize::from(verdict.passed());
+                if args.json {
+                    println!("{}", json!(verdict));
+                }
+            }
+            Err(error) if args.json => println!("{}", json!({ "error": error.to_string() })),
+            Err(_) => {}
+        }
+    }
+    if !args.json {
+        println!("{passed} of {judged} pass");
+    }
+    let faults: Vec<_> = verdicts.iter().filter_map(|verdict| verdict.as_ref().err()).collect();
+    faults.iter().take(NAMED).for_each(|fault| eprintln!("{fault}"));
+    if !faults.is_empty() {
+        bail!("{} of {} rows cannot be judged; the other verdicts stand", faults.len(), verdicts.len());
     }
     Ok(())
 }

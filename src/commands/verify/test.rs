@@ -29,6 +29,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     }
     let mut failed = 0;
     for (((example, _), expected), verdict) in rows.iter().zip(expected).zip(verdicts(&*verifier, &rows)?) {
+        let verdict = verdict?;
         if (f64::from(verdict.reward) - expected).abs() > TOLERANCE {
             failed += 1;
             let (outcome, reason) = (verdict.outcome, verdict.reason);
