@@ -48,3 +48,18 @@ fn number<S: Serializer>(value: &Number, serializer: S) -> Result<S::Ok, S::Erro
     }
 }
 
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_formats_get_numbers_as_numbers() {
+        let text = r#"{"z":[1,-2,1.50,1e3,18446744073709551616],"a":{"t":true,"n":"1.50"}}"#;
+        let value: Value = serde_json::from_str(text).unwrap();
+        let expected = r#"{"z":[1,-2,1.5,1000.0,18446744073709551616],"a":{"t":true,"n":"1.50"}}"#;
+        assert_eq!(serde_json::to_string(&Plain(&value)).unwrap(), expected);
+        let long = Value::Number(Number::from_string_unchecked("9".repeat(50)));
+        assert_eq!(serde_json::to_string(&Plain(&long)).unwrap(), format!("\"{}\"", "9".repeat(50)));
+    }
+}

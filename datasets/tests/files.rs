@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use reckon_datasets::{Columns, Dataset, Error, Example, FileRows, Purpose, Wanted};
 
 fn fixture(name: &str) -> PathBuf {
@@ -154,5 +155,24 @@ fn rows_are_kept_by_numbers_of_any_column_also_of_a_file_that_is_joined() {
         std::fs::write(path("rates.csv"), text).unwrap();
         let message = open(&[path("rows.jsonl")]).unwrap().joined(&path("rates.csv")).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_text_is_rows_or_one_line_of_complaint(
+        ending in prop::sample::select(vec!["jsonl", "json", "csv", "tsv", "jsonl.gz"]),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let text = "\u{feff}[{\"question\": \"\\ud83d\\ude00 é\", \"answer\": [1.50, NaN]},\r\n {\"a\": {\"b\": \"c;d\te,\"}}]\n";
+        let mut bytes = text.as_bytes().to_vec();
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes.truncate(cut.index(bytes.len()) + 1);
+        let message = written(&format!("a.{ending}"), bytes).map_or_else(|error| error.to_string(), |_| String::new());
+        prop_assert!(!message.contains('\n'), "{}", message);
     }
 }

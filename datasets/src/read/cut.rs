@@ -47,13 +47,16 @@ fn without_commas(text: &str) -> String {
     letters.iter().enumerate().filter(|&(at, &c)| c != ',' || !between(at)).map(|(_, c)| c).collect()
 }
 
-/// What the last box holds: `\boxed{4}` with matching braces, or `\boxed 4`, which ends with its formula.
+/// What the last box holds: `\boxed{4}` or `\boxed {4}` with matching braces, or `\boxed 4`, which ends with its formula.
 fn last_box(text: &str) -> Option<&str> {
-    const BOXES: [&str; 3] = ["\\boxed{", "\\fbox{", "\\boxed "];
-    let (start, open) = BOXES.iter().filter_map(|open| Some((text.rfind(open)? + open.len(), *open))).max()?;
-    if open.ends_with(' ') {
-        return text[start..].split(['$', '\n']).next().filter(|answer| !answer.trim().is_empty());
-    }
+    let starts = ["\\boxed", "\\fbox"].into_iter().flat_map(|word| text.match_indices(word));
+    let behind = starts.map(|(at, word)| at + word.len()).filter(|&at| text[at..].starts_with(['{', ' ', '\t', '\n']));
+    let behind = behind.max()?;
+    let inner = text[behind..].trim_start();
+    let Some(braced) = inner.strip_prefix('{') else {
+        return inner.split(['$', '\n']).next().filter(|answer| !answer.trim().is_empty());
+    };
+    let start = text.len() - braced.len();
     let mut depth = 1usize;
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(start) {
@@ -89,6 +92,9 @@ mod tests {
             (Cut::Boxed, "\\boxed{1", None),
             (Cut::Boxed, "so $\\boxed 3$.", Some("3")),
             (Cut::Boxed, "\\boxed $", None),
+            (Cut::Boxed, "it is \\boxed {42}.", Some("42")),
+            (Cut::Boxed, "\\boxed\n{\\frac{1}{2}}$", Some("\\frac{1}{2}")),
+            (Cut::Boxed, "\\boxed{3} and \\boxedx", Some("3")),
             (Cut::Whole, " a\nb ", Some("a\nb")),
         ] {
             assert_eq!(cut.apply(text).as_deref(), expected, "{text}");

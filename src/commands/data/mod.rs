@@ -94,7 +94,7 @@ fn spread(lengths: &[usize]) -> String {
     sorted.sort_unstable();
     match sorted.as_slice() {
         [] => String::new(),
-        [first, .., last] => format!(", prompts of {first} to {last} tokens, median {}", sorted[sorted.len() / 2]),
+        [first, .., last] => format!(", prompts of {first} to {last}, median {} tokens", sorted[sorted.len() / 2]),
         [only] => format!(", a prompt of {only} tokens"),
     }
 }
