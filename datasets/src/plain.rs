@@ -48,7 +48,6 @@ fn number<S: Serializer>(value: &Number, serializer: S) -> Result<S::Ok, S::Erro
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -97,7 +97,10 @@ fn what_is_wrong_is_told_in_one_line_with_its_place() {
         (r#"{"a": 1, "b": 2}"#.to_owned(), "rows.jsonl, line 1: no known shape has the columns a, b: name them with"),
         (format!("{row}\n{{\"question\": \"c\"}}"), "line 2: no column \"answer\"; the row has: question"),
         (format!("{row}\n{{\"question\": \"c\", \"answer\": \" \"}}"), "line 2: column \"answer\" is empty"),
-        (format!("{row}\n{{\"question\": \"c\", \"answer\": null}}"), "line 2: column \"answer\" is empty (null, NaN or Infinity)"),
+        (
+            format!("{row}\n{{\"question\": \"c\", \"answer\": null}}"),
+            "line 2: column \"answer\" is empty (null, NaN or Infinity)",
+        ),
         (format!("{row}\n{{\"question\": {{}}, \"answer\": 1}}"), "line 2: column \"question\" holds {}, not a text"),
         ("{\"question\": \"a\", \"answer\": \"#### \"}".to_owned(), "line 1: column \"answer\" is empty"),
         (

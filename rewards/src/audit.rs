@@ -214,7 +214,8 @@ const ECHOED: &str = "; its last number happens to be the answer: with extract.f
 fn ends_in_answer(text: &str, score: &Score) -> bool {
     let number = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | '/');
     let last = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let last = &last[last.rfind(|c| !number(c)).map_or(0, |at| at + last[at..].chars().next().map_or(0, char::len_utf8))..];
+    let last =
+        &last[last.rfind(|c| !number(c)).map_or(0, |at| at + last[at..].chars().next().map_or(0, char::len_utf8))..];
     !last.is_empty() && score.parts.iter().filter_map(|part| part.parsed.as_deref()).any(|read| read.contains(last))
 }
 

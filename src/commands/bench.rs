@@ -172,12 +172,8 @@ fn one_step(args: &Args, policy: &mut Policy, step: u64) -> Result<Timing> {
 
 /// Prompts of as many random tokens of a vocabulary.
 pub fn random_prompts([count, tokens, vocab]: [usize; 3], stream: &mut Counted) -> Vec<Prompt> {
-    let example = Arc::new(Example {
-        id: "bench".into(),
-        question: String::new(),
-        answer: "".into(),
-        info: Default::default(),
-    });
+    let example =
+        Arc::new(Example { id: "bench".into(), question: String::new(), answer: "".into(), info: Default::default() });
     (0..count as u64)
         .map(|index| {
             let tokens = (0..tokens).map(|_| stream.below(vocab) as u32).collect();

@@ -27,14 +27,17 @@ impl Chat {
             "prompt.template = \"chat\", but the model has no chat template (chat_template.jinja, or one in \
              tokenizer_config.json): take plain or a text of your own",
         )?;
-        let variables = config.variables.iter().map(|(name, value)| (name.clone(), Value::from_serialize(Plain(value))));
+        let variables =
+            config.variables.iter().map(|(name, value)| (name.clone(), Value::from_serialize(Plain(value))));
         Ok(Self { template, system: config.system.clone(), variables: variables.collect() })
     }
 
     /// The conversation of an example, in which the user says `user` last. The column `tools` describes functions.
     pub(super) fn render(&self, example: &Example, user: String) -> Result<String> {
         let mut messages: Vec<Message> = match example.info.get("messages") {
-            Some(messages) => Vec::deserialize(Value::from_serialize(Plain(messages))).context("column \"messages\"")?,
+            Some(messages) => {
+                Vec::deserialize(Value::from_serialize(Plain(messages))).context("column \"messages\"")?
+            }
             None => Vec::new(),
         };
         messages.pop_if(|last| last.role == "user");
@@ -45,7 +48,11 @@ impl Chat {
         }
         self.template.render(&Conversation {
             messages,
-            tools: example.info.get("tools").filter(|tools| tools.is_array()).map(|tools| Value::from_serialize(Plain(tools))),
+            tools: example
+                .info
+                .get("tools")
+                .filter(|tools| tools.is_array())
+                .map(|tools| Value::from_serialize(Plain(tools))),
             add_generation_prompt: true,
             variables: self.variables.clone(),
         })

@@ -69,14 +69,17 @@ impl SftSource {
             let (example, completion) = self.source.get(self.used);
             let sample = self.encoder.encode(&example, &completion)?;
             let (length, context) = (sample.tokens.len(), self.encoder.context);
-            ensure!(length <= context, "{} has {length} tokens, more than the model's context of {context}", example.id);
+            ensure!(
+                length <= context,
+                "{} has {length} tokens, more than the model's context of {context}",
+                example.id
+            );
             tokens += sample.tokens.len();
             batch.push(sample);
             self.used += 1;
         }
         Ok(batch)
     }
-
 }
 
 impl Encoder {

@@ -223,7 +223,9 @@ fn rows_longer_than_the_context_are_refused_or_left_out_wherever_they_stand() {
     ] {
         let sets = [format!("data.path={path}"), format!("data.held_out={held_out}")];
         let sets = ["--set", sets[0].as_str(), "--set", sets[1].as_str()];
-        for command in [&["train", "config.toml", "--out", "run"][..], &["eval", "config.toml"], &["data", "check", "config.toml"]] {
+        for command in
+            [&["train", "config.toml", "--out", "run"][..], &["eval", "config.toml"], &["data", "check", "config.toml"]]
+        {
             let command = [command, &sets, &eval].concat();
             let message = fail(&command, folder);
             assert!(message.contains(expected) && message.contains("data.long_prompts = \"drop\""), "{message}");
@@ -260,8 +262,11 @@ fn an_evaluation_leaves_out_what_cannot_be_judged_and_says_so() {
     let folder = workplace(FILE);
     let folder = folder.path();
     let config = std::fs::read_to_string(folder.join("config.toml")).unwrap();
-    std::fs::write(folder.join("config.toml"), config.replace("[data]", "[[rubric.verifiers]]\nkind = 'numeric'\n[data]"))
-        .unwrap();
+    std::fs::write(
+        folder.join("config.toml"),
+        config.replace("[data]", "[[rubric.verifiers]]\nkind = 'numeric'\n[data]"),
+    )
+    .unwrap();
     let held = "{\"question\": \"1+1\", \"answer\": \"two\"}\n{\"question\": \"1+2\", \"answer\": 3}\n";
     std::fs::write(folder.join("held.jsonl"), held).unwrap();
     let sets = ["--set", "data.held_out=held.jsonl", "--set", "eval.problems=2", "--set", "eval.samples=1"];
@@ -290,7 +295,8 @@ fn pass_rates_are_measured_once_and_choose_the_rows_of_a_run() {
     let other = ["data", "measure", "config.toml", "--samples", "2", "--out", "rates.jsonl"];
     assert!(fail(&other, folder).contains("holds rates of builtin:countdown by 4 samples, not of"));
 
-    let edited: String = (1..=9).map(|i| format!("{{\"id\": \"sums-{i}\", \"pass_rate\": {}}}\n", 0.1 * f64::from(i))).collect();
+    let edited: String =
+        (1..=9).map(|i| format!("{{\"id\": \"sums-{i}\", \"pass_rate\": {}}}\n", 0.1 * f64::from(i))).collect();
     std::fs::write(folder.join("rates.jsonl"), edited).unwrap();
     let chosen = ["--set", "data.rates=rates.jsonl", "--set", "data.only={pass_rate = '0.2..0.45'}"];
     let text = succeed(&[&["data", "check", "config.toml"][..], &chosen].concat(), folder);

@@ -6,16 +6,12 @@ use std::path::Path;
 use ::csv::{ByteRecord, ErrorKind, ReaderBuilder};
 use serde_json::{Map, Value};
 
-use super::{Each, Row};
 use super::source::Text;
+use super::{Each, Row};
 use crate::Error;
 
 /// Gives `each` the rows of a table in order.
-pub(super) fn read(
-    path: &Path,
-    mut text: Text,
-    each: Each,
-) -> Result<(), Error> {
+pub(super) fn read(path: &Path, mut text: Text, each: Each) -> Result<(), Error> {
     let start = text.fill_buf().map_err(|cause| Error::Io { path: path.into(), cause })?;
     let delimiter = delimiter(start);
     let mut reader = ReaderBuilder::new().delimiter(delimiter).from_reader(text);

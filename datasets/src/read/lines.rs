@@ -212,7 +212,9 @@ mod tests {
         ] {
             assert_eq!(written(rows("a.json", text.as_bytes()).unwrap()), two, "{text}");
         }
-        for (name, text) in [("a.json", "{\"q\":\"x\",\"m\":[{}]}"), ("a.jsonl", "{\"q\":[1],\"m\":[{}]}"), ("a.json", "[]")] {
+        for (name, text) in
+            [("a.json", "{\"q\":\"x\",\"m\":[{}]}"), ("a.jsonl", "{\"q\":[1],\"m\":[{}]}"), ("a.json", "[]")]
+        {
             assert_eq!(written(rows(name, text.as_bytes()).unwrap()), text.trim_matches(['[', ']']), "{text}");
         }
     }

@@ -215,9 +215,7 @@ fn plain_text(name: &str, value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) if !text.trim().is_empty() => Ok(text.clone()),
         Value::String(_) => Err(format!("column {name:?} is empty: every row needs a value there")),
-        Value::Null => {
-            Err(format!("column {name:?} is empty (null, NaN or Infinity): every row needs a value there"))
-        }
+        Value::Null => Err(format!("column {name:?} is empty (null, NaN or Infinity): every row needs a value there")),
         Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
         other => Err(format!("column {name:?} holds {}, not a text or a number", short(other))),
     }

@@ -225,7 +225,8 @@ fn an_echoed_prompt_that_ends_in_its_answer_is_explained() {
 
 #[test]
 fn an_audit_is_the_same_however_its_rows_are_shared_out() {
-    let answers: Vec<String> = (0..200).map(|i| if i % 50 == 49 { "no number".into() } else { i.to_string() }).collect();
+    let answers: Vec<String> =
+        (0..200).map(|i| if i % 50 == 49 { "no number".into() } else { i.to_string() }).collect();
     let rows = rows(&answers.iter().map(String::as_str).collect::<Vec<_>>());
     let told = || {
         let audit = audit("[[verifiers]]\nkind = 'numeric'", &rows);

@@ -15,15 +15,33 @@ fn any_of(right: &[&str]) -> Example {
 #[test]
 fn any_of_several_right_answers_passes() {
     for (config, right, rows) in [
-        ("kind = 'exact'", &["Paris", "Paris, France"][..], vec![("Paris", Pass), ("Paris, France", Pass), ("France", Fail)]),
-        ("kind = 'exact'\nignore_case = true", &["NYC", "New York"], vec![("nyc", Pass), ("new york", Pass), ("york", Fail)]),
-        ("kind = 'numeric'", &["#### 1,000", "7/2"], vec![("1e3", Pass), ("3.5", Pass), ("7", Fail), ("7/2 or 1000", Unparsed)]),
+        (
+            "kind = 'exact'",
+            &["Paris", "Paris, France"][..],
+            vec![("Paris", Pass), ("Paris, France", Pass), ("France", Fail)],
+        ),
+        (
+            "kind = 'exact'\nignore_case = true",
+            &["NYC", "New York"],
+            vec![("nyc", Pass), ("new york", Pass), ("york", Fail)],
+        ),
+        (
+            "kind = 'numeric'",
+            &["#### 1,000", "7/2"],
+            vec![("1e3", Pass), ("3.5", Pass), ("7", Fail), ("7/2 or 1000", Unparsed)],
+        ),
         ("kind = 'numeric'", &["five", "5"], vec![("5", Pass), ("five", Unparsed)]),
         ("kind = 'choice'", &["A", "(C)"], vec![("c", Pass), ("A", Pass), ("B", Fail)]),
         (
             "kind = 'math'",
             &["\\frac12", "x=3", "no solution"],
-            vec![("0.5", Pass), ("3", Pass), ("\\text{no solution}", Pass), ("2", Fail), ("\\boxed{0.5}, \\boxed{3}", Fail)],
+            vec![
+                ("0.5", Pass),
+                ("3", Pass),
+                ("\\text{no solution}", Pass),
+                ("2", Fail),
+                ("\\boxed{0.5}, \\boxed{3}", Fail),
+            ],
         ),
     ] {
         crate::common::check(config, &any_of(right), &rows);

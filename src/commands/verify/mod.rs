@@ -78,9 +78,9 @@ fn read_rows(file: &Path) -> Result<Vec<(Example, String)>> {
         rows.push(row);
         Ok(())
     })?;
-    let read = rows.into_iter().map(|Row { columns, place, .. }| {
-        row(columns, &place).with_context(|| format!("{}, {place}", file.display()))
-    });
+    let read = rows
+        .into_iter()
+        .map(|Row { columns, place, .. }| row(columns, &place).with_context(|| format!("{}, {place}", file.display())));
     read.collect()
 }
 
