@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::groups::Rollouts;
-use crate::judge::{Group, Rollout};
+use crate::judge::{Group, Judge, Rollout};
 use crate::metrics::Record;
 use crate::prompt::Prompt;
 use crate::rollout::{FinishReason, SampleKey};
@@ -33,6 +33,9 @@ pub struct Judged {
 pub struct Evaluation {
     /// All completions, a prompt's side by side.
     pub judged: Vec<Judged>,
+    /// What is wrong with each of the prompts whose example no verifier can read; they count nowhere.
+    #[serde(default)]
+    pub unreadable: Vec<String>,
     /// Share of the judged completions that pass (pass@1).
     pub accuracy: f64,
     /// Share of all completions that no verifier judged.
@@ -50,20 +53,16 @@ pub struct Evaluation {
 
 /// Samples `samples` completions of each prompt and judges them.
 pub fn evaluate(rollouts: Rollouts, prompts: Vec<Prompt>, samples: usize) -> Result<Evaluation> {
+    let (prompts, unreadable) = readable(rollouts.judge, prompts);
     // The same random numbers for every run and every step: what changes between evaluations is the policy.
     let key = SampleKey { seed: 0, step: EVAL_STEP };
     let (groups, _) = rollouts.groups(prompts, samples, key)?;
-    // Right or wrong, whatever shaping terms add to a reward.
-    let passed = |group: &Group, r: &Rollout| {
-        let accepts = || rollouts.judge.rubric(group.prompt.source).accepts(&group.prompt.example, &r.score);
-        r.score.total.map(|_| r.completion.finish == FinishReason::Stop && accepts())
-    };
     let judged = groups.iter().flat_map(|group| group.rollouts.iter().map(move |r| (group, r)));
     let judged: Vec<Judged> = judged
         .map(|(group, r)| Judged {
             question: group.prompt.example.question.clone(),
             completion: r.completion.text.clone(),
-            passed: passed(group, r),
+            passed: passes(rollouts.judge, group, r),
         })
         .collect();
     let n = judged.iter().filter(|judged| judged.passed.is_some()).count().max(1) as f64;
@@ -76,7 +75,29 @@ pub fn evaluate(rollouts: Rollouts, prompts: Vec<Prompt>, samples: usize) -> Res
         waits_mean: mean(&groups, |r| waits(&r.completion.text) as f64),
         attempts_max: groups.iter().flat_map(|g| g.rollouts.iter().filter_map(|r| attempts(g, r))).max().unwrap_or(0),
         judged,
+        unreadable,
     })
+}
+
+/// Whether a completion ended by itself and is right, whatever shaping terms add to its reward; `None` where it was not
+/// judged.
+pub fn passes(judge: &Judge, group: &Group, rollout: &Rollout) -> Option<bool> {
+    let accepts = || judge.rubric(group.prompt.source).accepts(&group.prompt.example, &rollout.score);
+    rollout.score.total.map(|_| rollout.completion.finish == FinishReason::Stop && accepts())
+}
+
+/// The prompts whose examples can be judged, and what is wrong with each of the others.
+pub fn readable(judge: &Judge, prompts: Vec<Prompt>) -> (Vec<Prompt>, Vec<String>) {
+    let mut faults = Vec::new();
+    let mut reads = |prompt: &Prompt| match judge.rubric(prompt.source).check(&prompt.example) {
+        Ok(()) => true,
+        Err(fault) => {
+            faults.push(fault.to_string());
+            false
+        }
+    };
+    let readable = prompts.into_iter().filter(|prompt| reads(prompt)).collect();
+    (readable, faults)
 }
 
 impl Evaluation {

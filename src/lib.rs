@@ -35,6 +35,7 @@ pub mod policy;
 // The step, what else trains or measures, and the run around it.
 pub mod audit;
 pub mod eval;
+pub mod measure;
 pub mod run;
 pub mod sft;
 pub mod train;

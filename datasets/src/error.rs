@@ -1,6 +1,6 @@
 //! What can be wrong with data. Every message names the place.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error in a dataset or its configuration.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,14 @@ pub enum Error {
         /// What the reader says.
         cause: parquet::errors::ParquetError,
     },
+    /// The file is of a kind that is not read.
+    #[error("cannot read {}: {problem}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and the way out.
+        problem: &'static str,
+    },
     /// A row is not what it should be.
     #[error("{}, {place}: {problem}", path.display())]
     Row {
@@ -37,4 +45,11 @@ pub enum Error {
     /// A configuration that no problem satisfies, or a value out of range.
     #[error("{0}")]
     Config(String),
+}
+
+impl Error {
+    /// What is wrong with the row at `place` of a file.
+    pub(crate) fn row(path: &Path, place: &str, problem: String) -> Self {
+        Self::Row { path: path.into(), place: place.into(), problem }
+    }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::Counted;
+use crate::{Answer, Counted};
 
 /// One dataset row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,9 +13,13 @@ pub struct Example {
     /// What the model is asked.
     pub question: String,
     /// The reference answer that a verifier compares with.
-    pub answer: String,
-    /// All columns of the row as the file has them, and what was read from them: `messages`, the conversation that ends
-    /// with the question, and for countdown `numbers` and `target`. Of a generated example, what else is known of it.
+    pub answer: Answer,
+    /// The conversation that the completion goes on from, where the row holds one: messages of `role` and `content`, the
+    /// question among them. Empty where the question is a text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Value>,
+    /// All columns of the row as the file has them, for countdown also `numbers` and `target`. Of a generated example,
+    /// what else is known of it.
     #[serde(default)]
     pub info: Map<String, Value>,
 }

@@ -2,14 +2,17 @@
 //! Knows no tensors, no tokenizer, and no rewards.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod answer;
 mod error;
 mod example;
 mod generate;
 mod order;
+mod plain;
 mod random;
 mod read;
 mod table;
 
+pub use answer::Answer;
 pub use error::Error;
 pub use example::{Dataset, Example};
 pub use generate::arithmetic::{Arithmetic, ArithmeticConfig};
@@ -22,6 +25,7 @@ pub use generate::trace_stats::TraceStats;
 pub use generate::traces::{Trace, TraceConfig, Traces};
 pub use generate::{Generated, Split, Task};
 pub use order::{BLOCK, Lane, Order};
+pub use plain::{Plain, plain_map};
 pub use random::Counted;
-pub use read::{Columns, Cut, FileRows, Purpose};
+pub use read::{Columns, Cut, FileRows, Only, Purpose, Row, Wanted, read_rows};
 pub use table::{Key, Range, Table, choices};

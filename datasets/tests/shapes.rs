@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use reckon_datasets::{Columns, Cut, Dataset, Error, FileRows, Purpose};
+use reckon_datasets::{Columns, Cut, Dataset, Error, FileRows, Purpose, Wanted};
 use serde_json::json;
 
 fn fixture(name: &str) -> PathBuf {
@@ -166,7 +166,10 @@ fn what_is_wrong_is_told_in_one_line_with_its_place() {
         (r#"{"a": 1, "b": 2}"#.to_owned(), "rows.jsonl, line 1: no known shape has the columns a, b: name them with"),
         (format!("{row}\n{{\"question\": \"c\"}}"), "line 2: no column \"answer\"; the row has: question"),
         (format!("{row}\n{{\"question\": \"c\", \"answer\": \" \"}}"), "line 2: column \"answer\" is empty"),
-        (format!("{row}\n{{\"question\": \"c\", \"answer\": null}}"), "line 2: column \"answer\" is empty"),
+        (
+            format!("{row}\n{{\"question\": \"c\", \"answer\": null}}"),
+            "line 2: column \"answer\" is empty (null, NaN or Infinity)",
+        ),
         (format!("{row}\n{{\"question\": {{}}, \"answer\": 1}}"), "line 2: column \"question\" holds {}, not a text"),
         ("{\"question\": \"a\", \"answer\": \"#### \"}".to_owned(), "line 1: column \"answer\" is empty"),
         (
@@ -202,7 +205,7 @@ fn a_damaged_parquet_file_is_an_error_wherever_it_is_damaged() {
 #[test]
 fn rows_can_be_chosen_by_what_their_columns_hold() {
     let only = |column: &str, values: &[&str]| {
-        let values = values.iter().map(ToString::to_string).collect();
+        let values = Wanted::OneOf(values.iter().map(ToString::to_string).collect());
         parquet("math").only(&[(column.to_owned(), values)].into())
     };
     assert_eq!(only("level", &["Level 3", "Level 4"]).unwrap().len(), 1);
@@ -223,9 +226,38 @@ fn a_share_held_out_keeps_equal_questions_together() {
         (0..rows.len()).map(|i| rows.get(i).question).collect()
     };
     assert!(questions(&train).is_disjoint(&questions(&held)));
-    for share in [0.0, 1.0, f64::NAN] {
+    for share in [-0.1, 1.0, f64::NAN] {
         assert!(rows.clone().split(share).unwrap_err().to_string().contains("held_out = "));
     }
+}
+
+#[test]
+fn of_a_few_rows_none_may_be_held_out() {
+    let row = |i: usize| format!("{{\"question\": \"q{i}\", \"answer\": {i}}}\n");
+    let rows = lines(&(0..5).map(row).collect::<String>(), &Columns::default(), Purpose::Reference).unwrap();
+    for share in [0.0, 0.001] {
+        let (train, held) = rows.clone().split(share).unwrap();
+        assert_eq!((train.len(), held.len()), (5, 0), "{share}");
+    }
+}
+
+#[test]
+fn a_list_of_plain_values_is_several_right_answers() {
+    for (answer, expected) in [
+        (r#"["Paris", "Paris, France"]"#, vec!["Paris", "Paris, France"]),
+        ("[1.50, 3]", vec!["1.50", "3"]),
+        ("[7]", vec!["7"]),
+        (r#####"["x\n#### 1,000", "#### 1e3"]"#####, vec!["1000", "1e3"]),
+        (r#""[1, 2]""#, vec!["[1, 2]"]),
+        (r#"[{"b": 1, "a": 2}]"#, vec![r#"[{"b":1,"a":2}]"#]),
+        (r#"{"z": 1, "a": 123456789012345678901234567890}"#, vec![r#"{"z":1,"a":123456789012345678901234567890}"#]),
+    ] {
+        let text = format!("{{\"question\": \"q\", \"answer\": {answer}}}");
+        let rows = lines(&text, &Columns::default(), Purpose::Reference).unwrap();
+        assert_eq!(rows.get(0).answer.each().collect::<Vec<_>>(), expected, "{text}");
+    }
+    let message = lines(r#"{"question": "q", "answer": ["a", null]}"#, &Columns::default(), Purpose::Reference);
+    assert!(message.unwrap_err().to_string().contains("column \"answer\" is empty"));
 }
 
 #[test]

@@ -28,7 +28,7 @@ const EACH: u64 = 8;
 
 fn example(answer: &str, info: Value) -> Example {
     let info = info.as_object().cloned().unwrap_or_else(Map::new);
-    Example { id: "1".into(), question: "?".into(), answer: answer.into(), info }
+    Example { id: "1".into(), question: "?".into(), answer: answer.into(), messages: Vec::new(), info }
 }
 
 fn plain(criterion: &mut Criterion) {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use reckon_datasets::Example;
 use serde::Serialize;
 
-use crate::{Outcome, Reference, ReferenceKind, Rubric, VerifierError};
+use crate::parallel::in_order;
+use crate::{Outcome, Reference, ReferenceKind, Rubric, Score, VerifierError};
 
 /// What is asked of a rubric, a row at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -124,7 +125,7 @@ impl Audit {
     /// use reckon_rewards::{Audit, Check, Rubric, RubricConfig};
     /// let config: RubricConfig = toml::from_str("[[verifiers]]\nkind = 'numeric'")?;
     /// let row = |question: &str, answer: &str| Example {
-    ///     id: answer.into(), question: question.into(), answer: answer.into(), info: Default::default() };
+    ///     id: answer.into(), question: question.into(), answer: answer.into(), messages: Vec::new(), info: Default::default() };
     /// let rows = [row("6 * 7?", "42"), row("1 + 1?", "2"), row("half of 1?", "#### 0.5")];
     /// let rows: Vec<_> = rows.into_iter().map(|row| { let prompt = row.question.clone(); (row, prompt) }).collect();
     /// let audit = Audit::of(&Rubric::from_config(&config)?, &rows)?;
@@ -135,12 +136,29 @@ impl Audit {
     /// # Errors
     /// Machinery of a verifier that failed. A row that cannot be judged is a finding.
     pub fn of(rubric: &Rubric, rows: &[(Example, String)]) -> Result<Self, VerifierError> {
-        let references = rows.iter().map(|(example, _)| rubric.reference(example)).collect();
-        let mut auditor = Auditor { rubric, rows, references, audit: Self::empty(rows.len()) };
-        for row in 0..rows.len() {
+        let read = |row: usize| Ok::<_, VerifierError>(rubric.reference(&rows[row].0));
+        let references = in_order(rows.len(), read)?;
+        let row = |row| {
+            let mut auditor = Auditor { rubric, rows, references: &references, audit: Self::empty(1) };
             auditor.row(row)?;
+            Ok(auditor.audit)
+        };
+        let found = in_order(rows.len(), row)?;
+        Ok(found.into_iter().fold(Self::empty(rows.len()), Self::with))
+    }
+
+    /// This audit with what was found on a further row.
+    fn with(mut self, row: Self) -> Self {
+        self.without_reference += row.without_reference;
+        for (all, finding) in self.findings.iter_mut().zip(row.findings) {
+            all.rows += finding.rows;
+            all.failed += finding.failed;
+            all.first = all.first.take().or(finding.first);
         }
-        Ok(auditor.audit)
+        if row.slowest.seconds > self.slowest.seconds {
+            self.slowest = row.slowest;
+        }
+        self
     }
 
     fn empty(rows: usize) -> Self {
@@ -188,17 +206,30 @@ fn brief(text: &str) -> String {
 
 const GARBAGE: [&str; 3] = ["I do not know", "?!", "lorem ipsum dolor sit amet"];
 
+/// Why an echoed prompt may pass.
+const ECHOED: &str = "; its last number happens to be the answer: with extract.from = \"marked\" (in `math`) or \"tag\" \
+                      only what stands in a box or tag is read";
+
+/// Whether a verifier took the last number of a text for the answer.
+fn ends_in_answer(text: &str, score: &Score) -> bool {
+    let number = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | '/');
+    let last = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let last =
+        &last[last.rfind(|c| !number(c)).map_or(0, |at| at + last[at..].chars().next().map_or(0, char::len_utf8))..];
+    !last.is_empty() && score.parts.iter().filter_map(|part| part.parsed.as_deref()).any(|read| read.contains(last))
+}
+
 /// Expressions to hang an evaluator, and lengths to exhaust a parser.
 fn huge() -> [String; 5] {
     let (digits, brackets) = ("9".repeat(100_000), "(".repeat(50_000));
     ["9**9**9**9".into(), r"5^{(5^{(5^{(5^5)})})}".into(), "1e999999999".into(), digits, brackets]
 }
 
-/// An audit being made.
+/// An audit of one row being made.
 struct Auditor<'a> {
     rubric: &'a Rubric,
     rows: &'a [(Example, String)],
-    references: Vec<Option<Reference>>,
+    references: &'a [Option<Reference>],
     audit: Audit,
 }
 
@@ -295,9 +326,12 @@ impl Auditor<'_> {
         let score = self.rubric.score(example, &completion)?;
         self.time(check, &example.id, start.elapsed());
         let said = self.rubric.names().into_iter().zip(&score.parts);
-        let reason = said.map(|(name, part)| format!("{name}: {}", part.reason)).collect::<Vec<_>>().join("; ");
+        let mut reason = said.map(|(name, part)| format!("{name}: {}", part.reason)).collect::<Vec<_>>().join("; ");
         let failed = score.parts.iter().any(|part| part.outcome == Outcome::Error);
         let accepted = (failed || score.total.is_some()).then(|| self.rubric.accepts(example, &score));
+        if accepted == Some(true) && check == Check::Echo && ends_in_answer(&completion, &score) {
+            reason += ECHOED;
+        }
         Ok((accepted, Failure { id: example.id.clone(), completion, reason }))
     }
 

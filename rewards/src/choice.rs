@@ -34,13 +34,13 @@ impl Default for ChoiceOptions {
     }
 }
 
-/// Passes an answer that names the reference's letter and no other.
+/// Passes an answer that names one letter, which is the reference or one of them.
 ///
 /// ```
 /// use reckon_datasets::Example;
 /// use reckon_rewards::{Choice, ChoiceOptions, Verifier};
 /// let verifier = Choice::new("quiz", &ChoiceOptions::default())?;
-/// let example = Example { id: "1".into(), question: "?".into(), answer: "B".into(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "?".into(), answer: "B".into(), messages: Vec::new(), info: Default::default() };
 /// for right in ["B", "(b)", "Answer: **B**", "B. the second one"] {
 ///     assert!(verifier.verify(&example, &format!("<answer>{right}</answer>"))?.passed());
 /// }
@@ -108,20 +108,27 @@ impl Verifier for Choice {
         &self.name
     }
 
+    fn check(&self, example: &Example) -> Result<(), VerifierError> {
+        self.verify(example, "").map(drop)
+    }
+
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
-        let reference = self.parse(&example.answer).ok_or_else(|| {
-            let problem = format!("its `answer` {:?} is not a letter from A to {}", example.answer, self.last);
-            VerifierError::example(&self.name, example, problem)
-        })?;
+        let references: Vec<char> = example.answer.each().filter_map(|right| self.parse(right)).collect();
+        if references.is_empty() {
+            let answer = example.answer.as_str();
+            let problem = format!("its `answer` {answer:?} is not a letter from A to {}", self.last);
+            return Err(VerifierError::example(&self.name, example, problem));
+        }
         Ok(self.extractor.judge(completion, |answer| match self.parse(answer) {
             None => Verdict::zero(Outcome::Unparsed, "the answer is not one lettered choice"),
-            Some(letter) if letter == reference => Verdict::pass(letter, "equal"),
+            Some(letter) if references.contains(&letter) => Verdict::pass(letter, "equal"),
             Some(letter) => Verdict::fail(letter, "another choice"),
         }))
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {
-        Reference::value(&example.answer)
+        let mut readable = example.answer.each().filter(|right| self.parse(right).is_some());
+        readable.find_map(Reference::value)
     }
 
     fn lay_out(&self, draft: &str) -> String {

@@ -143,6 +143,6 @@ impl Serialize for VerifierConfig {
         if let Value::Object(options) = serde_json::to_value(&self.options).map_err(S::Error::custom)? {
             map.extend(options);
         }
-        map.serialize(serializer)
+        reckon_datasets::plain_map(&map, serializer)
     }
 }

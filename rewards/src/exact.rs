@@ -1,4 +1,4 @@
-//! The answer is the reference, character for character. Leaves numbers to [`crate::Numeric`].
+//! The answer is a reference, character for character. Leaves numbers to [`crate::Numeric`].
 
 use std::borrow::Cow;
 
@@ -27,13 +27,13 @@ impl Default for ExactOptions {
     }
 }
 
-/// Passes an answer that equals the reference.
+/// Passes an answer that equals the reference, or one of them.
 ///
 /// ```
 /// use reckon_datasets::Example;
 /// use reckon_rewards::{Exact, ExactOptions, Verifier};
 /// let verifier = Exact::new("city", &ExactOptions { ignore_case: true, ..Default::default() })?;
-/// let example = Example { id: "fr".into(), question: "?".into(), answer: "Paris".into(), info: Default::default() };
+/// let example = Example { id: "fr".into(), question: "?".into(), answer: "Paris".into(), messages: Vec::new(), info: Default::default() };
 /// assert!(verifier.verify(&example, "<answer>PARIS</answer>")?.passed());
 /// assert!(!verifier.verify(&example, "<answer>Paris, I think</answer>")?.passed());
 /// # Ok::<(), reckon_rewards::VerifierError>(())
@@ -69,14 +69,18 @@ impl Verifier for Exact {
         &self.name
     }
 
+    fn check(&self, example: &Example) -> Result<(), VerifierError> {
+        self.verify(example, "").map(drop)
+    }
+
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
-        let reference = self.normal(&example.answer);
-        if reference.is_empty() {
+        let references: Vec<_> = example.answer.each().map(|right| self.normal(right)).collect();
+        if references.iter().any(|reference| reference.is_empty()) {
             let problem = "its `answer` is empty, which an empty completion would equal; drop the row";
             return Err(VerifierError::example(&self.name, example, problem));
         }
         Ok(self.extractor.judge(completion, |answer| {
-            if self.normal(answer) == reference {
+            if references.contains(&self.normal(answer)) {
                 Verdict::pass(answer, "equal")
             } else {
                 Verdict::fail(answer, "not the reference")
@@ -85,7 +89,7 @@ impl Verifier for Exact {
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {
-        Reference::value(&example.answer)
+        example.answer.each().find_map(Reference::value)
     }
 
     fn lay_out(&self, draft: &str) -> String {

@@ -122,6 +122,10 @@ impl Verifier for JsonSchema {
         &self.name
     }
 
+    fn check(&self, example: &Example) -> Result<(), VerifierError> {
+        self.verify(example, "").map(drop)
+    }
+
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
         let validator = self.validator(example)?;
         Ok(self.extractor.judge(completion, |answer| match self.read(answer) {

@@ -38,14 +38,14 @@ pub struct NumericOptions {
     pub extract: ExtractOptions,
 }
 
-/// Passes an answer of the reference's value, both read by the same rules.
+/// Passes an answer of the reference's value, or of one of them, all read by the same rules.
 ///
 /// ```
 /// use reckon_datasets::Example;
 /// use reckon_rewards::{Numeric, NumericOptions, Verifier};
 /// let verifier = Numeric::new("sum", &NumericOptions::default())?;
 /// let (question, answer) = ("?".into(), "so #### 1,250".into());
-/// let example = Example { id: "1".into(), question, answer, info: Default::default() };
+/// let example = Example { id: "1".into(), question, answer, messages: Vec::new(), info: Default::default() };
 /// for right in ["1250", "$1,250.00", "1.25e3", "2500/2", "+1250."] {
 ///     assert!(verifier.verify(&example, &format!("<answer>{right}</answer>"))?.passed());
 /// }
@@ -104,20 +104,29 @@ impl Verifier for Numeric {
         &self.name
     }
 
+    fn check(&self, example: &Example) -> Result<(), VerifierError> {
+        self.verify(example, "").map(drop)
+    }
+
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
-        let reference = self.parse(stated(example)).ok_or_else(|| {
-            let problem = format!("its `answer` {:?} is not a number; correct it or drop the row", example.answer);
-            VerifierError::example(&self.name, example, problem)
-        })?;
+        let references: Vec<Rational> = example.answer.each().filter_map(|right| self.parse(stated(right))).collect();
+        if references.is_empty() {
+            let answer = example.answer.as_str();
+            let problem = format!("its `answer` {answer:?} is not a number; correct it or drop the row");
+            return Err(VerifierError::example(&self.name, example, problem));
+        }
         Ok(self.extractor.judge(completion, |answer| match self.parse(answer) {
             None => Verdict::zero(Outcome::Unparsed, "the answer is not one number that fits 128 bits"),
-            Some(value) if self.equal(value, reference) => Verdict::pass(value.to_string(), "equal"),
+            Some(value) if references.iter().any(|reference| self.equal(value, *reference)) => {
+                Verdict::pass(value.to_string(), "equal")
+            }
             Some(value) => Verdict::fail(value.to_string(), "another number"),
         }))
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {
-        Reference::value(stated(example))
+        let mut readable = example.answer.each().map(stated).filter(|right| self.parse(right).is_some());
+        readable.find_map(Reference::value)
     }
 
     fn lay_out(&self, draft: &str) -> String {
@@ -126,8 +135,8 @@ impl Verifier for Numeric {
 }
 
 /// The number of a reference: GSM8K's are worked solutions that end in `#### 42`.
-fn stated(example: &Example) -> &str {
-    example.answer.rsplit("####").next().unwrap_or_default()
+fn stated(reference: &str) -> &str {
+    reference.rsplit("####").next().unwrap_or_default()
 }
 
 /// Takes one sign and one currency symbol off, in either order before the number, or the symbol after it.

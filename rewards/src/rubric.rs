@@ -136,6 +136,11 @@ impl Rubric {
         Ok(())
     }
 
+    /// Refuses an example that a part could not judge, whatever the completion.
+    pub fn check(&self, example: &Example) -> Result<(), VerifierError> {
+        self.parts.iter().try_for_each(|part| part.verifier.check(example))
+    }
+
     /// The answer that the first part to know one gives for `example`.
     pub fn reference(&self, example: &Example) -> Option<Reference> {
         self.counting().find_map(|part| part.verifier.reference(example))

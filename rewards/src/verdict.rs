@@ -15,6 +15,12 @@ pub trait Verifier: Send + Sync {
     /// that cannot be parsed; never because of what the model wrote.
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError>;
 
+    /// Refuses an example that it could not judge, whatever the completion: that of [`Verifier::verify`] says why. Rows
+    /// are left out of an evaluation so. Passes all where it is not known before a completion is there.
+    fn check(&self, _example: &Example) -> Result<(), VerifierError> {
+        Ok(())
+    }
+
     /// The answer that the dataset gives for `example`, as it would stand in a completion. `None` where this verifier
     /// compares with none. An audit holds the verifier and the data to it.
     fn reference(&self, _example: &Example) -> Option<Reference> {

@@ -183,7 +183,8 @@ pub fn random_prompts([count, tokens, vocab]: [usize; 3], stream: &mut Counted) 
     let example = Arc::new(Example {
         id: "bench".into(),
         question: String::new(),
-        answer: String::new(),
+        answer: "".into(),
+        messages: Vec::new(),
         info: Default::default(),
     });
     (0..count as u64)

@@ -1,14 +1,14 @@
 //! `reckon eval`: held-out accuracy of a model under a training config's data and rubric.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use reckon_rewards::Registry;
 
 use super::{ConfigArgs, judge, policies};
 use crate::config::ModelSource;
 use crate::eval::evaluate;
 use crate::groups::Rollouts;
-use crate::output::say;
-use crate::prompt::PromptSource;
+use crate::output::{note, say};
+use crate::prompt::{PromptSource, Window};
 use crate::rollout::LocalSampler;
 
 /// Arguments of `reckon eval`.
@@ -40,24 +40,26 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     };
     let judge = judge(&config, registry)?;
     let tokenizer = policy.tokenizer.clone();
-    let prompts = PromptSource::open(&config.sources()?, tokenizer, &policy.companions, config.seed)?;
+    let window = Window::of(&config, &policy.config);
+    let prompts = PromptSource::open(&config.sources()?, tokenizer, &policy.companions, config.seed, window)?;
+    prompts.dropped().iter().for_each(|line| note!("{line}"));
     policy.end_with(prompts.end_tokens())?;
-    prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
     let mut sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
     if args.greedy {
         sampling.temperature = 0.0;
     }
     let eval = &config.eval;
     let prompts = prompts.held_out(eval.problems)?;
-    let problems = prompts.len();
     let sampler = LocalSampler { capacity: config.rollout.capacity };
     let rollouts = Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling };
+    let asked = prompts.len();
     let found = evaluate(rollouts, prompts, eval.samples)?;
+    let problems = asked - found.unreadable.len();
     if args.json {
         let object = serde_json::json!({
             "pass@1": found.accuracy, "margin": found.margin, "not_judged": found.not_judged,
             "len_mean": found.len_mean, "waits_mean": found.waits_mean, "attempts_max": found.attempts_max,
-            "problems": problems, "samples": eval.samples,
+            "problems": problems, "samples": eval.samples, "unreadable": found.unreadable.len(),
         });
         say!("{object}")?;
     } else {
@@ -66,6 +68,9 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
             say!("{:.1}% of the completions were not judged", 100.0 * found.not_judged)?;
         }
         say!("tokens {:.1}, waits {:.2}, most attempts {}", found.len_mean, found.waits_mean, found.attempts_max)?;
+    }
+    if let Some(first) = found.unreadable.first() {
+        bail!("{} of {asked} held-out rows cannot be judged: {first}", found.unreadable.len());
     }
     Ok(())
 }

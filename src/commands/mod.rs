@@ -34,7 +34,7 @@ use crate::judge::Judge;
 use crate::model::files::folder::{ModelFolder, parse_tokenizer, read_config};
 use crate::model::{Companions, ModelConfig};
 use crate::output::{Closed, note};
-use crate::prompt::PromptSource;
+use crate::prompt::{PromptSource, Window};
 use crate::strict;
 
 /// Trains language models to reason: sampler, verifiers and GRPO in one binary.
@@ -167,7 +167,9 @@ fn open_prompts(config: &TrainConfig) -> Result<(Tokenizer, PromptSource)> {
         None if path == builtin::MODEL => builtin::model()?.tokenizer,
         None => bail!("there is no tokenizer.json in {path}"),
     };
-    let prompts = PromptSource::open(&config.sources()?, tokenizer.clone(), &companions, config.seed)?;
+    let window = Window::of(config, &load_shape(&path)?);
+    let prompts = PromptSource::open(&config.sources()?, tokenizer.clone(), &companions, config.seed, window)?;
+    prompts.dropped().iter().for_each(|line| note!("{line}"));
     Ok((tokenizer, prompts))
 }
 

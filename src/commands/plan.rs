@@ -42,7 +42,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     let prompt = match args.prompt_tokens {
         Some(tokens) => tokens,
-        None => open_prompts(&config)?.1.longest()?,
+        None => open_prompts(&config)?.1.longest(),
     };
     let (sizes, job) = (Sizes::of(&shape)?, Job::of(&config, &shape, shape.dtype(), prompt)?);
     let given = Tree::parse(&text, &source, &args.config.sets)?;

@@ -110,8 +110,13 @@ fn prompts(texts: &[String], max_new_tokens: usize, template: &Template, policy:
     let room = policy.config.max_position_embeddings.saturating_sub(max_new_tokens);
     let mut prompts = Vec::new();
     for (index, text) in texts.iter().enumerate() {
-        let example =
-            Example { id: index.to_string(), question: text.clone(), answer: String::new(), info: Default::default() };
+        let example = Example {
+            id: index.to_string(),
+            question: text.clone(),
+            answer: "".into(),
+            messages: Vec::new(),
+            info: Default::default(),
+        };
         let tokens = template.encode(&policy.tokenizer, &template.render(&example)?.text)?;
         ensure!(!tokens.is_empty(), "prompt {} is empty", index + 1);
         ensure!(

@@ -32,6 +32,9 @@ pub(super) fn run(args: Args) -> Result<()> {
     let config: SftConfig = strict::load(&read_text(&args.config)?, &args.config.display().to_string(), &args.sets)?;
     let folder = start(&config.model, config.seed)?;
     let mut samples = SftSource::open(&config, &folder)?;
+    if samples.dropped() > 0 {
+        note!("{} rows are left out, which are longer than the model's context", samples.dropped());
+    }
     let mut trainer = SftTrainer::new(&config, policies::computed(&config.compute, || Ok(folder))?)?;
     trainer.policy.end_with(samples.end_token())?;
     trainer.rehearse()?;

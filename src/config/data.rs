@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use reckon_datasets::{
-    ArithmeticConfig, Columns, CountdownConfig, KnightsConfig, MultiplicationConfig, ParityConfig, ThreeSumConfig,
-    table,
+    ArithmeticConfig, Columns, CountdownConfig, KnightsConfig, MultiplicationConfig, Only, ParityConfig,
+    ThreeSumConfig, plain_map, table,
 };
 use reckon_rewards::RubricConfig;
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ pub enum DataConfig {
         #[serde(default)]
         problems: MultiplicationConfig,
     },
-    /// JSON Lines or Parquet files.
+    /// Files of rows: JSON Lines, JSON, CSV or Parquet, also compressed.
     File(FileConfig),
     /// Several of these, mixed by weight.
     Mixture {
@@ -63,18 +63,36 @@ pub enum DataConfig {
 table! {
     /// Rows from files.
     pub struct FileConfig {
-        /// One file or a list of them, JSON Lines or Parquet.
+        /// One file or a list of them: JSON Lines, JSON, CSV or Parquet, also compressed with gzip or zstd.
         pub path: Paths,
-        /// Values of columns that the rows of `path` are to have, such as `{ level = ["Level 3"] }`; the others are left out.
+        /// A file of further columns for the rows of `path`, which its column `id` names, such as the pass rates that
+        /// `reckon data measure` writes.
+        pub rates: Option<PathBuf>,
+        /// What columns of the rows of `path` are to hold, one of some values or a number in a range, such as
+        /// `{ level = ["Level 3"], pass_rate = "0.2..0.8" }`; the other rows are left out.
         #[serde(default)]
-        pub only: BTreeMap<String, Vec<String>>,
+        pub only: Only,
         /// Files of held-out rows, or the share of `path` that is held out by a hash of the question.
         #[serde(default)]
         pub held_out: HeldOut,
+        /// Rows that do not fit the model's context beside a completion: `error` refuses the run, `drop` leaves them out.
+        #[serde(default)]
+        pub long_prompts: LongPrompts,
         /// Which columns hold what; what is not given is recognised.
         #[serde(default)]
         pub columns: Columns,
     }
+}
+
+/// What is done with rows that do not fit the model's context.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LongPrompts {
+    /// The run is refused.
+    #[default]
+    Error,
+    /// They are left out, and counted.
+    Drop,
 }
 
 /// One path, or several.
@@ -101,7 +119,7 @@ impl Paths {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum HeldOut {
-    /// This share of the rows, in (0, 1).
+    /// This share of the rows, in [0, 1).
     Share(f64),
     /// These files.
     Files(Paths),
@@ -147,6 +165,7 @@ table! {
         /// The start of the completion, put after the prompt; verifiers read it as the model's own.
         pub prefill: Option<String> = None,
         /// What a chat template is told beside the conversation, such as `{ enable_thinking = false }`.
+        #[serde(serialize_with = "plain_map")]
         pub variables: BTreeMap<String, serde_json::Value> = BTreeMap::new(),
         /// The day that a chat template which prints the date is told, such as 2026-11-26: that on which the run begins
         /// when absent.

@@ -15,7 +15,7 @@ use reckon_rewards::RubricConfig;
 use serde::{Deserialize, Serialize};
 
 pub use compute::{ComputeConfig, DeviceChoice, PrecisionChoice, Target};
-pub use data::{DataConfig, FileConfig, HeldOut, Paths, PromptConfig, SourceConfig, SourceView};
+pub use data::{DataConfig, FileConfig, HeldOut, LongPrompts, Paths, PromptConfig, SourceConfig, SourceView};
 pub use grpo::{GrpoConfig, LossWeights, PRESETS, Preset, TruncatedKind};
 pub use lora::LoraConfig;
 pub use optim::OptimConfig;

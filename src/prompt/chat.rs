@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use minijinja::value::Value;
-use reckon_datasets::Example;
+use reckon_datasets::{Example, Plain};
 
 use super::jinja::{ChatTemplate, Conversation, Message};
 use super::messages::Messages;
@@ -32,7 +32,8 @@ impl Chat {
             Some(date) => template.dated(date.parse().with_context(|| format!("prompt.date = {date:?}"))?),
             None => template,
         };
-        let variables = config.variables.iter().map(|(name, value)| (name.clone(), Value::from_serialize(value)));
+        let variables =
+            config.variables.iter().map(|(name, value)| (name.clone(), Value::from_serialize(Plain(value))));
         Ok(Self { template, system: config.system.clone(), variables: variables.collect() })
     }
 
@@ -51,7 +52,11 @@ impl Chat {
         turns.extend(begun);
         let conversation = Conversation {
             messages: turns,
-            tools: example.info.get("tools").filter(|tools| tools.is_array()).map(Value::from_serialize),
+            tools: example
+                .info
+                .get("tools")
+                .filter(|tools| tools.is_array())
+                .map(|tools| Value::from_serialize(Plain(tools))),
             add_generation_prompt: opening.is_empty(),
             variables: self.variables.clone(),
         };
@@ -87,7 +92,7 @@ mod tests {
         let files = vec![("tokenizer_config.json".to_owned(), tokens.into_bytes())];
         let chat = Chat::new(&config, &Companions { files, ..Companions::default() })?;
         let info = info.as_object().cloned().unwrap_or_default();
-        let example = Example { id: "e".into(), question: "q".into(), answer: "a".into(), info };
+        let example = Example { id: "e".into(), question: "q".into(), answer: "a".into(), messages: Vec::new(), info };
         chat.render(&example, Messages::of(&example)?, "words").map(|rendered| rendered.text)
     }
 

@@ -2,7 +2,9 @@
 //! last message is the assistant's. How it is written is left to the templates.
 
 use anyhow::{Context, Result};
-use reckon_datasets::Example;
+use minijinja::value::Value;
+use reckon_datasets::{Example, Plain};
+use serde::Deserialize;
 
 use super::jinja::Message;
 
@@ -16,12 +18,11 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    /// Those of the column `messages`; none where the example is a question alone.
+    /// Those of an example; none where it is a question alone.
     pub(super) fn of(example: &Example) -> Result<Self> {
-        let mut asked: Vec<Message> = match example.info.get("messages") {
-            Some(messages) => serde_json::from_value(messages.clone()).context("column \"messages\"")?,
-            None => Vec::new(),
-        };
+        let message = |message| Message::deserialize(Value::from_serialize(Plain(message)));
+        let read = example.messages.iter().map(message).collect::<Result<_, _>>();
+        let mut asked: Vec<Message> = read.with_context(|| format!("the messages of example {}", example.id))?;
         let begun = asked.pop_if(|last| last.role == "assistant" && !last.other.contains_key("tool_calls"));
         Ok(Self { asked, begun: begun.filter(|message| message.text().is_some_and(|text| !text.trim().is_empty())) })
     }

@@ -1,6 +1,7 @@
 //! Examples to prompts: sources, templates, tokens, and an order that depends on the seed and a count alone.
 
 mod chat;
+pub(crate) mod fit;
 pub mod jinja;
 mod json;
 mod messages;
@@ -18,12 +19,12 @@ use reckon_datasets::{Example, Lane, Order};
 use tokenizers::Tokenizer;
 
 pub use rendered::Rendered;
-pub use source::Source;
+pub use source::{LOOKED_AT, Lengths, Source};
 pub use template::Template;
 pub use tokens::{EndOfTurn, encode_completion};
 
-use crate::config::SourceView;
-use crate::model::Companions;
+use crate::config::{SourceView, TrainConfig};
+use crate::model::{Companions, ModelConfig};
 use crate::rollout::PromptTokens;
 
 /// Held-out prompts are numbered from here, so that their random numbers are not those of training prompts.
@@ -60,33 +61,48 @@ impl<'a> From<&'a Prompt> for PromptTokens<'a> {
 /// An endless, resumable order of prompts: prompt `i` of a run is a function of the seed and `i`.
 pub struct PromptSource {
     sources: Vec<Source>,
+    lengths: Vec<Lengths>,
     order: Order,
-    held_out: Order,
+    held_out: Option<HeldOut>,
     tokenizer: Tokenizer,
 }
 
+/// The order of the held-out rows of the sources that have some.
+struct HeldOut {
+    sources: Vec<usize>,
+    order: Order,
+}
+
+/// The tokens that a model has for a prompt and its completion.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// All of them.
+    pub max_position: usize,
+    /// Those of the longest completion.
+    pub max_new_tokens: usize,
+}
+
 impl PromptSource {
-    /// Opens the data of a run for a model with this tokenizer and these files beside it.
-    pub fn open(views: &[SourceView], tokenizer: Tokenizer, companions: &Companions, seed: u64) -> Result<Self> {
-        let open = |(i, view)| Source::open(view, i, companions, seed);
-        let sources: Vec<Source> = views.iter().enumerate().map(open).collect::<Result<_>>()?;
+    /// Opens the data of a run for a model with this tokenizer, these files beside it, and this window. All rows are
+    /// counted in tokens: one that does not fit is refused or left out, as the config says.
+    pub fn open(
+        views: &[SourceView],
+        tokenizer: Tokenizer,
+        companions: &Companions,
+        seed: u64,
+        window: Window,
+    ) -> Result<Self> {
+        let open = |(i, view)| Source::open(view, i, companions, seed)?.fit_to(&tokenizer, window);
+        let opened = views.iter().enumerate().map(open).collect::<Result<Vec<_>>>()?;
+        let (sources, lengths): (Vec<Source>, Vec<Lengths>) = opened.into_iter().unzip();
         let mut names = HashSet::new();
         for source in &sources {
             ensure!(names.insert(&source.name), "two data sources are called \"{}\": rename one", source.name);
         }
-        let lanes = |held_out: bool| -> Vec<Lane> {
-            let lane = |s: &Source| {
-                if held_out {
-                    Lane { weight: s.weight, len: s.held_out.len(), shuffled: false }
-                } else {
-                    Lane { weight: s.weight, len: s.train.len(), shuffled: s.shuffled }
-                }
-            };
-            sources.iter().map(lane).collect()
-        };
-        // What is held out is the same, in the same order, for every seed, so that runs can be compared.
-        let (order, held_out) = (Order::new(seed, &lanes(false))?, Order::new(0, &lanes(true))?);
-        Ok(Self { sources, order, held_out, tokenizer })
+        let train = |s: &Source| Lane { weight: s.weight, len: s.train.len(), shuffled: s.shuffled };
+        let order = Order::new(seed, &sources.iter().map(train).collect::<Vec<_>>())?;
+        let held_out = HeldOut::of(&sources)?;
+        Ok(Self { sources, lengths, order, held_out, tokenizer })
     }
 
     /// The sources, in the order of the config.
@@ -101,10 +117,24 @@ impl PromptSource {
     }
 
     /// The first `count` held-out prompts, or as many as there are.
+    ///
+    /// # Errors
+    /// Some are asked for, and there is none.
     pub fn held_out(&self, count: usize) -> Result<Vec<Prompt>> {
+        let Some(HeldOut { sources, order }) = &self.held_out else {
+            ensure!(
+                count == 0,
+                "no row is held out to evaluate on: raise data.held_out, name a file there, or set eval.problems = 0"
+            );
+            return Ok(Vec::new());
+        };
         let mut seen = HashSet::new();
-        let turns = self.held_out.turns(0, count).into_iter().filter(|turn| seen.insert(*turn)).zip(HELD_OUT_INDEX..);
-        turns.map(|((source, row), index)| self.prompt(source, self.sources[source].held_out.get(row), index)).collect()
+        let turns = order.turns(0, count).into_iter().filter(|turn| seen.insert(*turn)).zip(HELD_OUT_INDEX..);
+        let prompt = |((lane, row), index): ((usize, usize), u64)| {
+            let source = sources[lane];
+            self.prompt(source, self.sources[source].held_out.get(row), index)
+        };
+        turns.map(prompt).collect()
     }
 
     /// What the rows of each source are, for a resumed run to compare.
@@ -125,39 +155,30 @@ impl PromptSource {
         Ok(())
     }
 
-    /// Refuses a run whose prompts do not fit: counts rows (at most 1,000 of them) longer than `room` tokens.
-    pub fn check_lengths(&self, max_position: usize, max_new_tokens: usize) -> Result<()> {
-        let room = max_position.saturating_sub(max_new_tokens);
-        let prompts = self.first()?;
-        let long: Vec<&Prompt> = prompts.iter().filter(|p| p.tokens.len() > room).collect();
-        ensure!(
-            long.is_empty(),
-            "{} of {} prompts are longer than {room} tokens, the model's context of {max_position} less \
-             rollout.max_new_tokens = {max_new_tokens} (the first is {}, with {}): shorten them or lower max_new_tokens",
-            long.len(),
-            prompts.len(),
-            long[0].example.id,
-            long[0].tokens.len()
-        );
-        Ok(())
+    /// How long the prompts of each source are.
+    pub fn lengths(&self) -> &[Lengths] {
+        &self.lengths
     }
 
-    /// Tokens of the longest prompt among the first 1,000.
-    pub fn longest(&self) -> Result<usize> {
-        Ok(self.first()?.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0))
+    /// Tokens of the longest prompt that is trained on.
+    pub fn longest(&self) -> usize {
+        self.lengths.iter().flat_map(|lengths| &lengths.train).copied().max().unwrap_or(0)
     }
 
-    /// The prompts that are looked at before the run: the first 1,000, or one for each row where there are fewer.
-    fn first(&self) -> Result<Vec<Prompt>> {
-        self.train(0, self.sources.iter().map(|source| source.train.len()).sum::<usize>().min(1000))
+    /// A line for each source of which rows were left out.
+    pub fn dropped(&self) -> Vec<String> {
+        let told = |(source, lengths): (&Source, &Lengths)| {
+            let (n, all) = (lengths.dropped, lengths.dropped + source.train.len() + source.held_out.len());
+            format!("data source \"{}\": {n} of {all} rows are left out, whose prompts are too long", source.name)
+        };
+        self.sources.iter().zip(&self.lengths).filter(|(_, lengths)| lengths.dropped > 0).map(told).collect()
     }
 
     /// An example of a source as prompt `index`.
     pub fn prompt(&self, source: usize, example: Example, index: u64) -> Result<Prompt> {
         let template = &self.sources[source].template;
         let rendered = template.render(&example)?;
-        let tokens = template.encode(&self.tokenizer, &(rendered.text.clone() + template.prefill()))?;
-        ensure!(!tokens.is_empty(), "example {} gives an empty prompt", example.id);
+        let tokens = template.tokens(&self.tokenizer, &example, &rendered)?;
         let prefill = [rendered.opening(), template.prefill()].concat().into();
         Ok(Prompt { source, prefill, ..Prompt::new(Arc::new(example), index, tokens) })
     }
@@ -166,5 +187,51 @@ impl PromptSource {
     pub fn end_tokens(&self) -> Vec<u32> {
         let ends = self.sources.iter().filter_map(|source| source.template.end_of_turn(&self.tokenizer));
         ends.map(|end| end.token).collect()
+    }
+}
+
+impl Window {
+    /// What a run has of it with this model.
+    pub fn of(config: &TrainConfig, model: &ModelConfig) -> Self {
+        Self { max_position: model.max_position_embeddings, max_new_tokens: config.rollout.max_new_tokens }
+    }
+}
+
+impl HeldOut {
+    /// What is held out is the same, in the same order, for every seed, so that runs can be compared.
+    fn of(all: &[Source]) -> Result<Option<Self>> {
+        let sources: Vec<usize> = (0..all.len()).filter(|&source| !all[source].held_out.is_empty()).collect();
+        let lane = |&source: &usize| {
+            let source = &all[source];
+            Lane { weight: source.weight, len: source.held_out.len(), shuffled: false }
+        };
+        let lanes: Vec<Lane> = sources.iter().map(lane).collect();
+        let order = || Ok(Self { order: Order::new(0, &lanes)?, sources });
+        (!lanes.is_empty()).then(order).transpose()
+    }
+}
+
+impl Source {
+    /// The source without prompts that leave no room for a completion.
+    fn fit_to(self, tokenizer: &Tokenizer, window: Window) -> Result<(Self, Lengths)> {
+        let Window { max_position, max_new_tokens } = window;
+        let limit = format!(
+            "the model's context of {max_position} less rollout.max_new_tokens = {max_new_tokens}: shorten them or lower \
+             max_new_tokens"
+        );
+        let length = |template: &Template, example: Example| {
+            let rendered = template.render(&example)?;
+            Ok(template.tokens(tokenizer, &example, &rendered)?.len())
+        };
+        self.fit(max_position.saturating_sub(max_new_tokens), &limit, &length)
+    }
+}
+
+impl Template {
+    /// The prompt of an example, the prefilled start included.
+    fn tokens(&self, tokenizer: &Tokenizer, example: &Example, rendered: &Rendered) -> Result<Vec<u32>> {
+        let tokens = self.encode(tokenizer, &(rendered.text.clone() + self.prefill()))?;
+        ensure!(!tokens.is_empty(), "example {} gives an empty prompt", example.id);
+        Ok(tokens)
     }
 }

@@ -1,10 +1,11 @@
 //! A source of examples, opened: what is trained on, what is held out, and the template between them and the model.
 
-use anyhow::{Result, anyhow, bail};
-use reckon_datasets::{Dataset, FileRows, Generated, Purpose, Split, Task};
+use anyhow::{Result, anyhow, bail, ensure};
+use reckon_datasets::{Dataset, Example, FileRows, Generated, Purpose, Split, Task};
 
+use super::fit::{Fitted, Room};
 use super::template::Template;
-use crate::config::{DataConfig, FileConfig, HeldOut, Paths, SourceView};
+use crate::config::{DataConfig, FileConfig, HeldOut, LongPrompts, Paths, SourceView};
 use crate::hub;
 use crate::model::Companions;
 
@@ -24,6 +25,21 @@ pub struct Source {
     pub shuffled: bool,
     /// How a row becomes a prompt.
     pub template: Template,
+    long_prompts: LongPrompts,
+}
+
+/// Rows of an endless source that are looked at before a run.
+pub const LOOKED_AT: usize = 1000;
+
+/// Tokens of the prompts of a source.
+#[derive(Debug, Default)]
+pub struct Lengths {
+    /// Of the rows to train on, in order; the first ones of an endless source.
+    pub train: Vec<usize>,
+    /// Of the held-out rows.
+    pub held_out: Vec<usize>,
+    /// Rows of both sides that were left out because they are too long.
+    pub dropped: usize,
 }
 
 impl Source {
@@ -34,7 +50,38 @@ impl Source {
         let rows = open(view.from, seed).map_err(|e| anyhow!("data source \"{name}\": {e:#}"))?;
         let template = Template::new(view.prompt, companions)?;
         let Rows { train, held_out, shape, shuffled } = rows;
-        Ok(Self { name, shape, weight: view.weight, train, held_out, shuffled, template })
+        let long_prompts = match view.from {
+            DataConfig::File(file) => file.long_prompts,
+            _ => LongPrompts::Error,
+        };
+        Ok(Self { name, shape, weight: view.weight, train, held_out, shuffled, template, long_prompts })
+    }
+
+    /// The source without prompts of more than `tokens` tokens, and how long the others are; `length` counts one. A run
+    /// that does not leave them out is refused, for a `limit` of this name.
+    pub(super) fn fit(
+        mut self,
+        tokens: usize,
+        limit: &str,
+        length: &(dyn Fn(&Template, Example) -> Result<usize> + Sync),
+    ) -> Result<(Self, Lengths)> {
+        let count = if self.shuffled { usize::MAX } else { LOOKED_AT };
+        let fit = |rows, side: &str| -> Result<Fitted> {
+            let what = format!("{side} of data source \"{}\"", self.name);
+            let room = Room { tokens, long: self.long_prompts, what: &what, limit };
+            room.fit(rows, count, &|example| length(&self.template, example))
+        };
+        let train = fit(self.train, "prompts")?;
+        let held_out = fit(self.held_out, "held-out prompts")?;
+        ensure!(
+            !train.rows.is_empty(),
+            "all {} prompts of data source \"{}\" are longer than {tokens} tokens, {limit}",
+            train.dropped,
+            self.name
+        );
+        (self.train, self.held_out) = (train.rows, held_out.rows);
+        let dropped = train.dropped + held_out.dropped;
+        Ok((self, Lengths { train: train.lengths, held_out: held_out.lengths, dropped }))
     }
 
     /// Stands for all rows of both sides.
@@ -90,7 +137,11 @@ fn from_files(file: &FileConfig) -> Result<Rows> {
     let open = |paths: &Paths| -> Result<FileRows> {
         Ok(FileRows::open(&hub::data_files(paths.all())?, &file.columns, Purpose::Reference)?)
     };
-    let rows = open(&file.path)?.only(&file.only)?;
+    let mut rows = open(&file.path)?;
+    if let Some(path) = &file.rates {
+        rows = rows.joined(path)?;
+    }
+    let rows = rows.only(&file.only)?;
     let shape = rows.shape().to_owned();
     let (train, held_out) = match &file.held_out {
         HeldOut::Share(share) => rows.split(*share)?,

@@ -237,7 +237,7 @@ mod tests {
 
     fn example(info: Value) -> Example {
         let info = info.as_object().cloned().unwrap_or_default();
-        Example { id: "e".into(), question: "1+{1}?".into(), answer: "2".into(), info }
+        Example { id: "e".into(), question: "1+{1}?".into(), answer: "2".into(), messages: Vec::new(), info }
     }
 
     fn config(template: &str) -> PromptConfig {

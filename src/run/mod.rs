@@ -78,12 +78,14 @@ fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) 
         let read = || serde_json::from_str(&read_text(&folder.before())?).context("before.json");
         return folder.before().exists().then(read).transpose();
     }
+    trainer.prompts().dropped().iter().for_each(|line| note!("{line}"));
     for remark in audit::before_training(trainer)? {
         note!("audit: {remark}");
     }
     let before = held_out(trainer)?;
     let mut record = Record::new(0);
     if let Some(evaluation) = &before {
+        evaluation.unreadable.iter().for_each(|fault| note!("held-out, left out: {fault}"));
         note!("step 0: held-out {evaluation}");
         evaluation.record(&mut record);
         write_file(&folder.before(), &serde_json::to_vec(evaluation)?)?;

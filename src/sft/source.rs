@@ -1,7 +1,7 @@
 //! Prompts and completions to learn from, without end: traces made for generated problems, or rows of files. What a step
 //! does with them is left to [`SftTrainer`](super::SftTrainer).
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpose, Split, Traces};
 use tokenizers::Tokenizer;
 
@@ -9,19 +9,27 @@ use super::SftSample;
 use crate::config::{DataConfig, Learn, SftConfig};
 use crate::hub;
 use crate::model::ModelFolder;
+use crate::prompt::fit::{Fitted, Room};
 use crate::prompt::{EndOfTurn, Template, encode_completion};
 
 /// The samples of a run, a batch at a time.
 pub struct SftSource {
     source: Source,
+    encoder: Encoder,
+    tokens_per_step: usize,
+    /// Completions used so far.
+    pub used: usize,
+}
+
+/// From an example and its completion to tokens.
+struct Encoder {
     template: Template,
     tokenizer: Tokenizer,
     /// Ends each completion.
     end: End,
     learn: Learn,
-    tokens_per_step: usize,
-    /// Completions used so far.
-    pub used: usize,
+    /// Tokens of the longest sample that the model can read.
+    context: usize,
 }
 
 /// What a completion is taught to end with.
@@ -36,31 +44,40 @@ enum Source {
     /// Made for generated problems.
     Traces(Traces),
     /// Read from files, in another order in each pass.
-    Files { rows: FileRows, order: Order },
+    Files { rows: Box<dyn Dataset>, order: Order, dropped: usize },
 }
 
 impl SftSource {
-    /// The samples that `config` asks for, in the tokens of the model in `folder`.
+    /// The samples that `config` asks for, in the tokens of the model in `folder`. All rows of files are counted: one
+    /// that is longer than the model's context is refused or left out, as the config says.
     pub fn open(config: &SftConfig, folder: &ModelFolder) -> Result<Self> {
         let template = Template::new(&config.prompt, &folder.companions)?;
         let end = match template.end_of_turn(&folder.tokenizer) {
             Some(end) => End::Turn(end),
             None => End::Text(folder.config.eos_token_id.first().copied()),
         };
-        Ok(Self {
-            source: Source::open(config)?,
+        let encoder = Encoder {
             template,
             tokenizer: folder.tokenizer.clone(),
             end,
             learn: config.learn,
-            tokens_per_step: config.tokens_per_step,
-            used: 0,
-        })
+            context: folder.config.max_position_embeddings,
+        };
+        let source = Source::open(config, &encoder)?;
+        Ok(Self { source, encoder, tokens_per_step: config.tokens_per_step, used: 0 })
+    }
+
+    /// Rows that were left out because they are longer than the model's context.
+    pub fn dropped(&self) -> usize {
+        match &self.source {
+            Source::Traces(_) => 0,
+            Source::Files { dropped, .. } => *dropped,
+        }
     }
 
     /// The token that ends the assistant's turn, where the template has one: the model learns to stop at it.
     pub fn end_token(&self) -> Option<u32> {
-        match &self.end {
+        match &self.encoder.end {
             End::Turn(end) => Some(end.token),
             End::Text(_) => None,
         }
@@ -71,14 +88,22 @@ impl SftSource {
         let (mut batch, mut tokens) = (Vec::new(), 0);
         while tokens < self.tokens_per_step {
             let (example, completion) = self.source.get(self.used);
-            let sample = self.encode(&example, &completion)?;
+            let sample = self.encoder.encode(&example, &completion)?;
+            let (length, context) = (sample.tokens.len(), self.encoder.context);
+            ensure!(
+                length <= context,
+                "{} has {length} tokens, more than the model's context of {context}",
+                example.id
+            );
             tokens += sample.tokens.len();
             batch.push(sample);
             self.used += 1;
         }
         Ok(batch)
     }
+}
 
+impl Encoder {
     fn encode(&self, example: &Example, completion: &str) -> Result<SftSample> {
         let rendered = self.template.render(example)?;
         let mut tokens = self.template.encode(&self.tokenizer, rendered.before(completion))?;
@@ -95,7 +120,7 @@ impl SftSource {
 }
 
 impl Source {
-    fn open(config: &SftConfig) -> Result<Self> {
+    fn open(config: &SftConfig, encoder: &Encoder) -> Result<Self> {
         match &config.data {
             DataConfig::Countdown { problems } => {
                 let countdown = Countdown::new(problems.clone(), config.seed, Split::Train)?;
@@ -104,8 +129,13 @@ impl Source {
             DataConfig::File(file) => {
                 let paths = hub::data_files(file.path.all())?;
                 let rows = FileRows::open(&paths, &file.columns, Purpose::Completion)?.only(&file.only)?;
+                let limit = "the model's context: shorten them";
+                let room = Room { tokens: encoder.context, long: file.long_prompts, what: "samples", limit };
+                let length = |example: Example| Ok(encoder.encode(&example, &example.answer)?.tokens.len());
+                let Fitted { rows, dropped, .. } = room.fit(Box::new(rows), usize::MAX, &length)?;
+                ensure!(!rows.is_empty(), "all {dropped} samples are longer than {} tokens, {limit}", encoder.context);
                 let order = Order::new(config.seed, &[Lane { weight: 1.0, len: rows.len(), shuffled: true }])?;
-                Ok(Self::Files { rows, order })
+                Ok(Self::Files { rows, order, dropped })
             }
             _ => bail!(
                 "data.dataset: supervised training reads completions from \"file\" or makes traces of \"countdown\""
@@ -120,10 +150,10 @@ impl Source {
                 let trace = traces.get(index);
                 (trace.example, trace.completion)
             }
-            Self::Files { rows, order } => {
+            Self::Files { rows, order, .. } => {
                 let row = order.turns(index as u64, 1).first().map_or(0, |&(_, row)| row);
                 let example = rows.get(row);
-                let completion = example.answer.clone();
+                let completion = example.answer.to_string();
                 (example, completion)
             }
         }

@@ -19,7 +19,7 @@ use crate::metrics::Record;
 use crate::optim::{Schedule, Update};
 use crate::plan::Job;
 use crate::policy::{Largest, Policy, REHEARSAL, Training, Who};
-use crate::prompt::PromptSource;
+use crate::prompt::{PromptSource, Window};
 use crate::rollout::{FinishReason, LocalSampler, SampleKey, Sampler, Sampling};
 use stats::StepStats;
 
@@ -83,9 +83,9 @@ impl Trainer {
         config.validate()?;
         let grpo = config.grpo.clone();
         let (tokenizer, companions) = (policy.tokenizer.clone(), &policy.companions);
-        let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed)?;
+        let window = Window::of(&config, &policy.config);
+        let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed, window)?;
         policy.end_with(prompts.end_tokens())?;
-        prompts.check_lengths(policy.config.max_position_embeddings, config.rollout.max_new_tokens)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
@@ -248,7 +248,7 @@ impl Trainer {
 
     /// What decides the run's memory.
     pub fn job(&self) -> Result<Job> {
-        Job::of(&self.config, &self.policy.config, self.policy.companions.dtype, self.prompts.longest()?)
+        Job::of(&self.config, &self.policy.config, self.policy.companions.dtype, self.prompts.longest())
     }
 
     /// Runs the worst step there can be where a lack of memory would end the run hours later. Changes nothing.

@@ -115,18 +115,18 @@ fn wrong_data_is_told_in_one_line_before_step_0() {
             file(concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/tests/data/gsm8k.parquet"))
                 + "columns = {question = 'problem', answer = 'answer'}\n",
             "",
-            "no column \"problem\"; the row has: answer, question",
+            "no column \"problem\"; the row has: question, answer",
         ),
         (file("absent.jsonl"), "", "cannot read absent.jsonl"),
         (
             file("rows.jsonl") + "columns = {question = 'q', answer = 'a'}\n",
             "{\"question\": \"a\", \"answer\": \"b\"}",
-            "no column \"q\"; the row has: answer, question",
+            "no column \"q\"; the row has: question, answer",
         ),
         (
-            file("rows.jsonl") + "held_out = 0\n",
+            file("rows.jsonl") + "held_out = 1\n",
             "{\"question\": \"a\", \"answer\": \"b\"}",
-            "held_out = 0: a share above 0",
+            "held_out = 1: a share from 0 to below 1",
         ),
         ("[data]\ndataset = 'countdwn'\n".to_owned(), "", "did you mean \"countdown\"?"),
         (
@@ -198,4 +198,110 @@ fn supervised_steps_learn_the_completions_of_a_file() {
     succeed(&["sft", "sft.toml", "--out", "model"], folder);
     let sampled = succeed(&["sample", "7", "--model", "model", "--temperature", "0"], folder);
     assert_eq!(sampled, "7=7\n");
+}
+
+const FILE: &str = "[data]\ndataset = 'file'\npath = 'sums.jsonl'\n";
+
+/// A row whose question is longer than any context.
+fn long(id: usize) -> String {
+    format!("{{\"question\": \"{}\", \"answer\": {id}}}\n", format!("{id}+").repeat(4000))
+}
+
+#[test]
+fn rows_longer_than_the_context_are_refused_or_left_out_wherever_they_stand() {
+    let folder = workplace(FILE);
+    let folder = folder.path();
+    let sums = std::fs::read_to_string(folder.join("sums.jsonl")).unwrap();
+    let many: String = (0..1200).map(|i| format!("{{\"question\": \"{i}-1\", \"answer\": {i}}}\n")).collect();
+    std::fs::write(folder.join("far.jsonl"), many + &long(1)).unwrap();
+    std::fs::write(folder.join("held.jsonl"), sums.clone() + &long(2)).unwrap();
+    std::fs::write(folder.join("short.jsonl"), sums).unwrap();
+    let eval = ["--set", "eval.problems=10", "--set", "eval.samples=1"];
+    for (path, held_out, expected) in [
+        ("far.jsonl", "short.jsonl", "1 of 1201 prompts of data source \"file-0\" are longer than"),
+        ("short.jsonl", "held.jsonl", "1 of 10 held-out prompts of data source \"file-0\" are longer than"),
+    ] {
+        let sets = [format!("data.path={path}"), format!("data.held_out={held_out}")];
+        let sets = ["--set", sets[0].as_str(), "--set", sets[1].as_str()];
+        for command in
+            [&["train", "config.toml", "--out", "run"][..], &["eval", "config.toml"], &["data", "check", "config.toml"]]
+        {
+            let command = [command, &sets, &eval].concat();
+            let message = fail(&command, folder);
+            assert!(message.contains(expected) && message.contains("data.long_prompts = \"drop\""), "{message}");
+            let output = reckon(&[&command[..], &["--set", "data.long_prompts=drop"]].concat(), folder);
+            let told = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success() && told.contains("1 of 12"), "{told}");
+            let _ = std::fs::remove_dir_all(folder.join("run"));
+        }
+    }
+    let config = "steps = 2\ntokens_per_step = 40\nmodel = {path = 'builtin:countdown'}\n\
+                  data = {dataset = 'file', path = 'held.jsonl'}\n";
+    std::fs::write(folder.join("sft.toml"), config).unwrap();
+    let message = fail(&["sft", "sft.toml", "--out", "model"], folder);
+    assert!(message.contains("1 of 10 samples are longer than"), "{message}");
+    let drop = reckon(&["sft", "sft.toml", "--out", "model", "--set", "data.long_prompts=drop"], folder);
+    assert!(drop.status.success() && String::from_utf8(drop.stderr).unwrap().contains("1 rows are left out"));
+}
+
+#[test]
+fn a_few_rows_are_enough_where_nothing_is_evaluated() {
+    let folder = workplace(FILE);
+    let folder = folder.path();
+    let five: String = (0..5).map(|i| format!("{{\"question\": \"{i}+1\", \"answer\": {}}}\n", i + 1)).collect();
+    std::fs::write(folder.join("sums.jsonl"), five).unwrap();
+    let none = ["--set", "data.held_out=0"];
+    succeed(&[&["train", "config.toml", "--out", "run"][..], &none].concat(), folder);
+    succeed(&[&["data", "check", "config.toml"][..], &none].concat(), folder);
+    let eval = [&["eval", "config.toml", "--set", "eval.problems=3"][..], &none].concat();
+    assert!(fail(&eval, folder).contains("no row is held out to evaluate on"));
+}
+
+#[test]
+fn an_evaluation_leaves_out_what_cannot_be_judged_and_says_so() {
+    let folder = workplace(FILE);
+    let folder = folder.path();
+    let config = std::fs::read_to_string(folder.join("config.toml")).unwrap();
+    std::fs::write(
+        folder.join("config.toml"),
+        config.replace("[data]", "[[rubric.verifiers]]\nkind = 'numeric'\n[data]"),
+    )
+    .unwrap();
+    let held = "{\"question\": \"1+1\", \"answer\": \"two\"}\n{\"question\": \"1+2\", \"answer\": 3}\n";
+    std::fs::write(folder.join("held.jsonl"), held).unwrap();
+    let sets = ["--set", "data.held_out=held.jsonl", "--set", "eval.problems=2", "--set", "eval.samples=1"];
+    let output = reckon(&[&["eval", "config.toml"][..], &sets].concat(), folder);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("on 1 problems"));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("1 of 2 held-out rows cannot be judged") && told.contains("held-1"), "{told}");
+}
+
+#[test]
+fn pass_rates_are_measured_once_and_choose_the_rows_of_a_run() {
+    let folder = workplace(&format!("{FILE}held_out = 0\n"));
+    let folder = folder.path();
+    let measure = ["data", "measure", "config.toml", "--samples", "4", "--out", "rates.jsonl"];
+    succeed(&measure, folder);
+    let whole = std::fs::read_to_string(folder.join("rates.jsonl")).unwrap();
+    let rates: Vec<reckon::measure::Rate> = whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rates.len(), 9);
+    assert!(rates.iter().all(|rate| rate.samples == 4 && rate.judged == 4 && rate.pass_rate.is_some()));
+    // A kill leaves some rows and a part of a line.
+    let cut = whole.lines().take(4).collect::<Vec<_>>().join("\n") + "\n{\"id\": \"sums-5\", \"pass";
+    std::fs::write(folder.join("rates.jsonl"), cut).unwrap();
+    succeed(&measure, folder);
+    assert_eq!(std::fs::read_to_string(folder.join("rates.jsonl")).unwrap(), whole);
+    let other = ["data", "measure", "config.toml", "--samples", "2", "--out", "rates.jsonl"];
+    assert!(fail(&other, folder).contains("holds rates of builtin:countdown by 4 samples, not of"));
+
+    let edited: String =
+        (1..=9).map(|i| format!("{{\"id\": \"sums-{i}\", \"pass_rate\": {}}}\n", 0.1 * f64::from(i))).collect();
+    std::fs::write(folder.join("rates.jsonl"), edited).unwrap();
+    let chosen = ["--set", "data.rates=rates.jsonl", "--set", "data.only={pass_rate = '0.2..0.45'}"];
+    let text = succeed(&[&["data", "check", "config.toml"][..], &chosen].concat(), folder);
+    assert!(text.contains("trained on        3 rows"), "{text}");
+    let wrong = ["--set", "data.only={pass_rate = 'high'}"];
+    let message = fail(&[&["data", "check", "config.toml"][..], &wrong].concat(), folder);
+    assert!(message.contains("only.pass_rate = \"high\""), "{message}");
 }

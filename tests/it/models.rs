@@ -101,8 +101,13 @@ pub(crate) fn micros(samples: &[TrainSample], max_tokens: usize) -> Vec<MicroBat
 }
 
 pub(crate) fn prompts(count: u64) -> Vec<Prompt> {
-    let example =
-        Arc::new(Example { id: "t".into(), question: String::new(), answer: String::new(), info: Default::default() });
+    let example = Arc::new(Example {
+        id: "t".into(),
+        question: String::new(),
+        answer: "".into(),
+        messages: Vec::new(),
+        info: Default::default(),
+    });
     (0..count)
         .map(|index| {
             let tokens = (0..3 + 5 * index % 19).map(|i| ((index * 7 + i * 3) % VOCAB as u64) as u32).collect();

@@ -50,7 +50,7 @@ impl Verifier for Letter {
         Ok(match completion {
             "?" => Verdict::zero(Outcome::Skipped, "told to"),
             "!" => Verdict::zero(Outcome::Error, "told to"),
-            right if right == example.answer => Verdict::pass(right, "right"),
+            right if right == &*example.answer => Verdict::pass(right, "right"),
             wrong => Verdict::fail(wrong, "wrong"),
         })
     }

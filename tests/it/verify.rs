@@ -138,3 +138,30 @@ fn a_bench_measures_a_config_or_a_file() {
     let (good, text, _) = reckon(folder.path(), &["verify", "bench", "--verdicts", "9", "--set", "seed=3"]);
     assert!(good && text.contains("9 verdicts"), "{text}");
 }
+
+#[test]
+fn rows_that_cannot_be_judged_hide_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "{\"answer\": \"two\", \"completion\": \"<answer>2</answer>\"}\n\
+                {\"answer\": [\"five\", 5], \"completion\": \"<answer>5</answer>\"}\n\
+                {\"answer\": 123456789012345678901234567890, \"completion\": \"<answer>123456789012345678901234567891</answer>\", \"x\": NaN}\n\
+                {\"answer\": 1.50, \"completion\": \"<answer>1.5</answer>\"}\n";
+    std::fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    let score = |more: &[&str]| {
+        let arguments = [&["verify", "score", "--kind", "numeric", "rows.jsonl"][..], more].concat();
+        let output = Command::new(env!("CARGO_BIN_EXE_reckon"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (said, complained) = score(&[]);
+    assert_eq!(said, "2 of 3 pass\n");
+    assert!(complained.contains("`line 1`") && complained.contains("1 of 4 rows cannot be judged"), "{complained}");
+    let (said, _) = score(&["--json"]);
+    let outcomes: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(outcomes[0]["error"].as_str().unwrap().contains("\"two\" is not a number"));
+    assert_eq!(outcomes[1..].iter().map(|o| o["reward"].as_f64().unwrap()).collect::<Vec<_>>(), [1.0, 0.0, 1.0]);
+}

@@ -67,7 +67,13 @@ impl Task for ArithmeticConfig {
     fn example(&self, id: String, problem: &Calculation) -> Example {
         let result = problem.steps.last().map_or(0, |step| step.result);
         let info = info([("steps", json!(problem.steps.len()))]);
-        Example { id, question: expression(&problem.steps), answer: result.to_string(), info }
+        Example {
+            id,
+            question: expression(&problem.steps),
+            answer: result.to_string().into(),
+            messages: Vec::new(),
+            info,
+        }
     }
 }
 
@@ -90,7 +96,7 @@ mod tests {
             for example in (0..300).map(|i| source.get(i)) {
                 let mut used = Vec::new();
                 let value = crate::generate::countdown::tests::evaluate(&example.question, &mut used);
-                assert_eq!(value.to_string(), example.answer, "{}", example.question);
+                assert_eq!(example.answer, *value.to_string(), "{}", example.question);
                 assert_eq!(used.len() as u64, example.info["steps"].as_u64().unwrap() + 1);
             }
         }

@@ -138,7 +138,8 @@ impl Task for CountdownConfig {
         Example {
             id,
             question: format!("{list}:{}", problem.target()),
-            answer: expression(&problem.solution),
+            answer: expression(&problem.solution).into(),
+            messages: Vec::new(),
             info: info([("numbers", json!(problem.numbers)), ("target", json!(problem.target()))]),
         }
     }

@@ -133,7 +133,8 @@ impl Task for KnightsConfig {
         Example {
             id,
             question: problem.question(),
-            answer: lines.collect::<Vec<_>>().join("\n"),
+            answer: lines.collect::<Vec<_>>().join("\n").into(),
+            messages: Vec::new(),
             info: info([("people", json!(people.len())), ("solution", Value::Object(solution))]),
         }
     }

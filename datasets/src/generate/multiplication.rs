@@ -53,8 +53,14 @@ impl Task for MultiplicationConfig {
     }
 
     fn example(&self, id: String, &[a, b]: &[u64; 2]) -> Example {
-        let answer = (u128::from(a) * u128::from(b)).to_string();
-        Example { id, question: format!("{a}*{b}"), answer, info: info([("factors", json!([a, b]))]) }
+        let answer = (u128::from(a) * u128::from(b)).to_string().into();
+        Example {
+            id,
+            question: format!("{a}*{b}"),
+            answer,
+            messages: Vec::new(),
+            info: info([("factors", json!([a, b]))]),
+        }
     }
 }
 
@@ -72,7 +78,7 @@ mod tests {
                 let (a, b) = example.question.split_once('*').unwrap();
                 assert!([a, b].iter().all(|f| (digits_min..=digits_max).contains(&f.len())), "{}", example.question);
                 let product: u128 = a.parse::<u128>().unwrap() * b.parse::<u128>().unwrap();
-                assert_eq!(example.answer, product.to_string());
+                assert_eq!(example.answer, *product.to_string());
             }
         }
     }

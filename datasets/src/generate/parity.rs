@@ -50,7 +50,13 @@ impl Task for ParityConfig {
     fn example(&self, id: String, problem: &Vec<u8>) -> Example {
         let question = problem.iter().map(ToString::to_string).collect();
         let ones = problem.iter().filter(|&&bit| bit == 1).count();
-        Example { id, question, answer: (ones % 2).to_string(), info: info([("ones", json!(ones))]) }
+        Example {
+            id,
+            question,
+            answer: (ones % 2).to_string().into(),
+            messages: Vec::new(),
+            info: info([("ones", json!(ones))]),
+        }
     }
 }
 

@@ -101,7 +101,8 @@ impl Task for ThreeSumConfig {
         Example {
             id,
             question: format!("{list} ? {}", problem.target),
-            answer: letters.join(" "),
+            answer: letters.join(" ").into(),
+            messages: Vec::new(),
             info: super::info(info),
         }
     }

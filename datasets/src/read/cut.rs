@@ -101,6 +101,9 @@ mod tests {
             (Cut::Boxed, "\\boxed {4", None),
             (Cut::Boxed, "\\boxed", None),
             (Cut::Boxed, "\\boxedsection", None),
+            (Cut::Boxed, "it is \\boxed {42}.", Some("42")),
+            (Cut::Boxed, "\\boxed\n{\\frac{1}{2}}$", Some("\\frac{1}{2}")),
+            (Cut::Boxed, "\\boxed{3} and \\boxedx", Some("3")),
             (Cut::Whole, " a\nb ", Some("a\nb")),
         ] {
             assert_eq!(cut.apply(text).as_deref(), expected, "{text}");

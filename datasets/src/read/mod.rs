@@ -1,9 +1,13 @@
-//! Examples from files: JSON Lines or Parquet, of whatever known shape. Fetching files is left to others.
+//! Examples from files of JSON, CSV or Parquet, of whatever known shape. Fetching files is left to others.
 
+mod csv;
 mod cut;
-mod jsonl;
+mod json;
+mod lines;
+mod only;
 mod parquet;
 mod shape;
+mod source;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,19 +15,38 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use cut::Cut;
+pub use only::{Only, Wanted};
 pub use shape::{Columns, Purpose};
 
 use crate::{Dataset, Error, Example, Split};
 use shape::Reading;
+use source::Source;
 
 /// A row as it stands in a file.
 #[derive(Debug)]
-struct Row {
-    columns: Map<String, Value>,
-    /// Counted from 1: the line of a text file.
-    number: usize,
-    /// The same for messages, such as `line 3`.
-    place: String,
+pub struct Row {
+    /// Its values by their names, both as they stand in the file and in that order.
+    pub columns: Map<String, Value>,
+    /// Counted from 1: the line of a file with a row in each.
+    pub number: usize,
+    /// Where it stands, for messages: `line 3` or `row 3`.
+    pub place: String,
+}
+
+/// What is done with each row of a file.
+type Each<'a> = &'a mut dyn FnMut(Row) -> Result<(), Error>;
+
+/// Gives `each` the rows of a file in order, whatever its kind: JSON Lines, one JSON value, CSV or Parquet, plain or
+/// compressed.
+///
+/// # Errors
+/// Those of reading, and what `each` returns.
+pub fn read_rows(path: &Path, each: Each) -> Result<(), Error> {
+    match Source::open(path)? {
+        Source::Parquet(file) => parquet::read(path, file, each),
+        Source::Csv(text) => csv::read(path, text, each),
+        Source::Json(text) => lines::read(path, text, each),
+    }
 }
 
 /// The rows of one or more files, in their order.
@@ -44,33 +67,30 @@ pub struct FileRows {
 
 impl FileRows {
     /// Reads files whole. `columns` says which column is which where the shape is not one that is recognised; all files
-    /// have the shape of the first row.
+    /// have the shape of the first row, whatever other columns they have and in whatever order.
     ///
     /// # Errors
-    /// A file that cannot be read or has no rows; a row that lacks a column, or whose answer is empty.
+    /// A file that cannot be read; no row in any of them; a row that lacks a column, or whose answer is empty.
     pub fn open(paths: &[PathBuf], columns: &Columns, purpose: Purpose) -> Result<Self, Error> {
         let mut examples = Vec::new();
         let mut reading: Option<Reading> = None;
         for path in paths {
-            let before = examples.len();
-            read(path, &mut |row| {
-                let fault = |problem| Error::Row { path: path.clone(), place: row.place.clone(), problem };
+            let stem = source::unpacked(path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            read_rows(path, &mut |row| {
+                let fault = |problem| Error::row(path, &row.place, problem);
                 let reading = match &reading {
                     Some(reading) => reading,
                     None => reading.insert(Reading::of(&row.columns, columns, purpose).map_err(fault)?),
                 };
-                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                 let fallback = format!("{stem}-{}", row.number);
                 examples.push(reading.example(row.columns.clone(), fallback).map_err(fault)?);
                 Ok(())
             })?;
-            if examples.len() == before {
-                return Err(Error::Empty(path.clone()));
-            }
         }
-        match reading {
-            Some(reading) => Ok(Self { examples, shape: reading.shape }),
-            None => Err(Error::Config("no file is named: a dataset of files needs at least one".into())),
+        match (reading, paths) {
+            (Some(reading), _) => Ok(Self { examples, shape: reading.shape }),
+            (None, [first, ..]) => Err(Error::Empty(first.clone())),
+            (None, []) => Err(Error::Config("no file is named: a dataset of files needs at least one".into())),
         }
     }
 
@@ -79,33 +99,58 @@ impl FileRows {
         &self.shape
     }
 
-    /// The rows whose columns hold one of the values given for them, compared as text.
+    /// The rows whose columns hold what is wanted of them.
     ///
     /// # Errors
     /// A column that no row has, or values that no row has.
-    pub fn only(mut self, wanted: &BTreeMap<String, Vec<String>>) -> Result<Self, Error> {
-        for (column, values) in wanted {
-            self.examples.retain(|example| match example.info.get(column) {
-                Some(Value::String(text)) => values.contains(text),
-                Some(other) => values.contains(&other.to_string()),
-                None => false,
-            });
-            if self.examples.is_empty() {
-                let text = format!("only: no row is left whose column {column:?} is one of {}", values.join(", "));
-                return Err(Error::Config(text));
+    pub fn only(mut self, wanted: &Only) -> Result<Self, Error> {
+        wanted.iter().try_for_each(|(column, wanted)| wanted.retain(column, &mut self.examples))?;
+        Ok(self)
+    }
+
+    /// The rows with further columns from a file of rows that name theirs in a column `id`, such as the pass rates of
+    /// `reckon data measure`. Rows that it does not name stay as they are.
+    ///
+    /// # Errors
+    /// A file that cannot be read, lacks the column, names a row twice, or names none of these rows.
+    pub fn joined(mut self, path: &Path) -> Result<Self, Error> {
+        let mut further = BTreeMap::new();
+        read_rows(path, &mut |mut row| {
+            let fault = |problem| Error::row(path, &row.place, problem);
+            let id = match row.columns.shift_remove("id") {
+                Some(Value::String(id)) => id,
+                Some(Value::Number(id)) => id.to_string(),
+                _ => return Err(fault("no column \"id\", which says of which row these columns are".into())),
+            };
+            if further.contains_key(&id) {
+                return Err(fault(format!("row {id:?} stands here a second time: remove one")));
             }
+            further.insert(id, row.columns);
+            Ok(())
+        })?;
+        let mut known = 0;
+        for example in &mut self.examples {
+            if let Some(columns) = further.get(&example.id) {
+                known += 1;
+                example.info.extend(columns.clone());
+            }
+        }
+        if known == 0 {
+            let ids = self.examples.first().map_or(String::new(), |example| format!(", such as {:?}", example.id));
+            return Err(Error::Config(format!("{} names none of the rows{ids}", path.display())));
         }
         Ok(self)
     }
 
     /// Rows to train on and rows held out: about `share` of all questions, told apart by a hash of the question, so
-    /// that a question that stands twice is on one side only.
+    /// that a question that stands twice is on one side only. Of a few rows none may be held out.
     ///
     /// # Errors
-    /// A share outside `(0, 1)`, or one that leaves a side empty.
+    /// A share outside `[0, 1)`, or one that leaves no row to train on.
     pub fn split(self, share: f64) -> Result<(Self, Self), Error> {
-        if !(share > 0.0 && share < 1.0) {
-            return Err(Error::Config(format!("held_out = {share}: a share above 0 and below 1 is needed, or a file")));
+        if !(0.0..1.0).contains(&share) {
+            let text = format!("held_out = {share}: a share from 0 to below 1 is needed, or a file");
+            return Err(Error::Config(text));
         }
         let all = self.examples.len();
         let side = |example: &Example| {
@@ -113,17 +158,12 @@ impl FileRows {
             Split::of(&words, share)
         };
         let (train, held): (Vec<_>, Vec<_>) = self.examples.into_iter().partition(|e| side(e) == Split::Train);
-        if train.is_empty() || held.is_empty() {
-            let text =
-                format!("held_out = {share} leaves a side of the {all} rows empty: name a file of held-out rows");
+        if train.is_empty() {
+            let text = format!("held_out = {share} leaves none of the {all} rows to train on: name a file instead");
             return Err(Error::Config(text));
         }
         Ok((Self { examples: train, shape: self.shape.clone() }, Self { examples: held, shape: self.shape }))
     }
-}
-
-fn read(path: &Path, each: &mut dyn FnMut(Row) -> Result<(), Error>) -> Result<(), Error> {
-    if parquet::is_parquet(path)? { parquet::read(path, each) } else { jsonl::read(path, each) }
 }
 
 impl Dataset for FileRows {

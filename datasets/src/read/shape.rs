@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::cut::Cut;
-use crate::{Example, table};
+use crate::{Answer, Example, table};
 
 table! {
     /// Which columns hold what; a column inside another is written `reward_model.ground_truth`. What is not given is
@@ -81,7 +81,7 @@ impl Reading {
         reading.cut = match columns.cut {
             Some(cut) => cut,
             None if purpose == Purpose::Completion => Cut::Whole,
-            None => reading.raw_answer(row).map_or(Cut::Whole, |text| Cut::of(&text)),
+            None => reading.raw_answers(row).map_or(Cut::Whole, |texts| Cut::of(&texts[0])),
         };
         match (reading.shape.as_str(), reading.cut) {
             ("question and answer", Cut::Hashes) => reading.shape = "GSM8K".into(),
@@ -101,23 +101,14 @@ impl Reading {
             Some(name) => plain_text(name, column(&row, name)?)?,
             None => fallback,
         };
-        let mut answer = String::new();
+        let mut answer = Answer::default();
         if let Some(numbers) = countdown_truth(&row, &self.answer) {
             row.extend(numbers);
         } else if !self.answer.is_empty() {
-            let text = self.raw_answer(&row)?;
-            let cut = || format!("column {:?} has no {} to cut the answer from", self.answer, self.cut.mark());
-            answer = self.cut.apply(&text).ok_or_else(cut)?;
-            if answer.is_empty() {
-                return Err(format!("column {:?} is empty: every row needs an answer", self.answer));
-            }
+            let texts = self.raw_answers(&row)?.into_iter().map(|text| self.cut(&text));
+            answer = Answer::any_of(texts.collect::<Result<_, _>>()?);
         }
-        // The columns stay as the file has them, but for a conversation that ends with the question: what comes behind
-        // it there may be the answer.
-        if !messages.is_empty() {
-            row.insert("messages".into(), Value::Array(messages));
-        }
-        Ok(Example { id, question, answer, info: row })
+        Ok(Example { id, question, answer, messages, info: row })
     }
 
     /// The last thing the user says, and the messages of the prompt where the column holds messages.
@@ -147,20 +138,33 @@ impl Reading {
         }
     }
 
-    /// The text of the answer column.
-    fn raw_answer(&self, row: &Row) -> Result<String, String> {
+    /// The reference answer in a text of the answer column.
+    fn cut(&self, text: &str) -> Result<String, String> {
+        let mark = || format!("column {:?} has no {} to cut the answer from", self.answer, self.cut.mark());
+        let answer = self.cut.apply(text).ok_or_else(mark)?;
+        if answer.is_empty() {
+            return Err(format!("column {:?} is empty: every row needs an answer", self.answer));
+        }
+        Ok(answer)
+    }
+
+    /// The text of the answer column, or the texts of a list of right answers; one at least.
+    fn raw_answers(&self, row: &Row) -> Result<Vec<String>, String> {
         let name = &self.answer;
         let value = column(row, name)?;
-        match (value, self.purpose) {
+        let one = match (value, self.purpose) {
             (Value::Array(messages), Purpose::Completion) => {
                 let last = messages.last().filter(|message| message["role"] == "assistant").and_then(content);
                 last.ok_or_else(|| format!("column {name:?} does not end with a message of role \"assistant\""))
             }
-            (Value::Array(several), Purpose::Reference) if several.len() == 1 => plain_text(name, &several[0]),
-            // Constraints to follow, or several right answers: their verifier reads JSON.
+            (Value::Array(several), Purpose::Reference) if !several.is_empty() && several.iter().all(is_plain) => {
+                return several.iter().map(|answer| plain_text(name, answer)).collect();
+            }
+            // Constraints to follow, or values of names: their verifier reads JSON.
             (Value::Array(_) | Value::Object(_), Purpose::Reference) => Ok(value.to_string()),
             _ => plain_text(name, value),
-        }
+        };
+        Ok(vec![one?])
     }
 }
 
@@ -203,11 +207,16 @@ fn column<'a>(row: &'a Row, name: &str) -> Result<&'a Value, String> {
     })
 }
 
+fn is_plain(value: &Value) -> bool {
+    !matches!(value, Value::Array(_) | Value::Object(_))
+}
+
 /// A text, or a number or truth value as it is written.
 fn plain_text(name: &str, value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) if !text.trim().is_empty() => Ok(text.clone()),
-        Value::String(_) | Value::Null => Err(format!("column {name:?} is empty: every row needs a value there")),
+        Value::String(_) => Err(format!("column {name:?} is empty: every row needs a value there")),
+        Value::Null => Err(format!("column {name:?} is empty (null, NaN or Infinity): every row needs a value there")),
         Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
         other => Err(format!("column {name:?} holds {}, not a text or a number", short(other))),
     }
@@ -255,7 +264,7 @@ fn countdown(mut row: Row, id: String) -> Example {
     }
     let list: Vec<String> = row["numbers"].as_array().into_iter().flatten().map(Value::to_string).collect();
     let question = format!("{}:{}", list.join(","), row["target"]);
-    Example { id, question, answer: String::new(), info: row }
+    Example { id, question, answer: Answer::default(), messages: Vec::new(), info: row }
 }
 
 /// Numbers and target, where the answer column holds those, as in verl's files of countdown.

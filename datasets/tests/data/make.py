@@ -1,5 +1,7 @@
-"""Writes the Parquet files beside it, with pyarrow as the hub's tools do: python3 datasets/tests/data/make.py"""
+"""Writes the files beside it, with pyarrow as the hub's tools do: python3 datasets/tests/data/make.py"""
 
+import decimal
+import gzip
 import pathlib
 
 import pyarrow as pa
@@ -41,3 +43,27 @@ write("open_instruct", [
     {"messages": [{"role": "user", "content": "1+1?"}], "ground_truth": ["2"], "dataset": ["gsm8k"]},
     {"messages": [{"role": "user", "content": "2+2?"}], "ground_truth": ["4"], "dataset": ["gsm8k"]},
 ])
+
+# One table in every compression, with the types that public files have.
+kinds = pa.table({
+    "question": pa.array(["1+1?", "1+2?"], pa.large_string()),
+    "answer": pa.array([decimal.Decimal("2.00"), decimal.Decimal("3.00")], pa.decimal128(20, 2)),
+    "level": pa.array(["easy", "hard"]).dictionary_encode(),
+    "big": pa.array([decimal.Decimal("123456789012345678901234567890"), None], pa.decimal128(38, 0)),
+    "parts": pa.array([[{"z": 1, "a": "x"}, {"z": 2, "a": None}], []]),
+})
+for compression in ["none", "gzip", "brotli", "lz4", "zstd"]:
+    pq.write_table(kinds, here / f"kinds_{compression}.parquet", compression=compression, store_schema=False)
+
+# Shards of one set of rows: another order of columns, one more column, and no row.
+write("shard_0", [{"question": "1+1?", "answer": "2"}])
+write("shard_1", [{"source": "x", "answer": "3", "question": "1+2?"}])
+pq.write_table(pa.table({"question": pa.array([], pa.string()), "answer": pa.array([], pa.string())}),
+               here / "shard_empty.parquet")
+
+lines = b'{"question": "1+1?", "answer": 2}\n{"question": "1+2?", "answer": 3}\n'
+(here / "lines.jsonl.gz").write_bytes(gzip.compress(lines, mtime=0))
+# Two members, as `cat a.gz b.gz` makes them.
+first, second = lines.splitlines(keepends=True)
+(here / "members.json.gz").write_bytes(gzip.compress(first, mtime=0) + gzip.compress(second, mtime=0))
+(here / "lines.jsonl.zst").write_bytes(pa.compress(lines, codec="zstd", asbytes=True))

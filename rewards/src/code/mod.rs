@@ -110,7 +110,7 @@ impl Default for CodeOptions {
 /// let tests = serde_json::json!([{"args": [2], "expected": 4}, {"args": [3], "expected": 6}]);
 /// let info = serde_json::json!({"function": "double", "tests": tests});
 /// let info = info.as_object().unwrap().clone();
-/// let example = Example { id: "1".into(), question: "Double x.".into(), answer: "".into(), info };
+/// let example = Example { id: "1".into(), question: "Double x.".into(), answer: "".into(), messages: Vec::new(), info };
 /// let verdict = verifier.verify(&example, "```python\ndef double(x):\n    return x + x\n```")?;
 /// assert!(verdict.passed(), "{verdict:?}");
 /// let verdict = verifier.verify(&example, "```python\ndef double(x):\n    return x * x\n```")?;

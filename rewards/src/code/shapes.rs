@@ -20,7 +20,7 @@ impl Suite {
         let within = |problem: String| format!("`info.{column}`: {problem}");
         let value = match find(&example.info, column) {
             Some(value) => Cow::Borrowed(value),
-            None if column == "answer" => Cow::Owned(Value::String(example.answer.clone())),
+            None if column == "answer" => Cow::Owned(Value::String(example.answer.as_str().to_owned())),
             None => return Err(format!("it has no `info.{column}` with test cases")),
         };
         let around = Around::default().within(&example.info).map_err(within)?;
@@ -116,7 +116,7 @@ mod tests {
     fn read(info: &Value) -> Result<Suite, String> {
         let info = info.as_object().unwrap().clone();
         let answer = r#"{"inputs": ["1", ""], "outputs": ["2\n", "3\n"]}"#.into();
-        let example = Example { id: "1".into(), question: String::new(), answer, info };
+        let example = Example { id: "1".into(), question: String::new(), answer, messages: Vec::new(), info };
         let comparable = |suite: Suite| suite.comparable().map_err(|problem| format!("`info.tests`: {problem}"));
         Suite::read(&example, "tests").and_then(comparable)
     }
@@ -216,7 +216,11 @@ mod tests {
         let at = |info: Value, column: &str| {
             let info = info.as_object().unwrap().clone();
             let answer = r#"{"inputs": ["1"], "outputs": ["2"]}"#.into();
-            Suite::read(&Example { id: "1".into(), question: String::new(), answer, info }, column).map(|s| s.len())
+            Suite::read(
+                &Example { id: "1".into(), question: String::new(), answer, messages: Vec::new(), info },
+                column,
+            )
+            .map(|s| s.len())
         };
         assert_eq!(at(json!({"a": {"b": [{"output": "1"}, {"output": "2"}]}}), "a.b"), Ok(2));
         assert_eq!(at(json!({}), "answer"), Ok(1));

@@ -95,7 +95,7 @@ impl Default for MathOptions {
 /// let verifier = Math::new("answer", &MathOptions::default())?;
 /// let passes = |answer: &str, completion: &str| {
 ///     let (question, answer) = ("?".into(), answer.into());
-///     let example = Example { id: "1".into(), question, answer, info: Default::default() };
+///     let example = Example { id: "1".into(), question, answer, messages: Vec::new(), info: Default::default() };
 ///     verifier.verify(&example, completion).map(|verdict| verdict.passed())
 /// };
 /// assert!(passes("$\\frac{\\sqrt 3}{3}$", "<think>\\boxed{2}?</think> It is \\boxed{1/\\sqrt{3}}.")?);
@@ -150,6 +150,23 @@ impl Math {
         let answer = Answer::read(&text, fuel);
         if answer.is_empty() { Err("there is no answer") } else { Ok((text, answer)) }
     }
+
+    /// The right answers that can be read, any of which will do; one at least.
+    fn references(&self, example: &Example, fuel: &Fuel) -> Result<Vec<(String, Answer)>, VerifierError> {
+        let (mut read, mut unread) = (Vec::new(), "there is none");
+        for right in example.answer.each() {
+            match self.read(right, MathFrom::Any, fuel) {
+                Ok(reference) => read.push(reference),
+                Err(problem) => unread = problem,
+            }
+        }
+        if read.is_empty() {
+            let answer = example.answer.as_str();
+            let problem = format!("its `answer` {answer:?} cannot be read: {unread}; correct it or drop the row");
+            return Err(VerifierError::example(&self.name, example, problem));
+        }
+        Ok(read)
+    }
 }
 
 impl Verifier for Math {
@@ -157,27 +174,29 @@ impl Verifier for Math {
         &self.name
     }
 
+    fn check(&self, example: &Example) -> Result<(), VerifierError> {
+        self.verify(example, "").map(drop)
+    }
+
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {
         let fuel = Fuel::new();
-        let (_, reference) = self.read(&example.answer, MathFrom::Any, &fuel).map_err(|problem| {
-            let problem =
-                format!("its `answer` {:?} cannot be read: {problem}; correct it or drop the row", example.answer);
-            VerifierError::example(&self.name, example, problem)
-        })?;
+        let references = self.references(example, &fuel)?;
         let (answer, read) = match self.read(completion, self.options.extract.from, &fuel) {
             Err(reason) => return Ok(Verdict::zero(Outcome::Unparsed, reason)),
             Ok(answer) => answer,
         };
-        let fuel = Fuel::new();
-        Ok(match answer::judge(&reference, &read, self.options.decimal_places, &fuel) {
-            Ok(reason) => Verdict::pass(answer, reason),
-            Err(reason) => Verdict::fail(answer, reason),
-        })
+        let (fuel, mut missed) = (Fuel::new(), "not equal");
+        for (_, reference) in &references {
+            match answer::judge(reference, &read, self.options.decimal_places, &fuel) {
+                Ok(reason) => return Ok(Verdict::pass(answer, reason)),
+                Err(reason) => missed = reason,
+            }
+        }
+        Ok(Verdict::fail(answer, missed))
     }
 
     fn reference(&self, example: &Example) -> Option<Reference> {
-        let (answer, _) = self.read(&example.answer, MathFrom::Any, &Fuel::new()).ok()?;
-        Reference::value(&answer)
+        self.references(example, &Fuel::new()).ok()?.iter().find_map(|(answer, _)| Reference::value(answer))
     }
 
     /// In a box, which all that [`MathFrom`] allows can read.

@@ -29,6 +29,8 @@ struct One<'a> {
     example: &'a str,
     question: &'a str,
     answer: &'a str,
+    #[serde(skip_serializing_if = "<[Value]>::is_empty")]
+    messages: &'a [Value],
     info: &'a Map<String, Value>,
     completion: &'a str,
     tokens: usize,
@@ -51,6 +53,7 @@ impl<'a> One<'a> {
             example: &example.id,
             question: &example.question,
             answer: &example.answer,
+            messages: &example.messages,
             info: &example.info,
             completion,
             tokens: tokens.len(),
@@ -127,17 +130,10 @@ impl Answer {
 struct Judged {
     /// `None` where it is missing, `Some(None)` for null: not judged.
     #[serde(default, deserialize_with = "present")]
-    reward: Option<Option<Reward>>,
+    reward: Option<Option<Value>>,
     outcome: Option<Told>,
     reason: Option<String>,
     parsed: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Reward {
-    Passed(bool),
-    Number(f64),
 }
 
 /// Outcomes that do not follow from the reward.
@@ -150,7 +146,7 @@ enum Told {
 }
 
 /// What stands at a key, null too.
-fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<Reward>>, D::Error> {
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<Value>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
 
@@ -164,8 +160,9 @@ impl Judged {
         };
         let reward = match self.reward {
             _ if !outcome.is_judged() => 0.0,
-            Some(Some(Reward::Passed(passed))) => f32::from(passed),
-            Some(Some(Reward::Number(reward))) => reward as f32,
+            Some(Some(Value::Bool(passed))) => f32::from(passed),
+            Some(Some(Value::Number(reward))) => reward.as_f64().unwrap_or(f64::NAN) as f32,
+            Some(Some(other)) => return Err(clip(format!("reward {other} is neither true, false, null nor a number"))),
             _ => return Err("an answer without a `reward`: true, false, a number, or null if not judged".into()),
         };
         if !reward.is_finite() {

@@ -104,7 +104,7 @@ def trl_prompt(row, forced):
     """The prompt as the row has it, a text or messages, unless the config forces either."""
     given = row["info"].get("prompt")
     if not isinstance(given, str) and not is_messages(given):
-        given = row["info"].get("messages")
+        given = row.get("messages")
     if not isinstance(given, str) and not is_messages(given):
         given = row["question"]
     if forced is False and not isinstance(given, str):

@@ -217,3 +217,30 @@ fn the_table_names_every_claim_and_the_slowest_verdict() {
     let json = serde_json::to_value(&audit).unwrap();
     assert_eq!(json["findings"][1], json!({"check": "reference", "rows": 2, "failed": 0, "first": null}));
 }
+
+#[test]
+fn an_echoed_prompt_that_ends_in_its_answer_is_explained() {
+    let row = |question: &str, answer: &str| {
+        (Example { question: question.into(), ..example(answer, json!({})) }, question.to_owned())
+    };
+    let rows = [row("Tom has 3 apples and 4. How many has he beside 12?", "12"), row("What is 2 + 2?", "4")];
+    let lax = audit("[[verifiers]]\nkind = 'math'", &rows);
+    let first = lax.finding(Check::Echo).first.as_ref().unwrap();
+    assert!(first.reason.contains("its last number happens to be the answer: with extract.from = \"marked\""), "{lax}");
+    let strict = audit("[[verifiers]]\nkind = 'math'\nextract = {from = 'marked'}", &rows);
+    assert_eq!(strict.finding(Check::Echo).failed, 0, "{strict}");
+}
+
+#[test]
+fn an_audit_is_the_same_however_its_rows_are_shared_out() {
+    let answers: Vec<String> =
+        (0..200).map(|i| if i % 50 == 49 { "no number".into() } else { i.to_string() }).collect();
+    let rows = rows(&answers.iter().map(String::as_str).collect::<Vec<_>>());
+    let told = || {
+        let audit = audit("[[verifiers]]\nkind = 'numeric'", &rows);
+        assert_eq!((audit.finding(Check::Judged).rows, audit.finding(Check::Judged).failed), (200, 4));
+        assert_eq!(audit.finding(Check::Judged).first.as_ref().unwrap().id, "row-49");
+        serde_json::to_value(&audit.findings).unwrap()
+    };
+    assert_eq!(told(), told());
+}

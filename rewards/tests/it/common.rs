@@ -12,7 +12,7 @@ pub(crate) fn verifier(config: &str) -> Box<dyn Verifier> {
 /// An example of this reference and these other columns.
 pub(crate) fn example(answer: &str, info: Value) -> Example {
     let info = info.as_object().unwrap().clone();
-    Example { id: "row-9".into(), question: "?".into(), answer: answer.into(), info }
+    Example { id: "row-9".into(), question: "?".into(), answer: answer.into(), messages: Vec::new(), info }
 }
 
 /// Rows are answers, wrapped in an answer block unless they bring a tag of their own.

@@ -35,7 +35,8 @@ fn judge(plugin: &Plugin, question: &str, completions: &[&str]) -> Result<Vec<Ve
     let example = |row| Example {
         id: format!("row-{row}"),
         question: question.into(),
-        answer: String::new(),
+        answer: "".into(),
+        messages: Vec::new(),
         info: Default::default(),
     };
     let rows: Vec<_> = (0..completions.len()).map(example).collect();

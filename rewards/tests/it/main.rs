@@ -23,6 +23,7 @@ mod math;
 mod plugins;
 /// A library of tasks, live in a worker.
 mod reasoning_gym;
+mod references;
 /// Configs become rubrics, verdicts totals.
 mod rubric;
 /// Terms that say how a completion is written.

@@ -42,7 +42,13 @@ fn own_pairs() -> Vec<Answers> {
 }
 
 fn example(reference: &str) -> Example {
-    Example { id: "1".into(), question: "?".into(), answer: reference.into(), info: Default::default() }
+    Example {
+        id: "1".into(),
+        question: "?".into(),
+        answer: reference.into(),
+        messages: Vec::new(),
+        info: Default::default(),
+    }
 }
 
 fn judge_with(options: &MathOptions, reference: &str, completion: &str) -> Verdict {

@@ -35,7 +35,7 @@ fn example(answer: &str, numbers: &[i64], target: i64) -> Example {
     ]);
     let info = json!({"numbers": numbers, "target": target, "instruction_id_list": ids, "kwargs": followed});
     let info = info.as_object().unwrap().clone();
-    Example { id: "1".into(), question: "?".into(), answer: answer.into(), info }
+    Example { id: "1".into(), question: "?".into(), answer: answer.into(), messages: Vec::new(), info }
 }
 
 fn judge_all(text: &str) {

@@ -72,7 +72,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
 fn completions(rubric: &Rubric, examples: &[Example]) -> Vec<(Example, String)> {
     let answer = |row: usize| {
         let example = &examples[row % examples.len()];
-        rubric.reference(example).map_or_else(|| example.answer.clone(), |reference| reference.answer)
+        rubric.reference(example).map_or_else(|| example.answer.to_string(), |reference| reference.answer)
     };
     let rows = examples.iter().enumerate().flat_map(|(row, example)| {
         let answers = [answer(row), "no answer".to_owned(), answer(row + 1)];

@@ -10,11 +10,10 @@ mod test;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use reckon_datasets::Example;
-use reckon_rewards::{Registry, Scope, Submission, Verdict, Verifier, VerifierConfig};
+use reckon_datasets::{Answer, Example, Row};
+use reckon_rewards::{Registry, Scope, Submission, Verdict, Verifier, VerifierConfig, VerifierError};
 use serde_json::{Map, Value};
 
-use super::read_text;
 use crate::strict::{self, Document};
 
 /// Arguments of `reckon verify`.
@@ -26,7 +25,7 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Score a JSON Lines file of `{"answer": reference, "completion": text, ...}`.
+    /// Score a file of rows such as `{"answer": reference, "completion": text, ...}`.
     Score(score::Args),
     /// Hold a training config's rubric and dataset to each other: references pass, everything else fails.
     Audit(audit::Args),
@@ -72,37 +71,70 @@ impl VerifierArgs {
     }
 }
 
-/// The rows of a JSON Lines file, blank lines apart.
+/// The rows of a file of any kind that is read.
 fn read_rows(file: &Path) -> Result<Vec<(Example, String)>> {
-    let text = read_text(file)?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let read = lines.map(|(index, line)| {
-        let place = || format!("{}, line {}", file.display(), index + 1);
-        row(serde_json::from_str(line).with_context(place)?, index + 1).with_context(place)
-    });
+    let mut rows = Vec::new();
+    reckon_datasets::read_rows(file, &mut |row| {
+        rows.push(row);
+        Ok(())
+    })?;
+    let read = rows
+        .into_iter()
+        .map(|Row { columns, place, .. }| row(columns, &place).with_context(|| format!("{}, {place}", file.display())));
     read.collect()
 }
 
-/// One verdict for each row. For a verifier that judges whole groups, consecutive rows with the same question are a group.
-fn verdicts(verifier: &dyn Verifier, rows: &[(Example, String)]) -> Result<Vec<Verdict>> {
+/// What is said of each row: a verdict, or that it cannot be judged.
+type Judged = Result<Verdict, VerifierError>;
+
+/// One verdict for each row, or what makes it impossible. For a verifier that judges whole groups, consecutive rows with
+/// the same question are a group.
+fn verdicts(verifier: &dyn Verifier, rows: &[(Example, String)]) -> Result<Vec<Judged>> {
+    let alone = verifier.scope() == Scope::Completion;
     let mut verdicts = Vec::with_capacity(rows.len());
-    for batch in rows.chunk_by(|(a, _), (b, _)| verifier.scope() == Scope::Completion || a.question == b.question) {
+    for batch in rows.chunk_by(|(a, _), (b, _)| alone || a.question == b.question) {
         let batch: Vec<_> = batch.iter().map(|(example, completion)| Submission::new(example, completion)).collect();
-        verdicts.extend(verifier.verify_batch(&batch)?);
+        match verifier.verify_batch(&batch) {
+            Ok(judged) => verdicts.extend(judged.into_iter().map(Ok)),
+            // One row that cannot be judged takes no other with it that can be judged alone.
+            Err(VerifierError::Example { .. }) if alone => {
+                for submission in &batch {
+                    verdicts.push(one(verifier, *submission)?);
+                }
+            }
+            Err(error @ VerifierError::Example { .. }) => verdicts.extend(batch.iter().map(|_| Err(error.clone()))),
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(verdicts)
 }
 
-/// An example and a completion; other columns go to `info`, where countdown finds its numbers and target.
-fn row(mut row: Map<String, Value>, line: usize) -> Result<(Example, String)> {
-    let mut text = |name: &str| match row.remove(name) {
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(other) => bail!("column \"{name}\" holds {other}, not a text or a number"),
-        None => Ok(None),
+fn one(verifier: &dyn Verifier, submission: Submission) -> Result<Judged> {
+    match verifier.verify_batch(&[submission]) {
+        Ok(mut judged) => Ok(Ok(judged.pop().context("no verdict for a row")?)),
+        Err(error @ VerifierError::Example { .. }) => Ok(Err(error)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An example and a completion; other columns go to `info`, where countdown finds its numbers and target. A list of
+/// answers is one of which any will do.
+fn row(mut row: Map<String, Value>, place: &str) -> Result<(Example, String)> {
+    let mut texts = |name: &str| match row.shift_remove(name) {
+        Some(Value::Array(several)) if name == "answer" => several.iter().map(|one| text(name, one)).collect(),
+        Some(value) => Ok(vec![text(name, &value)?]),
+        None => Ok(Vec::new()),
     };
-    let completion = text("completion")?.context("no column \"completion\"")?;
-    let answer = text("answer")?.unwrap_or_default();
-    let question = text("question")?.unwrap_or_default();
-    Ok((Example { id: format!("line {line}"), question, answer, info: row }, completion))
+    let completion = texts("completion")?.pop().context("no column \"completion\"")?;
+    let answer = Answer::any_of(texts("answer")?);
+    let question = texts("question")?.pop().unwrap_or_default();
+    Ok((Example { id: place.to_owned(), question, answer, messages: Vec::new(), info: row }, completion))
+}
+
+fn text(name: &str, value: &Value) -> Result<String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        other => bail!("column \"{name}\" holds {other}, not a text or a number"),
+    }
 }

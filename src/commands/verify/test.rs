@@ -25,13 +25,14 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut expected = Vec::with_capacity(rows.len());
     for (example, _) in &mut rows {
         let place = || format!("{}, {}: no number or null in column \"reward\"", args.file.display(), example.id);
-        expected.push(match example.info.remove("reward") {
+        expected.push(match example.info.shift_remove("reward") {
             Some(serde_json::Value::Null) => None,
             reward => Some(reward.as_ref().and_then(serde_json::Value::as_f64).with_context(place)?),
         });
     }
     let mut failed = 0;
     for (((example, _), expected), verdict) in rows.iter().zip(expected).zip(verdicts(&*verifier, &rows)?) {
+        let verdict = verdict?;
         let judged = verdict.judged().map(f64::from);
         let equal = match (judged, expected) {
             (Some(judged), Some(expected)) => (judged - expected).abs() <= TOLERANCE,

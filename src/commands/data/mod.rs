@@ -1,14 +1,16 @@
-//! `reckon data`: whether the data of a config can be used, and what it looks like, before anything is trained.
+//! `reckon data`: whether the data of a config can be used, what it looks like, and how hard it is, before anything is
+//! trained.
 
-use anyhow::{Result, ensure};
-use reckon_datasets::{Dataset, Example};
-use reckon_rewards::{Registry, Rubric};
+mod measure;
+
+use anyhow::{Result, bail};
+use reckon_datasets::Dataset;
+use reckon_rewards::{Registry, Rubric, VerifierError};
 
 use super::{ConfigArgs, judge, open_prompts};
 use crate::config::TrainConfig;
 use crate::output::say;
-use crate::prompt::Prompt;
-use crate::prompt::{PromptSource, Source};
+use crate::prompt::{LOOKED_AT, Prompt, Source};
 
 /// Arguments of `reckon data`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +23,8 @@ pub(super) struct Args {
 enum Action {
     /// Read every row, judge an empty completion of each, and count tokens.
     Check(ConfigArgs),
+    /// Sample completions of each row that is trained on, and write how many of them pass.
+    Measure(measure::Args),
     /// Print prompts as the model will see them.
     Show {
         #[command(flatten)]
@@ -40,49 +44,60 @@ enum Action {
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     match args.action {
         Action::Check(config) => check(&config.load()?, registry),
+        Action::Measure(args) => measure::run(args, registry),
         Action::Show { config, count, from, held_out } => show(&config.load()?, count, from, held_out),
     }
 }
 
-/// Rows of each source that are read in a check: all of a file, and so many of an endless source.
-const CHECKED: usize = 1000;
-
 fn check(config: &TrainConfig, registry: &Registry) -> Result<()> {
     let (_, prompts) = open_prompts(config)?;
     let judge = judge(config, registry)?;
+    let mut faults = Vec::new();
     let total: f64 = prompts.sources().iter().map(|source| source.weight).sum();
     for (index, source) in prompts.sources().iter().enumerate() {
         say!("{}: {}", source.name, source.shape)?;
         say!("  share of prompts  {:.3}", source.weight / total)?;
-        for (side, rows) in [("trained on", &source.train), ("held out", &source.held_out)] {
-            let count = if source.shuffled { rows.len() } else { CHECKED };
-            let prompts = check_rows(&prompts, index, rows.as_ref(), count, judge.rubric(index))?;
+        let lengths = &prompts.lengths()[index];
+        let sides = [("trained on", &source.train, &lengths.train), ("held out", &source.held_out, &lengths.held_out)];
+        for (side, rows, lengths) in sides {
+            let count = if source.shuffled { rows.len() } else { LOOKED_AT };
+            faults.extend(check_rows(rows.as_ref(), count, judge.rubric(index))?);
             let known = if source.shuffled { format!("{count} rows") } else { format!("first {count}, endless") };
-            say!("  {side:<17} {known}, prompts of {prompts} tokens")?;
+            say!("  {side:<17} {known}{}", spread(lengths))?;
+        }
+        if lengths.dropped > 0 {
+            say!("  left out          {} rows, whose prompts are too long", lengths.dropped)?;
         }
         say!("  fingerprint       {}", source.fingerprint())?;
         warn_of_repeats(source)?;
     }
+    if let Some(first) = faults.first() {
+        bail!("{} rows cannot be judged: {first}", faults.len());
+    }
     Ok(())
 }
 
-/// Renders and judges rows; returns the shortest, median and longest prompt.
-fn check_rows(
-    prompts: &PromptSource,
-    source: usize,
-    rows: &dyn Dataset,
-    count: usize,
-    rubric: &Rubric,
-) -> Result<String> {
-    let mut lengths = Vec::with_capacity(count);
+/// Judges an empty completion of each row; returns what is wrong with those that cannot be judged.
+fn check_rows(rows: &dyn Dataset, count: usize, rubric: &Rubric) -> Result<Vec<VerifierError>> {
+    let mut faults = Vec::new();
     for row in 0..count {
-        let example: Example = rows.get(row);
-        rubric.score(&example, "")?;
-        lengths.push(prompts.prompt(source, example, row as u64)?.tokens.len());
+        match rubric.score(&rows.get(row), "") {
+            Err(fault @ VerifierError::Example { .. }) => faults.push(fault),
+            other => drop(other?),
+        }
     }
-    lengths.sort_unstable();
-    ensure!(!lengths.is_empty(), "no row to check");
-    Ok(format!("{} to {}, median {}", lengths[0], lengths[lengths.len() - 1], lengths[lengths.len() / 2]))
+    Ok(faults)
+}
+
+/// The shortest, median and longest prompt.
+fn spread(lengths: &[usize]) -> String {
+    let mut sorted = lengths.to_vec();
+    sorted.sort_unstable();
+    match sorted.as_slice() {
+        [] => String::new(),
+        [first, .., last] => format!(", prompts of {first} to {last}, median {} tokens", sorted[sorted.len() / 2]),
+        [only] => format!(", a prompt of {only} tokens"),
+    }
 }
 
 /// Says which held-out questions are trained on too.
