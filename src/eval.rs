@@ -33,7 +33,7 @@ pub struct Judged {
 pub struct Evaluation {
     /// All completions, a prompt's side by side.
     pub judged: Vec<Judged>,
-    /// Share of the judged completions that pass (pass@1).
+    /// Share of the judged completions that pass (pass@1); 0 where none was judged.
     pub accuracy: f64,
     /// Share of all completions that no verifier judged.
     #[serde(default)]
@@ -82,7 +82,9 @@ pub fn evaluate(rollouts: Rollouts, prompts: Vec<Prompt>, samples: usize) -> Res
 impl Evaluation {
     /// As metrics.
     pub fn record(&self, record: &mut Record) {
-        record.set("eval/pass@1", self.accuracy);
+        if self.not_judged < 1.0 {
+            record.set("eval/pass@1", self.accuracy);
+        }
         record.set("eval/not_judged_frac", self.not_judged);
         record.set("eval/len_mean", self.len_mean);
         record.set("eval/waits_mean", self.waits_mean);
