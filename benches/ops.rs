@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use reckon::ops::attention::{Heads, Scratch, Segment, packed};
-use reckon::ops::linear::{Epilogue, Linear};
+use reckon::ops::linear::{Epilogue, Linear, Precision};
 use reckon::ops::rope::RopeTable;
 use reckon::ops::{adamw, linear_logprob, rms_norm, swiglu};
 use reckon::rollout::Sampling;
@@ -29,7 +29,7 @@ fn products(criterion: &mut Criterion) {
     for (n, k) in [(3 * WIDTH, WIDTH), (WIDTH, WIDTH), (2 * FFN, WIDTH), (WIDTH, FFN)] {
         let (x, w, dy) = (random(1, T * k), random(2, n * k), random(3, T * n));
         let (mut y, mut dx, mut dw) = (vec![0f32; T * n], vec![0f32; T * k], vec![0f32; n * k]);
-        let layer = Linear::trained(&w, k, 0..w.len(), reckon::ops::linear::Precision::Fp32);
+        let layer = Linear::trained(&w, k, 0..w.len(), Precision::Fp32);
         group.throughput(Throughput::Elements((T * n * k) as u64));
         group.bench_function(format!("forward {n} x {k}"), |b| {
             b.iter(|| layer.forward(black_box(&x), &mut y, Epilogue::None));
@@ -67,7 +67,7 @@ fn head(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear_logprob");
     let (h, w, dlogprob) = (random(1, T * WIDTH), random(2, VOCAB * WIDTH), random(3, T));
     let targets: Vec<u32> = (0..T as u32).map(|t| t * 7 % VOCAB as u32).collect();
-    let layer = Linear::trained(&w, WIDTH, 0..w.len(), reckon::ops::linear::Precision::Fp32);
+    let layer = Linear::trained(&w, WIDTH, 0..w.len(), Precision::Fp32);
     let (mut dh, mut dw) = (vec![0f32; h.len()], vec![0f32; w.len()]);
     group.throughput(Throughput::Elements((T * VOCAB * WIDTH) as u64));
     group.bench_function("forward", |b| {

@@ -36,7 +36,7 @@ pub struct Evaluation {
     /// What is wrong with each of the prompts whose example no verifier can read; they count nowhere.
     #[serde(default)]
     pub unreadable: Vec<String>,
-    /// Share of the judged completions that pass (pass@1).
+    /// Share of the judged completions that pass (pass@1); 0 where none was judged.
     pub accuracy: f64,
     /// Share of all completions that no verifier judged.
     #[serde(default)]
@@ -103,7 +103,9 @@ pub fn readable(judge: &Judge, prompts: Vec<Prompt>) -> (Vec<Prompt>, Vec<String
 impl Evaluation {
     /// As metrics.
     pub fn record(&self, record: &mut Record) {
-        record.set("eval/pass@1", self.accuracy);
+        if self.not_judged < 1.0 {
+            record.set("eval/pass@1", self.accuracy);
+        }
         record.set("eval/not_judged_frac", self.not_judged);
         record.set("eval/len_mean", self.len_mean);
         record.set("eval/waits_mean", self.waits_mean);

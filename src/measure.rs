@@ -12,10 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::disk::read_text;
 use crate::eval::{passes, readable};
 use crate::groups::Rollouts;
-use crate::judge::Group;
+use crate::judge::{Group, Judge};
 use crate::prompt::Prompt;
 use crate::rollout::SampleKey;
-use reckon_rewards::Outcome;
 
 /// The step number that stands for a measurement in the names of random numbers.
 const MEASURE_STEP: u64 = u64::MAX - 1;

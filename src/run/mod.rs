@@ -131,9 +131,9 @@ fn saved_on_error<T>(
 
 /// What a person looks at first: whether the run learns.
 fn summary(record: &Record, held_out: Option<&Evaluation>) -> String {
-    let get = |name: &str| record.get(name).unwrap_or(0.0);
     let held_out = held_out.map_or(String::new(), |found| format!("  held-out {:.3}", found.accuracy));
-    format!("reward {:.3}{held_out}  length {:.0}", get("reward/mean"), get("completion/len_mean"))
+    let reward = record.get("reward/mean").map_or("not judged".to_owned(), |mean| format!("{mean:.3}"));
+    format!("reward {reward}{held_out}  length {:.0}", record.get("completion/len_mean").unwrap_or(0.0))
 }
 
 /// Where the time of a step goes.

@@ -8,8 +8,8 @@ use reckon::ops::attention::packed::device as device_attention;
 use reckon::ops::attention::{Heads, Scratch, Segment, packed};
 use reckon::ops::device::columns::{self, Rows};
 use reckon::ops::device::{Class, Device, View};
-use reckon::ops::linear::Linear;
 use reckon::ops::linear::device::Weight;
+use reckon::ops::linear::{Linear, Precision};
 use reckon::ops::linear_logprob::device as device_logprob;
 use reckon::ops::rope::{self, RopeTable};
 use reckon::ops::{embedding, linear, linear_logprob, rms_norm, swiglu};
@@ -195,7 +195,7 @@ fn log_probabilities_agree_with_their_twin() {
         let (size, temperature) = (16, 0.7);
         let (h, w, d_logprobs) = (random(1, r * size), random(2, v * size), random(3, r));
         let targets: Vec<u32> = (0..r).map(|i| ((i * 7 + 3) % v) as u32).collect();
-        let head = Linear::trained(&w, size, 0..w.len(), reckon::ops::linear::Precision::Fp32);
+        let head = Linear::trained(&w, size, 0..w.len(), Precision::Fp32);
         let (logprobs, entropies) = linear_logprob::forward(&h, &head, &targets, temperature);
         let (mut dh, mut dw) = (vec![0f32; r * size], vec![0f32; v * size]);
         linear_logprob::backward(&h, &head, &targets, temperature, &d_logprobs, &mut dh, &mut dw);

@@ -149,11 +149,8 @@ fn rows_that_cannot_be_judged_hide_no_others() {
     std::fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
     let score = |more: &[&str]| {
         let arguments = [&["verify", "score", "--kind", "numeric", "rows.jsonl"][..], more].concat();
-        let output = Command::new(env!("CARGO_BIN_EXE_reckon"))
-            .args(arguments)
-            .current_dir(folder.path())
-            .output()
-            .unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_reckon")).args(arguments).current_dir(folder.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
