@@ -84,7 +84,7 @@ impl<'a> Solutions<'a> {
                 (&terms[..], &relations[..])
         {
             let names = tuple(unknowns)?.into_iter().map(name).collect::<Option<_>>()?;
-            return Some(Self { names, ..Self::tuples(set)? });
+            return Self { names, ..Self::tuples(set)? }.whole();
         }
         let (mut names, mut rows) = (Vec::new(), Vec::new());
         for (at, item) in items.iter().enumerate() {
@@ -99,7 +99,12 @@ impl<'a> Solutions<'a> {
             names = unknowns;
             rows.push(tuple(right)?);
         }
-        rows.iter().all(|row| row.len() == names.len()).then_some(Self { names, rows })
+        Self { names, rows }.whole()
+    }
+
+    /// Itself, where every row has a value for each unknown.
+    fn whole(self) -> Option<Self> {
+        self.rows.iter().all(|row| row.len() == self.names.len()).then_some(self)
     }
 
     /// Tuples alone, in a list or a set.
