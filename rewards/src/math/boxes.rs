@@ -79,8 +79,9 @@ fn closing_braces(text: &str) -> Vec<(usize, usize)> {
 }
 
 fn together(between: &str) -> bool {
-    let words = |text: &str| [",", ";", " and ", " or ", "and}", "or}"].iter().any(|word| text.contains(word));
-    between.len() < NEAR || (between.len() < JOINED && words(between))
+    let mut words = between.split(|c: char| !c.is_alphabetic());
+    let joined = between.contains([',', ';']) || words.any(|word| matches!(word, "and" | "or"));
+    between.len() < NEAR || (between.len() < JOINED && joined)
 }
 
 /// A percent sign or word right behind a box belongs to it.

@@ -103,6 +103,10 @@ impl<'a> Lexer<'a> {
 
     /// The length of digits with a base behind them: `101_2`, `2A_{16}`. In `2A_1` the letter is a symbol.
     fn digits_of_a_base(&self) -> Option<usize> {
+        if matches!(self.out.last(), Some(Lexeme { token: Token::Power | Token::Subscript, .. })) {
+            // `C^3_8`.
+            return None;
+        }
         let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric())?;
         let base = self.rest[end..].strip_prefix('_')?.trim_start_matches(['{', '(']);
         let above_ten = || {
@@ -141,7 +145,7 @@ impl<'a> Lexer<'a> {
         } else if name == "partial" {
             self.push(Token::Symbol("partial".into()));
         } else if token::is_layout(name) {
-            self.spaced = true;
+            self.spaced |= !token::is_size(name);
         } else {
             let token = token::command(name).unwrap_or_else(|| Token::Symbol(canonical(name).into()));
             self.take(if token == Token::Row { layout::row_space(self.rest) } else { 0 });
@@ -249,7 +253,8 @@ impl<'a> Lexer<'a> {
             return self.push(token);
         }
         let lower = run.to_ascii_lowercase();
-        if Unit::is_word(run) && self.behind_number() {
+        let behind_word = matches!(self.out.last(), Some(Lexeme { token: Token::Word(_), .. }));
+        if Unit::is_word(run) && (self.behind_number() || behind_word) {
             let words = self.take(length).to_string();
             return self.push(if lower.starts_with("perc") || lower == "pct" {
                 Token::Percent

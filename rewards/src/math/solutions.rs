@@ -77,8 +77,15 @@ impl<'a> Solutions<'a> {
         whole.then_some(Self { names, rows })
     }
 
-    /// `(p, q) = (5, 2), (7, 2)`, where the unknowns may be named again.
+    /// `(p, q) = (5, 2), (7, 2)`, where the unknowns may be named again, and `(p, q) \in \{(5, 2), (7, 2)\}`.
     fn of_tuples(items: &'a [Value]) -> Option<Self> {
+        if let [Value::Relation(Chain { terms, relations })] = items
+            && let ([unknowns, set @ Value::Collection(Brackets::Set, _)], [Relation::In]) =
+                (&terms[..], &relations[..])
+        {
+            let names = tuple(unknowns)?.into_iter().map(name).collect::<Option<_>>()?;
+            return Self { names, ..Self::tuples(set)? }.whole();
+        }
         let (mut names, mut rows) = (Vec::new(), Vec::new());
         for (at, item) in items.iter().enumerate() {
             let Some((left, right)) = equation(item) else {
@@ -92,7 +99,12 @@ impl<'a> Solutions<'a> {
             names = unknowns;
             rows.push(tuple(right)?);
         }
-        rows.iter().all(|row| row.len() == names.len()).then_some(Self { names, rows })
+        Self { names, rows }.whole()
+    }
+
+    /// Itself, where every row has a value for each unknown.
+    fn whole(self) -> Option<Self> {
+        self.rows.iter().all(|row| row.len() == self.names.len()).then_some(self)
     }
 
     /// Tuples alone, in a list or a set.

@@ -252,6 +252,11 @@ pub(crate) fn is_layout(name: &str) -> bool {
     LAYOUT.binary_search(&name).is_ok()
 }
 
+/// Whether a command only sizes the bracket behind it, which then still stands right behind what is before.
+pub(crate) fn is_size(name: &str) -> bool {
+    ["left", "right", "middle", "big", "Big"].iter().any(|size| name.starts_with(size))
+}
+
 /// Commands whose argument is words, sorted.
 #[rustfmt::skip] // which would give each word a line
 const TEXT: [&str; 17] = [
