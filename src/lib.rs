@@ -12,6 +12,9 @@
 //! tensors, `reckon_datasets` (rows) and `reckon_rewards` (verdicts); `reckon_ops` holds the operations under the model, and is
 //! [`ops`] here. ARCHITECTURE.md has the same as a map, with the reasons.
 
+// What is printed goes through `output`: a reader who goes away is no panic.
+#![warn(clippy::print_stderr)]
+
 // From a config to prompts.
 pub mod config;
 pub mod hub;

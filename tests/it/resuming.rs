@@ -33,7 +33,8 @@ fn cut(path: &Path) {
 fn a_damaged_checkpoint_is_named_with_its_file_and_the_one_before_it() {
     let folder = tempfile::tempdir().unwrap();
     let whole = trained(folder.path(), "whole", "");
-    let damages: [(&str, &str, fn(&Path)); 6] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, &str, Damage); 6] = [
         ("trainer.json", "trainer.json is damaged", |path| fs::write(path, "").unwrap()),
         ("trainer.json", "trainer.json is damaged", |path| fs::write(path, "{}").unwrap()),
         ("trainer.json", "trainer.json", |path| fs::remove_file(path).unwrap()),
