@@ -47,7 +47,8 @@ fn without_commas(text: &str) -> String {
     letters.iter().enumerate().filter(|&(at, &c)| c != ',' || !between(at)).map(|(_, c)| c).collect()
 }
 
-/// What the last box holds: `\boxed{4}` or `\boxed {4}` with matching braces, or `\boxed 4`, which ends with its formula.
+/// What the last box holds: `\boxed{4}` or `\boxed {4}` with matching braces, or `\boxed 4`, which ends with its
+/// formula.
 fn last_box(text: &str) -> Option<&str> {
     let starts = ["\\boxed", "\\fbox"].into_iter().flat_map(|word| text.match_indices(word));
     let behind = starts.map(|(at, word)| at + word.len()).filter(|&at| text[at..].starts_with(['{', ' ', '\t', '\n']));
