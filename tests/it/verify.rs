@@ -149,7 +149,7 @@ fn rows_that_cannot_be_judged_hide_no_others() {
     std::fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
     let score = |more: &[&str]| {
         let arguments = [&["verify", "score", "--kind", "numeric", "rows.jsonl"][..], more].concat();
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_reckon"))
+        let output = Command::new(env!("CARGO_BIN_EXE_reckon"))
             .args(arguments)
             .current_dir(folder.path())
             .output()
@@ -161,7 +161,7 @@ fn rows_that_cannot_be_judged_hide_no_others() {
     assert_eq!(said, "2 of 3 pass\n");
     assert!(complained.contains("`line 1`") && complained.contains("1 of 4 rows cannot be judged"), "{complained}");
     let (said, _) = score(&["--json"]);
-    let outcomes: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let outcomes: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(outcomes[0]["error"].as_str().unwrap().contains("\"two\" is not a number"));
     assert_eq!(outcomes[1..].iter().map(|o| o["reward"].as_f64().unwrap()).collect::<Vec<_>>(), [1.0, 0.0, 1.0]);
 }
