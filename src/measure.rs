@@ -1,5 +1,5 @@
-//! How often a model solves each row of its data: pass rates by row, to choose rows by. A row's rate depends on the row,
-//! the model and the seed alone, so a measurement that was interrupted goes on where it stopped.
+//! How often a model solves each row of its data: pass rates by row, to choose rows by. A row's rate depends on the
+//! row, the model and the seed alone, so a measurement that was interrupted goes on where it stopped.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};

@@ -1,5 +1,5 @@
-//! JSON values for formats that are not JSON, such as TOML and templates. serde_json keeps a number as the digits it was
-//! written with, which only it can read back: to others a number is handed over as one.
+//! JSON values for formats that are not JSON, such as TOML and templates. serde_json keeps a number as the digits that it
+//! was written with, which no other format can read: to those a number is handed over as one.
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::{Number, Value};

@@ -35,7 +35,8 @@ fn plain(criterion: &mut Criterion) {
     let thoughts = "First 3 + 4 = 7, and 7 * 7 = 49, then take 2 away. ".repeat(20);
     let schema = json!({"required": ["age"], "properties": {"age": {"type": "integer", "minimum": 0}}});
     for (config, answer, reference) in PLAIN {
-        let config: VerifierConfig = serde_json::from_str(config).expect("the config is well formed");
+        let config: Value = serde_json::from_str(config).expect("the config is JSON");
+        let config: VerifierConfig = serde_json::from_value(config).expect("the config is well formed");
         let verifier = config.build().expect("the config makes sense");
         let example = example(reference, json!({"numbers": [3, 4, 7, 2], "target": 47, "schema": schema}));
         let completion = format!("<think>{thoughts}</think>\n<answer>{answer}</answer>");

@@ -30,7 +30,8 @@ fn max_error_share() -> f64 {
 /// One `[[rubric.verifiers]]` table: `kind`, the keys below, and the options of that kind beside them.
 ///
 /// serde's `flatten` cannot refuse unknown keys beside it, but whatever is not a shared key goes to the options of the
-/// kind, and these refuse what they do not know. It is written through a map: the options of all kinds are then compiled
+/// kind, and these refuse what they do not know. From JSON it is read by way of a `serde_json::Value`: beside `flatten`,
+/// serde takes a decimal in JSON text for an object, as serde_json keeps its digits. It is written through a map: the options of all kinds are then compiled
 /// once, and not for each format that a program writes.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(from = "Written")]

@@ -6,6 +6,9 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+/// The key under which serde_json hands over a number that is no integer of 64 bits, as its digits: it keeps those.
+const DIGITS: &str = "$serde_json::private::Number";
+
 /// The one JSON value that `text` is, at most `max_depth` lists and objects deep; or what is wrong with it.
 pub(crate) fn parse_strict(text: &str, max_depth: usize) -> Result<Value, String> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -91,6 +94,10 @@ impl<'de> Visitor<'de> for Strict {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
         let (inner, mut values) = (self.deeper()?, Map::new());
         while let Some(key) = object.next_key::<String>()? {
+            if key == DIGITS && values.is_empty() {
+                let digits: String = object.next_value()?;
+                return self.visit_f64(digits.parse().map_err(A::Error::custom)?);
+            }
             if values.contains_key(&key) {
                 return Err(A::Error::custom(format!("the key {key:?} stands twice")));
             }

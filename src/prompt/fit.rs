@@ -42,17 +42,7 @@ impl Room<'_> {
         length: &(dyn Fn(Example) -> Result<usize> + Sync),
     ) -> Result<Fitted> {
         let (endless, count) = (rows.len() > count, count.min(rows.len()));
-        if count >= MANY {
-            note!("counting the tokens of {count} rows");
-        }
-        let mut all = Ok(Vec::with_capacity(count));
-        let count_row = |(): &mut (), row| length(rows.get(row));
-        map_in_order(count, default_threads(), &Pool::default(), count_row, |length| match (&mut all, length) {
-            (Ok(lengths), Ok(length)) => lengths.push(length),
-            (Ok(_), Err(error)) => all = Err(error),
-            (Err(_), _) => {}
-        });
-        let lengths = all?;
+        let lengths = lengths(rows.as_ref(), count, length)?;
         let long: Vec<usize> = (0..count).filter(|&row| lengths[row] > self.tokens).collect();
         let Some(&first) = long.first() else { return Ok(Fitted { rows, lengths, dropped: 0 }) };
         if self.long == LongPrompts::Error || endless {
@@ -71,6 +61,21 @@ impl Room<'_> {
         let lengths = kept.iter().map(|&row| lengths[row]).collect();
         Ok(Fitted { rows: Box::new(Chosen { rows, kept }), lengths, dropped: long.len() })
     }
+}
+
+/// What each of the first `count` rows counts, on all cores.
+fn lengths(rows: &dyn Dataset, count: usize, length: &(dyn Fn(Example) -> Result<usize> + Sync)) -> Result<Vec<usize>> {
+    if count >= MANY {
+        note!("counting the tokens of {count} rows");
+    }
+    let mut all = Ok(Vec::with_capacity(count));
+    let count_row = |(): &mut (), row| length(rows.get(row));
+    map_in_order(count, default_threads(), &Pool::default(), count_row, |length| match (&mut all, length) {
+        (Ok(lengths), Ok(length)) => lengths.push(length),
+        (Ok(_), Err(error)) => all = Err(error),
+        (Err(_), _) => {}
+    });
+    all
 }
 
 /// Some rows of a dataset.

@@ -216,8 +216,8 @@ impl Source {
     fn fit_to(self, tokenizer: &Tokenizer, window: Window) -> Result<(Self, Lengths)> {
         let Window { max_position, max_new_tokens } = window;
         let limit = format!(
-            "the model's context of {max_position} less rollout.max_new_tokens = {max_new_tokens}: shorten them or lower \
-             max_new_tokens"
+            "the model's context of {max_position} less rollout.max_new_tokens = {max_new_tokens}: shorten them or \
+             lower max_new_tokens"
         );
         let length = |template: &Template, example: Example| {
             let rendered = template.render(&example)?;

@@ -1,6 +1,6 @@
-//! Rows of a JSON file: an object in each line, or one value for the whole file, which is a list of rows, an object that
-//! holds such a list, or an object of columns. A syntax error names its line and column, both counted from 1, columns in
-//! characters. Which column is which is left to `shape`.
+//! Rows of a JSON file: an object in each line, or one value for the whole file, which is a list of rows, an object
+//! that holds such a list, or an object of columns. A syntax error names its line and column, both counted from 1,
+//! columns in characters. Which column is which is left to `shape`.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -61,8 +61,8 @@ impl Lines<'_> {
         }
     }
 
-    /// Whether the file is one value, which the line begins: a list, an object that goes on behind the line, or one that
-    /// is all there is in a file that is not called JSON Lines.
+    /// Whether the file is one value, which the line begins: a list, an object that goes on behind the line, or one
+    /// that is all there is in a file that is not called JSON Lines.
     fn is_document(&mut self) -> Result<bool, Error> {
         let text = String::from_utf8_lossy(&self.bytes);
         if text.trim_start().starts_with('[') {

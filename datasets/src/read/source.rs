@@ -1,5 +1,5 @@
-//! A file of rows, opened: what kind it is, by its first bytes and its name, unpacked where it is compressed. The rows in
-//! it are left to `lines`, `csv` and `parquet`.
+//! A file of rows, opened: what kind it is, by its first bytes and its name, unpacked where it is compressed. The rows
+//! in it are left to `lines`, `csv` and `parquet`.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};

@@ -223,7 +223,7 @@ fn an_echoed_prompt_that_ends_in_its_answer_is_explained() {
     let row = |question: &str, answer: &str| {
         (Example { question: question.into(), ..example(answer, json!({})) }, question.to_owned())
     };
-    let rows = [row("Tom has 3 apples and 4. How many has he beside 12?", "12"), row("What is 2 + 2?", "4")];
+    let rows = [row("Tom has 3 apples. The number of his friends is 12.", "12"), row("What is 2 + 2?", "4")];
     let lax = audit("[[verifiers]]\nkind = 'math'", &rows);
     let first = lax.finding(Check::Echo).first.as_ref().unwrap();
     assert!(first.reason.contains("its last number happens to be the answer: with extract.from = \"marked\""), "{lax}");

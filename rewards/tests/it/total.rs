@@ -20,7 +20,8 @@ const CONFIGS: &[(&str, &str)] = &[
 ];
 
 fn build(config: &str) -> Box<dyn Verifier> {
-    serde_json::from_str::<VerifierConfig>(config).unwrap().build().unwrap()
+    let config: serde_json::Value = serde_json::from_str(config).unwrap();
+    serde_json::from_value::<VerifierConfig>(config).unwrap().build().unwrap()
 }
 
 fn example(answer: &str, numbers: &[i64], target: i64) -> Example {
