@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::{Answer, Counted};
 
 /// One dataset row.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// Stable name of the row within its dataset, such as `countdown-17`.
     pub id: String,

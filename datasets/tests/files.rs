@@ -38,8 +38,8 @@ fn parquet_is_read_in_every_compression_and_type() {
         let rows = open(&[fixture(&format!("{stem}.parquet"))]).unwrap();
         assert_eq!(told(&rows), sums(&stem, ["2.00", "3.00"]));
         let info = serde_json::to_string(&rows.get(0).info).unwrap();
-        let parts = r#"[{"z":1,"a":"x"},{"z":2,"a":null}]"#;
-        assert_eq!(info, format!(r#"{{"level":"easy","big":123456789012345678901234567890,"parts":{parts}}}"#));
+        let (answer, parts) = (r#"{"question":"1+1?","answer":2.00"#, r#"[{"z":1,"a":"x"},{"z":2,"a":null}]"#);
+        assert_eq!(info, format!(r#"{answer},"level":"easy","big":123456789012345678901234567890,"parts":{parts}}}"#));
     }
 }
 
@@ -77,7 +77,10 @@ fn tables_of_text_are_read_with_any_separator() {
     ] {
         let rows = written(name, text).unwrap();
         assert_eq!(told(&rows), sums("a", ["2.0", "3"]), "{text}");
-        assert_eq!(serde_json::to_string(&rows.get(0).info).unwrap(), r#"{"note":"a, \"b\"\nc"}"#);
+        assert_eq!(
+            serde_json::to_string(&rows.get(0).info).unwrap(),
+            r#"{"question":"1+1?","answer":"2.0","note":"a, \"b\"\nc"}"#
+        );
         assert!(rows.get(1).info["note"].is_null());
     }
     for (text, expected) in [
@@ -98,7 +101,10 @@ fn what_json_does_not_have_stops_no_run_unless_it_is_read() {
     let rows = written("a.jsonl", r#"{"question": "\ud83d?", "answer": 1.50, "x": NaN, "y": [-Infinity]}"#).unwrap();
     let example = rows.get(0);
     assert_eq!((example.question.as_str(), example.answer.as_str()), ("\u{fffd}?", "1.50"));
-    assert_eq!(serde_json::to_string(&example.info).unwrap(), r#"{"x":null,"y":[null]}"#);
+    assert_eq!(
+        serde_json::to_string(&example.info).unwrap(),
+        "{\"question\":\"\u{fffd}?\",\"answer\":1.50,\"x\":null,\"y\":[null]}"
+    );
     let message = written("a.jsonl", r#"{"question": "?", "answer": NaN}"#).unwrap_err().to_string();
     assert!(message.contains("line 1: column \"answer\" is empty (null, NaN or Infinity)"), "{message}");
 }

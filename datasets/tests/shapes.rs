@@ -66,7 +66,7 @@ fn every_column_of_a_row_is_kept_as_the_file_has_it() {
 fn a_conversation_of_the_question_ends_with_it() {
     let text = r#"{"messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}], "ground_truth": 2}"#;
     let example = lines(text, &Columns::default(), Purpose::Reference).unwrap().get(0);
-    assert_eq!(example.info["messages"].as_array().unwrap().len(), 1, "the answer is not told");
+    assert_eq!(example.messages.len(), 1, "the answer is not told");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn what_else_a_row_knows_is_kept() {
     assert_eq!(parquet("math").get(0).info["level"], "Level 3");
     assert_eq!(parquet("math").get(0).info["solution"], "So $\\boxed{\\frac{1}{2}}$.");
     let verl = parquet("verl").get(0);
-    assert_eq!(verl.info["messages"][0]["content"], "Be brief.");
+    assert_eq!(verl.messages[0]["content"], "Be brief.");
     assert_eq!(verl.info["extra_info"]["split"], "train");
     for name in ["countdown", "verl_countdown"] {
         let example = parquet(name).get(0);
@@ -116,11 +116,11 @@ fn a_prompt_keeps_all_its_messages_and_a_whole_conversation_loses_its_answer() {
     ] {
         let text = format!("{{\"{column}\": [{}], \"{answer}\": \"is 2\"}}", messages.join(","));
         let example = lines(&text, &Columns::default(), purpose).unwrap().get(0);
-        assert_eq!((example.question.as_str(), &example.info["messages"]), ("1+1?", &expected), "{text}");
+        assert_eq!((example.question.as_str(), json!(example.messages)), ("1+1?", expected), "{text}");
     }
     let beside = format!("{{\"problem\": \"1+1?\", \"solution\": \"2\", \"messages\": [{asked}, {begun}]}}");
     let example = lines(&beside, &Columns::default(), Purpose::Reference).unwrap().get(0);
-    assert!(example.info.get("messages").is_none(), "a conversation with the answer is no prompt");
+    assert!(example.messages.is_empty(), "a conversation with the answer is no prompt");
 }
 
 #[test]

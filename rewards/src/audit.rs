@@ -125,7 +125,7 @@ impl Audit {
     /// use reckon_rewards::{Audit, Check, Rubric, RubricConfig};
     /// let config: RubricConfig = toml::from_str("[[verifiers]]\nkind = 'numeric'")?;
     /// let row = |question: &str, answer: &str| Example {
-    ///     id: answer.into(), question: question.into(), answer: answer.into(), messages: Vec::new(), info: Default::default() };
+    ///     id: answer.into(), question: question.into(), answer: answer.into(), ..Example::default() };
     /// let rows = [row("6 * 7?", "42"), row("1 + 1?", "2"), row("half of 1?", "#### 0.5")];
     /// let rows: Vec<_> = rows.into_iter().map(|row| { let prompt = row.question.clone(); (row, prompt) }).collect();
     /// let audit = Audit::of(&Rubric::from_config(&config)?, &rows)?;

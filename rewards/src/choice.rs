@@ -40,7 +40,7 @@ impl Default for ChoiceOptions {
 /// use reckon_datasets::Example;
 /// use reckon_rewards::{Choice, ChoiceOptions, Verifier};
 /// let verifier = Choice::new("quiz", &ChoiceOptions::default())?;
-/// let example = Example { id: "1".into(), question: "?".into(), answer: "B".into(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "?".into(), answer: "B".into(), ..Example::default() };
 /// for right in ["B", "(b)", "Answer: **B**", "B. the second one"] {
 ///     assert!(verifier.verify(&example, &format!("<answer>{right}</answer>"))?.passed());
 /// }

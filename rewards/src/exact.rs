@@ -33,7 +33,7 @@ impl Default for ExactOptions {
 /// use reckon_datasets::Example;
 /// use reckon_rewards::{Exact, ExactOptions, Verifier};
 /// let verifier = Exact::new("city", &ExactOptions { ignore_case: true, ..Default::default() })?;
-/// let example = Example { id: "fr".into(), question: "?".into(), answer: "Paris".into(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "fr".into(), question: "?".into(), answer: "Paris".into(), ..Example::default() };
 /// assert!(verifier.verify(&example, "<answer>PARIS</answer>")?.passed());
 /// assert!(!verifier.verify(&example, "<answer>Paris, I think</answer>")?.passed());
 /// # Ok::<(), reckon_rewards::VerifierError>(())

@@ -44,7 +44,7 @@ impl Default for FormatOptions {
 /// use reckon_datasets::Example;
 /// use reckon_rewards::{Format, FormatOptions, Verifier};
 /// let verifier = Format::new("format", &FormatOptions::default())?;
-/// let example = Example { id: "1".into(), question: "?".into(), answer: "4".into(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "?".into(), answer: "4".into(), ..Example::default() };
 /// assert!(verifier.verify(&example, "<think>2 + 2</think>\n<answer>4</answer>\n")?.passed());
 /// let verdict = verifier.verify(&example, "<think>2 + 2</think><answer>4</answer> Done.")?;
 /// assert_eq!(verdict.reason, "text after the last block");

@@ -35,7 +35,7 @@ impl Default for LanguageOptions {
 /// use reckon_datasets::Example;
 /// use reckon_rewards::{Language, LanguageOptions, Verifier};
 /// let verifier = Language::new("latin", &LanguageOptions::default())?;
-/// let example = Example { id: "1".into(), question: "?".into(), answer: "4".into(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "?".into(), answer: "4".into(), ..Example::default() };
 /// assert_eq!(verifier.verify(&example, "Two and two make four.")?.reward, 1.0);
 /// let mixed = verifier.verify(&example, "Two and два make четыре.")?;
 /// assert!(mixed.reward > 0.4 && mixed.reward < 0.6 && !mixed.passed());

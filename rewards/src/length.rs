@@ -87,7 +87,7 @@ fn exceeded() -> f64 {
 /// use reckon_rewards::{Length, LengthOptions, LengthUnit, Verifier};
 /// let options = LengthOptions::SoftOverlong { max: 10, cache: 4, unit: LengthUnit::Words };
 /// let verifier = Length::new("overlong", &options)?;
-/// let example = Example { id: "1".into(), question: "?".into(), answer: "4".into(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "?".into(), answer: "4".into(), ..Example::default() };
 /// for (words, reward) in [(6, 0.0), (7, -0.25), (10, -1.0), (11, -1.0)] {
 ///     assert_eq!(verifier.verify(&example, &"word ".repeat(words))?.reward, reward);
 /// }

@@ -24,7 +24,7 @@
 //! "#)?;
 //! let rubric = Rubric::from_config(&config)?;
 //! let (question, answer) = ("6 * 7?".into(), "42".into());
-//! let example = Example { id: "row-1".into(), question, answer, messages: Vec::new(), info: Default::default() };
+//! let example = Example { id: "row-1".into(), question, answer, ..Example::default() };
 //! let score = rubric.score(&example, "six sevens <answer>42.0</answer>")?;
 //! assert_eq!(score.total, Some(1.0));      // the number is right,
 //! assert_eq!(score.parts[1].reward, 0.0);  // though there is no think block.

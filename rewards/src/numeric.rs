@@ -45,7 +45,7 @@ pub struct NumericOptions {
 /// use reckon_rewards::{Numeric, NumericOptions, Verifier};
 /// let verifier = Numeric::new("sum", &NumericOptions::default())?;
 /// let (question, answer) = ("?".into(), "so #### 1,250".into());
-/// let example = Example { id: "1".into(), question, answer, messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question, answer, ..Example::default() };
 /// for right in ["1250", "$1,250.00", "1.25e3", "2500/2", "+1250."] {
 ///     assert!(verifier.verify(&example, &format!("<answer>{right}</answer>"))?.passed());
 /// }

@@ -52,7 +52,7 @@ impl PatternOptions {
 /// use reckon_datasets::Example;
 /// use reckon_rewards::{Pattern, PatternOptions, Verifier};
 /// let verifier = Pattern::new("hex", &PatternOptions::new("[0-9a-f]+"))?;
-/// let example = Example { id: "1".into(), question: "?".into(), answer: String::new(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "?".into(), answer: "".into(), ..Example::default() };
 /// assert!(verifier.verify(&example, "<answer>beef</answer>")?.passed());
 /// assert!(!verifier.verify(&example, "<answer>beef stew</answer>")?.passed());
 /// # Ok::<(), reckon_rewards::VerifierError>(())

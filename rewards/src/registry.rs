@@ -45,7 +45,7 @@ type Build = dyn Fn(&str, &Map<String, Value>) -> Result<Box<dyn Verifier>, Veri
 /// let config: RubricConfig = toml::from_str("[[verifiers]]\nkind = 'rust'\nverifier = 'palindrome'")?;
 /// let rubric = Rubric::from_config_with(&config, &registry)?;
 /// let (question, answer) = ("A palindrome?".into(), "".into());
-/// let example = Example { id: "1".into(), question, answer, messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question, answer, ..Example::default() };
 /// assert_eq!(rubric.score(&example, "level")?.total, Some(1.0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -35,7 +35,7 @@ impl Default for RepetitionOptions {
 /// use reckon_datasets::Example;
 /// use reckon_rewards::{Repetition, RepetitionOptions, Verifier};
 /// let verifier = Repetition::new("loops", &RepetitionOptions::default())?;
-/// let example = Example { id: "1".into(), question: "?".into(), answer: "4".into(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "?".into(), answer: "4".into(), ..Example::default() };
 /// assert_eq!(verifier.verify(&example, "Two and two make four.")?.reward, 0.0);
 /// // a b c a b c: 4 trigrams, 3 of them distinct.
 /// assert_eq!(verifier.verify(&example, "a b c, A B C")?.reward, -0.25);

@@ -91,8 +91,9 @@ mod tests {
         let tokens = json!({ "bos_token": "<s>", "chat_template": template }).to_string();
         let files = vec![("tokenizer_config.json".to_owned(), tokens.into_bytes())];
         let chat = Chat::new(&config, &Companions { files, ..Companions::default() })?;
+        let messages = info["messages"].as_array().cloned().unwrap_or_default();
         let info = info.as_object().cloned().unwrap_or_default();
-        let example = Example { id: "e".into(), question: "q".into(), answer: "a".into(), messages: Vec::new(), info };
+        let example = Example { id: "e".into(), question: "q".into(), answer: "a".into(), messages, info };
         chat.render(&example, Messages::of(&example)?, "words").map(|rendered| rendered.text)
     }
 

@@ -135,10 +135,12 @@ impl Style {
 
 #[cfg(test)]
 mod tests {
+    use reckon_datasets::Plain;
+
     use super::*;
 
     fn dumped(json: &str, options: &[(&str, Value)]) -> Result<String, Error> {
-        let value: Value = serde_json::from_str(json).unwrap();
+        let value = Value::from_serialize(Plain(&serde_json::from_str(json).unwrap()));
         to_json(&value, options.iter().cloned().collect())
     }
 

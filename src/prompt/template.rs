@@ -236,8 +236,9 @@ mod tests {
     use super::*;
 
     fn example(info: Value) -> Example {
+        let messages = info["messages"].as_array().cloned().unwrap_or_default();
         let info = info.as_object().cloned().unwrap_or_default();
-        Example { id: "e".into(), question: "1+{1}?".into(), answer: "2".into(), messages: Vec::new(), info }
+        Example { id: "e".into(), question: "1+{1}?".into(), answer: "2".into(), messages, info }
     }
 
     fn config(template: &str) -> PromptConfig {

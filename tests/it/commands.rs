@@ -43,7 +43,10 @@ fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
         (vec!["train", config, "--set", "optim.lrr=1"], "did you mean \"lr\""),
         (vec!["train", config, "--set", "rollout.group_size=1"], "no group has a signal"),
         (vec!["train", config, "--set", "rollout.prompts_per_step=0"], "gives no update"),
-        (vec!["train", config, "--set", "rollout.max_new_tokens=511"], "of 1000 prompts are longer than 1 tokens"),
+        (
+            vec!["train", config, "--set", "rollout.max_new_tokens=511"],
+            "prompts of data source \"countdown-0\" are longer than 1 tokens",
+        ),
         (vec!["train", config, "--set", "model.path=nowhere"], "nowhere"),
         (vec!["train", "--resume", "nowhere"], "there is no run in \"nowhere\""),
         (vec!["train", config, "--set", "compute.device=gpu"], "did you mean \"cpu\""),

@@ -164,7 +164,7 @@ impl Operand {
     /// The value `(o, i)` of a right side.
     pub(crate) fn right_value(&self, outer: usize, inner: usize) -> f32 {
         let pair = self.panel(outer / SIDE)[inner / DEPTH].0[inner % DEPTH / 2][outer % SIDE];
-        f32::from_bits(if inner % 2 == 0 { pair << 16 } else { pair & 0xffff_0000 })
+        f32::from_bits(if inner.is_multiple_of(2) { pair << 16 } else { pair & 0xffff_0000 })
     }
 }
 
@@ -266,13 +266,15 @@ pub(crate) fn turned(weights: &Operand, inner: usize, outer: Range<usize>, to: &
             #[inline(always)]
             || {
                 for (line, pair) in rows.as_flattened().chunks_exact(2).enumerate() {
-                    for c in 0..SIDE {
-                        first.0[line][c] = u32::from(pair[0][c]) | u32::from(pair[1][c]) << 16;
-                    }
-                    if let Some(second) = second.get_mut(index) {
-                        for c in 0..SIDE {
-                            second.0[line][c] = u32::from(pair[0][SIDE + c]) | u32::from(pair[1][SIDE + c]) << 16;
+                    let (even, odd) = (&pair[0], &pair[1]);
+                    let interleave = |to: &mut [u32; SIDE], from: usize| {
+                        for (c, to) in to.iter_mut().enumerate() {
+                            *to = u32::from(even[from + c]) | u32::from(odd[from + c]) << 16;
                         }
+                    };
+                    interleave(&mut first.0[line], 0);
+                    if let Some(second) = second.get_mut(index) {
+                        interleave(&mut second.0[line], SIDE);
                     }
                 }
             },

@@ -244,7 +244,7 @@ mod tests {
 
     fn random(seed: u64, n: usize) -> Vec<f32> {
         let mut random = Counted::new(&[seed]);
-        (0..n).map(|_| bf16::from_f64(random.normal()).to_f32()).collect()
+        (0..n).map(|_| half::bf16::from_f64(random.normal()).to_f32()).collect()
     }
 
     #[test]

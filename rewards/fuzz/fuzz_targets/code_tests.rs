@@ -8,7 +8,7 @@ use reckon_rewards::Code;
 fuzz_target!(|texts: (&str, &str)| {
     let (tests, metadata) = texts;
     let info = serde_json::json!({"tests": tests, "metadata": metadata}).as_object().cloned().unwrap_or_default();
-    let example = Example { id: "fuzz".into(), question: String::new(), answer: String::new(), messages: Vec::new(), info };
+    let example = Example { id: "fuzz".into(), info, ..Example::default() };
     if let Err(problem) = Code::count_tests(&example, "tests") {
         assert!(!problem.contains('\n'), "{problem}");
     }

@@ -10,7 +10,7 @@ fuzz_target!(|texts: (&str, &str)| {
     let (reference, answer) = texts;
     let verifier = Math::new("fuzz", &MathOptions::default()).expect("the options make sense");
     let example =
-        Example { id: "fuzz".into(), question: String::new(), answer: reference.into(), messages: Vec::new(), info: Default::default() };
+        Example { id: "fuzz".into(), question: String::new(), answer: reference.into(), ..Example::default() };
     // A reference that cannot be read is an error, and not of interest here.
     let _ = verifier.verify(&example, answer);
     if let Ok(verdict) = verifier.verify(&example, &example.answer) {

@@ -40,7 +40,7 @@ impl Default for LogicOptions {
 /// use reckon_rewards::{Logic, LogicOptions, Verifier};
 /// let verifier = Logic::new("knights", &LogicOptions::default())?;
 /// let answer = "(1) Zoey is a knave\n(2) Owen is a knight".into();
-/// let example = Example { id: "1".into(), question: "?".into(), answer, messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "?".into(), answer, ..Example::default() };
 /// let list = "- **Zoey** = Knave\n- Owen = Knight";
 /// for right in ["(1) Zoey is a knave\n(2) Owen is a knight", "Owen: knight, Zoey: knave", list] {
 ///     assert!(verifier.verify(&example, &format!("<answer>{right}</answer>"))?.passed(), "{right}");

@@ -95,7 +95,7 @@ impl Default for MathOptions {
 /// let verifier = Math::new("answer", &MathOptions::default())?;
 /// let passes = |answer: &str, completion: &str| {
 ///     let (question, answer) = ("?".into(), answer.into());
-///     let example = Example { id: "1".into(), question, answer, messages: Vec::new(), info: Default::default() };
+///     let example = Example { id: "1".into(), question, answer, ..Example::default() };
 ///     verifier.verify(&example, completion).map(|verdict| verdict.passed())
 /// };
 /// assert!(passes("$\\frac{\\sqrt 3}{3}$", "<think>\\boxed{2}?</think> It is \\boxed{1/\\sqrt{3}}.")?);

@@ -76,7 +76,7 @@ impl ProcessOptions {
 ///     done"#;
 /// let command = ["sh", "-c", script].map(String::from).to_vec();
 /// let verifier = Plugin::new("polite", &CommandOptions { command, ..Default::default() })?;
-/// let example = Example { id: "1".into(), question: "?".into(), answer: "".into(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "?".into(), answer: "".into(), ..Example::default() };
 /// assert!(verifier.verify(&example, "please be so kind")?.passed());
 /// assert!(!verifier.verify(&example, "do it")?.passed());
 /// # Ok::<(), reckon_rewards::VerifierError>(())

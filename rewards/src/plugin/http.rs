@@ -21,7 +21,7 @@ const MAX_REPLY: u64 = 1 << 20;
 /// // POST {"id": 0, "question": "?", "answer": "4", "completion": "4", ...} is answered by {"reward": 1}
 /// let options = HttpOptions { url: "http://localhost:8000/verify".into(), ..Default::default() };
 /// let verifier = Plugin::new("remote", &options)?;
-/// let example = Example { id: "1".into(), question: "?".into(), answer: "4".into(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "?".into(), answer: "4".into(), ..Example::default() };
 /// assert!(verifier.verify(&example, "4")?.passed());
 /// # Ok::<(), reckon_rewards::VerifierError>(())
 /// ```

@@ -45,7 +45,7 @@ fn worker(python: &str, told: Value) -> impl Fn() -> Command + Send + Sync + 'st
 /// let file = std::env::temp_dir().join(format!("reckon-doc-{}.py", std::process::id()));
 /// std::fs::write(&file, "def verify(row):\n    return row['completion'].strip() == row['answer']\n")?;
 /// let verifier = Plugin::new("mine", &PythonOptions::new(&format!("{}:verify", file.display())))?;
-/// let example = Example { id: "1".into(), question: "2 + 2?".into(), answer: "4".into(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "2 + 2?".into(), answer: "4".into(), ..Example::default() };
 /// assert!(verifier.verify(&example, " 4\n")?.passed());
 /// assert!(!verifier.verify(&example, "5")?.passed());
 /// # std::fs::remove_file(file)?;
@@ -125,7 +125,7 @@ impl PluginOptions for PythonOptions {
 /// let mut options = TrlOptions::new(&format!("{}:accuracy", file.display()));
 /// options.answer_column = Some("solution".into());
 /// let verifier = Plugin::new("accuracy", &options)?;
-/// let example = Example { id: "1".into(), question: "2 + 2?".into(), answer: "4".into(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "2 + 2?".into(), answer: "4".into(), ..Example::default() };
 /// assert!(verifier.verify(&example, "it is 4")?.passed());
 /// # std::fs::remove_file(file)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -205,7 +205,7 @@ impl PluginOptions for TrlOptions {
 ///     return {'score': float(ground_truth in solution_str), 'acc': 1}
 /// ")?;
 /// let verifier = Plugin::new("score", &VerlOptions::new(&format!("{}:compute_score", file.display())))?;
-/// let example = Example { id: "1".into(), question: "2 + 2?".into(), answer: "4".into(), messages: Vec::new(), info: Default::default() };
+/// let example = Example { id: "1".into(), question: "2 + 2?".into(), answer: "4".into(), ..Example::default() };
 /// assert!(verifier.verify(&example, "it is 4")?.passed());
 /// # std::fs::remove_file(file)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -150,7 +150,7 @@ fn prompts_and_completions_are_messages_or_texts_as_the_rows_have_them_or_as_the
     let (chat, text) = (row(), json!({"prompt": "2 + 2?"}));
     let mut continued = row();
     continued["prompt"].as_array_mut().unwrap().push(json!({"role": "assistant", "content": "4"}));
-    let earlier = json!({"messages": row()["prompt"]});
+    let earlier = json!({});
     let (messages, texts) = ("conversational = true", "conversational = false");
     for (entry, keys, info) in [
         ("chats", "", &chat),
@@ -164,6 +164,9 @@ fn prompts_and_completions_are_messages_or_texts_as_the_rows_have_them_or_as_the
     ] {
         let mut example = example("4", info.clone());
         example.question = "2 + 2?".into();
+        if info == &earlier {
+            example.messages = row()["prompt"].as_array().unwrap().clone();
+        }
         assert_eq!(
             rewards("python_trl", &format!("people.py:{entry}"), keys, &example, &["4"]),
             [1.0],

@@ -7,7 +7,7 @@ use reckon_rewards::{
 };
 
 fn example() -> Example {
-    Example { id: "1".into(), question: "?".into(), answer: "4".into(), messages: Vec::new(), info: Default::default() }
+    Example { id: "1".into(), question: "?".into(), answer: "4".into(), ..Example::default() }
 }
 
 fn total(config: &str, completion: &str) -> f32 {
