@@ -8,12 +8,17 @@ use reckon_datasets::Example;
 use reckon_rewards::{Audit, Check, Rubric, Scope};
 
 use crate::config::AuditConfig;
+use crate::parallel::{Pool, map_in_order};
+use crate::prompt::Source;
 use crate::train::Trainer;
 
-/// Refuses a run that would train on references that fail, or that would reward nothing or garbage. Returns a line for
-/// each of the other checks that fails.
+/// Refuses a run that would meet rows no verifier can read, train on references that fail, or reward nothing or garbage.
+/// Returns a line for each of the other checks that fails.
 pub fn before_training(trainer: &Trainer) -> Result<Vec<String>> {
     let config = &trainer.config.audit;
+    for (index, source) in trainer.prompts().sources().iter().enumerate().filter(|(_, source)| source.shuffled) {
+        check_all(source, trainer.rollouts().judge.rubric(index), trainer.config.compute.threads())?;
+    }
     let prompts = trainer.prompts().train(0, config.rows)?;
     let mut found = Vec::new();
     for (index, source) in trainer.prompts().sources().iter().enumerate() {
@@ -26,6 +31,23 @@ pub fn before_training(trainer: &Trainer) -> Result<Vec<String>> {
         found.extend(remarks(trainer.rollouts().judge.rubric(index), &rows, config)?);
     }
     Ok(found)
+}
+
+/// Refuses a source with rows to train on that its rubric cannot read: one of them would stop the run when its turn comes.
+fn check_all(source: &Source, rubric: &Rubric, threads: usize) -> Result<()> {
+    let (rows, mut faults) = (&source.train, Vec::new());
+    let check = |(): &mut (), row| rubric.check(&rows.get(row)).err();
+    map_in_order(rows.len(), threads, &Pool::default(), check, |fault| faults.extend(fault));
+    match faults.first() {
+        None => Ok(()),
+        Some(first) => bail!(
+            "{} of {} rows of data source \"{}\" cannot be judged: {first}; `reckon data check` counts them, and data.only \
+             leaves rows out",
+            faults.len(),
+            rows.len(),
+            source.name
+        ),
+    }
 }
 
 /// A line for each check that fails and lets a run go on; the others are errors.

@@ -206,17 +206,22 @@ fn brief(text: &str) -> String {
 
 const GARBAGE: [&str; 3] = ["I do not know", "?!", "lorem ipsum dolor sit amet"];
 
-/// Why an echoed prompt may pass.
-const ECHOED: &str = "; its last number happens to be the answer: with extract.from = \"marked\" (in `math`) or \"tag\" \
-                      only what stands in a box or tag is read";
+/// Why an echoed prompt may pass: the answer was read from a text that marks none.
+fn read_unmarked(text: &str, score: &Score) -> Option<String> {
+    let marked = ["\\boxed", "\\fbox", "<answer>", "####"].iter().any(|mark| text.contains(mark));
+    let read = score.parts.iter().find_map(|part| part.parsed.as_deref()).filter(|_| !marked)?;
+    let last = if ends_in(text, read) { "its last number happens to be the answer" } else { "it marks no answer" };
+    Some(format!(
+        "; {last}: with extract.from = \"marked\" (in `math`) or \"tag\" only what stands in a box or tag is read"
+    ))
+}
 
-/// Whether a verifier took the last number of a text for the answer.
-fn ends_in_answer(text: &str, score: &Score) -> bool {
+/// Whether what a verifier read is the last number of a text.
+fn ends_in(text: &str, read: &str) -> bool {
     let number = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | '/');
     let last = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let last =
-        &last[last.rfind(|c| !number(c)).map_or(0, |at| at + last[at..].chars().next().map_or(0, char::len_utf8))..];
-    !last.is_empty() && score.parts.iter().filter_map(|part| part.parsed.as_deref()).any(|read| read.contains(last))
+    let start = last.trim_end_matches(number).len();
+    start < last.len() && read.contains(&last[start..])
 }
 
 /// Expressions to hang an evaluator, and lengths to exhaust a parser.
@@ -329,8 +334,8 @@ impl Auditor<'_> {
         let mut reason = said.map(|(name, part)| format!("{name}: {}", part.reason)).collect::<Vec<_>>().join("; ");
         let failed = score.parts.iter().any(|part| part.outcome == Outcome::Error);
         let accepted = (failed || score.total.is_some()).then(|| self.rubric.accepts(example, &score));
-        if accepted == Some(true) && check == Check::Echo && ends_in_answer(&completion, &score) {
-            reason += ECHOED;
+        if accepted == Some(true) && check == Check::Echo {
+            reason += &read_unmarked(&completion, &score).unwrap_or_default();
         }
         Ok((accepted, Failure { id: example.id.clone(), completion, reason }))
     }

@@ -163,6 +163,11 @@ impl Code {
         self.runner.level()
     }
 
+    /// Why each program has to start an interpreter of its own; `None` where they are prepared.
+    pub fn unprepared(&self) -> Option<&str> {
+        self.runner.unprepared()
+    }
+
     /// The tests of an example, which every program of it can be held to.
     fn suite(&self, example: &Example) -> Result<Suite, String> {
         let suite = Suite::read(example, &self.options.tests)?;
@@ -227,6 +232,10 @@ impl Code {
 impl Verifier for Code {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn check(&self, example: &Example) -> Result<(), VerifierError> {
+        self.suite(example).map(drop).map_err(|problem| VerifierError::example(&self.name, example, problem))
     }
 
     fn verify(&self, example: &Example, completion: &str) -> Result<Verdict, VerifierError> {

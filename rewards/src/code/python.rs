@@ -110,6 +110,10 @@ impl Python {
         self.0.sandbox().level()
     }
 
+    pub(super) fn unprepared(&self) -> Option<&str> {
+        self.0.unprepared()
+    }
+
     /// Runs a program as the interpreter would.
     pub(super) fn run(&self, source: Source, input: &[u8]) -> Result<Run, SandboxError> {
         self.script(SCRIPT, source, input)

@@ -57,6 +57,13 @@ impl Runner {
         }
     }
 
+    pub(super) fn unprepared(&self) -> Option<&str> {
+        match self {
+            Self::Python(python, _) => python.unprepared(),
+            Self::Command(_) => None,
+        }
+    }
+
     pub(super) fn limits(&self) -> Limits {
         match self {
             Self::Python(python, _) => python.limits(),

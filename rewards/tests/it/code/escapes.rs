@@ -32,10 +32,12 @@ fn held(code: &Code, name: &str, body: &str) {
 
 /// The sandboxed levels that this machine has.
 fn sandboxes() -> Vec<Code> {
-    [Level::S1, Level::S2]
-        .into_iter()
-        .filter_map(|level| verifier_at(level, json!({"limits": {"time_s": 2}})))
-        .collect()
+    let at = |level| verifier_at(level, json!({"limits": {"time_s": 2}}));
+    let sandboxes: Vec<Code> = [Level::S1, Level::S2].into_iter().filter_map(at).collect();
+    for code in sandboxes.iter().filter(|code| code.level() == Level::S2) {
+        assert_eq!(code.unprepared(), None, "programs are kept in by what a prepared interpreter is kept in by");
+    }
+    sandboxes
 }
 
 fn escapes_at_s0(name: &str, body: &str) {
