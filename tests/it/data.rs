@@ -284,7 +284,7 @@ fn a_row_that_no_verifier_can_read_is_refused_before_step_0_wherever_it_stands()
     let config = std::fs::read_to_string(folder.join("config.toml")).unwrap();
     for (verifier, answer, problem) in [
         ("kind = 'numeric'", r#""answer": "two""#, "two"),
-        ("kind = 'code'\nlevel = 's0'", r#""answer": 2, "tests": ["assert f(1) == 2"]"#, "info.tests"),
+        ("kind = 'code'\nlevel = 'S0'", r#""answer": 2, "tests": ["assert f(1) == 2"]"#, "info.tests"),
     ] {
         let written = config.replace("[data]", &format!("[[rubric.verifiers]]\n{verifier}\n[data]"));
         std::fs::write(folder.join("config.toml"), written).unwrap();
