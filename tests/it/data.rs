@@ -282,23 +282,15 @@ fn a_row_that_no_verifier_can_read_is_refused_before_step_0_wherever_it_stands()
     let folder = workplace(FILE);
     let folder = folder.path();
     let config = std::fs::read_to_string(folder.join("config.toml")).unwrap();
-    for (verifier, answer, problem) in [
-        ("kind = 'numeric'", r#""answer": "two""#, "two"),
-        ("kind = 'code'\nlevel = 'S0'", r#""answer": 2, "tests": ["assert f(1) == 2"]"#, "info.tests"),
-    ] {
-        let written = config.replace("[data]", &format!("[[rubric.verifiers]]\n{verifier}\n[data]"));
-        std::fs::write(folder.join("config.toml"), written).unwrap();
-        let tests = r#"[{"input": "", "output": "1"}]"#;
-        let right = |i: usize| format!("{{\"question\": \"{i}+1\", \"answer\": {}, \"tests\": {tests}}}\n", i + 1);
-        let rows: String = (0..99).map(right).collect();
-        std::fs::write(folder.join("sums.jsonl"), format!("{rows}{{\"question\": \"1+1\", {answer}}}\n")).unwrap();
-        let sets = ["--set", "data.held_out=0", "--set", "eval.problems=0"];
-        let output = reckon(&[&["train", "config.toml", "--out", "run"][..], &sets].concat(), folder);
-        let message = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{message}");
-        let named = message.contains("1 of 100 rows of data source") && message.contains("sums-100");
-        assert!(named && message.contains(problem), "{message}");
-    }
+    let numeric = config.replace("[data]", "[[rubric.verifiers]]\nkind = 'numeric'\n[data]");
+    std::fs::write(folder.join("config.toml"), numeric).unwrap();
+    let rows: String = (0..99).map(|i| format!("{{\"question\": \"{i}+1\", \"answer\": {}}}\n", i + 1)).collect();
+    std::fs::write(folder.join("sums.jsonl"), rows + "{\"question\": \"1+1\", \"answer\": \"two\"}\n").unwrap();
+    let sets = ["--set", "data.held_out=0", "--set", "eval.problems=0"];
+    let output = reckon(&[&["train", "config.toml", "--out", "run"][..], &sets].concat(), folder);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("1 of 100 rows of data source") && message.contains("`sums-100`"), "{message}");
 }
 
 #[test]

@@ -154,6 +154,8 @@ fn what_is_wrong_with_an_example_or_a_config_is_an_error() {
     let Some(code) = verifier(json!({})) else { return };
     let error = code.verify(&example(json!({})), "").unwrap_err();
     assert!(matches!(error, VerifierError::Example { .. }), "{error}");
+    assert_eq!(code.check(&example(json!({}))), Err(error), "it is known without a program");
+    assert_eq!(code.check(&example(prints("x"))), Ok(()));
     for (options, problem) in [
         (json!({"limits": {"time_s": 0}}), "`limits.time_s = 0`"),
         (json!({"file": "../x"}), "`file = \"../x\"`"),
