@@ -57,8 +57,8 @@ impl Learner for CpuLearner {
     }
 
     fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>> {
-        // Freed first: the two sums need not fit side by side.
-        self.gradients = Vec::new();
+        // Given back first: the two sums need not fit side by side.
+        self.model.reuse(std::mem::take(&mut self.gradients));
         let (sum, stats) = self.model.gradients(micros, temperature, loss);
         self.gradients = sum;
         Ok(stats)

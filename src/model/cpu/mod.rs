@@ -87,23 +87,30 @@ impl CpuModel {
     /// nothing.
     pub fn gradients(&self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> (Vec<f32>, Vec<LossStats>) {
         let weights = PackedWeights::of(&self.parameters, self.precision);
-        let mut total = vec![0f32; self.parameters.trained_values().len()];
+        let n = self.parameters.trained_values().len();
+        let mut total: Option<Vec<f32>> = None;
         let mut all = Vec::with_capacity(micros.len());
         let shards = shards(micros);
         let work = |ws: &mut Workspace, i: usize| {
             let mut gradient = self.gradients.take();
             gradient.clear();
-            gradient.resize(self.parameters.trained_values().len(), 0.0);
+            gradient.resize(n, 0.0);
             let add = |micro| self.add_gradient(&weights, micro, temperature, loss, ws, &mut gradient);
             let stats: Vec<LossStats> = shards[i].iter().map(add).collect();
             (gradient, stats)
         };
         map_in_order(shards.len(), self.threads, &self.workspaces, work, |(gradient, stats)| {
+            all.extend(stats);
+            let Some(total) = &mut total else { return total = Some(gradient) };
             total.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g);
             self.gradients.give_back(gradient);
-            all.extend(stats);
         });
-        (total, all)
+        (total.unwrap_or_else(|| vec![0f32; n]), all)
+    }
+
+    /// Takes back a sum of gradients that is done with: the next one needs its memory.
+    pub fn reuse(&self, gradients: Vec<f32>) {
+        self.gradients.give_back(gradients);
     }
 
     /// Forward, loss and backward of one micro-batch on this thread.
