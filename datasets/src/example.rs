@@ -15,7 +15,7 @@ pub struct Example {
     /// The reference answer that a verifier compares with.
     pub answer: Answer,
     /// The conversation that the completion goes on from, where the row holds one: messages of `role` and `content`, the
-    /// question among them. Empty where the question is a text.
+    /// question among them. Where the question is a text, a system line that the config adds at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Value>,
     /// All columns of the row as the file has them, for countdown also `numbers` and `target`. Of a generated example,

@@ -52,11 +52,7 @@ impl Chat {
         turns.extend(begun);
         let conversation = Conversation {
             messages: turns,
-            tools: example
-                .info
-                .get("tools")
-                .filter(|tools| tools.is_array())
-                .map(|tools| Value::from_serialize(Plain(tools))),
+            tools: example.info.get("tools").and_then(tools),
             add_generation_prompt: opening.is_empty(),
             variables: self.variables.clone(),
         };
@@ -75,6 +71,13 @@ impl Chat {
         let text = self.template.render(&Conversation { messages, variables, ..Conversation::default() }).ok()?;
         text.rsplit_once(WORDS).map(|(_, behind)| behind.to_owned())
     }
+}
+
+/// A list of functions, as it is or as JSON text: files whose functions differ from row to row keep them so.
+fn tools(column: &serde_json::Value) -> Option<Value> {
+    let written = column.as_str().and_then(|text| serde_json::from_str(text).ok());
+    let list = written.as_ref().unwrap_or(column);
+    list.is_array().then(|| Value::from_serialize(Plain(list)))
 }
 
 #[cfg(test)]
@@ -116,6 +119,8 @@ mod tests {
             (PromptConfig::default(), begun, "<s><user>words<assistant>It is"),
             (PromptConfig::default(), called, "<s><user>words<assistant>None<tool>2<assistant>"),
             (loud, json!({ "tools": [{}, {}] }), "<s><user>words!2<assistant>"),
+            (PromptConfig::default(), json!({ "tools": "[{}, {}, {}]" }), "<s><user>words3<assistant>"),
+            (PromptConfig::default(), json!({ "tools": "none" }), "<s><user>words<assistant>"),
         ] {
             assert_eq!(render(TEMPLATE, config, info).unwrap(), expected);
         }

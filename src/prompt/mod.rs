@@ -180,7 +180,7 @@ impl PromptSource {
         let rendered = template.render(&example)?;
         let tokens = template.tokens(&self.tokenizer, &example, &rendered)?;
         let prefill = [rendered.opening(), template.prefill()].concat().into();
-        Ok(Prompt { source, prefill, ..Prompt::new(Arc::new(example), index, tokens) })
+        Ok(Prompt { source, prefill, ..Prompt::new(Arc::new(template.told(example)), index, tokens) })
     }
 
     /// The tokens that end the assistant's turn in the templates of the sources.

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use reckon_datasets::Example;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use super::chat::Chat;
@@ -168,6 +168,15 @@ impl Template {
         }
     }
 
+    /// The example as the model is asked it: with the system line of the config in place of its own.
+    pub(super) fn told(&self, mut example: Example) -> Example {
+        if let Some(system) = &self.system {
+            let own = usize::from(example.messages.first().is_some_and(|first| first["role"] == "system"));
+            example.messages.splice(..own, [json!({ "role": "system", "content": system })]);
+        }
+        example
+    }
+
     fn render_text(&self, frame: &str, example: &Example, user: &str, messages: &Messages) -> Result<Rendered> {
         let told = match &messages.asked[..] {
             [first, _] if first.role == "system" => first.text(),
@@ -290,6 +299,23 @@ mod tests {
         assert!(render(&own, told.clone()).unwrap().contains("system\nOwn.<"));
         assert!(render(&config("qwen-math"), told).unwrap().contains("system\nData.<"));
         assert!(render(&config("qwen-math"), json!({})).unwrap().contains("system\nPlease reason"));
+    }
+
+    #[test]
+    fn verifiers_are_told_the_system_line_of_the_config() {
+        let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+        let own = PromptConfig { system: Some("Own.".into()), ..config("qwen-math") };
+        let template = |config: &PromptConfig| Template::new(config, &Companions::default()).unwrap();
+        let data = json!({"messages": [turn("system", "Data."), turn("user", "x")]});
+        for (template, info, expected) in [
+            (template(&own), data.clone(), vec![turn("system", "Own."), turn("user", "x")]),
+            (template(&own), json!({"messages": [turn("user", "x")]}), vec![turn("system", "Own."), turn("user", "x")]),
+            (template(&own), json!({}), vec![turn("system", "Own.")]),
+            (template(&config("qwen-math")), data, vec![turn("system", "Data."), turn("user", "x")]),
+            (template(&config("qwen-math")), json!({}), vec![]),
+        ] {
+            assert_eq!(template.told(example(info)).messages, expected);
+        }
     }
 
     #[test]

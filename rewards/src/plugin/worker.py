@@ -102,15 +102,17 @@ def is_messages(value):
 
 def trl_prompt(row, forced):
     """The prompt as the row has it, a text or messages, unless the config forces either."""
+    messages = row.get("messages", [])
+    system = [message for message in messages[:1] if message["role"] == "system"]
     given = row["info"].get("prompt")
     if not isinstance(given, str) and not is_messages(given):
-        given = row.get("messages")
-    if not isinstance(given, str) and not is_messages(given):
-        given = row["question"]
+        given = messages if len(messages) > len(system) else row["question"]
     if forced is False and not isinstance(given, str):
         return row["question"]
     if forced and isinstance(given, str):
-        return [{"role": "user", "content": given}]
+        given = [{"role": "user", "content": given}]
+    if is_messages(given):
+        given = system + given[given[0]["role"] == "system" :] if system else given
     # An assistant's opening words are the start of the completion.
     return given[:-1] if is_messages(given) and given[-1]["role"] == "assistant" else given
 

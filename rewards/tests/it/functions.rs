@@ -150,23 +150,26 @@ fn prompts_and_completions_are_messages_or_texts_as_the_rows_have_them_or_as_the
     let (chat, text) = (row(), json!({"prompt": "2 + 2?"}));
     let mut continued = row();
     continued["prompt"].as_array_mut().unwrap().push(json!({"role": "assistant", "content": "4"}));
-    let earlier = json!({});
+    let none = json!({});
+    let conversation = row()["prompt"].as_array().unwrap().clone();
+    let (whole, system, user) = (&conversation[..], &conversation[..1], json!({"prompt": conversation[1..]}));
     let (messages, texts) = ("conversational = true", "conversational = false");
-    for (entry, keys, info) in [
-        ("chats", "", &chat),
-        ("chats", messages, &chat),
-        ("chats", "", &continued),
-        ("chats", "", &earlier),
-        ("texts", "", &text),
-        ("texts", texts, &text),
-        ("texts", texts, &chat),
-        ("asks_the_user_alone", messages, &text),
+    for (entry, keys, info, told) in [
+        ("chats", "", &chat, &[][..]),
+        ("chats", messages, &chat, whole),
+        ("chats", "", &continued, &[]),
+        ("chats", "", &none, whole),
+        ("chats", "", &user, whole),
+        ("chats", messages, &text, system),
+        ("texts", "", &text, system),
+        ("texts", "", &none, system),
+        ("texts", texts, &text, &[]),
+        ("texts", texts, &chat, whole),
+        ("asks_the_user_alone", messages, &text, &[]),
     ] {
         let mut example = example("4", info.clone());
         example.question = "2 + 2?".into();
-        if info == &earlier {
-            example.messages = row()["prompt"].as_array().unwrap().clone();
-        }
+        example.messages = told.to_vec();
         assert_eq!(
             rewards("python_trl", &format!("people.py:{entry}"), keys, &example, &["4"]),
             [1.0],
