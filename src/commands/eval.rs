@@ -8,7 +8,7 @@ use crate::config::ModelSource;
 use crate::eval::evaluate;
 use crate::groups::Rollouts;
 use crate::output::{note, say};
-use crate::prompt::{PromptSource, Window};
+use crate::prompt::PromptSource;
 use crate::rollout::LocalSampler;
 
 /// Arguments of `reckon eval`.
@@ -39,11 +39,8 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         }
     };
     let judge = judge(&config, registry)?;
-    let tokenizer = policy.tokenizer.clone();
-    let window = Window::of(&config, &policy.config);
-    let prompts = PromptSource::open(&config.sources()?, tokenizer, &policy.companions, config.seed, window)?;
+    let prompts = PromptSource::of(&config, &mut policy)?;
     prompts.dropped().iter().for_each(|line| note!("{line}"));
-    policy.end_with(prompts.end_tokens())?;
     let mut sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
     if args.greedy {
         sampling.temperature = 0.0;

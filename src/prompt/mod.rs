@@ -25,6 +25,7 @@ pub use tokens::{EndOfTurn, encode_completion};
 
 use crate::config::{SourceView, TrainConfig};
 use crate::model::{Companions, ModelConfig};
+use crate::policy::Policy;
 use crate::rollout::PromptTokens;
 
 /// Held-out prompts are numbered from here, so that their random numbers are not those of training prompts.
@@ -103,6 +104,14 @@ impl PromptSource {
         let order = Order::new(seed, &sources.iter().map(train).collect::<Vec<_>>())?;
         let held_out = HeldOut::of(&sources)?;
         Ok(Self { sources, lengths, order, held_out, tokenizer })
+    }
+
+    /// Opens the data of `config` for a policy, whose completions end from now on with what the templates end a turn with.
+    pub fn of(config: &TrainConfig, policy: &mut Policy) -> Result<Self> {
+        let (window, tokenizer) = (Window::of(config, &policy.config), policy.tokenizer.clone());
+        let prompts = Self::open(&config.sources()?, tokenizer, &policy.companions, config.seed, window)?;
+        policy.end_with(prompts.end_tokens())?;
+        Ok(prompts)
     }
 
     /// The sources, in the order of the config.

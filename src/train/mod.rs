@@ -19,7 +19,7 @@ use crate::metrics::Record;
 use crate::optim::{Schedule, Update};
 use crate::plan::Job;
 use crate::policy::{Largest, Policy, REHEARSAL, Training, Who};
-use crate::prompt::{PromptSource, Window};
+use crate::prompt::PromptSource;
 use crate::rollout::{FinishReason, LocalSampler, SampleKey, Sampler, Sampling};
 use stats::StepStats;
 
@@ -82,10 +82,7 @@ impl Trainer {
     pub fn new(config: TrainConfig, mut policy: Policy, judge: Judge) -> Result<Self> {
         config.validate()?;
         let grpo = config.grpo.clone();
-        let (tokenizer, companions) = (policy.tokenizer.clone(), &policy.companions);
-        let window = Window::of(&config, &policy.config);
-        let prompts = PromptSource::open(&config.sources()?, tokenizer, companions, config.seed, window)?;
-        policy.end_with(prompts.end_tokens())?;
+        let prompts = PromptSource::of(&config, &mut policy)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;

@@ -10,8 +10,9 @@ use reckon_rewards::Registry;
 use super::super::{ConfigArgs, judge, policies};
 use crate::groups::Rollouts;
 use crate::measure::{Rates, measure};
+use crate::output::note;
 use crate::progress::Bar;
-use crate::prompt::{Prompt, PromptSource, Window};
+use crate::prompt::{Prompt, PromptSource};
 use crate::rollout::LocalSampler;
 
 #[derive(Debug, clap::Args)]
@@ -30,14 +31,13 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     ensure!(args.samples > 0, "--samples must be above 0");
     let config = args.config.load()?;
     config.validate()?;
-    let policy = match config.lora {
+    let mut policy = match config.lora {
         Some(_) => policies::trained(&config)?,
         None => policies::computed(&config.compute, || policies::frozen(&config.model.name()))?,
     };
     let judge = judge(&config, registry)?;
-    let window = Window::of(&config, &policy.config);
-    let (views, tokenizer) = (config.sources()?, policy.tokenizer.clone());
-    let prompts = PromptSource::open(&views, tokenizer, &policy.companions, config.seed, window)?;
+    let prompts = PromptSource::of(&config, &mut policy)?;
+    prompts.dropped().iter().for_each(|line| note!("{line}"));
     let rows = rows(&prompts)?;
     let model = config.model.name();
     let mut rates = Rates::open(&args.out, &model, args.samples)?;
