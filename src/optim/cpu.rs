@@ -3,6 +3,7 @@
 use super::{AdamWConfig, Optimizer, Update};
 use crate::model::Trainable;
 use crate::ops::adamw;
+use crate::ops::team::Team;
 use crate::tensor::Tensor;
 
 /// The optimizer with its state, of the layout of what is trained.
@@ -25,8 +26,8 @@ impl AdamW {
     }
 
     /// One update with the gradient `g`, of the layout of what is trained, at learning rate `lr`.
-    pub fn update(&mut self, trained: Trainable, g: &[f32], lr: f64) -> Update {
-        let grad_norm = adamw::squared_norm(g).sqrt();
+    pub fn update(&mut self, team: &Team, trained: Trainable, g: &[f32], lr: f64) -> Update {
+        let grad_norm = adamw::squared_norm(team, g).sqrt();
         if !grad_norm.is_finite() {
             return Update::Skipped;
         }
@@ -35,7 +36,7 @@ impl AdamW {
             let step = self.config.step(lr, grad_norm, entry.is_matrix(), self.count);
             let r = entry.range.clone();
             let (m, v) = (&mut self.m[r.clone()], &mut self.v[r.clone()]);
-            adamw::update(step, &mut trained.values[r.clone()], &g[r], m, v);
+            adamw::update(team, step, &mut trained.values[r.clone()], &g[r], m, v);
         }
         Update::Applied { grad_norm }
     }

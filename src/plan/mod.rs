@@ -12,6 +12,7 @@ use anyhow::{Result, ensure};
 pub use fit::{Free, fit};
 
 use crate::config::{Target, TrainConfig};
+use crate::grpo::updates;
 use crate::model::layout::Layer;
 use crate::model::{AdapterLayout, Layout, ModelConfig, SaveDtype};
 use crate::ops::attention::Heads;
@@ -38,7 +39,7 @@ pub struct Sizes {
 impl Sizes {
     /// Those of a model's shape.
     pub fn of(config: &ModelConfig) -> Result<Self> {
-        let layout = Layout::new(config, config.family()?);
+        let layout = Layout::of(config)?;
         let matrices = layout.layers.iter().flat_map(|layer| layer.matrices()).chain([&layout.lm_head]);
         Ok(Self {
             weights: layout.len(),
@@ -114,19 +115,21 @@ impl Job {
             shape.max_position_embeddings
         );
         let lora = config.lora.as_ref().map(|lora| {
-            let layout = lora.layout(&Layout::new(shape, shape.family()?))?;
+            let layout = lora.layout(&Layout::of(shape)?)?;
             Ok::<_, anyhow::Error>(Lora::of(&layout, dtype))
         });
+        let mut compute = config.compute.clone();
+        compute.suit(Layout::of(shape)?.len());
         Ok(Self {
             device,
             threads: if device == Target::Cpu { config.compute.threads() } else { 1 },
             precision: config.compute.precision.into(),
-            micro_batch_tokens: config.compute.micro_batch_tokens,
+            micro_batch_tokens: compute.micro_batch_tokens,
             recompute: config.compute.recompute,
             rows: r.capacity.min(completions.max(config.eval.problems * config.eval.samples)),
             prompt,
             sequence,
-            update_tokens: (completions * sequence).div_ceil(grpo.updates_per_step),
+            update_tokens: completions.div_ceil(updates(completions, grpo.completions_per_update)) * sequence,
             reference: grpo.needs_reference(),
             lora: lora.transpose()?,
             moments: config.optim.moments,

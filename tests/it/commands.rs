@@ -156,7 +156,7 @@ fn every_preset_leaves_its_traces_and_all_that_is_written_is_in_the_table_of_met
     let mut written = BTreeSet::new();
     for (grpo, metric) in [
         ("{preset = 'dapo', resample_max = 2}", "group/resampled"),
-        ("{preset = 'grpo', kl_coef = 0.05, updates_per_step = 2, ref_refresh_every = 2}", "policy/kl_ref"),
+        ("{preset = 'grpo', kl_coef = 0.05, completions_per_update = 8, ref_refresh_every = 2}", "policy/kl_ref"),
         ("{preset = 'dr_grpo', truncated = 'mask'}", "policy/entropy"),
     ] {
         let config = small_run(folder.path(), 3, &format!("grpo = {grpo}"));

@@ -192,7 +192,7 @@ impl<W: Load> ModelFolder<W> {
         }
         let stray = config.eos_token_id.iter().find(|id| **id as usize >= config.vocab_size);
         ensure!(stray.is_none(), "eos_token_id {stray:?} is beyond vocab_size = {}", config.vocab_size);
-        let layout = Layout::new(&config, config.family()?);
+        let layout = Layout::of(&config)?;
         check(&reader, &layout.entries, &|name| is_ignored(name, &config))?;
         companions.shards = reader.shards();
         companions.dtype = reader.dtype(&layout.entries[0].name)?;
