@@ -227,7 +227,6 @@ impl TrainConfig {
         self.save.check("save.").map_err(Error::msg)?;
         self.audit.check("audit.").map_err(Error::msg)?;
         self.grpo.validate(self.rollout.max_new_tokens)?;
-        self.optim.check_moments(self.compute.target())?;
         self.lora.iter().try_for_each(LoraConfig::validate)
     }
 }

@@ -248,7 +248,9 @@ mod tests {
         let cpu = Plan::new(&sizes(), &threads);
         let biases_and_norms = 24 * (1152 + 2 * 896) + 896;
         assert_eq!((cpu.weights, cpu.copy), (4 * weights, 4 * (weights - biases_and_norms)), "the tied head is packed");
-        assert_eq!(cpu.gradients, 4 * 4 * weights, "two threads, one that waits, and the sum");
+        assert_eq!(cpu.gradients, 4 * weights, "one for all threads");
+        let small = Plan::new(&Sizes { weights: 1 << 20, ..sizes() }, &threads);
+        assert_eq!(small.gradients, 4 * 4 << 20, "two threads, one that waits, and the sum");
         assert!(cpu.cache >= 2 * card.cache, "fp32");
     }
 
@@ -257,7 +259,7 @@ mod tests {
         let job = Job { lora: Some(Lora { values: 1000, lora_hidden: 48, base_bytes: 2 }), ..JOB };
         let plan = Plan::new(&sizes(), &Job { device: Target::Cpu, threads: 2, ..job });
         assert_eq!((plan.weights, plan.copy, plan.reference), (4000, 2 * 494_032_768 + 4000, 0));
-        assert_eq!((plan.optimizer, plan.gradients), (8000, 16_000));
+        assert_eq!((plan.optimizer, plan.gradients), (8000, 4000));
         let (card, full) = (Plan::new(&sizes(), &job), Plan::new(&sizes(), &JOB));
         let tables = 32768 * 32 * 2;
         assert_eq!((card.weights, card.copy, card.reference), (4000 + 4 * tables, 2 * 494_032_768 + 2000, 0));

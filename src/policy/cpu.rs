@@ -46,8 +46,7 @@ impl Learner for CpuLearner {
     }
 
     fn begin(&mut self, training: &Training) -> Result<()> {
-        training.moments.check_on_cpu()?;
-        self.optimizer = Some(AdamW::new(training.adamw, self.model.parameters().trained_values().len()));
+        self.optimizer = Some(AdamW::new(training.adamw, training.moments, self.model.parameters().trained_entries()));
         self.reference = training.reference.then(|| CpuReference::of(self.model.parameters()));
         Ok(())
     }

@@ -50,7 +50,6 @@ fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
         (vec!["train", config, "--set", "model.path=nowhere"], "nowhere"),
         (vec!["train", "--resume", "nowhere"], "there is no run in \"nowhere\""),
         (vec!["train", config, "--set", "compute.device=gpu"], "did you mean \"cpu\""),
-        (vec!["train", config, "--set", "optim.moments=eight_bit"], "set compute.device = \"cuda\""),
         (vec!["sample"], "no prompt"),
         (vec!["verify", "score", "--kind", "countdwon", text(&bad_row)], "did you mean \"countdown\""),
         (vec!["train", config, "--dry-run", "--set", "rubric.verifiers.0.max_deph=3"], "did you mean \"max_depth\"?"),

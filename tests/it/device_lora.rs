@@ -110,7 +110,7 @@ fn updates_of_an_adapter_follow_those_of_the_cpu_and_leave_its_base_alone() {
     let Some(model) = on_device(&policy) else { return };
     let base = logprobs_as(&model, &DeviceReference::of(&model).unwrap(), &micros[0]);
     let mut on_device = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
-    let mut on_cpu = AdamW::new(config, start.len());
+    let mut on_cpu = AdamW::new(config, MomentKind::Full, cpu(&policy).parameters().trained_entries());
     for _ in 0..3 {
         model.trainable.gradients.all().zero().unwrap();
         model.gradient(&micros[0], TEMPERATURE, &loss).unwrap();

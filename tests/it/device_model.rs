@@ -102,7 +102,7 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
     let Some((way, updates)) = run(MomentKind::Full) else { return };
     assert_eq!(run(MomentKind::Full).unwrap(), (way.clone(), updates), "a second run gives other bits");
     let (eight_bit, _) = run(MomentKind::EightBit).unwrap();
-    let mut optimizer = AdamW::new(config, start.trained_values().len());
+    let mut optimizer = AdamW::new(config, MomentKind::Full, start.trained_entries());
     for _ in 0..3 {
         let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
         optimizer.update(&Team::alone(), cpu_mut(&mut policy).trainable(), &gradient, 1e-3);

@@ -22,7 +22,7 @@ use reckon_rewards::Rubric;
 use super::device_lora::adapted;
 use super::device_model::{distance, rounded};
 use super::host_device::{device, device_of};
-use super::models::{FAMILIES, cpu, cpu_learner, micros, on_device, samples, tiny_with};
+use super::models::{FAMILIES, cpu, cpu_learner, micros, on_device, samples};
 
 /// The same model on a device.
 fn moved(policy: Policy, device: Device) -> Policy {
@@ -253,11 +253,4 @@ fn the_embedded_model_is_one_that_the_kernels_compute() {
     };
     let (got, expected) = (logprobs(&policy), logprobs(&on_cpu));
     assert!(distance(&got, &expected) < 0.02, "{got:?}, not {expected:?}");
-}
-
-#[test]
-fn moments_of_eight_bits_are_refused_on_a_cpu() {
-    let mut policy = tiny_with(FAMILIES[0], true, 32);
-    let error = policy.learner.begin(&training(MomentKind::EightBit)).unwrap_err().to_string();
-    assert!(error.contains("compute.device"), "{error}");
 }

@@ -278,7 +278,7 @@ fn adamw_agrees_with_its_twin_and_rounds_the_copy() {
 /// How far updates with moments of eight bits take the weights.
 fn eight_bit(d: &Device, start: &[f32], updates: u64, gradient: &dyn Fn(u64) -> Vec<f32>) -> Vec<f32> {
     let n = start.len();
-    let (w, copy, blocks) = (up(d, start), empty::<bf16>(d, n), n.div_ceil(adamw::device::MOMENT_BLOCK));
+    let (w, copy, blocks) = (up(d, start), empty::<bf16>(d, n), n.div_ceil(adamw::MOMENT_BLOCK));
     let (m, v) = (d.zeros(Class::Optimizer, n).unwrap(), d.zeros(Class::Optimizer, n).unwrap());
     let largest = || d.zeros(Class::Optimizer, blocks).unwrap();
     let (m_largest, v_largest) = (largest(), largest());

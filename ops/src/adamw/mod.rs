@@ -1,6 +1,7 @@
 //! AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) over a flat stretch of weights, in one pass.
 
 pub mod device;
+pub mod eight_bit;
 
 use super::team::Team;
 use super::vector::vectorised;
@@ -31,6 +32,9 @@ impl Step {
         [self.beta1, self.beta2].map(|beta| (1.0 / (1.0 - f64::from(beta).powi(power))) as f32)
     }
 }
+
+/// Values that share a largest magnitude where moments have eight bits.
+pub const MOMENT_BLOCK: usize = 256;
 
 /// Values of a piece of an update, and of a chain of [`squared_norm`].
 const PIECE: usize = 1 << 20;
