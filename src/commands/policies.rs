@@ -50,5 +50,5 @@ fn load_base(path: &str) -> Result<ModelFolder<Base>> {
     if path == builtin::MODEL {
         return builtin::base();
     }
-    ModelFolder::read_frozen(&hub::model_folder(path, Wanted::All)?)
+    ModelFolder::read_frozen(&hub::model_path(path, Wanted::All)?)
 }

@@ -1,5 +1,6 @@
 //! A model as a Hugging Face folder, read and written: shape, weights, tokenizer, and the small files beside them, which
-//! are carried along byte for byte so that what is saved loads wherever the original did.
+//! are carried along byte for byte so that what is saved loads wherever the original did. A GGUF file is read as the
+//! folder that it could have been made from.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,8 @@ use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
 use super::safetensors::{self, Reader, Shards};
-use super::{Load, Source, TensorFile, check};
+use super::{Load, Source, TensorFile, check, gguf};
+use crate::disk::read_text;
 use crate::model::base::Base;
 use crate::model::config::{ModelConfig, token_ids};
 use crate::model::dtype::SaveDtype;
@@ -54,11 +56,14 @@ impl Companions {
         Self { files: vec![("tokenizer.json".to_owned(), tokenizer.to_vec())], ..Self::default() }
     }
 
-    /// Reads those that a folder holds.
-    pub fn read(folder: &Path) -> Result<Self> {
+    /// Reads those that a folder holds, or makes them of what a GGUF file says.
+    pub fn read(path: &Path) -> Result<Self> {
+        if gguf::is_named(path) {
+            return Ok(Self { files: gguf::Model::open(path)?.files, ..Self::default() });
+        }
         let mut files = Vec::new();
-        for name in COMPANIONS.iter().filter(|name| folder.join(name).exists()) {
-            let content = fs::read(folder.join(name)).with_context(|| format!("cannot read {name}"))?;
+        for name in COMPANIONS.iter().filter(|name| path.join(name).exists()) {
+            let content = fs::read(path.join(name)).with_context(|| format!("cannot read {name}"))?;
             files.push(((*name).to_owned(), content));
         }
         Ok(Self { files, ..Self::default() })
@@ -168,22 +173,32 @@ impl ModelFolder<Parameters> {
 }
 
 impl<W: Load> ModelFolder<W> {
-    fn read_as(folder: &Path) -> Result<Self> {
+    fn read_as(path: &Path) -> Result<Self> {
+        if gguf::is_named(path) {
+            let gguf::Model { config, files, mut weights } = gguf::Model::open(path)?;
+            let companions = Companions { files, ..Companions::default() };
+            return Self::assemble(config, companions, &mut weights)
+                .with_context(|| format!("GGUF file {}", path.display()));
+        }
         let read = || {
-            let config = fs::read(folder.join("config.json")).context(
+            let config = fs::read(path.join("config.json")).context(
                 "cannot read config.json: a model folder holds it beside tokenizer.json and safetensors files",
             )?;
-            Self::assemble(&config, Companions::read(folder)?, Reader::open(folder)?)
+            Self::of_reader(&config, Companions::read(path)?, Reader::open(path)?)
         };
-        read().with_context(|| format!("model folder {}", folder.display()))
+        read().with_context(|| format!("model folder {}", path.display()))
     }
 
     fn parse_as(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
-        Self::assemble(config, Companions::new(tokenizer), Reader::from_bytes(weights)?)
+        Self::of_reader(config, Companions::new(tokenizer), Reader::from_bytes(weights)?)
     }
 
-    fn assemble(config: &[u8], mut companions: Companions, mut reader: Reader) -> Result<Self> {
-        let mut config = read_config(config)?;
+    fn of_reader(config: &[u8], mut companions: Companions, mut reader: Reader) -> Result<Self> {
+        companions.shards = reader.shards();
+        Self::assemble(read_config(config)?, companions, &mut reader)
+    }
+
+    fn assemble(mut config: ModelConfig, mut companions: Companions, file: &mut dyn TensorFile) -> Result<Self> {
         let tokenizer = companions.file("tokenizer.json").context("there is no tokenizer.json in it")?;
         let tokenizer = read_tokenizer(tokenizer, &config)?;
         let end_tokens = companions.end_tokens()?;
@@ -193,12 +208,19 @@ impl<W: Load> ModelFolder<W> {
         let stray = config.eos_token_id.iter().find(|id| **id as usize >= config.vocab_size);
         ensure!(stray.is_none(), "eos_token_id {stray:?} is beyond vocab_size = {}", config.vocab_size);
         let layout = Layout::new(&config, config.family()?);
-        check(&reader, &layout.entries, &|name| is_ignored(name, &config))?;
-        companions.shards = reader.shards();
-        companions.dtype = reader.dtype(&layout.entries[0].name)?;
-        let weights = W::load(&config, layout, &mut reader)?;
+        check(file, &layout.entries, &|name| is_ignored(name, &config))?;
+        companions.dtype = file.dtype(&layout.entries[0].name)?;
+        let weights = W::load(&config, layout, file)?;
         Ok(Self { config, tokenizer, companions, weights })
     }
+}
+
+/// The shape of the model in a folder or a GGUF file, without its weights.
+pub fn read_shape(path: &Path) -> Result<ModelConfig> {
+    if gguf::is_named(path) {
+        return Ok(gguf::Model::open(path)?.config);
+    }
+    read_config(read_text(&path.join("config.json"))?.as_bytes())
 }
 
 /// Tensors that some files hold and no computation needs: a tied output matrix, and tables of rotary angles.
