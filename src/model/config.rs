@@ -174,6 +174,11 @@ impl ModelConfig {
         super::rope::frequencies(self.rope_theta, &self.other, self.heads().size)
     }
 
+    /// The base of the rotary angles.
+    pub(super) fn rope_base(&self) -> Result<f64> {
+        super::rope::base(self.rope_theta, &self.other)
+    }
+
     /// Refuses what a file of a known architecture may ask for and the decoder does not compute.
     fn refuse_variants(&self) -> Result<()> {
         let set = |key: &str| self.other.get(key).filter(|value| !value.is_null());

@@ -3,6 +3,7 @@
 //! folder that it could have been made from.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -170,6 +171,21 @@ impl ModelFolder<Parameters> {
     pub fn save_merged(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
         write(folder, &self.config, &self.tokenizer, &self.companions, &self.weights, dtype)
     }
+
+    /// Writes a GGUF file that calls the model `name`, an adapter merged into its base.
+    pub fn save_gguf(&self, out: &mut impl Write, name: &str, mix: gguf::Mix, threads: usize) -> Result<()> {
+        let Self { config, tokenizer, companions, weights } = self;
+        gguf::Written { name, config, tokenizer, files: &companions.files, weights, threads }.write(mix, out)
+    }
+}
+
+impl<W> ModelFolder<W> {
+    /// Refuses a model that does not read as this one does: of another shape, or with other tokens for a text.
+    pub fn compare_with<V>(&self, read: &ModelFolder<V>) -> Result<()> {
+        let layout = |config: &ModelConfig| Ok::<_, anyhow::Error>(Layout::new(config, config.family()?).entries);
+        ensure!(layout(&read.config)? == layout(&self.config)?, "its tensors are not those that were written");
+        same_tokens(&read.tokenizer, &self.tokenizer)
+    }
 }
 
 impl<W: Load> ModelFolder<W> {
@@ -262,9 +278,16 @@ fn probe(
     let read = read_config(&fs::read(folder.join("config.json"))?)?;
     ensure!(&read == config, "config.json reads differently");
     let read = read_tokenizer(&fs::read(folder.join("tokenizer.json"))?, config)?;
-    let text = "1 + 1 = 2, wait";
-    let ids = |t: &Tokenizer| t.encode(text, false).map(|e| e.get_ids().to_vec()).map_err(|e| anyhow!("{e}"));
-    ensure!(ids(&read)? == ids(tokenizer)?, "tokenizer.json reads \"{text}\" differently");
+    same_tokens(&read, tokenizer)
+}
+
+/// Refuses a tokenizer that reads a text differently than the one that was written.
+fn same_tokens(read: &Tokenizer, written: &Tokenizer) -> Result<()> {
+    let ids =
+        |t: &Tokenizer, text: &str| t.encode(text, false).map(|e| e.get_ids().to_vec()).map_err(|e| anyhow!("{e}"));
+    for text in ["1 + 1 = 2, wait", "Don't  stop\n\n\tat 3,141.59 or naïve words: it's 日本!"] {
+        ensure!(ids(read, text)? == ids(written, text)?, "its tokenizer reads {text:?} differently");
+    }
     Ok(())
 }
 

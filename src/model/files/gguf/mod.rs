@@ -1,12 +1,17 @@
-//! Models in GGUF files, the format of llama.cpp: read through candle, as a model folder is. Values are widened from
-//! their blocks a piece at a time; shape, tokenizer and chat template come from the metadata.
+//! Models in GGUF files, the format of llama.cpp, read and written through candle. Values are widened from their blocks a
+//! piece at a time; shape, tokenizer and chat template come from the metadata, as the files that a model folder would
+//! hold. Writing is left to `write`.
 
 mod header;
 mod metadata;
+mod mix;
 mod names;
 mod pre;
 mod shape;
+mod tokens;
+mod value;
 mod vocabulary;
+mod write;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,6 +28,9 @@ use super::{PIECE, ReadSeek, TensorFile};
 use crate::model::config::ModelConfig;
 use crate::model::dtype::SaveDtype;
 use metadata::Metadata;
+
+pub use mix::Mix;
+pub use write::Written;
 
 /// A model in a GGUF file.
 pub struct Model<'a> {
@@ -171,19 +179,10 @@ impl TensorFile for Weights<'_> {
             let read = values(&mut *self.source, tensor, first, piece.min(total - first));
             let read = read.with_context(|| format!("cannot read {name} of {}", self.name))?;
             match tensor.turned {
-                Some(rows) => sink(first, &in_halves(&read, rows, width))?,
+                Some(rows) => sink(first, &names::in_halves(&read, rows, width))?,
                 None => sink(first, &read)?,
             }
         }
         Ok(())
     }
-}
-
-/// Rows of `width` values, the `rows` of each head brought from llama's order to Hugging Face's.
-fn in_halves(values: &[f32], rows: usize, width: usize) -> Vec<f32> {
-    let head = |values: &[f32]| {
-        let row = |row| names::row_in_gguf(row, rows) * width;
-        (0..rows).flat_map(|r| values[row(r)..row(r) + width].to_vec()).collect::<Vec<f32>>()
-    };
-    values.chunks(rows * width).flat_map(head).collect()
 }

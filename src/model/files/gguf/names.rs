@@ -61,9 +61,31 @@ pub(super) fn turned(name: &str, config: &ModelConfig) -> Option<usize> {
 }
 
 /// Where row `row` of a head of `size` rows, in Hugging Face's order, stands in GGUF's.
-pub(super) fn row_in_gguf(row: usize, size: usize) -> usize {
+fn row_in_gguf(row: usize, size: usize) -> usize {
     let (half, pair) = (row / (size / 2), row % (size / 2));
     2 * pair + half
+}
+
+/// Rows of `width` values, the `rows` of each head brought from GGUF's order to Hugging Face's.
+pub(super) fn in_halves(values: &[f32], rows: usize, width: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(values.len());
+    for head in values.chunks(rows * width) {
+        for row in 0..rows {
+            out.extend_from_slice(&head[row_in_gguf(row, rows) * width..][..width]);
+        }
+    }
+    out
+}
+
+/// The other way of [`in_halves`].
+pub(super) fn in_pairs(values: &[f32], rows: usize, width: usize) -> Vec<f32> {
+    let mut out = vec![0.0; values.len()];
+    for (from, to) in values.chunks(rows * width).zip(out.chunks_mut(rows * width)) {
+        for row in 0..rows {
+            to[row_in_gguf(row, rows) * width..][..width].copy_from_slice(&from[row * width..][..width]);
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -87,5 +109,7 @@ mod tests {
     #[test]
     fn rows_of_a_head_stand_in_pairs() {
         assert_eq!((0..6).map(|row| row_in_gguf(row, 6)).collect::<Vec<_>>(), [0, 2, 4, 1, 3, 5]);
+        let values: Vec<f32> = (0..24).map(|value| value as f32).collect();
+        assert_eq!(in_halves(&in_pairs(&values, 6, 2), 6, 2), values);
     }
 }

@@ -1,4 +1,4 @@
-//! A model's shape as the metadata of a GGUF file says it, in the words of `config.json`.
+//! A model's shape as the metadata of a GGUF file says it, in the words of `config.json`, and back.
 
 use std::f64::consts::TAU;
 
@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::metadata::Metadata;
-use crate::model::config::ModelConfig;
+use super::value::Entry;
+use crate::model::config::{Family, ModelConfig};
 
 /// Architectures that are read: GGUF's name, which is also `model_type`, and that of `config.json`.
 pub(super) const ARCHITECTURES: [(&str, &str); 3] =
@@ -90,6 +91,57 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
     let config: ModelConfig = serde_json::from_value(config)?;
     config.validate()?;
     Ok(config)
+}
+
+/// What a GGUF file calls the family of a model.
+pub(super) fn architecture(config: &ModelConfig) -> Result<&'static str> {
+    Ok(match config.family()? {
+        Family::Llama => "llama",
+        Family::Qwen2 => "qwen2",
+        Family::Qwen3 => "qwen3",
+    })
+}
+
+/// A shape as metadata.
+pub(super) fn entries(config: &ModelConfig) -> Result<Vec<(String, Entry)>> {
+    let name = architecture(config)?;
+    let heads = config.heads();
+    let counts = [
+        ("block_count", config.num_hidden_layers),
+        ("context_length", config.max_position_embeddings),
+        ("embedding_length", config.hidden_size),
+        ("feed_forward_length", config.intermediate_size),
+        ("attention.head_count", heads.query),
+        ("attention.head_count_kv", heads.key_value),
+        ("attention.key_length", heads.size),
+        ("attention.value_length", heads.size),
+        ("rope.dimension_count", heads.size),
+        ("vocab_size", config.vocab_size),
+    ];
+    let numbers =
+        [("rope.freq_base", config.rope_base()? as f32), ("attention.layer_norm_rms_epsilon", config.rms_norm_eps)];
+    let mut entries = Vec::new();
+    for (part, count) in counts {
+        entries.push((format!("{name}.{part}"), Entry::Count(u32::try_from(count)?)));
+    }
+    entries.extend(numbers.map(|(part, number)| (format!("{name}.{part}"), Entry::Number(number))));
+    Ok(entries)
+}
+
+/// What each rotary frequency is divided by, where a model stretches them.
+pub(super) fn divisors(config: &ModelConfig) -> Result<Option<Vec<f32>>> {
+    let (base, size, stretched) = (config.rope_base()?, config.heads().size, config.rope_frequencies()?);
+    let divide = |(i, frequency): (usize, &f64)| (base.powf(-2.0 * i as f64 / size as f64) / frequency) as f32;
+    let divisors: Vec<f32> = stretched.iter().enumerate().map(divide).collect();
+    if divisors.iter().all(|divisor| *divisor == 1.0) {
+        return Ok(None);
+    }
+    let name = architecture(config)?;
+    ensure!(
+        name == "llama",
+        "a stretch of the rotary angles cannot be written for {name}: GGUF files have it for llama"
+    );
+    Ok(Some(divisors))
 }
 
 /// `rope_scaling` of a file.
