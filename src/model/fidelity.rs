@@ -43,6 +43,11 @@ impl Expectations {
         Self { logprobs, vocab }
     }
 
+    /// Log-probabilities `(V)` of what may come behind the token at a place.
+    pub fn behind(&self, place: usize) -> &[f32] {
+        &self.logprobs[place * self.vocab..(place + 1) * self.vocab]
+    }
+
     /// How near another model is, asked of the same tokens.
     pub fn compare(&self, other: &Self) -> Fidelity {
         let (mut kl, mut same, mut tokens) = (0.0, 0, 0);

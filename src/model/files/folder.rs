@@ -92,6 +92,19 @@ impl Companions {
         Ok(())
     }
 
+    /// The tokenizer of a model, whose config takes the end tokens that stand here.
+    fn tokenizer(&self, config: &mut ModelConfig) -> Result<Tokenizer> {
+        let tokenizer = self.file("tokenizer.json").context("there is no tokenizer.json in it")?;
+        let tokenizer = read_tokenizer(tokenizer, config)?;
+        let end_tokens = self.end_tokens()?;
+        if !end_tokens.is_empty() {
+            config.eos_token_id = end_tokens;
+        }
+        let stray = config.eos_token_id.iter().find(|id| **id as usize >= config.vocab_size);
+        ensure!(stray.is_none(), "eos_token_id {stray:?} is beyond vocab_size = {}", config.vocab_size);
+        Ok(tokenizer)
+    }
+
     /// The end tokens that `generation_config.json` names.
     fn end_tokens(&self) -> Result<Vec<u32>> {
         Ok(self.generation()?.unwrap_or_default().eos_token_id)
@@ -215,20 +228,25 @@ impl<W: Load> ModelFolder<W> {
     }
 
     fn assemble(mut config: ModelConfig, mut companions: Companions, file: &mut dyn TensorFile) -> Result<Self> {
-        let tokenizer = companions.file("tokenizer.json").context("there is no tokenizer.json in it")?;
-        let tokenizer = read_tokenizer(tokenizer, &config)?;
-        let end_tokens = companions.end_tokens()?;
-        if !end_tokens.is_empty() {
-            config.eos_token_id = end_tokens;
-        }
-        let stray = config.eos_token_id.iter().find(|id| **id as usize >= config.vocab_size);
-        ensure!(stray.is_none(), "eos_token_id {stray:?} is beyond vocab_size = {}", config.vocab_size);
+        let tokenizer = companions.tokenizer(&mut config)?;
         let layout = Layout::new(&config, config.family()?);
         check(file, &layout.entries, &|name| is_ignored(name, &config))?;
         companions.dtype = file.dtype(&layout.entries[0].name)?;
         let weights = W::load(&config, layout, file)?;
         Ok(Self { config, tokenizer, companions, weights })
     }
+}
+
+/// What a folder holds beside its weights, whatever family the model is of. The config is not checked.
+pub fn read_beside(folder: &Path) -> Result<ModelFolder<()>> {
+    let read = || -> Result<ModelFolder<()>> {
+        let mut config: ModelConfig =
+            serde_json::from_slice(&fs::read(folder.join("config.json"))?).context("config.json")?;
+        let companions = Companions::read(folder)?;
+        let tokenizer = companions.tokenizer(&mut config)?;
+        Ok(ModelFolder { config, tokenizer, companions, weights: () })
+    };
+    read().with_context(|| format!("model folder {}", folder.display()))
 }
 
 /// The shape of the model in a folder or a GGUF file, without its weights.
