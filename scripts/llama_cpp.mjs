@@ -16,11 +16,11 @@ import {pathToFileURL} from "node:url";
 
 const found = createRequire(import.meta.url).resolve("node-llama-cpp");
 const {getLlama, LlamaLogLevel} = await import(pathToFileURL(found));
-const llama = await getLlama({gpu: false, build: "never", logLevel: LlamaLogLevel.error, maxThreads: 2});
+const llama = await getLlama({gpu: false, build: "never", logLevel: LlamaLogLevel.error, maxThreads: 1});
 
 async function open(file) {
     const model = await llama.loadModel({modelPath: file, useMmap: true});
-    const context = await model.createContext({contextSize: 2048, threads: 2, flashAttention: false});
+    const context = await model.createContext({contextSize: 2048, threads: 1, flashAttention: false});
     return {model, context, sequence: context.getSequence()};
 }
 

@@ -103,7 +103,7 @@ fn a_list_that_fits_into_the_file_but_not_into_its_memory_is_refused() {
     let count: u64 = 8 << 20;
     let array = [&9u32.to_le_bytes()[..], &7u32.to_le_bytes(), &count.to_le_bytes()].concat();
     let bytes = header(&[&0u64.to_le_bytes(), &1u64.to_le_bytes(), &name("x"), &array, &vec![0; count as usize]]);
-    assert!(complaint(&bytes).contains("would take 201326592 bytes of memory, more than the whole file"));
+    assert!(complaint(&bytes).contains("would take 201326593 bytes of memory, more than the whole file"));
 }
 
 type Metadata = Vec<(String, Value)>;
