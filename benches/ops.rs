@@ -6,10 +6,12 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use reckon::ops::attention::{Heads, Scratch, Segment, packed};
-use reckon::ops::linear::{Epilogue, Linear, Precision};
+use reckon::ops::attention::{Heads, Segment, packed};
+use reckon::ops::linear::{Epilogue, Linear, PackedMatrix, Precision};
+use reckon::ops::rms_norm::{self, Kept, Vectors};
 use reckon::ops::rope::RopeTable;
-use reckon::ops::{adamw, linear_logprob, rms_norm, swiglu};
+use reckon::ops::team::Team;
+use reckon::ops::{adamw, linear_logprob, swiglu};
 use reckon::rollout::Sampling;
 use reckon_datasets::Counted;
 
@@ -29,16 +31,18 @@ fn products(criterion: &mut Criterion) {
     for (n, k) in [(3 * WIDTH, WIDTH), (WIDTH, WIDTH), (2 * FFN, WIDTH), (WIDTH, FFN)] {
         let (x, w, dy) = (random(1, T * k), random(2, n * k), random(3, T * n));
         let (mut y, mut dx, mut dw) = (vec![0f32; T * n], vec![0f32; T * k], vec![0f32; n * k]);
-        let layer = Linear::trained(&w, k, 0..w.len(), Precision::Fp32);
+        let team = &Team::alone();
+        let packed = PackedMatrix::new(team, &w, k, Precision::Fp32);
+        let layer = Linear::trained(&packed, &w, 0..w.len());
         group.throughput(Throughput::Elements((T * n * k) as u64));
         group.bench_function(format!("forward {n} x {k}"), |b| {
-            b.iter(|| layer.forward(black_box(&x), &mut y, Epilogue::None));
+            b.iter(|| layer.forward(team, black_box(&x), &mut y, Epilogue::None));
         });
         group.throughput(Throughput::Elements(2 * (T * n * k) as u64));
         group.bench_function(format!("backward {n} x {k}"), |b| {
             b.iter(|| {
-                layer.backward_input(black_box(&dy), &mut dx);
-                layer.backward_weight(&x, black_box(&dy), &mut dw);
+                layer.backward_input(team, black_box(&dy), &mut dx);
+                layer.backward_weight(team, &x, black_box(&dy), &mut dw);
             });
         });
     }
@@ -49,17 +53,16 @@ fn attention(criterion: &mut Criterion) {
     let segments: Vec<_> = (0..T).step_by(128).map(|start| Segment::alone(start..start + 128)).collect();
     let (qkv, d_o) = (random(1, T * HEADS.row()), random(2, T * HEADS.output()));
     let (mut o, mut lse, mut d_qkv) = (vec![0f32; d_o.len()], vec![0f32; T * HEADS.query], vec![0f32; qkv.len()]);
-    let mut scratch = Scratch::default();
     // Two products forward and five backward, over half of each square.
     let products = (segments.len() * 128 * 128 / 2 * HEADS.output()) as u64;
     group.throughput(Throughput::Elements(2 * products));
     group.bench_function("forward", |b| {
-        b.iter(|| packed::forward(HEADS, black_box(&qkv), &segments, &mut o, &mut lse, &mut scratch));
+        b.iter(|| packed::forward(&Team::alone(), HEADS, black_box(&qkv), &segments, &mut o, &mut lse));
     });
     group.throughput(Throughput::Elements(5 * products));
     group.bench_function("backward", |b| {
         let kept = packed::Forward { qkv: &qkv, o: &o, lse: &lse };
-        b.iter(|| packed::backward(HEADS, kept, &segments, black_box(&d_o), &mut d_qkv, &mut scratch));
+        b.iter(|| packed::backward(&Team::alone(), HEADS, kept, &segments, black_box(&d_o), &mut d_qkv));
     });
 }
 
@@ -67,37 +70,46 @@ fn head(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear_logprob");
     let (h, w, dlogprob) = (random(1, T * WIDTH), random(2, VOCAB * WIDTH), random(3, T));
     let targets: Vec<u32> = (0..T as u32).map(|t| t * 7 % VOCAB as u32).collect();
-    let layer = Linear::trained(&w, WIDTH, 0..w.len(), Precision::Fp32);
+    let (team, mut logits) = (&Team::alone(), linear_logprob::Logits::default());
+    let packed = PackedMatrix::new(team, &w, WIDTH, Precision::Fp32);
+    let layer = Linear::trained(&packed, &w, 0..w.len());
+    let rows = linear_logprob::Rows { h: &h, targets: &targets };
     let (mut dh, mut dw) = (vec![0f32; h.len()], vec![0f32; w.len()]);
     group.throughput(Throughput::Elements((T * VOCAB * WIDTH) as u64));
     group.bench_function("forward", |b| {
-        b.iter(|| linear_logprob::forward(black_box(&h), &layer, &targets, 1.0));
+        b.iter(|| linear_logprob::forward(team, black_box(rows), &layer, 1.0, &mut logits));
     });
     group.throughput(Throughput::Elements(3 * (T * VOCAB * WIDTH) as u64));
     group.bench_function("backward", |b| {
-        b.iter(|| linear_logprob::backward(&h, &layer, &targets, 1.0, black_box(&dlogprob), &mut dh, &mut dw));
+        b.iter(|| {
+            linear_logprob::backward(team, rows, &layer, 1.0, black_box(&dlogprob), &mut logits, &mut dh, &mut dw)
+        });
     });
 }
 
 fn elementwise(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("elementwise");
+    let (team, rows) = (&Team::alone(), Vectors::rows(WIDTH));
     let (gate_up, x, w) = (random(1, T * 2 * FFN), random(2, T * WIDTH), random(3, WIDTH));
     let (mut y, mut d_gate_up) = (vec![0f32; T * FFN], vec![0f32; gate_up.len()]);
     let (mut normed, mut dx, mut dw) = (vec![0f32; x.len()], vec![0f32; x.len()], vec![0f32; WIDTH]);
     group.throughput(Throughput::Elements(T as u64));
-    group.bench_function("swiglu forward", |b| b.iter(|| swiglu::forward(black_box(&gate_up), FFN, &mut y)));
+    group.bench_function("swiglu forward", |b| b.iter(|| swiglu::forward(team, black_box(&gate_up), FFN, &mut y)));
     group.bench_function("swiglu backward", |b| {
         let mut again = vec![0f32; y.len()];
-        b.iter(|| swiglu::backward(black_box(&gate_up), FFN, &y, &mut d_gate_up, &mut again));
+        b.iter(|| swiglu::backward(team, black_box(&gate_up), FFN, &y, &mut d_gate_up, &mut again));
     });
-    group.bench_function("rms_norm forward", |b| b.iter(|| rms_norm::forward(black_box(&x), &w, 1e-6, &mut normed)));
+    group.bench_function("rms_norm forward", |b| {
+        b.iter(|| rms_norm::forward(team, rows, black_box(&x), &w, 1e-6, &mut normed))
+    });
     group.bench_function("rms_norm backward", |b| {
-        b.iter(|| rms_norm::backward(black_box(&x), &w, 1e-6, &normed, &mut dx, Some(&mut dw)));
+        let kept = Kept { x: &x, w: &w, eps: 1e-6 };
+        b.iter(|| rms_norm::backward(team, rows, black_box(kept), &normed, &mut dx, Some(&mut dw)));
     });
     let frequencies: Vec<f64> = (0..HEADS.size / 2).map(|i| 0.5f64.powi(i as i32)).collect();
     let (rope, positions) = (RopeTable::new(T, &frequencies), (0..T as u32).collect::<Vec<_>>());
     let mut qkv = random(4, T * HEADS.row());
-    group.bench_function("rope", |b| b.iter(|| rope.rotate(black_box(&mut qkv), &positions, 8, HEADS.row())));
+    group.bench_function("rope", |b| b.iter(|| rope.rotate(team, black_box(&mut qkv), &positions, 8, HEADS.row())));
 }
 
 fn optimizer_and_sampler(criterion: &mut Criterion) {
@@ -106,7 +118,9 @@ fn optimizer_and_sampler(criterion: &mut Criterion) {
     let (mut w, g, mut m, mut v) = (random(1, n), random(2, n), vec![0f32; n], vec![0f32; n]);
     let step = adamw::Step { lr: 1e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, scale: 1.0, count: 1 };
     group.throughput(Throughput::Elements(n as u64));
-    group.bench_function("adamw", |b| b.iter(|| adamw::update(step, &mut w, black_box(&g), &mut m, &mut v)));
+    group.bench_function("adamw", |b| {
+        b.iter(|| adamw::update(&Team::alone(), step, &mut w, black_box(&g), &mut m, &mut v))
+    });
     let logits = random(3, VOCAB);
     group.throughput(Throughput::Elements(VOCAB as u64));
     for (name, top_p, top_k) in [("draw", 1.0, 0), ("draw top_p 0.95", 0.95, 0), ("draw top_k 50", 1.0, 50)] {

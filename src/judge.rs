@@ -29,6 +29,8 @@ pub struct Rollout {
     /// What the policy is trained on: the rubric's total, unless a control or a rule on length replaces it. `None` where
     /// the completion was not judged: nothing is learned from it.
     pub reward: Option<f32>,
+    /// What the completion's length adds to it where it is learned from; 0 or less.
+    pub penalty: f32,
 }
 
 /// All rollouts of one prompt.
@@ -44,6 +46,11 @@ impl Group {
     /// The rewards in order; `None` where a rollout was not judged.
     pub fn rewards(&self) -> Vec<Option<f32>> {
         self.rollouts.iter().map(|r| r.reward).collect()
+    }
+
+    /// The same with the penalties on length: what is learned from.
+    pub fn penalised_rewards(&self) -> Vec<Option<f32>> {
+        self.rollouts.iter().map(|r| Some(r.reward? + r.penalty)).collect()
     }
 }
 
@@ -210,7 +217,7 @@ fn judge_batch(asked: &[Asked], batch: Vec<Finished>) -> Result<Vec<Judged>> {
     let scores = rubric.score_batch(&submissions)?;
     let judged = batch.into_iter().zip(scores).map(|((prompt, sample, completion), score)| {
         let reward = score.total;
-        (prompt, sample, Rollout { completion, score, reward })
+        (prompt, sample, Rollout { completion, score, reward, penalty: 0.0 })
     });
     Ok(judged.collect())
 }

@@ -43,6 +43,11 @@ pub const METRICS: &[Metric] = &[
         "rollouts that no verifier judged, or over which one failed that may fail (on_error = \"skip\"), so that they are \
          in no mean and teach nothing / all rollouts",
     ),
+    metric(
+        "penalty/overlong_mean",
+        "mean of what the length of the step's judged rollouts adds to their rewards before advantages are taken, 0 or \
+         less; with grpo.truncated = \"soft_overlong\" alone",
+    ),
     metric("reward/<verifier>", "mean of the reward that this verifier gave where it judged, before weights"),
     metric(
         "verdict/<verifier>/<outcome>",

@@ -23,16 +23,20 @@ pub fn vectorised<R>(body: impl FnOnce() -> R) -> R {
 /// Asks for the cache lines of `values` ahead of their use. Does nothing on other processors.
 #[inline(always)]
 pub(crate) fn prefetch(values: &[f32]) {
+    values.chunks(LANES).for_each(|line| prefetch_line(line.as_ptr()));
+}
+
+/// Asks for a cache line ahead of its use, wherever it is.
+#[inline(always)]
+pub(crate) fn prefetch_line(line: *const f32) {
     #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(LANES) {
-        #[allow(unsafe_code)]
-        // SAFETY: a prefetch is a hint, and the address lies in a live slice.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
-        }
+    #[allow(unsafe_code)]
+    // SAFETY: a prefetch is a hint, which no address makes fault.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
+    let _ = line;
 }
 
 /// The first `n` values of a buffer that grows when it has to.

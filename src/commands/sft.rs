@@ -68,7 +68,7 @@ fn start(model: &SftModel, seed: u64) -> Result<ModelFolder> {
             let config = read_config(read_text(shape)?.as_bytes())?;
             let text = read_text(tokenizer)?;
             let tokenizer = read_tokenizer(text.as_bytes(), &config)?;
-            let weights = Weights::random(Layout::new(&config, config.family()?), seed);
+            let weights = Weights::random(Layout::of(&config)?, seed);
             Ok(ModelFolder { config, tokenizer, companions: Companions::new(text.as_bytes()), weights })
         }
         _ => bail!("[model] needs either path, or shape and tokenizer together"),

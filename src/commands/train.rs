@@ -9,6 +9,7 @@ use super::{ConfigArgs, compute, judge, plan, policies, signals, summary};
 use crate::checkpoint::{RunFolder, state};
 use crate::config::TrainConfig;
 use crate::disk::{read_text, write_file};
+use crate::grpo::updates;
 use crate::output::{note, say};
 use crate::run;
 use crate::strict;
@@ -135,6 +136,10 @@ fn dry_run(trainer: &Trainer) -> Result<()> {
     let r = &config.rollout;
     let rows = r.prompts_per_step * r.group_size;
     say!("# {rows} completions in a step, at most {} tokens", rows * r.max_new_tokens)?;
+    match updates(rows, config.grpo.completions_per_update) {
+        1 => say!("# one update of {rows} completions")?,
+        count => say!("# {count} updates of about {} completions each", rows.div_ceil(count))?,
+    }
     if let Some(before) = run::held_out(trainer)? {
         let (p, g) = (before.accuracy, r.group_size as i32);
         let silent = p.powi(g) + (1.0 - p).powi(g);

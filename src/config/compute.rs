@@ -3,6 +3,7 @@
 use reckon_datasets::table;
 use serde::{Deserialize, Serialize};
 
+use crate::model::Sharing;
 use crate::ops::linear::Precision;
 use crate::parallel::default_threads;
 
@@ -61,6 +62,16 @@ pub enum PrecisionChoice {
     Bf16,
 }
 
+impl PrecisionChoice {
+    /// Bytes of an operand.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Fp32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
 impl From<PrecisionChoice> for Precision {
     fn from(choice: PrecisionChoice) -> Self {
         match choice {
@@ -81,7 +92,8 @@ table! {
         pub precision: PrecisionChoice = PrecisionChoice::Fp32,
         /// Threads; 0 takes one per core.
         pub threads: usize = 0,
-        /// Most tokens of a micro-batch; 0 takes 512 on a CPU, where they stay in the caches, and 16384 on a card.
+        /// Most tokens of a micro-batch; 0 takes what suits the model: on a CPU 512 for a small one, whose activations then
+        /// stay in the caches, and more for one whose weights do not, and 16384 on a card.
         pub micro_batch_tokens: usize = 0,
         /// Compute layers again in the backward instead of keeping their activations.
         pub recompute: bool = false,
@@ -99,15 +111,21 @@ impl ComputeConfig {
         if self.threads == 0 { default_threads() } else { self.threads }
     }
 
-    /// Puts what this machine has in place of `auto`, and what suits it in place of 0 tokens.
+    /// Puts what this machine has in place of `auto`.
     pub fn resolve(&mut self) {
-        let (device, tokens) = match self.target() {
-            Target::Cpu => (DeviceChoice::Cpu, 512),
-            Target::Cuda => (DeviceChoice::Cuda, 16_384),
+        self.device = match self.target() {
+            Target::Cpu => DeviceChoice::Cpu,
+            Target::Cuda => DeviceChoice::Cuda,
         };
-        self.device = device;
+    }
+
+    /// Puts what suits a model of so many weights in place of 0 tokens.
+    pub fn suit(&mut self, weights: usize) {
         if self.micro_batch_tokens == 0 {
-            self.micro_batch_tokens = tokens;
+            self.micro_batch_tokens = match self.target() {
+                Target::Cpu => Sharing::of(weights).micro_batch_tokens(),
+                Target::Cuda => 16_384,
+            };
         }
     }
 }

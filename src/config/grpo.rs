@@ -75,8 +75,9 @@ table! {
         pub kl_estimator: KlEstimator = KlEstimator::K3,
         /// Steps after which the policy becomes the new reference; 0 never. Only with a KL term.
         pub ref_refresh_every: u64 = 0,
-        /// Optimizer updates per step: the step's completions are cut into as many parts.
-        pub updates_per_step: usize = 1 => AtLeast(1.0),
+        /// Completions of an optimizer update; 0 takes all of a step's. A step's completions are cut into equal parts of
+        /// about as many, and those of a smaller step are one part.
+        pub completions_per_update: usize = 0,
         /// Whether groups whose rewards are all equal are left out.
         pub drop_zero_signal: bool = true,
         /// Extra batches of prompts, at most, to replace dropped groups in a step. Only with `drop_zero_signal`.
@@ -231,7 +232,7 @@ mod tests {
 
         let dapo = grpo("preset = 'dapo'");
         assert_eq!((dapo.loss_norm(), dapo.clip_low, dapo.clip_high), (LossNorm::Token, 0.2, 0.28));
-        assert_eq!((dapo.updates_per_step, dapo.resample_max), (16, 10));
+        assert_eq!((dapo.completions_per_update, dapo.resample_max), (512, 10));
         assert_eq!(dapo.truncated(), Truncated::SoftOverlong { buffer: 200 });
         assert!(dapo.drop_zero_signal && !dapo.needs_reference());
     }
@@ -280,7 +281,6 @@ mod tests {
             ("clip_high = inf", "grpo.clip_high = inf: it must be at least 0."),
             ("kl_coef = nan", "grpo.kl_coef = NaN: it must be at least 0."),
             ("dual_clip = 1.2", "grpo.dual_clip = 1.2: it must be above 1 + clip_high = 1.2"),
-            ("updates_per_step = 0", "grpo.updates_per_step = 0: it must be at least 1."),
             ("preset = 'dr_grpo'\nconstant_length = 0", "grpo.constant_length = 0: it must be at least 1"),
             ("preset = 'grpo'\nconstant_length = 9", "grpo.constant_length = 9: it needs loss_weights"),
             ("overlong_buffer = 9", "grpo.overlong_buffer = 9: it needs truncated"),

@@ -228,8 +228,6 @@ impl TrainConfig {
         self.save.check("save.").map_err(Error::msg)?;
         self.audit.check("audit.").map_err(Error::msg)?;
         self.grpo.validate(self.rollout.max_new_tokens)?;
-        ensure!(self.compute.micro_batch_tokens > 0, "compute.micro_batch_tokens = 0: this config is not resolved");
-        self.optim.check_moments(self.compute.target())?;
         self.lora.iter().try_for_each(LoraConfig::validate)
     }
 }

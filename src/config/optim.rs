@@ -1,10 +1,8 @@
 //! The `[optim]` table: how the weights move. The optimizer itself is left to [`crate::optim`].
 
-use anyhow::Result;
 use reckon_datasets::Range::Above;
 use reckon_datasets::table;
 
-use super::Target;
 use crate::optim::{AdamWConfig, MomentKind, Schedule, ScheduleKind};
 
 table! {
@@ -30,7 +28,7 @@ table! {
         pub max_grad_norm: f64 = 1.0,
         /// A run stops after this many skipped updates in a row.
         pub max_skipped: u64 = 3,
-        /// How the moments are kept; `eight_bit` on a card alone.
+        /// How the moments are kept; `eight_bit` takes a quarter of the memory.
         pub moments: MomentKind = MomentKind::Full,
     }
 }
@@ -41,11 +39,6 @@ impl OptimConfig {
         let [beta1, beta2, eps, weight_decay, max_grad_norm] =
             [self.beta1, self.beta2, self.eps, self.weight_decay, self.max_grad_norm].map(|value| value as f32);
         AdamWConfig { beta1, beta2, eps, weight_decay, max_grad_norm }
-    }
-
-    /// Refuses moments that are not kept where the run computes.
-    pub fn check_moments(&self, target: Target) -> Result<()> {
-        if target == Target::Cpu { self.moments.check_on_cpu() } else { Ok(()) }
     }
 
     /// The learning rate over a run of `total_steps`.

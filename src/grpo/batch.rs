@@ -119,12 +119,17 @@ pub fn micro_batches(
     packed
 }
 
-/// Cuts the samples of a step, in order, into `count` nearly equal parts, one an update.
+/// How many updates a step of `samples` completions makes with about `per_update` each, 0 for all: the nearest number,
+/// at least 1 and no more than there are completions.
+pub fn updates(samples: usize, per_update: usize) -> usize {
+    if per_update == 0 { 1 } else { ((samples + per_update / 2) / per_update).clamp(1, samples.max(1)) }
+}
+
+/// Cuts the samples of a step, in order, into nearly equal parts of about `per_update`, one an update.
 ///
-/// The first parts are one sample longer where it does not divide. Fewer parts if there are fewer samples: none is
-/// empty. `count` 0 is taken as 1.
-pub fn mini_batches(samples: &[TrainSample], count: usize) -> Vec<&[TrainSample]> {
-    let count = count.clamp(1, samples.len().max(1));
+/// The first parts are one sample longer where it does not divide. None is empty.
+pub fn mini_batches(samples: &[TrainSample], per_update: usize) -> Vec<&[TrainSample]> {
+    let count = updates(samples.len(), per_update);
     let (short, longer) = (samples.len() / count, samples.len() % count);
     let mut rest = samples;
     let mut parts = Vec::with_capacity(count);
@@ -262,15 +267,15 @@ mod tests {
     #[test]
     fn updates_get_nearly_equal_parts_in_order() {
         let samples: Vec<TrainSample> = (0..7).map(|index| sample(index, 1, 1)).collect();
-        let lengths = |samples: &[TrainSample], count| -> Vec<usize> {
-            mini_batches(samples, count).into_iter().map(<[TrainSample]>::len).collect()
-        };
-        assert_eq!(lengths(&samples, 3), [3, 2, 2]);
-        assert_eq!(lengths(&samples, 1), [7]);
-        assert_eq!(lengths(&samples, 0), [7]);
-        assert_eq!(lengths(&samples, 9), [1; 7]);
+        for (per_update, lengths) in
+            [(0, &[7][..]), (1, &[1; 7]), (2, &[2, 2, 2, 1]), (3, &[4, 3]), (4, &[4, 3]), (5, &[7]), (512, &[7])]
+        {
+            let parts = mini_batches(&samples, per_update);
+            assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), lengths, "{per_update} an update");
+            assert_eq!(parts.concat(), samples);
+        }
         assert!(mini_batches(&[], 3).is_empty());
-        assert_eq!(mini_batches(&samples, 3).concat(), samples);
+        assert_eq!((updates(8192, 512), updates(64, 512), updates(1000, 512)), (16, 1, 2), "DAPO's, and smaller steps");
     }
 
     fn any_samples() -> impl Strategy<Value = Vec<TrainSample>> {

@@ -18,7 +18,7 @@ mod objective;
 mod overlong;
 
 pub use advantage::{AdvantageKind, advantages, has_signal};
-pub use batch::{LossNorm, TrainSample, loss_weights, micro_batches, mini_batches};
+pub use batch::{LossNorm, TrainSample, loss_weights, micro_batches, mini_batches, updates};
 pub use loss::{KlEstimator, LossConfig, token_losses};
 pub use objective::Objective;
 pub use overlong::Truncated;

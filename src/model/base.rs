@@ -6,7 +6,7 @@ use std::ops::Range;
 use anyhow::{Result, bail};
 use reckon_datasets::Counted;
 
-use crate::ops::linear::{PackedMatrix, Precision};
+use crate::ops::linear::{PackedMatrix, Panels, Precision};
 
 use super::config::ModelConfig;
 use super::dtype::SaveDtype;
@@ -39,7 +39,7 @@ impl Load for Base {
         let mut parts = BTreeMap::new();
         for range in layout.parts() {
             let entries: Vec<&Entry> = layout.entries_of(&range).collect();
-            let mut part = empty_part(file, &entries, range.len())?;
+            let mut part = room(file, &entries, range.len())?;
             for entry in entries {
                 let start = entry.range.start - range.start;
                 file.read(&entry.name, &mut |first, values| {
@@ -48,24 +48,39 @@ impl Load for Base {
                     Ok(())
                 })?;
             }
-            parts.insert(range.start, part);
+            parts.insert(range.start, part.into());
         }
         Ok(Self { layout, fingerprint: fingerprint.text(), parts })
     }
 }
 
+/// A part while it is read.
+enum Room {
+    Matrix(Panels),
+    Vector(Vec<f32>),
+}
+
 /// Room for `len` values: in bf16 if all of a matrix's tensors are.
-fn empty_part(file: &dyn TensorFile, entries: &[&Entry], len: usize) -> Result<Part> {
-    let [_, k] = entries[0].shape[..] else { return Ok(Part::Vector(vec![0f32; len])) };
+fn room(file: &dyn TensorFile, entries: &[&Entry], len: usize) -> Result<Room> {
+    let [_, k] = entries[0].shape[..] else { return Ok(Room::Vector(vec![0f32; len])) };
     let mut halved = true;
     for entry in entries {
         halved &= file.dtype(&entry.name)? == SaveDtype::Bf16;
     }
-    let zeros = if halved { PackedMatrix::zeros_bf16 } else { PackedMatrix::zeros };
-    Ok(Part::Matrix(zeros(len / k, k)))
+    let zeros = if halved { Panels::zeros_bf16 } else { Panels::zeros };
+    Ok(Room::Matrix(zeros(len / k, k)))
 }
 
-impl Part {
+impl From<Room> for Part {
+    fn from(room: Room) -> Self {
+        match room {
+            Room::Matrix(panels) => Self::Matrix(panels.into()),
+            Room::Vector(vector) => Self::Vector(vector),
+        }
+    }
+}
+
+impl Room {
     fn put(&mut self, first: usize, values: &[f32]) {
         match self {
             Self::Matrix(matrix) => matrix.put(first, values),

@@ -1,13 +1,12 @@
 //! How near one model's next-token distributions are to another's on the same text: what rounding weights has cost.
 
 use crate::ops::attention::Segment;
-use crate::ops::linear::{Epilogue, Precision};
+use crate::ops::linear::Epilogue;
+use crate::ops::team::Team;
 
+use super::cpu::CpuModel;
 use super::cpu::decoder::{Context, Input};
-use super::cpu::weights::PackedWeights;
 use super::cpu::workspace::{Keep, Workspace};
-use super::decoder::Decoder;
-use super::parameters::Parameters;
 
 /// What a model expects behind each token of a text.
 #[derive(Debug)]
@@ -29,16 +28,20 @@ pub struct Fidelity {
 }
 
 impl Expectations {
-    /// What a model expects behind each of `tokens (T)`, computed in fp32.
-    pub fn of(decoder: &Decoder, parameters: &Parameters, tokens: &[u32]) -> Self {
-        let weights = PackedWeights::of(parameters, Precision::Fp32);
+    /// What a model expects behind each of `tokens (T)`.
+    pub fn of(model: &CpuModel, tokens: &[u32]) -> Self {
+        Team::with(model.threads, |team| Self::by(team, model, tokens))
+    }
+
+    fn by(team: &Team, model: &CpuModel, tokens: &[u32]) -> Self {
+        let weights = model.weights(team);
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
         let (input, segments) = (Input { tokens, positions: &positions }, [Segment::alone(0..tokens.len())]);
         let mut workspace = Workspace::default();
-        decoder.forward(&weights, input, Context::Segments(&segments), Keep::Nothing, &mut workspace);
+        model.decoder.forward(team, &weights, input, Context::Segments(&segments), Keep::Nothing, &mut workspace);
         let vocab = weights.lm_head.outputs();
         let mut logprobs = vec![0f32; tokens.len() * vocab];
-        weights.lm_head.forward(&workspace.hidden, &mut logprobs, Epilogue::None);
+        weights.lm_head.forward(team, &workspace.hidden, &mut logprobs, Epilogue::None);
         logprobs.chunks_exact_mut(vocab).for_each(normalize);
         Self { logprobs, vocab }
     }

@@ -3,6 +3,7 @@
 //! The order puts what is multiplied together side by side: q, k and v (and gate and up) are one matrix to the
 //! products and three (two) tensors to the files. Optimizer state and gradients are buffers of the same layout.
 
+use anyhow::Result;
 use std::ops::Range;
 
 use super::config::{Family, ModelConfig};
@@ -206,6 +207,14 @@ impl Builder {
 }
 
 impl Layout {
+    /// The layout of a model of this shape.
+    ///
+    /// # Errors
+    /// An architecture that is not known.
+    pub fn of(config: &ModelConfig) -> Result<Self> {
+        Ok(Self::new(config, config.family()?))
+    }
+
     /// The layout of a validated config.
     pub fn new(config: &ModelConfig, family: Family) -> Self {
         let mut builder = Builder::default();

@@ -50,6 +50,14 @@ impl Parameters {
         }
     }
 
+    /// All weights of the model, an adapter's not counted.
+    pub fn weights(&self) -> usize {
+        match self {
+            Self::Full(weights) => weights.layout.len(),
+            Self::Frozen(base, _) => base.layout.len(),
+        }
+    }
+
     /// Names, shapes and places of what is trained.
     pub fn trained_entries(&self) -> &[Entry] {
         match self {

@@ -1,38 +1,13 @@
 //! AdamW on a device: moments beside the weights they move, and a bf16 copy of the weights written in the same pass.
 
-use std::ops::Range;
-
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use bytemuck::Pod;
-use serde::{Deserialize, Serialize};
 
-use super::{AdamWConfig, Optimizer, Update};
-use crate::model::{DeviceModel, Entry};
-use crate::ops::adamw::device::{self as adamw, MOMENT_BLOCK, Moments};
+use super::{AdamWConfig, MomentKind, Optimizer, Stretch, Update, stretches};
+use crate::model::DeviceModel;
+use crate::ops::adamw::device::{self as adamw, Moments};
 use crate::ops::device::{Buffer, Class};
 use crate::tensor::Tensor;
-
-/// How moments are kept on a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MomentKind {
-    /// Four bytes each.
-    #[default]
-    Full,
-    /// A byte each, with a largest magnitude for every 256: a quarter of the memory.
-    EightBit,
-}
-
-impl MomentKind {
-    /// Refuses moments that an optimizer on a CPU does not keep.
-    pub fn check_on_cpu(self) -> Result<()> {
-        ensure!(
-            self == Self::Full,
-            "optim.moments = \"eight_bit\" is for a card: set compute.device = \"cuda\", or leave optim.moments away"
-        );
-        Ok(())
-    }
-}
 
 /// The optimizer of a [`DeviceModel`].
 #[derive(Debug)]
@@ -49,30 +24,6 @@ pub struct DeviceAdamW {
 enum State {
     Full { m: Buffer<f32>, v: Buffer<f32> },
     EightBit { m: Buffer<i8>, v: Buffer<u8>, m_largest: Buffer<f32>, v_largest: Buffer<f32> },
-}
-
-/// Weights side by side that decay alike, and where their blocks' largest moments lie.
-#[derive(Debug, PartialEq)]
-struct Stretch {
-    range: Range<usize>,
-    decays: bool,
-    blocks: Range<usize>,
-}
-
-fn stretches(entries: &[Entry]) -> Vec<Stretch> {
-    let mut all: Vec<Stretch> = Vec::new();
-    for entry in entries {
-        match all.last_mut() {
-            Some(last) if last.decays == entry.is_matrix() => last.range.end = entry.range.end,
-            _ => all.push(Stretch { range: entry.range.clone(), decays: entry.is_matrix(), blocks: 0..0 }),
-        }
-    }
-    let mut next = 0;
-    for stretch in &mut all {
-        stretch.blocks = next..next + stretch.range.len().div_ceil(MOMENT_BLOCK);
-        next = stretch.blocks.end;
-    }
-    all
 }
 
 impl DeviceAdamW {

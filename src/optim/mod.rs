@@ -5,10 +5,15 @@ mod device;
 mod schedule;
 
 pub use cpu::AdamW;
-pub use device::{DeviceAdamW, MomentKind};
+pub use device::DeviceAdamW;
 pub use schedule::{Schedule, ScheduleKind};
 
-use crate::ops::adamw::Step;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Entry;
+use crate::ops::adamw::{MOMENT_BLOCK, Step};
 use crate::tensor::Tensor;
 
 /// Settings of AdamW.
@@ -35,6 +40,51 @@ impl AdamWConfig {
         let Self { beta1, beta2, eps, .. } = *self;
         Step { lr: lr as f32, beta1, beta2, eps, weight_decay, scale: scale as f32, count }
     }
+}
+
+/// How moments are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MomentKind {
+    /// Four bytes each.
+    #[default]
+    Full,
+    /// A byte each, with a largest magnitude for every 256: a quarter of the memory.
+    EightBit,
+}
+
+impl MomentKind {
+    /// Bytes of both moments of so many weights.
+    pub fn bytes(self, weights: usize) -> usize {
+        match self {
+            Self::Full => 8 * weights,
+            Self::EightBit => 2 * weights + 8 * weights.div_ceil(MOMENT_BLOCK),
+        }
+    }
+}
+
+/// Weights side by side that decay alike, and where their blocks' largest moments lie.
+#[derive(Debug, Clone, PartialEq)]
+struct Stretch {
+    range: Range<usize>,
+    decays: bool,
+    blocks: Range<usize>,
+}
+
+fn stretches(entries: &[Entry]) -> Vec<Stretch> {
+    let mut all: Vec<Stretch> = Vec::new();
+    for entry in entries {
+        match all.last_mut() {
+            Some(last) if last.decays == entry.is_matrix() => last.range.end = entry.range.end,
+            _ => all.push(Stretch { range: entry.range.clone(), decays: entry.is_matrix(), blocks: 0..0 }),
+        }
+    }
+    let mut next = 0;
+    for stretch in &mut all {
+        stretch.blocks = next..next + stretch.range.len().div_ceil(MOMENT_BLOCK);
+        next = stretch.blocks.end;
+    }
+    all
 }
 
 /// What a checkpoint needs of an optimizer, wherever its moments are.

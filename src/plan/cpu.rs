@@ -1,35 +1,41 @@
-//! What a run holds on a CPU, in fp32 but for a frozen base and the operands of bf16 products: `CpuLearner`, `AdamW`, `model/cpu/workspace.rs` and `model/cpu/decoding.rs`.
+//! What a run holds on a CPU, in fp32 but for a frozen base, moments of eight bits and the operands of bf16 products:
+//! `CpuLearner`, `AdamW`, `model/cpu/workspace.rs` and `model/cpu/decoding.rs`.
 
 use super::{Job, Plan, Sizes};
 use crate::config::Target;
+use crate::model::Sharing;
 use crate::model::cpu::cache;
 use crate::ops::attention::cached;
 use crate::ops::linear::Precision;
 use crate::ops::linear_logprob;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
-    let threads = job.threads;
+    // Work of several micro-batches goes on at a time, or of one.
+    let (at_a_time, gradients) = match Sharing::of(s.weights) {
+        // A buffer for each thread, one that waits for its turn, and their sum.
+        Sharing::MicroBatches => (job.threads, job.threads + 2),
+        Sharing::Operations => (1, 1),
+    };
     let operand = match job.precision {
         Precision::Fp32 => 4,
         Precision::Bf16 => 2,
     };
     let (trained, copy, reference) = match job.lora {
-        None => (s.weights, operand * s.packed, 4 * s.weights),
+        None => (s.weights, operand * s.packed, (4 + operand) * s.weights),
         Some(lora) => (lora.values, operand.min(lora.base_bytes) * s.weights + operand * lora.values, 0),
     };
     Plan {
         weights: 4 * trained,
         copy,
         reference: if job.reference { reference } else { 0 },
-        optimizer: 8 * trained,
-        // A buffer a thread, one that waits for its turn, and their sum.
-        gradients: 4 * trained * (threads + 2),
-        activations: threads * (4 * activations(s, job) + rounded(s, job)),
+        optimizer: job.moments.bytes(trained),
+        gradients: 4 * trained * gradients,
+        activations: at_a_time * (4 * activations(s, job) + rounded(s, job)),
         // A chunk for each micro-batch; for sampling one for each row, and for each thread a prompt's and a copy of it.
-        logits: 4 * (threads * linear_logprob::chunk_values(s.vocab) + (job.rows + 2 * threads) * s.vocab),
+        logits: 4 * (at_a_time * linear_logprob::chunk_values(s.vocab) + (job.rows + 2 * at_a_time) * s.vocab),
         // One layer at a time, of a prompt or of a thread's rows: two streams that take turns, and the hidden states.
-        prefill: 4 * threads * job.prompt.max(job.rows.div_ceil(threads)) * (layer(s) + inputs(s) + 2 * s.hidden),
-        cache: 4 * threads * cache(s, job),
+        prefill: 4 * at_a_time * job.prompt.max(job.rows.div_ceil(at_a_time)) * (layer(s) + inputs(s) + 2 * s.hidden),
+        cache: 4 * at_a_time * cache(s, job, at_a_time),
         device: Target::Cpu,
     }
 }
@@ -66,8 +72,8 @@ fn activations(s: &Sizes, job: &Job) -> usize {
     job.tokens() * (kept + inputs(s) + gradients + 6 * s.hidden)
 }
 
-/// Values of a thread's cache: blocks for its share of the rows and for the prompt that is at hand.
-fn cache(s: &Sizes, job: &Job) -> usize {
-    let blocks = job.rows.div_ceil(job.threads) * cache::blocks(job.sequence) + cache::blocks(job.prompt);
+/// Values of one of the caches: blocks for its share of the rows and for the prompt that is at hand.
+fn cache(s: &Sizes, job: &Job, at_a_time: usize) -> usize {
+    let blocks = job.rows.div_ceil(at_a_time) * cache::blocks(job.sequence) + cache::blocks(job.prompt);
     blocks.next_multiple_of(cache::SLAB) * s.layers * cached::block_len(s.heads)
 }

@@ -3,11 +3,9 @@
 
 use super::{Job, Plan, Sizes};
 use crate::config::Target;
-use crate::ops::adamw::device::MOMENT_BLOCK;
 use crate::ops::attention::cached::device as cached;
 use crate::ops::device::columns::partial_len;
 use crate::ops::linear_logprob::device as linear_logprob;
-use crate::optim::MomentKind;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
     let tables = 2 * s.positions * s.heads.size / 2;
@@ -17,10 +15,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         weights: 4 * (trained + tables),
         copy: 2 * (trained + base),
         reference: if job.reference && job.lora.is_none() { 2 * s.weights } else { 0 },
-        optimizer: match job.moments {
-            MomentKind::Full => 8 * trained,
-            MomentKind::EightBit => 2 * trained + 8 * trained.div_ceil(MOMENT_BLOCK),
-        },
+        optimizer: job.moments.bytes(trained),
         gradients: 4 * trained,
         activations: activations(s, job.tokens(), job.recompute) + 2 * 2 * lora_hidden * job.tokens(),
         logits: linear_logprob::chunk_bytes(s.vocab, job.tokens()),

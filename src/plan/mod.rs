@@ -12,6 +12,7 @@ use anyhow::{Result, ensure};
 pub use fit::{Free, fit};
 
 use crate::config::{Target, TrainConfig};
+use crate::grpo::updates;
 use crate::model::layout::Layer;
 use crate::model::{AdapterLayout, Layout, ModelConfig, SaveDtype};
 use crate::ops::attention::Heads;
@@ -38,7 +39,7 @@ pub struct Sizes {
 impl Sizes {
     /// Those of a model's shape.
     pub fn of(config: &ModelConfig) -> Result<Self> {
-        let layout = Layout::new(config, config.family()?);
+        let layout = Layout::of(config)?;
         let matrices = layout.layers.iter().flat_map(|layer| layer.matrices()).chain([&layout.lm_head]);
         Ok(Self {
             weights: layout.len(),
@@ -114,19 +115,21 @@ impl Job {
             shape.max_position_embeddings
         );
         let lora = config.lora.as_ref().map(|lora| {
-            let layout = lora.layout(&Layout::new(shape, shape.family()?))?;
+            let layout = lora.layout(&Layout::of(shape)?)?;
             Ok::<_, anyhow::Error>(Lora::of(&layout, dtype))
         });
+        let mut compute = config.compute.clone();
+        compute.suit(Layout::of(shape)?.len());
         Ok(Self {
             device,
             threads: if device == Target::Cpu { config.compute.threads() } else { 1 },
             precision: config.compute.precision.into(),
-            micro_batch_tokens: config.compute.micro_batch_tokens,
+            micro_batch_tokens: compute.micro_batch_tokens,
             recompute: config.compute.recompute,
             rows: r.capacity.min(completions.max(config.eval.problems * config.eval.samples)),
             prompt,
             sequence,
-            update_tokens: (completions * sequence).div_ceil(grpo.updates_per_step),
+            update_tokens: completions.div_ceil(updates(completions, grpo.completions_per_update)) * sequence,
             reference: grpo.needs_reference(),
             lora: lora.transpose()?,
             moments: config.optim.moments,
@@ -245,7 +248,9 @@ mod tests {
         let cpu = Plan::new(&sizes(), &threads);
         let biases_and_norms = 24 * (1152 + 2 * 896) + 896;
         assert_eq!((cpu.weights, cpu.copy), (4 * weights, 4 * (weights - biases_and_norms)), "the tied head is packed");
-        assert_eq!(cpu.gradients, 4 * 4 * weights, "two threads, one that waits, and the sum");
+        assert_eq!(cpu.gradients, 4 * weights, "one for all threads");
+        let small = Plan::new(&Sizes { weights: 1 << 20, ..sizes() }, &threads);
+        assert_eq!(small.gradients, 4 * 4 << 20, "two threads, one that waits, and the sum");
         assert!(cpu.cache >= 2 * card.cache, "fp32");
     }
 
@@ -254,7 +259,7 @@ mod tests {
         let job = Job { lora: Some(Lora { values: 1000, lora_hidden: 48, base_bytes: 2 }), ..JOB };
         let plan = Plan::new(&sizes(), &Job { device: Target::Cpu, threads: 2, ..job });
         assert_eq!((plan.weights, plan.copy, plan.reference), (4000, 2 * 494_032_768 + 4000, 0));
-        assert_eq!((plan.optimizer, plan.gradients), (8000, 16_000));
+        assert_eq!((plan.optimizer, plan.gradients), (8000, 4000));
         let (card, full) = (Plan::new(&sizes(), &job), Plan::new(&sizes(), &JOB));
         let tables = 32768 * 32 * 2;
         assert_eq!((card.weights, card.copy, card.reference), (4000 + 4 * tables, 2 * 494_032_768 + 2000, 0));

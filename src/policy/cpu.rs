@@ -1,4 +1,4 @@
-//! Learning on this machine's processor, in fp32.
+//! Learning on this machine's processor.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -9,6 +9,7 @@ use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
 use crate::model::files::peft;
 use crate::model::{CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
+use crate::ops::team::Team;
 use crate::optim::{AdamW, Optimizer, Update};
 use crate::tensor::Tensor;
 
@@ -45,9 +46,8 @@ impl Learner for CpuLearner {
     }
 
     fn begin(&mut self, training: &Training) -> Result<()> {
-        training.moments.check_on_cpu()?;
-        self.optimizer = Some(AdamW::new(training.adamw, self.model.parameters.trained_values().len()));
-        self.reference = training.reference.then(|| CpuReference::of(&self.model.parameters));
+        self.optimizer = Some(AdamW::new(training.adamw, training.moments, self.model.parameters().trained_entries()));
+        self.reference = training.reference.then(|| CpuReference::of(self.model.parameters()));
         Ok(())
     }
 
@@ -66,12 +66,13 @@ impl Learner for CpuLearner {
 
     fn update(&mut self, lr: f64) -> Result<Update> {
         let optimizer = self.optimizer.as_mut().context(NOT_BEGUN)?;
-        Ok(optimizer.update(self.model.parameters.trainable(), &self.gradients, lr))
+        let (threads, trained) = (self.model.threads, self.model.trainable());
+        Ok(Team::with(threads, |team| optimizer.update(team, trained, &self.gradients, lr)))
     }
 
     fn refresh_reference(&mut self) -> Result<()> {
         if let Some(reference) = &mut self.reference {
-            reference.refresh(&self.model.parameters);
+            reference.refresh(self.model.parameters());
         }
         Ok(())
     }
@@ -85,16 +86,16 @@ impl Learner for CpuLearner {
     }
 
     fn base_fingerprint(&self) -> Option<&str> {
-        self.model.parameters.base().map(|base| base.fingerprint.as_str())
+        self.model.parameters().base().map(|base| base.fingerprint.as_str())
     }
 
     fn trained(&self) -> Result<Trained<'_>> {
-        let parameters = &self.model.parameters;
+        let parameters = self.model.parameters();
         Ok(parameters.adapter().map_or(Trained::Weights(parameters), |a| Trained::Adapter(Cow::Borrowed(a))))
     }
 
     fn restore(&mut self, folder: &Path, _: &ModelConfig) -> Result<()> {
-        match &mut self.model.parameters {
+        match self.model.parameters_mut() {
             Parameters::Full(weights) => {
                 // Freed first: there may be no room for both.
                 weights.values = Vec::new();

@@ -109,7 +109,7 @@ impl Learner for DeviceLearner {
     fn restore(&mut self, folder: &Path, config: &ModelConfig) -> Result<()> {
         match &self.adapter {
             Some(adapter) => {
-                let layout = Layout::new(config, config.family()?);
+                let layout = Layout::of(config)?;
                 self.model.trainable.upload(&peft::read_values(folder, &layout, &adapter.layout)?)
             }
             None => self.model.trainable.read_from(&mut Reader::open(folder)?),

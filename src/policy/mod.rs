@@ -228,8 +228,7 @@ impl Policy {
 
     /// Refuses the shape of another model.
     fn check_shape(&self, saved: &ModelConfig) -> Result<()> {
-        let (saved, own) =
-            (Layout::new(saved, saved.family()?).entries, Layout::new(&self.config, self.config.family()?).entries);
+        let (saved, own) = (Layout::of(saved)?.entries, Layout::of(&self.config)?.entries);
         let strange = saved.iter().zip(&own).find(|(saved, own)| saved != own);
         if let Some((saved, own)) = strange {
             bail!(

@@ -1,25 +1,32 @@
-//! Sampling on one thread of a CPU: tokens from the logits of its rows.
+//! Sampling by a team of a CPU's threads: tokens from the logits of its rows.
 
 use anyhow::Result;
 
 use crate::model::cpu::decoding::{Decoding, DecodingMemory};
 use crate::model::{CpuModel, PackedWeights};
+use crate::ops::team::Team;
 
 use super::Sampling;
 use super::engine::{Row, Runner};
 use super::sampling::Sampled;
 
-/// One thread's rows.
+/// A team's rows.
 pub(super) struct CpuRunner<'a> {
+    team: &'a Team<'a>,
     decoding: Decoding<'a>,
     sampling: &'a Sampling,
     vocabulary: usize,
 }
 
 impl<'a> CpuRunner<'a> {
-    pub(super) fn new(model: &'a CpuModel, weights: &'a PackedWeights<'a>, sampling: &'a Sampling) -> Self {
-        let decoding = Decoding::new(&model.decoder, weights, model.decoding.take());
-        Self { decoding, sampling, vocabulary: weights.lm_head.outputs() }
+    pub(super) fn new(
+        team: &'a Team,
+        model: &'a CpuModel,
+        weights: &'a PackedWeights<'a>,
+        sampling: &'a Sampling,
+    ) -> Self {
+        let decoding = Decoding::new(team, &model.decoder, weights, model.decoding.take());
+        Self { team, decoding, sampling, vocabulary: weights.lm_head.outputs() }
     }
 
     /// What the next call can use again, once every row has left.
@@ -43,7 +50,10 @@ impl Runner for CpuRunner<'_> {
         let tokens: Vec<u32> = rows.iter().filter_map(|row| row.tokens.last().copied()).collect();
         let slots: Vec<usize> = rows.iter().map(|row| row.slot).collect();
         let logits = self.decoding.decode(&tokens, &slots).chunks_exact_mut(self.vocabulary);
-        Ok(logits.zip(uniforms).map(|(z, &uniform)| self.sampling.sample(z, uniform)).collect())
+        let (sampling, mut sampled) = (self.sampling, vec![None; rows.len()]);
+        let pieces = logits.zip(uniforms).zip(&mut sampled);
+        self.team.each(pieces, |((z, &uniform), sampled)| *sampled = Some(sampling.sample(z, uniform)));
+        Ok(sampled.into_iter().flatten().collect())
     }
 
     fn leave(&mut self, slot: usize) {

@@ -12,7 +12,8 @@ use anyhow::Result;
 use reckon_datasets::Counted;
 use tokenizers::Tokenizer;
 
-use crate::model::PackedWeights;
+use crate::model::Sharing;
+use crate::ops::team::Team;
 use crate::parallel::lock;
 use crate::policy::{Model, Policy};
 
@@ -92,17 +93,23 @@ impl<'a> Engine<'a> {
         let job = Job { request, tokenizer: self.tokenizer, stops: &stops, queue: &queue, finished };
         let rows = self.capacity.min(prompts.len() * group_size).max(1);
         match self.model {
-            Model::Cpu(model) => {
-                let weights = PackedWeights::of(&model.parameters, model.precision);
-                let threads = self.threads.clamp(1, rows);
-                on_threads(threads, |thread| {
-                    let capacity = (self.capacity + threads - 1 - thread) / threads;
-                    let runner = CpuRunner::new(model, &weights, sampling);
+            Model::Cpu(model) => Team::with(self.threads, |team| {
+                let weights = model.weights(team);
+                let work = |team: &Team, capacity: usize| {
+                    let runner = CpuRunner::new(team, model, &weights, sampling);
                     let runner = Worker::new(job, capacity.max(1), runner).run()?;
                     model.decoding.give_back(runner.into_memory());
                     Ok(())
-                })
-            }
+                };
+                match model.sharing {
+                    Sharing::Operations => work(team, rows),
+                    Sharing::MicroBatches => {
+                        let threads = self.threads.clamp(1, rows);
+                        let share = |thread| (self.capacity + threads - 1 - thread) / threads;
+                        on_threads(threads, |thread| work(&Team::alone(), share(thread)))
+                    }
+                }
+            }),
             Model::Device(model) => {
                 let runner = DeviceRunner::new(model, request, rows, self.threads)?;
                 Worker::new(job, rows, runner).run().map(drop)

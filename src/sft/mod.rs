@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
 use crate::config::SftConfig;
+use crate::model::Layout;
 use crate::optim::{Schedule, Update};
 use crate::policy::{Largest, Policy, REHEARSAL, Training};
 pub use source::SftSource;
@@ -54,8 +55,10 @@ impl SftTrainer {
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: false })?;
         let schedule = config.optim.schedule(config.steps);
-        let micro_batch_tokens = config.compute.micro_batch_tokens;
+        let mut compute = config.compute.clone();
+        compute.suit(Layout::of(&policy.config)?.len());
         let max_skipped = config.optim.max_skipped;
+        let micro_batch_tokens = compute.micro_batch_tokens;
         Ok(Self { policy, schedule, micro_batch_tokens, max_skipped, skipped: 0, step: 0 })
     }
 

@@ -16,6 +16,7 @@ use crate::groups::{RolloutTimes, Rollouts};
 use crate::grpo::{TrainSample, Truncated, advantages, has_signal, micro_batches, mini_batches, token_losses};
 use crate::judge::{Group, Judge, Rollout};
 use crate::metrics::Record;
+use crate::model::Layout;
 use crate::optim::{Schedule, Update};
 use crate::plan::Job;
 use crate::policy::{Largest, Policy, REHEARSAL, Training, Who};
@@ -79,8 +80,9 @@ struct StepGroups {
 
 impl Trainer {
     /// Puts a run together and refuses one that could not work, before step 0.
-    pub fn new(config: TrainConfig, mut policy: Policy, judge: Judge) -> Result<Self> {
+    pub fn new(mut config: TrainConfig, mut policy: Policy, judge: Judge) -> Result<Self> {
         config.validate()?;
+        config.compute.suit(Layout::of(&policy.config)?.len());
         let grpo = config.grpo.clone();
         let prompts = PromptSource::of(&config, &mut policy)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
@@ -100,9 +102,9 @@ impl Trainer {
         self.refresh_reference(step)?;
         // Prompts to the sampler, completions to the judge, until enough groups have a signal.
         let groups = self.sample_groups(step)?;
-        let rewards: Vec<_> = groups.kept().map(Group::rewards).collect();
+        let rewards: Vec<_> = groups.kept().map(Group::penalised_rewards).collect();
         let samples = self.train_samples(groups.kept(), advantages(&rewards, self.grpo.advantage));
-        for mini_batch in mini_batches(&samples, self.grpo.updates_per_step) {
+        for mini_batch in mini_batches(&samples, self.grpo.completions_per_update) {
             let mut micros = self.micro_batches(mini_batch);
             let losses = timed(&mut stats.forward_backward_s, || {
                 self.add_reference_logprobs(&mut micros, temperature)?;
@@ -156,27 +158,22 @@ impl Trainer {
         Ok(groups)
     }
 
-    /// Puts in place of the rubric's rewards what a control or a completion's length makes of them, and returns whether
-    /// the group has a signal. What was not judged stays so.
+    /// Puts in place of the rubric's rewards what a control or the limit of tokens makes of them, sets the penalties on
+    /// length, and returns whether the group has a signal. What was not judged stays so.
     fn set_rewards(&self, group: &mut Group, key: SampleKey) -> bool {
-        let index = group.prompt.index;
+        let (index, truncated) = (group.prompt.index, self.grpo.truncated());
         for (sample, rollout) in group.rollouts.iter_mut().enumerate().filter(|(_, r)| r.reward.is_some()) {
             if self.config.control == Control::CoinFlip {
                 let coin = Counted::new(&[key.seed, key.step, index, sample as u64, 0xc014]).next_u64() & 1;
                 rollout.reward = Some(coin as f32);
-            } else if self.grpo.truncated() == Truncated::Zero && is_truncated(rollout) {
+            } else if truncated == Truncated::Zero && is_truncated(rollout) {
                 rollout.reward = Some(0.0);
-            }
-        }
-        let signal = has_signal(&group.rewards());
-        if let (Truncated::SoftOverlong { buffer }, Control::None) = (self.grpo.truncated(), self.config.control) {
-            for rollout in &mut group.rollouts {
+            } else if let Truncated::SoftOverlong { buffer } = truncated {
                 let tokens = rollout.completion.tokens.len();
-                let penalty = soft_overlong(tokens, self.config.rollout.max_new_tokens, buffer);
-                rollout.reward = rollout.reward.map(|reward| reward + penalty);
+                rollout.penalty = soft_overlong(tokens, self.config.rollout.max_new_tokens, buffer);
             }
         }
-        signal
+        has_signal(&group.rewards())
     }
 
     /// Rollouts with their advantages, as token ids.

@@ -2,6 +2,7 @@
 
 use super::{StepGroups, Trainer};
 use crate::batch::LossStats;
+use crate::grpo::Truncated;
 use crate::metrics::Record;
 use crate::optim::Update;
 
@@ -46,6 +47,11 @@ impl Trainer {
         record.set("group/zero_signal_frac", silent as f64 / sampled.max(1) as f64);
         record.set("group/resampled", sampled.saturating_sub(self.config.rollout.prompts_per_step) as f64);
         record.set("group/kept", groups.kept.len() as f64);
+        if let Truncated::SoftOverlong { .. } = self.grpo.truncated() {
+            let penalties = groups.all.iter().flat_map(|group| &group.rollouts).filter(|r| r.reward.is_some());
+            let (sum, count) = penalties.fold((0.0, 0), |(sum, n), r| (sum + f64::from(r.penalty), n + 1));
+            record.set("penalty/overlong_mean", sum / f64::from(count.max(1)));
+        }
         self.record_updates(&mut record, stats);
         let tokens: usize = groups.all.iter().flat_map(|g| &g.rollouts).map(|r| r.completion.tokens.len()).sum();
         record.set("time/sample_s", groups.times.sample_s);

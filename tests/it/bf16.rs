@@ -1,6 +1,6 @@
 //! Products of bf16 operands on a CPU: the sampler is the trainer to the bit, and gradients are fp32's but for rounding.
 
-use reckon::model::{CpuOptions, SaveDtype, Trainable};
+use reckon::model::{CpuModel, CpuOptions, SaveDtype, Trainable};
 use reckon::ops::linear::Precision;
 use reckon::policy::Policy;
 
@@ -10,11 +10,16 @@ use super::sampling::check_trainer_agrees;
 
 const BF16: CpuOptions = CpuOptions { threads: 1, precision: Precision::Bf16, recompute: false };
 
-/// A tiny model in bf16.
-fn tiny_in_bf16(architecture: &str, tied: bool) -> Policy {
+/// The same tiny model with products of a precision.
+fn tiny_in(precision: Precision, architecture: &str, tied: bool) -> Policy {
     let mut policy = tiny(architecture, tied);
-    cpu_mut(&mut policy).precision = Precision::Bf16;
+    let model = cpu_mut(&mut policy);
+    *model = CpuModel::new(model.decoder.clone(), model.parameters().clone(), model.threads, precision);
     policy
+}
+
+fn tiny_in_bf16(architecture: &str, tied: bool) -> Policy {
+    tiny_in(Precision::Bf16, architecture, tied)
 }
 
 fn gradient(policy: &Policy, max_tokens: usize) -> Vec<f32> {
@@ -23,7 +28,7 @@ fn gradient(policy: &Policy, max_tokens: usize) -> Vec<f32> {
 
 /// Makes the norms of queries and keys small: where a softmax is nearly all or nothing, rounding decides which.
 fn soften_attention(policy: &mut Policy) {
-    let Trainable { entries, values } = cpu_mut(policy).parameters.trainable();
+    let Trainable { entries, values } = cpu_mut(policy).trainable();
     for entry in entries.iter().filter(|entry| entry.name.contains("q_norm") || entry.name.contains("k_norm")) {
         values[entry.range.clone()].iter_mut().for_each(|value| *value *= 0.3);
     }
@@ -71,8 +76,9 @@ fn gradients_are_those_of_fp32_but_for_rounding_and_the_same_on_any_number_of_th
         let in_bf16 = gradient(&policy, 40);
         cpu_mut(&mut policy).threads = 3;
         assert_eq!(gradient(&policy, 40), in_bf16, "{architecture}: three threads");
-        cpu_mut(&mut policy).precision = Precision::Fp32;
-        let difference = distance(&in_bf16, &gradient(&policy, 40));
+        let mut whole = tiny_in(Precision::Fp32, architecture, architecture == FAMILIES[0]);
+        soften_attention(&mut whole);
+        let difference = distance(&in_bf16, &gradient(&whole, 40));
         assert!(difference > 1e-4 && difference < 0.02, "{architecture}: {difference}");
     }
 }

@@ -50,7 +50,6 @@ fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
         (vec!["train", config, "--set", "model.path=nowhere"], "nowhere"),
         (vec!["train", "--resume", "nowhere"], "there is no run in \"nowhere\""),
         (vec!["train", config, "--set", "compute.device=gpu"], "did you mean \"cpu\""),
-        (vec!["train", config, "--set", "optim.moments=eight_bit"], "set compute.device = \"cuda\""),
         (vec!["sample"], "no prompt"),
         (vec!["verify", "score", "--kind", "countdwon", text(&bad_row)], "did you mean \"countdown\""),
         (vec!["train", config, "--dry-run", "--set", "rubric.verifiers.0.max_deph=3"], "did you mean \"max_depth\"?"),
@@ -156,7 +155,7 @@ fn every_preset_leaves_its_traces_and_all_that_is_written_is_in_the_table_of_met
     let mut written = BTreeSet::new();
     for (grpo, metric) in [
         ("{preset = 'dapo', resample_max = 2}", "group/resampled"),
-        ("{preset = 'grpo', kl_coef = 0.05, updates_per_step = 2, ref_refresh_every = 2}", "policy/kl_ref"),
+        ("{preset = 'grpo', kl_coef = 0.05, completions_per_update = 8, ref_refresh_every = 2}", "policy/kl_ref"),
         ("{preset = 'dr_grpo', truncated = 'mask'}", "policy/entropy"),
     ] {
         let config = small_run(folder.path(), 3, &format!("grpo = {grpo}"));

@@ -4,6 +4,7 @@ use half::bf16;
 use reckon::batch::MicroBatch;
 use reckon::config::LoraConfig;
 use reckon::model::{CpuReference, DeviceModel, DeviceReference, ModelFolder, SaveDtype};
+use reckon::ops::team::Team;
 use reckon::optim::{AdamW, AdamWConfig, DeviceAdamW, MomentKind};
 use reckon::policy::Policy;
 use reckon_datasets::Counted;
@@ -24,13 +25,13 @@ pub(super) fn adapted(architecture: &str, rank: usize, targets: &[&str]) -> Poli
         reckon::model::CpuOptions::default(),
     );
     let mut noise = Counted::new(&[5]);
-    let values = cpu_mut(&mut policy).parameters.trainable().values;
+    let values = cpu_mut(&mut policy).trainable().values;
     values.iter_mut().for_each(|value| *value = bf16::from_f32(*value + 0.05 * noise.normal() as f32).to_f32());
     policy
 }
 
 fn on_device(policy: &Policy) -> Option<DeviceModel> {
-    Some(DeviceModel::new(device(0)?, &cpu(policy).decoder, &cpu(policy).parameters).unwrap())
+    Some(DeviceModel::new(device(0)?, &cpu(policy).decoder, cpu(policy).parameters()).unwrap())
 }
 
 fn logprobs(model: &DeviceModel, micro: &MicroBatch) -> Vec<f32> {
@@ -60,8 +61,8 @@ fn an_adapter_computes_and_learns_on_a_device_what_it_does_on_the_cpu() {
             assert!((loss - expected).abs() < 0.01 * expected.abs(), "{what}: loss {loss}, not {expected}");
         }
         let got = model.trainable.gradients.all().read().unwrap();
-        assert_eq!(model.trainable.entries, cpu(&policy).parameters.trained_entries());
-        for entry in cpu(&policy).parameters.trained_entries() {
+        assert_eq!(model.trainable.entries, cpu(&policy).parameters().trained_entries());
+        for entry in cpu(&policy).parameters().trained_entries() {
             let error = distance(&got[entry.range.clone()], &gradient[entry.range.clone()]);
             assert!(error < 0.05, "{what}: {}: relative error {error:.3}", entry.name);
         }
@@ -78,7 +79,7 @@ fn the_reference_on_a_device_is_the_base_without_its_adapter_or_a_copy_of_what_l
     let Some(model) = on_device(&policy) else { return };
     let reference = DeviceReference::of(&model).unwrap();
     let of_base = logprobs_as(&model, &reference, &micros[0]);
-    let expected = &cpu(&policy).logprobs(Some(&CpuReference::of(&cpu(&policy).parameters)), &micros, TEMPERATURE)[0];
+    let expected = &cpu(&policy).logprobs(Some(&CpuReference::of(cpu(&policy).parameters())), &micros, TEMPERATURE)[0];
     assert!(distance(&of_base, &expected.logprobs) < 0.01);
     let adapted = logprobs(&model, &micros[0]);
     let expected = &cpu(&policy).logprobs(None, &micros, TEMPERATURE)[0];
@@ -95,7 +96,7 @@ fn the_reference_on_a_device_is_the_base_without_its_adapter_or_a_copy_of_what_l
     let (before, reference) = (logprobs(&model, &micros[0]), DeviceReference::of(&model).unwrap());
     model
         .trainable
-        .upload(&cpu(&full).parameters.trained_values().iter().map(|w| w * 0.5).collect::<Vec<_>>())
+        .upload(&cpu(&full).parameters().trained_values().iter().map(|w| w * 0.5).collect::<Vec<_>>())
         .unwrap();
     assert_ne!(logprobs(&model, &micros[0]), before);
     assert_eq!(logprobs_as(&model, &reference, &micros[0]), before);
@@ -105,20 +106,20 @@ fn the_reference_on_a_device_is_the_base_without_its_adapter_or_a_copy_of_what_l
 fn updates_of_an_adapter_follow_those_of_the_cpu_and_leave_its_base_alone() {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
     let mut policy = adapted(FAMILIES[2], 4, &["*_proj"]);
-    let (start, micros) = (cpu(&policy).parameters.trained_values().to_vec(), micros(&samples(3), 1000));
+    let (start, micros) = (cpu(&policy).parameters().trained_values().to_vec(), micros(&samples(3), 1000));
     let Some(model) = on_device(&policy) else { return };
     let base = logprobs_as(&model, &DeviceReference::of(&model).unwrap(), &micros[0]);
     let mut on_device = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
-    let mut on_cpu = AdamW::new(config, start.len());
+    let mut on_cpu = AdamW::new(config, MomentKind::Full, cpu(&policy).parameters().trained_entries());
     for _ in 0..3 {
         model.trainable.gradients.all().zero().unwrap();
         model.gradient(&micros[0], TEMPERATURE, &loss).unwrap();
         on_device.update(&model, 1e-3).unwrap();
         let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
-        on_cpu.update(cpu_mut(&mut policy).parameters.trainable(), &gradient, 1e-3);
+        on_cpu.update(&Team::alone(), cpu_mut(&mut policy).trainable(), &gradient, 1e-3);
     }
     let way = |values: &[f32]| values.iter().zip(&start).map(|(a, b)| a - b).collect::<Vec<f32>>();
-    let error = distance(&way(&model.trainable.download().unwrap()), &way(cpu(&policy).parameters.trained_values()));
+    let error = distance(&way(&model.trainable.download().unwrap()), &way(cpu(&policy).parameters().trained_values()));
     assert!(error < 0.25, "relative error of the way {error:.3}");
     let reference = DeviceReference::of(&model).unwrap();
     assert_eq!(logprobs_as(&model, &reference, &micros[0]), base, "the base has moved");

@@ -3,6 +3,7 @@
 use half::bf16;
 use reckon::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
 use reckon::model::DeviceModel;
+use reckon::ops::team::Team;
 use reckon::optim::{AdamW, AdamWConfig, DeviceAdamW, MomentKind, Update};
 use reckon::policy::Policy;
 
@@ -22,10 +23,10 @@ pub(super) fn loss(micro: &MicroBatch, stats: &TokenStats) -> TokenLosses {
 /// A tiny model whose weights bf16 holds exactly, so that both sides start alike.
 pub(super) fn rounded(architecture: &str, tied: bool) -> Policy {
     let mut policy = tiny_with(architecture, tied, 32);
-    for entry in cpu(&policy).parameters.trained_entries().to_vec() {
+    for entry in cpu(&policy).parameters().trained_entries().to_vec() {
         // Norms of 3 make scores of 50, whose rounding to bf16 alone moves probabilities by a fifth.
         let scale = if entry.name.contains("q_norm") || entry.name.contains("k_norm") { 1.0 / 3.0 } else { 1.0 };
-        let values = &mut cpu_mut(&mut policy).parameters.trainable().values[entry.range];
+        let values = &mut cpu_mut(&mut policy).trainable().values[entry.range];
         values.iter_mut().for_each(|w| *w = bf16::from_f32(*w * scale).to_f32());
     }
     policy
@@ -48,13 +49,13 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
         assert!(micros.len() > 1, "gradients of several micro-batches are added");
         let (gradient, losses) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
         cpu_mut(&mut policy).decoder.recompute = recompute;
-        let model = DeviceModel::new(device, &cpu(&policy).decoder, &cpu(&policy).parameters).unwrap();
+        let model = DeviceModel::new(device, &cpu(&policy).decoder, cpu(&policy).parameters()).unwrap();
         for (micro, expected) in micros.iter().zip(losses) {
             let (loss, expected) = (model.gradient(micro, TEMPERATURE, &loss).unwrap().loss, expected.loss);
             assert!((loss - expected).abs() < 0.01 * expected.abs(), "{architecture}: loss {loss}, not {expected}");
         }
         let got = model.trainable.gradients.all().read().unwrap();
-        for entry in cpu(&policy).parameters.trained_entries() {
+        for entry in cpu(&policy).parameters().trained_entries() {
             let (got, expected) = (&got[entry.range.clone()], &gradient[entry.range.clone()]);
             // The keys' biases shift all scores of a row alike: their gradient is rounding.
             if entry.name.contains("k_proj.bias") {
@@ -77,7 +78,7 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu() {
 fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
     let mut policy = rounded(FAMILIES[1], true);
-    let start = cpu(&policy).parameters.clone();
+    let start = cpu(&policy).parameters().clone();
     let micros = micros(&samples(3), 1000);
     let run = |kind: MomentKind| {
         let model = DeviceModel::new(device(0)?, &cpu(&policy).decoder, &start).unwrap();
@@ -101,13 +102,13 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
     let Some((way, updates)) = run(MomentKind::Full) else { return };
     assert_eq!(run(MomentKind::Full).unwrap(), (way.clone(), updates), "a second run gives other bits");
     let (eight_bit, _) = run(MomentKind::EightBit).unwrap();
-    let mut optimizer = AdamW::new(config, start.trained_values().len());
+    let mut optimizer = AdamW::new(config, MomentKind::Full, start.trained_entries());
     for _ in 0..3 {
         let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
-        optimizer.update(cpu_mut(&mut policy).parameters.trainable(), &gradient, 1e-3);
+        optimizer.update(&Team::alone(), cpu_mut(&mut policy).trainable(), &gradient, 1e-3);
     }
     let expected: Vec<f32> =
-        cpu(&policy).parameters.trained_values().iter().zip(start.trained_values()).map(|(a, b)| a - b).collect();
+        cpu(&policy).parameters().trained_values().iter().zip(start.trained_values()).map(|(a, b)| a - b).collect();
     // The first updates of AdamW are signs: where a gradient is near 0, rounding to bf16 decides.
     for (what, way) in [("full", way), ("eight bits", eight_bit)] {
         let error = distance(&way, &expected);
@@ -119,18 +120,18 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
 fn a_gradient_that_is_not_finite_moves_nothing() {
     let Some(device) = device(0) else { return };
     let policy = rounded(FAMILIES[0], true);
-    let model = DeviceModel::new(device, &cpu(&policy).decoder, &cpu(&policy).parameters).unwrap();
+    let model = DeviceModel::new(device, &cpu(&policy).decoder, cpu(&policy).parameters()).unwrap();
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
     let mut optimizer = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
     model.trainable.gradients.part(5..6).write(&[f32::NAN]).unwrap();
     assert_eq!(optimizer.update(&model, 1e-3).unwrap(), Update::Skipped);
-    assert_eq!(model.trainable.download().unwrap(), cpu(&policy).parameters.trained_values());
+    assert_eq!(model.trainable.download().unwrap(), cpu(&policy).parameters().trained_values());
 }
 
 #[test]
 fn shapes_without_kernels_are_refused_by_name() {
     let Some(device) = device(0) else { return };
     let policy = tiny_with(FAMILIES[0], true, 16);
-    let error = DeviceModel::new(device, &cpu(&policy).decoder, &cpu(&policy).parameters).unwrap_err().to_string();
+    let error = DeviceModel::new(device, &cpu(&policy).decoder, cpu(&policy).parameters()).unwrap_err().to_string();
     assert!(error.contains("head size 16") && error.contains("32, 64 and 128"), "{error}");
 }

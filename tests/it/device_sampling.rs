@@ -124,7 +124,7 @@ fn draws_are_those_of_the_sampler() {
 }
 
 fn model(policy: &Policy, device: Device) -> DeviceModel {
-    DeviceModel::new(device, &cpu(policy).decoder, &cpu(policy).parameters).unwrap()
+    DeviceModel::new(device, &cpu(policy).decoder, cpu(policy).parameters()).unwrap()
 }
 
 fn generate_on(

@@ -13,7 +13,7 @@ use super::program::{fails, small_run, succeeds, text};
 /// A policy whose weights go to two files.
 fn sharded(architecture: &str) -> Policy {
     let mut policy = tiny(architecture, false);
-    let names: Vec<String> = cpu(&policy).parameters.trained_entries().iter().map(|e| e.name.clone()).collect();
+    let names: Vec<String> = cpu(&policy).parameters().trained_entries().iter().map(|e| e.name.clone()).collect();
     let (first, second) = names.split_at(names.len() / 2);
     let file = |i: usize| format!("model-0000{i}-of-00002.safetensors");
     policy.companions.shards = vec![(file(1), first.to_vec()), (file(2), second.to_vec())];
@@ -28,7 +28,7 @@ fn a_saved_folder_reads_back_with_its_shards_and_its_end_tokens() {
         let folder = tempfile::tempdir().unwrap();
         policy.save(folder.path(), SaveDtype::F32).unwrap();
         let read = ModelFolder::read(folder.path()).unwrap();
-        assert_eq!(read.weights.values, cpu(&policy).parameters.trained_values());
+        assert_eq!(read.weights.values, cpu(&policy).parameters().trained_values());
         assert_eq!(read.config.eos_token_id, [3, 4]);
         assert_eq!(read.companions.shards, policy.companions.shards);
         assert!(folder.path().join("generation_config.json").exists());
@@ -44,7 +44,7 @@ fn halved_precision_is_rounded_to_nearest_and_named_in_the_config() {
         let read = ModelFolder::read(folder.path()).unwrap();
         assert_eq!(read.companions.dtype, dtype);
         assert_eq!(read.config.other["torch_dtype"], name);
-        for (a, b) in read.weights.values.iter().zip(cpu(&policy).parameters.trained_values()) {
+        for (a, b) in read.weights.values.iter().zip(cpu(&policy).parameters().trained_values()) {
             let half_a_unit = b.abs() / f32::powi(2.0, bits) + 1e-7;
             assert!((a - b).abs() <= half_a_unit, "{b} became {a} as {name}");
         }

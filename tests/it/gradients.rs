@@ -25,7 +25,7 @@ pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
     let micros = shared_micros(&samples(6), 64);
     let (gradient, _) = cpu(policy).gradients(&micros, 0.9, &loss);
     assert!(gradient.iter().all(|g| g.is_finite()));
-    for entry in cpu(policy).parameters.trained_entries().to_vec() {
+    for entry in cpu(policy).parameters().trained_entries().to_vec() {
         let g = &gradient[entry.range.clone()];
         assert!(g.iter().any(|&g| g != 0.0), "{name}: {} has no gradient", entry.name);
         // Along the gradient itself the difference quotient is its norm: one number that every value enters.
@@ -36,16 +36,16 @@ pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
             continue;
         }
         let step = STEP / norm;
-        let saved = cpu(policy).parameters.trained_values()[entry.range.clone()].to_vec();
+        let saved = cpu(policy).parameters().trained_values()[entry.range.clone()].to_vec();
         let mut at = |sign: f64| {
-            let values = &mut cpu_mut(policy).parameters.trainable().values[entry.range.clone()];
+            let values = &mut cpu_mut(policy).trainable().values[entry.range.clone()];
             for ((w, saved), g) in values.iter_mut().zip(&saved).zip(g) {
                 *w = (f64::from(*saved) + sign * step * f64::from(*g)) as f32;
             }
             total(policy, &micros)
         };
         let slope = (at(1.0) - at(-1.0)) / (2.0 * STEP);
-        cpu_mut(policy).parameters.trainable().values[entry.range.clone()].copy_from_slice(&saved);
+        cpu_mut(policy).trainable().values[entry.range.clone()].copy_from_slice(&saved);
         assert!((slope - norm).abs() < 0.01 * norm + 2e-4, "{name}: {}: {slope}, not {norm}", entry.name);
     }
 }

@@ -5,14 +5,16 @@ use bytemuck::Pod;
 use half::bf16;
 use reckon::ops::adamw::{self, Step};
 use reckon::ops::attention::packed::device as device_attention;
-use reckon::ops::attention::{Heads, Scratch, Segment, packed};
+use reckon::ops::attention::{Heads, Segment, packed};
 use reckon::ops::device::columns::{self, Rows};
 use reckon::ops::device::{Class, Device, View};
 use reckon::ops::linear::device::Weight;
-use reckon::ops::linear::{Linear, Precision};
+use reckon::ops::linear::{Linear, PackedMatrix, Precision};
 use reckon::ops::linear_logprob::device as device_logprob;
+use reckon::ops::rms_norm::{self, Kept, Vectors};
 use reckon::ops::rope::{self, RopeTable};
-use reckon::ops::{embedding, linear, linear_logprob, rms_norm, swiglu};
+use reckon::ops::team::Team;
+use reckon::ops::{embedding, linear, linear_logprob, swiglu};
 use reckon_datasets::Counted;
 
 use super::host_device::{ORDERS, device, device_of};
@@ -85,9 +87,11 @@ fn rms_norm_agrees_with_its_twin() {
         let (x, w, dy) = (random(1, t * size), random(2, size), random(3, t * size));
         let (before, dw_before) = (random(4, t * size), random(5, size));
         let mut y = vec![0f32; t * size];
-        rms_norm::forward(&x, &w, 1e-6, &mut y);
+        let (team, vectors) = (&Team::alone(), Vectors::rows(size));
+        rms_norm::forward(team, vectors, &x, &w, 1e-6, &mut y);
         let (mut dx, mut dw) = (before.clone(), dw_before.clone());
-        rms_norm::backward(&x, &w, 1e-6, &dy, &mut dx, Some(&mut dw));
+        let kept = Kept { x: &x, w: &w, eps: 1e-6 };
+        rms_norm::backward(team, vectors, kept, &dy, &mut dx, Some(&mut dw));
         let expected: [(&[f32], f64); 3] = [(&y, BF16), (&dx, BF16), (&dw, FP32)];
         check(&format!("rms_norm {t} x {size}"), &expected, |d| {
             let (x, w, dy) = (up(d, &to_bf16(&x)), up(d, &to_bf16(&w)), up(d, &to_bf16(&dy)));
@@ -107,12 +111,11 @@ fn rms_norm_of_heads_leaves_the_rest_of_the_row_alone() {
     let (t, size, heads, row) = (5, 32, 3, 160);
     let (x, w, dy) = (random(1, t * row), random(2, size), random(3, t * row));
     let (mut y, mut dx, mut dw) = (x.clone(), dy.clone(), vec![0f32; size]);
-    for token in 0..t {
-        let part = token * row..token * row + heads * size;
-        rms_norm::forward(&x[part.clone()], &w, 1e-6, &mut y[part.clone()]);
-        dx[part.clone()].fill(0.0);
-        rms_norm::backward(&x[part.clone()], &w, 1e-6, &dy[part.clone()], &mut dx[part], Some(&mut dw));
-    }
+    let (team, vectors) = (&Team::alone(), Vectors { row, first: 0, count: heads });
+    rms_norm::forward(team, vectors, &x, &w, 1e-6, &mut y);
+    dx.chunks_exact_mut(row).for_each(|row| row[..heads * size].fill(0.0));
+    let kept = Kept { x: &x, w: &w, eps: 1e-6 };
+    rms_norm::backward(team, vectors, kept, &dy, &mut dx, Some(&mut dw));
     let expected: [(&[f32], f64); 3] = [(&y, BF16), (&dx, BF16), (&dw, FP32)];
     check("rms_norm of heads", &expected, |d| {
         let (x, w, y) = (up(d, &to_bf16(&x)), up(d, &to_bf16(&w)), up(d, &to_bf16(&x)));
@@ -131,11 +134,11 @@ fn biases_swiglu_and_rope_agree_with_their_twins() {
     for (t, f) in [(1, 8), (7, 48), (300, 72)] {
         let (gate_up, dy, sum) = (random(1, t * 2 * f), random(2, t * f), random(3, f));
         let (mut y, mut dgate_up, mut db) = (vec![0f32; t * f], vec![0f32; t * 2 * f], sum.clone());
-        swiglu::forward(&gate_up, f, &mut y);
+        swiglu::forward(&Team::alone(), &gate_up, f, &mut y);
         let mut again = vec![f32::NAN; dy.len()];
-        swiglu::backward(&gate_up, f, &dy, &mut dgate_up, &mut again);
+        swiglu::backward(&Team::alone(), &gate_up, f, &dy, &mut dgate_up, &mut again);
         assert_eq!(again, y, "the backward gives the forward's bits");
-        linear::backward_bias(&dy, &mut db);
+        linear::backward_bias(&Team::alone(), &dy, &mut db);
         let filled = sum.repeat(t);
         let expected: [(&[f32], f64); 4] = [(&y, BF16), (&dgate_up, BF16), (&db, FP32), (&filled, 0.0)];
         check(&format!("swiglu {t} x {f}"), &expected, |d| {
@@ -155,9 +158,9 @@ fn biases_swiglu_and_rope_agree_with_their_twins() {
     for sign in [1.0, -1.0] {
         let mut turned = x.clone();
         if sign > 0.0 {
-            table.rotate(&mut turned, &positions, heads, row)
+            table.rotate(&Team::alone(), &mut turned, &positions, heads, row)
         } else {
-            table.rotate_back(&mut turned, &positions, heads, row)
+            table.rotate_back(&Team::alone(), &mut turned, &positions, heads, row)
         }
         check("rope", &[(&turned, BF16)], |d| {
             let (cos, sin) = (up(d, table.tables().0), up(d, table.tables().1));
@@ -195,10 +198,13 @@ fn log_probabilities_agree_with_their_twin() {
         let (size, temperature) = (16, 0.7);
         let (h, w, d_logprobs) = (random(1, r * size), random(2, v * size), random(3, r));
         let targets: Vec<u32> = (0..r).map(|i| ((i * 7 + 3) % v) as u32).collect();
-        let head = Linear::trained(&w, size, 0..w.len(), Precision::Fp32);
-        let (logprobs, entropies) = linear_logprob::forward(&h, &head, &targets, temperature);
+        let (team, mut logits) = (&Team::alone(), linear_logprob::Logits::default());
+        let packed = PackedMatrix::new(team, &w, size, Precision::Fp32);
+        let head = Linear::trained(&packed, &w, 0..w.len());
+        let rows = linear_logprob::Rows { h: &h, targets: &targets };
+        let (logprobs, entropies) = linear_logprob::forward(team, rows, &head, temperature, &mut logits);
         let (mut dh, mut dw) = (vec![0f32; r * size], vec![0f32; v * size]);
-        linear_logprob::backward(&h, &head, &targets, temperature, &d_logprobs, &mut dh, &mut dw);
+        linear_logprob::backward(team, rows, &head, temperature, &d_logprobs, &mut logits, &mut dh, &mut dw);
         let expected: [(&[f32], f64); 4] = [(&logprobs, FP32), (&entropies, 1e-4), (&dh, BF16), (&dw, BF16)];
         check(&format!("linear_logprob {r} x {v}"), &expected, |d| {
             let (h, w, targets) = (up(d, &to_bf16(&h)), up(d, &to_bf16(&w)), up(d, &targets));
@@ -226,10 +232,9 @@ fn attention_agrees_with_its_twin() {
         let segments: Vec<_> = starts.windows(2).map(|s| Segment::alone(s[0]..s[1])).collect();
         let (qkv, d_o) = (random(1, t * heads.row()), random(2, t * heads.output()));
         let (mut o, mut lse, mut d_qkv) = (vec![0f32; d_o.len()], vec![0f32; t * query], vec![0f32; qkv.len()]);
-        let mut scratch = Scratch::default();
-        packed::forward(heads, &qkv, &segments, &mut o, &mut lse, &mut scratch);
+        packed::forward(&Team::alone(), heads, &qkv, &segments, &mut o, &mut lse);
         let kept = packed::Forward { qkv: &qkv, o: &o, lse: &lse };
-        packed::backward(heads, kept, &segments, &d_o, &mut d_qkv, &mut scratch);
+        packed::backward(&Team::alone(), heads, kept, &segments, &d_o, &mut d_qkv);
         let expected: [(&[f32], f64); 3] = [(&o, BF16), (&lse, 1e-3), (&d_qkv, 2e-2)];
         check(&format!("attention of {heads:?} over {starts:?}"), &expected, |d| {
             let (qkv, d_o, o) = (up(d, &to_bf16(&qkv)), up(d, &to_bf16(&d_o)), empty(d, o.len()));
@@ -253,9 +258,9 @@ fn adamw_agrees_with_its_twin_and_rounds_the_copy() {
     let (mut w, mut m, mut v) = (random(1, n), vec![0f32; n], vec![0f32; n]);
     let start = w.clone();
     let gradient = |count: u64| random(10 + count, n);
-    (1..=3).for_each(|count| adamw::update(step(count), &mut w, &gradient(count), &mut m, &mut v));
+    (1..=3).for_each(|count| adamw::update(&Team::alone(), step(count), &mut w, &gradient(count), &mut m, &mut v));
     let copy = to_f32(&to_bf16(&w));
-    let norm = [adamw::squared_norm(&gradient(3)) as f32];
+    let norm = [adamw::squared_norm(&Team::alone(), &gradient(3)) as f32];
     let expected: [(&[f32], f64); 5] = [(&w, FP32), (&copy, 1e-3), (&m, FP32), (&v, FP32), (&norm, 1e-7)];
     check("adamw", &expected, |d| {
         let (w, copy) = (up(d, &start), empty::<bf16>(d, n));
@@ -273,7 +278,7 @@ fn adamw_agrees_with_its_twin_and_rounds_the_copy() {
 /// How far updates with moments of eight bits take the weights.
 fn eight_bit(d: &Device, start: &[f32], updates: u64, gradient: &dyn Fn(u64) -> Vec<f32>) -> Vec<f32> {
     let n = start.len();
-    let (w, copy, blocks) = (up(d, start), empty::<bf16>(d, n), n.div_ceil(adamw::device::MOMENT_BLOCK));
+    let (w, copy, blocks) = (up(d, start), empty::<bf16>(d, n), n.div_ceil(adamw::MOMENT_BLOCK));
     let (m, v) = (d.zeros(Class::Optimizer, n).unwrap(), d.zeros(Class::Optimizer, n).unwrap());
     let largest = || d.zeros(Class::Optimizer, blocks).unwrap();
     let (m_largest, v_largest) = (largest(), largest());
@@ -289,7 +294,8 @@ fn eight_bit(d: &Device, start: &[f32], updates: u64, gradient: &dyn Fn(u64) -> 
 fn full(start: &[f32], updates: u64, gradient: &dyn Fn(u64) -> Vec<f32>) -> Vec<f32> {
     let n = start.len();
     let (mut w, mut m, mut v) = (start.to_vec(), vec![0f32; n], vec![0f32; n]);
-    (1..=updates).for_each(|count| adamw::update(step(count), &mut w, &gradient(count), &mut m, &mut v));
+    (1..=updates)
+        .for_each(|count| adamw::update(&Team::alone(), step(count), &mut w, &gradient(count), &mut m, &mut v));
     w.iter().zip(start).map(|(w, s)| w - s).collect()
 }
 

@@ -40,7 +40,7 @@ fn kill(child: &mut Child, run: &Path, delay: Duration, while_saving: bool) -> b
 fn a_run_killed_at_any_point_and_resumed_equals_one_that_was_not() {
     let kills: u64 = std::env::var("RECKON_KILLS").map_or(4, |n| n.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let config = small_run(folder.path(), STEPS, "grpo = {kl_coef = 0.01, updates_per_step = 2}");
+    let config = small_run(folder.path(), STEPS, "grpo = {kl_coef = 0.01, completions_per_update = 8}");
     let straight = folder.path().join("straight");
     let start = Instant::now();
     succeeds(&["train", text(&config), "--out", text(&straight)]);

@@ -39,12 +39,7 @@ fn trained(folder: &Path, lora: &LoraConfig) -> Policy {
 pub(crate) fn trained_with(folder: &Path, lora: &LoraConfig, options: CpuOptions) -> Policy {
     let mut policy = adapted(folder, lora, options).unwrap();
     let mut noise = Counted::new(&[5]);
-    cpu_mut(&mut policy)
-        .parameters
-        .trainable()
-        .values
-        .iter_mut()
-        .for_each(|value| *value += 0.05 * noise.normal() as f32);
+    cpu_mut(&mut policy).trainable().values.iter_mut().for_each(|value| *value += 0.05 * noise.normal() as f32);
     policy
 }
 
@@ -76,7 +71,7 @@ fn every_factor_gets_a_gradient_that_agrees_with_finite_differences() {
             let folder = saved(architecture, dtype);
             let mut policy = trained(folder.path(), &config(targets));
             check_gradients(&mut policy, &format!("{architecture}, {targets:?}"));
-            assert_eq!(cpu(&policy).parameters.trained_entries().len(), if targets.len() == 1 { 28 } else { 12 });
+            assert_eq!(cpu(&policy).parameters().trained_entries().len(), if targets.len() == 1 { 28 } else { 12 });
         }
     }
 }
@@ -94,7 +89,7 @@ fn a_new_adapter_changes_no_bit_and_a_trained_one_leaves_the_reference_as_it_was
         assert_eq!(logprobs(&adapted(folder.path(), &all(), CpuOptions::default()).unwrap()), expected);
         let policy = trained(folder.path(), &all());
         assert_ne!(logprobs(&policy), expected);
-        let reference = CpuReference::of(&cpu(&policy).parameters);
+        let reference = CpuReference::of(cpu(&policy).parameters());
         let stats = cpu(&policy).logprobs(Some(&reference), &shared_micros(&samples(6), 50), 0.9);
         assert_eq!(flat(stats), expected, "{architecture} in {dtype:?}");
     }
@@ -132,7 +127,7 @@ fn an_adapter_goes_through_its_files_and_back_and_is_refused_beside_other_settin
         adapted(folder.path(), &LoraConfig { adapter: Some(files.path().into()), ..lora }, CpuOptions::default())
     };
     let same = again(config(&["q_proj", "down_proj"])).unwrap();
-    assert_eq!(cpu(&same).parameters.trained_values(), cpu(&policy).parameters.trained_values());
+    assert_eq!(cpu(&same).parameters().trained_values(), cpu(&policy).parameters().trained_values());
     assert_eq!(logprobs(&same), logprobs(&policy));
     for (lora, words) in [
         (LoraConfig { rank: 4, ..config(&["q_proj", "down_proj"]) }, "has rank 3: set lora.rank = 3"),
@@ -174,7 +169,7 @@ fn a_merged_model_computes_what_the_adapter_on_its_base_does() {
         let folder = saved(architecture, SaveDtype::Bf16);
         let policy = trained(folder.path(), &all());
         let out = tempfile::tempdir().unwrap();
-        let (Policy { config, tokenizer, companions, .. }, values) = (&policy, &cpu(&policy).parameters);
+        let (Policy { config, tokenizer, companions, .. }, values) = (&policy, cpu(&policy).parameters());
         folder::write(out.path(), config, tokenizer, companions, values, SaveDtype::F32).unwrap();
         let merged = Policy::new(ModelFolder::read(out.path()).unwrap(), CpuOptions::default());
         let (merged, expected) = (logprobs(&merged), logprobs(&policy));
@@ -204,7 +199,7 @@ fn lora_run(folder: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
     let config = small_run(
         folder,
         4,
-        "lora = {rank = 4, alpha = 8}\ngrpo = {kl_coef = 0.01, updates_per_step = 2, ref_refresh_every = 2}
+        "lora = {rank = 4, alpha = 8}\ngrpo = {kl_coef = 0.01, completions_per_update = 8, ref_refresh_every = 2}
         optim = {lr = 1e-3}",
     );
     let mixture = "data = {dataset = 'mixture', sources = [

@@ -59,6 +59,8 @@ mod recipes;
 mod resuming;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
+/// Two ways to share a model's work among threads.
+mod sharing;
 /// Steps with known rewards: signal, losses, lost completions.
 mod steps;
 /// A broken verifier stops a run with a checkpoint.

@@ -8,8 +8,9 @@ use reckon::batch::{MicroBatch, TokenLosses, TokenStats};
 use reckon::model::cpu::decoder::{Context, Input};
 use reckon::model::cpu::workspace::Keep;
 use reckon::model::files::peft;
-use reckon::model::{ModelFolder, PackedWeights, Workspace};
+use reckon::model::{ModelFolder, Workspace};
 use reckon::ops::attention::Segment;
+use reckon::ops::team::Team;
 use reckon::policy::Policy;
 use reckon::prompt::jinja::{ChatTemplate, Conversation};
 use reckon::rollout::Sampling;
@@ -66,13 +67,14 @@ fn load_adapter(name: &str) -> (Policy, BTreeMap<String, Vec<f32>>) {
 
 /// Logits `(T, V)` of a whole sequence at once.
 fn logits(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
-    let weights = PackedWeights::of(&cpu(policy).parameters, reckon::ops::linear::Precision::Fp32);
+    let team = &Team::alone();
+    let weights = cpu(policy).weights(team);
     let positions: Vec<u32> = (0..tokens.len() as u32).collect();
     let (input, segments) = (Input { tokens, positions: &positions }, [Segment::alone(0..tokens.len())]);
     let mut workspace = Workspace::default();
-    cpu(policy).decoder.forward(&weights, input, Context::Segments(&segments), Keep::Nothing, &mut workspace);
+    cpu(policy).decoder.forward(team, &weights, input, Context::Segments(&segments), Keep::Nothing, &mut workspace);
     let mut logits = vec![0f32; tokens.len() * policy.config.vocab_size];
-    weights.lm_head.forward(&workspace.hidden, &mut logits, reckon::ops::linear::Epilogue::None);
+    weights.lm_head.forward(team, &workspace.hidden, &mut logits, reckon::ops::linear::Epilogue::None);
     logits
 }
 
@@ -120,7 +122,7 @@ fn logits_and_gradients_of_adapters_are_those_of_peft() {
         check_gradients(&policy, &sequences, &tensors, name);
         assert_eq!(
             tensors.len(),
-            1 + cpu(&policy).parameters.trained_entries().len(),
+            1 + cpu(&policy).parameters().trained_entries().len(),
             "{name}: all that is trained is compared"
         );
     }
@@ -133,7 +135,7 @@ fn check_gradients(policy: &Policy, sequences: &[Vec<u32>], tensors: &BTreeMap<S
         ..TokenLosses::default()
     };
     let (gradient, _) = cpu(policy).gradients(&[packed(sequences)], 1.0, &loss);
-    for entry in cpu(policy).parameters.trained_entries() {
+    for entry in cpu(policy).parameters().trained_entries() {
         let theirs = &tensors[&format!("gradient.{}", entry.name)];
         let largest = theirs.iter().fold(0f32, |a, g| a.max(g.abs()));
         let difference = largest_difference(&gradient[entry.range.clone()], theirs);

@@ -54,7 +54,7 @@ fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
 fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy, job: &Job) {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
     let micro = micro_batches(&[sample()], LossNorm::Token, TOKENS, PromptLayout::Repeated).remove(0);
-    let model = DeviceModel::new(device.clone(), &cpu(policy).decoder, &cpu(policy).parameters).unwrap();
+    let model = DeviceModel::new(device.clone(), &cpu(policy).decoder, cpu(policy).parameters()).unwrap();
     let _optimizer = DeviceAdamW::new(config, job.moments, &model).unwrap();
     model.gradient(&micro, 1.0, &rising).unwrap();
     let plan = Plan::new(&Sizes::of(&policy.config).unwrap(), job);
@@ -106,7 +106,7 @@ fn the_plan_for_an_adapter_on_a_card_is_what_a_device_holds_within_a_twentieth()
     {
         let Some(device) = device(0) else { return };
         let policy = adapted(architecture, rank, &[targets]);
-        let lora = Lora::of(&cpu(&policy).parameters.adapter().unwrap().layout, SaveDtype::Bf16);
+        let lora = Lora::of(&cpu(&policy).parameters().adapter().unwrap().layout, SaveDtype::Bf16);
         let what = format!("{architecture}, rank {rank} of {targets}");
         check_held(&what, &device, &policy, &job(false, Some(lora), MomentKind::Full));
     }

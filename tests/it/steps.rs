@@ -111,7 +111,10 @@ fn rewards_that_differ_by_their_length_alone_are_no_signal() {
     };
     let (mut trainer, _) = trainer(2, "preset = 'dapo', resample_max = 1", near_the_limit);
     let step = trainer.step().unwrap();
-    assert_eq!(step.groups[0].rewards(), [Some(1.0), Some(0.0)], "soft overlong punishment is part of the reward");
+    let group = &step.groups[0];
+    assert_eq!(group.rewards(), [Some(1.0), Some(1.0)], "the reward is the verifier's");
+    assert_eq!(group.penalised_rewards(), [Some(1.0), Some(0.0)], "what is learned from is lowered");
+    assert_eq!((get(&step.record, "reward/mean"), get(&step.record, "penalty/overlong_mean")), (1.0, -0.5));
     assert_eq!(get(&step.record, "group/zero_signal_frac"), 1.0);
     assert_eq!((get(&step.record, "group/kept"), get(&step.record, "group/resampled")), (0.0, 1.0));
     assert_eq!(get(&step.record, "optim/updates"), 0.0);
@@ -120,7 +123,7 @@ fn rewards_that_differ_by_their_length_alone_are_no_signal() {
 #[test]
 fn the_loss_of_a_step_is_the_mean_over_its_updates() {
     // Advantages 2/3, -1/3, -1/3 in updates of two samples and of one: losses -(1/3)/2 and 1/3, whose mean is 1/12.
-    let grpo = "preset = 'grpo', advantage = 'mean', kl_coef = 0.0, updates_per_step = 2";
+    let grpo = "preset = 'grpo', advantage = 'mean', kl_coef = 0.0, completions_per_update = 2";
     let (mut trainer, published) = trainer(3, grpo, said(&["d", "e", "e"]));
     let record = trainer.step().unwrap().record;
     assert_eq!(get(&record, "optim/updates"), 2.0);
@@ -133,7 +136,7 @@ fn the_loss_of_a_step_is_the_mean_over_its_updates() {
 #[test]
 fn a_completion_that_is_not_judged_is_in_no_mean_and_teaches_nothing() {
     // Advantages none, 2/3 and -1/3, -1/3 in two updates: losses -2/3 and 1/3, whose mean is -1/6.
-    let grpo = "preset = 'grpo', advantage = 'mean', kl_coef = 0.0, updates_per_step = 2";
+    let grpo = "preset = 'grpo', advantage = 'mean', kl_coef = 0.0, completions_per_update = 2";
     let (mut trainer, _) = trainer(4, grpo, said(&["?", "d", "e", "e"]));
     let Step { record, groups } = trainer.step().unwrap();
     assert_eq!(groups[0].rewards(), [None, Some(1.0), Some(0.0), Some(0.0)]);

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use half::bf16;
 
-use super::Step;
+use super::{MOMENT_BLOCK, Step};
 use crate::device::columns::THREADS;
 use crate::device::{Class, Device, Launch, View};
 
@@ -33,9 +33,6 @@ pub enum Moments<'a> {
         v_largest: View<'a, f32>,
     },
 }
-
-/// Values that share a largest magnitude in [`Moments::EightBit`].
-pub const MOMENT_BLOCK: usize = 256;
 
 /// One update of a stretch of weights, and of their bf16 copy.
 pub fn update(step: Step, w: View<f32>, copy: View<bf16>, g: View<f32>, moments: Moments) -> Result<()> {

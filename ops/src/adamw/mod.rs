@@ -1,7 +1,9 @@
 //! AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) over a flat stretch of weights, in one pass.
 
 pub mod device;
+pub mod eight_bit;
 
+use super::team::Team;
 use super::vector::vectorised;
 
 /// What one update needs to know beyond the buffers.
@@ -31,8 +33,20 @@ impl Step {
     }
 }
 
+/// Values that share a largest magnitude where moments have eight bits.
+pub const MOMENT_BLOCK: usize = 256;
+
+/// Values of a piece of an update, and of a chain of [`squared_norm`].
+const PIECE: usize = 1 << 20;
+
 /// `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g²`, `w -= lr (m̂ / (sqrt(v̂) + eps) + decay w)`.
-pub fn update(step: Step, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+pub fn update(team: &Team, step: Step, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+    let size = team.piece(w.len()).min(PIECE);
+    let moments = m.chunks_mut(size).zip(v.chunks_mut(size));
+    team.each(w.chunks_mut(size).zip(g.chunks(size)).zip(moments), |((w, g), (m, v))| update_piece(step, w, g, m, v));
+}
+
+fn update_piece(step: Step, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
     let [correct1, correct2] = step.corrections();
     vectorised(
         #[inline(always)]
@@ -50,7 +64,44 @@ pub fn update(step: Step, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]
     );
 }
 
-/// `sum of g²` in f64.
-pub fn squared_norm(g: &[f32]) -> f64 {
-    g.iter().map(|&x| f64::from(x) * f64::from(x)).sum()
+/// Chains of [`squared_norm`] that run side by side: one alone would wait for each of its own results.
+const CHAINS: usize = 8;
+
+/// `sum of g²` in f64: one chain over each [`PIECE`] values, and their sums in order, whatever the threads.
+pub fn squared_norm(team: &Team, g: &[f32]) -> f64 {
+    let mut sums = vec![0f64; g.len().div_ceil(PIECE)];
+    team.each(g.chunks(CHAINS * PIECE).zip(sums.chunks_mut(CHAINS)), |(g, sums)| add_squares(g, sums));
+    sums.into_iter().sum()
+}
+
+fn add_squares(g: &[f32], sums: &mut [f64]) {
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    if g.len() < CHAINS * PIECE {
+        return g.chunks(PIECE).zip(sums).for_each(|(g, sum)| *sum = g.iter().map(|&x| square(x)).sum());
+    }
+    let chains: [&[f32]; CHAINS] = std::array::from_fn(|chain| &g[chain * PIECE..][..PIECE]);
+    let mut side_by_side = [0f64; CHAINS];
+    for i in 0..PIECE {
+        for (sum, chain) in side_by_side.iter_mut().zip(chains) {
+            *sum += square(chain[i]);
+        }
+    }
+    sums.copy_from_slice(&side_by_side);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_norm_is_the_same_on_any_threads_and_that_of_the_book() {
+        for n in [0, 5, PIECE, PIECE + 1, CHAINS * PIECE, CHAINS * PIECE + 3] {
+            let g: Vec<f32> = (0..n).map(|i| (i % 97) as f32 / 97.0).collect();
+            let alone = squared_norm(&Team::alone(), &g);
+            assert_eq!(Team::with(3, |team| squared_norm(team, &g)), alone);
+            let plain: f64 = g.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            assert!((alone - plain).abs() <= 1e-9 * plain, "{n}: {alone}, not {plain}");
+            assert!(n > PIECE || alone == plain, "one chain up to {PIECE} values");
+        }
+    }
 }

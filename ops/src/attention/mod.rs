@@ -10,6 +10,7 @@
 pub mod cached;
 pub mod packed;
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::vector::{self, LANES, exp, reduce};
@@ -78,9 +79,9 @@ impl Segment {
     }
 }
 
-/// Buffers that one thread uses again for every sequence.
+/// Buffers that a thread uses again for every piece of work.
 #[derive(Debug, Default)]
-pub struct Scratch {
+struct Scratch {
     rows: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -90,6 +91,17 @@ pub struct Scratch {
     d_scores: Vec<f32>,
     sums: Vec<f32>,
     output: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+/// Calls `work` with this thread's buffers.
+fn with_scratch(work: impl FnOnce(&mut Scratch)) {
+    let mut scratch = SCRATCH.take();
+    work(&mut scratch);
+    SCRATCH.set(scratch);
 }
 
 /// Turns a row's first `n` scores into unnormalised probabilities in place, zeroes the rest; returns largest and sum.

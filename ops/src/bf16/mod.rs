@@ -4,7 +4,7 @@
 //!
 //! A value of `C` is one chain over `K` that starts in `E`, and depends on nothing but its row of `A` and its column of
 //! `B`: on one unit its bits are the same whatever `M` and `N` are. Between units the order of additions differs.
-//! How operands are laid out is in `tiles`; threads are the caller's.
+//! How operands are laid out is in `tiles`.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -21,6 +21,7 @@ use tiles::{DEPTH, SIDE, Tile, turned};
 pub(crate) use tiles::{Matrix, Operand};
 
 use crate::product::{Epilogue, Out};
+use crate::team::Team;
 
 /// What multiplies bf16 matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,33 +72,56 @@ const TILES_AT_A_TIME: usize = 32;
 /// Rows and columns of a block of `C`: two tiles each way.
 const BLOCK: usize = 2 * SIDE;
 
-/// `left (M, K)` times `right (K, N)`.
-pub(crate) fn product(unit: Unit, left: &Operand, right: &Operand, mut out: Out) {
+/// `left (M, K)` times `right (K, N)`, shared by the team along the longer side of `C`.
+pub(crate) fn product(team: &Team, unit: Unit, left: &Operand, right: &Operand, out: Out) {
+    let (m, n) = (left.outer, right.outer);
     assert_eq!(left.inner, right.inner, "bf16 product: inner dimensions");
-    out.assert_holds(left.outer, right.outer);
-    for (rows, tiles) in portions(left) {
-        for column in (0..right.outer).step_by(BLOCK) {
-            let columns = Columns { panels: right.pair(column / SIDE, &tiles), range: column..right.outer };
-            strip(unit, left, (&rows, &tiles), columns, &mut out);
+    out.assert_holds(m, n);
+    if m > n {
+        let height = BLOCK * team.piece(m.div_ceil(BLOCK));
+        team.each(out.rows(m, height), |(first, mut out)| {
+            sum_part(unit, left, first..m.min(first + height), right, 0..n, &mut out);
+        });
+    } else {
+        let width = BLOCK * team.piece(n.div_ceil(BLOCK));
+        team.each(out.columns(n, width), |(first, mut out)| {
+            sum_part(unit, left, 0..m, right, first..n.min(first + width), &mut out);
+        });
+    }
+}
+
+/// The `rows` and `columns` of a product, which begin where `out` does.
+fn sum_part(unit: Unit, left: &Operand, rows: Range<usize>, right: &Operand, columns: Range<usize>, out: &mut Out) {
+    for (part, tiles) in portions(left, &rows) {
+        for column in columns.clone().step_by(BLOCK) {
+            let panels = right.pair(column / SIDE, &tiles);
+            let place = Place { row: part.start - rows.start, column: column - columns.start };
+            let strip = Strip { rows: &part, tiles: &tiles, panels, width: BLOCK.min(columns.end - column), place };
+            strip.sum(unit, left, out);
         }
     }
 }
 
 /// `left (M, N)` times weights `(N, K)` that are laid out as the right side of the product `x Wᵀ`: their tiles are turned
 /// as they are used, which costs a sixth of what is multiplied with them.
-pub(crate) fn product_turned(unit: Unit, left: &Operand, weights: &Operand, mut out: Out) {
+pub(crate) fn product_turned(team: &Team, unit: Unit, left: &Operand, weights: &Operand, out: Out) {
+    let (m, k) = (left.outer, weights.inner);
     assert_eq!(left.inner, weights.outer, "bf16 product: inner dimensions");
-    out.assert_holds(left.outer, weights.inner);
-    let mut scratch = TURNED.take();
-    for (rows, tiles) in portions(left) {
-        for inner in 0..weights.tiles() {
-            turned(weights, inner, 2 * tiles.start..2 * tiles.end, &mut scratch);
-            let range = inner * DEPTH..weights.inner;
-            let columns = Columns { panels: scratch.pair(0, &(0..tiles.len())), range };
-            strip(unit, left, (&rows, &tiles), columns, &mut out);
+    out.assert_holds(m, k);
+    let width = DEPTH * team.piece(weights.tiles());
+    team.each(out.columns(k, width), |(first, mut out)| {
+        let mut scratch = TURNED.take();
+        for (rows, tiles) in portions(left, &(0..m)) {
+            for column in (first..k.min(first + width)).step_by(DEPTH) {
+                turned(weights, column / DEPTH, 2 * tiles.start..2 * tiles.end, &mut scratch);
+                let panels = scratch.pair(0, &(0..tiles.len()));
+                let place = Place { row: rows.start, column: column - first };
+                let strip = Strip { rows: &rows, tiles: &tiles, panels, width: BLOCK.min(k - column), place };
+                strip.sum(unit, left, &mut out);
+            }
         }
-    }
-    TURNED.set(scratch);
+        TURNED.set(scratch);
+    });
 }
 
 thread_local! {
@@ -106,18 +130,29 @@ thread_local! {
 }
 
 /// Rows and inner tiles that are done one after the other.
-fn portions(left: &Operand) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
-    let (m, tiles) = (left.outer, left.tiles());
-    (0..m).step_by(ROWS_AT_A_TIME).flat_map(move |row| {
-        let rows = row..m.min(row + ROWS_AT_A_TIME);
+fn portions(left: &Operand, rows: &Range<usize>) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    let (end, tiles) = (rows.end, left.tiles());
+    rows.clone().step_by(ROWS_AT_A_TIME).flat_map(move |row| {
+        let rows = row..end.min(row + ROWS_AT_A_TIME);
         (0..tiles).step_by(TILES_AT_A_TIME).map(move |t| (rows.clone(), t..tiles.min(t + TILES_AT_A_TIME)))
     })
 }
 
-/// Two panels of the right side, and the columns of `C` from theirs on.
-struct Columns<'a> {
+/// Where in what is written the first value of a strip lies.
+#[derive(Clone, Copy)]
+struct Place {
+    row: usize,
+    column: usize,
+}
+
+/// Rows of the left side by two panels of the right one, over some of the inner tiles.
+struct Strip<'a> {
+    rows: &'a Range<usize>,
+    tiles: &'a Range<usize>,
     panels: [&'a [Tile]; 2],
-    range: Range<usize>,
+    /// Columns that there are of the two panels'.
+    width: usize,
+    place: Place,
 }
 
 /// A block of `C` to be summed: it starts as `start` says and is left in `out`, each with the values between its rows.
@@ -134,38 +169,39 @@ struct Edge([[f32; BLOCK]; BLOCK]);
 
 static ZEROS: [f32; BLOCK] = [0.0; BLOCK];
 
-/// All `rows` of `C` in the columns of two panels.
-fn strip(unit: Unit, left: &Operand, (rows, tiles): (&Range<usize>, &Range<usize>), columns: Columns, out: &mut Out) {
-    let epilogue = if tiles.start == 0 { out.epilogue } else { Epilogue::Accumulate };
-    if unit == Unit::Widened {
-        return portable::strip(left, (rows, tiles), columns, epilogue, out);
-    }
-    let (column, width) = (columns.range.start, columns.range.len().min(BLOCK));
-    for row in rows.clone().step_by(BLOCK) {
-        let (height, at) = (BLOCK.min(left.outer - row), row * out.row + column);
-        let (lefts, rights) = (left.pair(row / SIDE, tiles), columns.panels);
-        let target = &mut out.values[at..];
-        let start = match epilogue {
-            Epilogue::None => (ZEROS.as_ptr(), 0),
-            Epilogue::Accumulate => (target.as_ptr(), out.row),
-            Epilogue::Bias(bias) => (bias[column..].as_ptr(), 0),
-            Epilogue::Residual(x) => (x[at..].as_ptr(), out.row),
-        };
-        if (height, width) == (BLOCK, BLOCK) {
-            sum(unit, Block { lefts, rights, start, out: (target.as_mut_ptr(), out.row) });
-            continue;
+impl Strip<'_> {
+    fn sum(&self, unit: Unit, left: &Operand, out: &mut Out) {
+        let epilogue = if self.tiles.start == 0 { out.epilogue } else { Epilogue::Accumulate };
+        if unit == Unit::Widened {
+            return portable::sum(self, left, epilogue, out);
         }
-        let mut edge = Edge([[0.0; BLOCK]; BLOCK]);
-        for (r, edge) in edge.0[..height].iter_mut().enumerate() {
-            #[allow(unsafe_code)]
-            // SAFETY: `Out::assert_holds` has seen that `height` rows of `width` values lie where a block starts.
-            let from = unsafe { std::slice::from_raw_parts(start.0.add(r * start.1), width) };
-            edge[..width].copy_from_slice(from);
-        }
-        let values = edge.0.as_mut_ptr().cast::<f32>();
-        sum(unit, Block { lefts, rights, start: (values, BLOCK), out: (values, BLOCK) });
-        for (r, edge) in edge.0[..height].iter().enumerate() {
-            out.values[at + r * out.row..][..width].copy_from_slice(&edge[..width]);
+        let (Place { row: first, column }, width) = (self.place, self.width);
+        for row in self.rows.clone().step_by(BLOCK) {
+            let (height, at) = (BLOCK.min(self.rows.end - row), first + row - self.rows.start);
+            let (lefts, rights) = (left.pair(row / SIDE, self.tiles), self.panels);
+            let (values, stride) = (out.matrix.block(at, column, height, width), out.matrix.row());
+            let start = match epilogue {
+                Epilogue::None => (ZEROS.as_ptr(), 0),
+                Epilogue::Accumulate => (values.cast_const(), stride),
+                Epilogue::Bias(bias) => (bias[column..].as_ptr(), 0),
+                Epilogue::Residual(x) => (x[at * stride + column..].as_ptr(), stride),
+            };
+            if (height, width) == (BLOCK, BLOCK) {
+                sum(unit, Block { lefts, rights, start, out: (values, stride) });
+                continue;
+            }
+            let mut edge = Edge([[0.0; BLOCK]; BLOCK]);
+            for (r, edge) in edge.0[..height].iter_mut().enumerate() {
+                #[allow(unsafe_code)]
+                // SAFETY: `Out::assert_holds` has seen that `height` rows of `width` values lie where a block starts.
+                let from = unsafe { std::slice::from_raw_parts(start.0.add(r * start.1), width) };
+                edge[..width].copy_from_slice(from);
+            }
+            let values = edge.0.as_mut_ptr().cast::<f32>();
+            sum(unit, Block { lefts, rights, start: (values, BLOCK), out: (values, BLOCK) });
+            for (r, edge) in edge.0[..height].iter().enumerate() {
+                out.matrix.part(at + r, column..column + width).copy_from_slice(&edge[..width]);
+            }
         }
     }
 }
@@ -219,52 +255,56 @@ mod tests {
 
     #[test]
     fn every_unit_gives_the_product_of_the_rounded_operands() {
-        for unit in units() {
-            for (m, n, k) in SHAPES {
-                let (a, b, c, bias) = (draw(1, m * k), draw(2, n * k), draw(3, m * (n + 3)), draw(4, n));
-                let (mut left, mut right) = (Operand::EMPTY, Operand::EMPTY);
-                left.left_of_rows(Matrix { rows: m, ..rows(&a, k) });
-                right.right_of_rows(Matrix { rows: n, ..rows(&b, k) });
-                for epilogue in [Epilogue::None, Epilogue::Accumulate, Epilogue::Bias(&bias), Epilogue::Residual(&c)] {
-                    let mut got = c.clone();
-                    product(unit, &left, &right, Out { values: &mut got, row: n + 3, epilogue });
-                    for (at, (&got, &was)) in got.iter().zip(&c).enumerate() {
-                        let (i, j) = (at / (n + 3), at % (n + 3));
-                        let start = match epilogue {
-                            _ if j >= n => {
-                                assert_eq!(got, was, "{unit:?}: beyond the columns");
-                                continue;
-                            }
-                            Epilogue::None => 0.0,
-                            Epilogue::Accumulate | Epilogue::Residual(_) => was,
-                            Epilogue::Bias(bias) => bias[j],
-                        };
-                        let (sum, size) = exact(k, |x| a[i * k + x], |x| b[j * k + x], start);
-                        let error = (f64::from(got) - sum).abs();
-                        assert!(error <= 1e-6 * (1.0 + size), "{unit:?}, {m} {n} {k}, ({i}, {j}): {got}, not {sum}");
+        Team::with(3, |team| {
+            for (unit, shape) in units().into_iter().flat_map(|unit| SHAPES.map(|shape| (unit, shape))) {
+                gives_the_product_of_the_rounded_operands(team, unit, shape);
+            }
+        });
+    }
+
+    fn gives_the_product_of_the_rounded_operands(team: &Team, unit: Unit, (m, n, k): (usize, usize, usize)) {
+        let (a, b, c, bias) = (draw(1, m * k), draw(2, n * k), draw(3, m * (n + 3)), draw(4, n));
+        let (mut left, mut right) = (Operand::EMPTY, Operand::EMPTY);
+        left.left_of_rows(team, Matrix { rows: m, ..rows(&a, k) });
+        right.right_of_rows(team, Matrix { rows: n, ..rows(&b, k) });
+        for epilogue in [Epilogue::None, Epilogue::Accumulate, Epilogue::Bias(&bias), Epilogue::Residual(&c)] {
+            let mut got = c.clone();
+            product(team, unit, &left, &right, Out::new(&mut got, n + 3, epilogue));
+            for (at, (&got, &was)) in got.iter().zip(&c).enumerate() {
+                let (i, j) = (at / (n + 3), at % (n + 3));
+                let start = match epilogue {
+                    _ if j >= n => {
+                        assert_eq!(got, was, "{unit:?}: beyond the columns");
+                        continue;
                     }
-                }
+                    Epilogue::None => 0.0,
+                    Epilogue::Accumulate | Epilogue::Residual(_) => was,
+                    Epilogue::Bias(bias) => bias[j],
+                };
+                let (sum, size) = exact(k, |x| a[i * k + x], |x| b[j * k + x], start);
+                let error = (f64::from(got) - sum).abs();
+                assert!(error <= 1e-6 * (1.0 + size), "{unit:?}, {m} {n} {k}, ({i}, {j}): {got}, not {sum}");
             }
         }
     }
 
     #[test]
-    fn a_row_has_the_same_bits_whatever_rows_and_columns_are_beside_it() {
+    fn a_row_has_the_same_bits_whatever_rows_columns_and_threads_are_beside_it() {
         for unit in units() {
             for (m, n, k) in SHAPES {
                 let (a, b) = (draw(1, m * k), draw(2, n * k));
-                let run = |a: &[f32], m, b: &[f32], n| {
+                let run = |team: &Team, a: &[f32], m, b: &[f32], n| {
                     let (mut left, mut right) = (Operand::EMPTY, Operand::EMPTY);
-                    left.left_of_rows(Matrix { rows: m, ..rows(a, k) });
-                    right.right_of_rows(Matrix { rows: n, ..rows(b, k) });
+                    left.left_of_rows(team, Matrix { rows: m, ..rows(a, k) });
+                    right.right_of_rows(team, Matrix { rows: n, ..rows(b, k) });
                     let mut c = vec![f32::NAN; m * n];
-                    product(unit, &left, &right, Out { values: &mut c, row: n, epilogue: Epilogue::None });
+                    product(team, unit, &left, &right, Out::new(&mut c, n, Epilogue::None));
                     c
                 };
-                let together = run(&a, m, &b, n);
+                let (together, alone) = (Team::with(3, |team| run(team, &a, m, &b, n)), &Team::alone());
                 for i in [0, m / 2, m - 1] {
-                    assert_eq!(run(&a[i * k..][..k], 1, &b, n), together[i * n..][..n], "{unit:?}, {m} {n} {k}");
-                    assert_eq!(run(&a[i * k..][..k], 1, &b[(n - 1) * k..], 1), together[i * n + n - 1..][..1]);
+                    assert_eq!(run(alone, &a[i * k..][..k], 1, &b, n), together[i * n..][..n], "{unit:?}, {m} {n} {k}");
+                    assert_eq!(run(alone, &a[i * k..][..k], 1, &b[(n - 1) * k..], 1), together[i * n + n - 1..][..1]);
                 }
             }
         }
@@ -272,7 +312,7 @@ mod tests {
 
     #[test]
     fn columns_and_turned_tiles_are_the_rows_of_the_transposed_matrix() {
-        let unit = Unit::Widened;
+        let (unit, team) = (Unit::Widened, &Team::alone());
         for (m, n, k) in SHAPES {
             let (dy, x, w) = (draw(1, m * n), draw(2, m * k), draw(3, n * k));
             let transposed = |values: &[f32], width: usize| -> Vec<f32> {
@@ -280,22 +320,22 @@ mod tests {
             };
             let run = |left: &Operand, right: &Operand| {
                 let mut c = vec![f32::NAN; left.outer * right.outer];
-                product(unit, left, right, Out { values: &mut c, row: right.outer, epilogue: Epilogue::None });
+                product(team, unit, left, right, Out::new(&mut c, right.outer, Epilogue::None));
                 c
             };
             let (dy_t, x_t, w_t) = (transposed(&dy, n), transposed(&x, k), transposed(&w, k));
             let mut sides: [Operand; 6] = Default::default();
-            sides[0].left_of_columns(rows(&dy, n));
-            sides[1].right_of_columns(rows(&x, k));
-            sides[2].left_of_rows(rows(&dy_t, m));
-            sides[3].right_of_rows(rows(&x_t, m));
+            sides[0].left_of_columns(team, rows(&dy, n));
+            sides[1].right_of_columns(team, rows(&x, k));
+            sides[2].left_of_rows(team, rows(&dy_t, m));
+            sides[3].right_of_rows(team, rows(&x_t, m));
             assert_eq!(run(&sides[0], &sides[1]), run(&sides[2], &sides[3]), "{m} {n} {k}");
 
-            sides[0].left_of_rows(rows(&dy, n));
-            sides[4].right_of_rows(rows(&w, k));
-            sides[5].right_of_rows(rows(&w_t, n));
+            sides[0].left_of_rows(team, rows(&dy, n));
+            sides[4].right_of_rows(team, rows(&w, k));
+            sides[5].right_of_rows(team, rows(&w_t, n));
             let mut dx = vec![f32::NAN; m * k];
-            product_turned(unit, &sides[0], &sides[4], Out { values: &mut dx, row: k, epilogue: Epilogue::None });
+            product_turned(team, unit, &sides[0], &sides[4], Out::new(&mut dx, k, Epilogue::None));
             assert_eq!(dx, run(&sides[0], &sides[5]), "{m} {n} {k}");
         }
     }

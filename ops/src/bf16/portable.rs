@@ -1,10 +1,9 @@
 //! Without a bf16 unit: both sides are widened to fp32, which is exact, and multiplied as fp32 is.
 
 use std::cell::Cell;
-use std::ops::Range;
 
 use super::tiles::{DEPTH, Operand, SIDE, Tile};
-use super::{BLOCK, Columns};
+use super::{BLOCK, Strip};
 use crate::product::{Epilogue, Left, Out, Right, Shape, product};
 use crate::vector::{grown, vectorised};
 
@@ -14,32 +13,22 @@ thread_local! {
     static RIGHT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// All `rows` of `C` in the columns of two panels, over the inner `tiles`.
-pub(super) fn strip(
-    left: &Operand,
-    (rows, tiles): (&Range<usize>, &Range<usize>),
-    columns: Columns,
-    epilogue: Epilogue,
-    out: &mut Out,
-) {
-    let (k, column) = (tiles.len() * DEPTH, columns.range.start);
+/// A strip of `C`.
+pub(super) fn sum(strip: &Strip, left: &Operand, epilogue: Epilogue, out: &mut Out) {
+    let Strip { rows, tiles, panels, width, place } = *strip;
+    let k = tiles.len() * DEPTH;
     let (mut left_rows, mut right_rows) = (LEFT.take(), RIGHT.take());
     let wide = grown(&mut left_rows, rows.len().next_multiple_of(SIDE) * k);
     for (rows_out, panel) in wide.chunks_exact_mut(SIDE * k).zip(rows.start / SIDE..) {
         widen_left(left.inner_tiles(panel, tiles), k, rows_out);
     }
     let deep = grown(&mut right_rows, k * BLOCK);
-    for (at, panel) in columns.panels.into_iter().enumerate() {
+    for (at, panel) in panels.into_iter().enumerate() {
         widen_right(panel, at * SIDE, deep);
     }
-    let shape = Shape { m: rows.len(), n: columns.range.len().min(BLOCK), k };
-    let at = rows.start * out.row + column;
-    let epilogue = match epilogue.at_column(column) {
-        Epilogue::Residual(x) => Epilogue::Residual(&x[rows.start * out.row..]),
-        same => same,
-    };
-    let out = Out { values: &mut out.values[at..], row: out.row, epilogue };
-    product(shape, Left { values: wide, row: k, inner: 1 }, Right { values: deep, row: BLOCK }, out);
+    let out = Out { matrix: out.matrix.reborrow(), epilogue }.part(place.row, place.column);
+    let shape = Shape { m: rows.len(), n: width, k };
+    product(shape, Left { values: wide, row: k, inner: 1 }, Right::new(deep, BLOCK), out);
     LEFT.set(left_rows);
     RIGHT.set(right_rows);
 }

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use crate::team::Team;
 use crate::vector::vectorised;
 
 /// Rows (of the left side) or columns (of the right side) of a tile, and pairs along its inner dimension.
@@ -74,91 +75,43 @@ impl Operand {
     }
 
     /// The left side: rows are its rows.
-    pub(crate) fn left_of_rows(&mut self, matrix: Matrix) {
+    pub(crate) fn left_of_rows(&mut self, team: &Team, matrix: Matrix) {
         self.shape(matrix.rows, matrix.width);
-        self.fill_of_rows(matrix, false);
+        self.fill(team, |panel, first| fill_of_rows(matrix, panel, first));
     }
 
     /// The right side: rows are its columns, as those of a weight `(N, K)` are in `x Wᵀ`.
-    pub(crate) fn right_of_rows(&mut self, matrix: Matrix) {
+    pub(crate) fn right_of_rows(&mut self, team: &Team, matrix: Matrix) {
         self.shape(matrix.rows, matrix.width);
-        self.fill_of_rows(matrix, true);
+        self.fill(team, |panel, first| {
+            fill_of_rows(matrix, panel, first);
+            panel.iter_mut().for_each(transpose);
+        });
     }
 
     /// The left side: columns are its rows.
-    pub(crate) fn left_of_columns(&mut self, matrix: Matrix) {
+    pub(crate) fn left_of_columns(&mut self, team: &Team, matrix: Matrix) {
         self.shape(matrix.width, matrix.rows);
-        self.fill_of_columns(matrix, true);
+        self.fill(team, |panel, first| {
+            fill_of_columns(matrix, panel, first);
+            panel.iter_mut().for_each(transpose);
+        });
     }
 
     /// The right side: columns are its columns.
-    pub(crate) fn right_of_columns(&mut self, matrix: Matrix) {
+    pub(crate) fn right_of_columns(&mut self, team: &Team, matrix: Matrix) {
         self.shape(matrix.width, matrix.rows);
-        self.fill_of_columns(matrix, false);
+        self.fill(team, |panel, first| fill_of_columns(matrix, panel, first));
     }
 
-    fn fill_of_rows(&mut self, matrix: Matrix, transposed: bool) {
-        let tiles = self.tiles().max(1);
-        for (panel, first) in self.tiles.chunks_exact_mut(tiles).zip((0..).step_by(SIDE)) {
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (tile, start) in panel.iter_mut().zip((0..).step_by(DEPTH)) {
-                        let width = DEPTH.min(matrix.width - start);
-                        for (r, line) in tile.0.iter_mut().enumerate() {
-                            if first + r >= matrix.rows {
-                                *line = [0; SIDE];
-                                continue;
-                            }
-                            let values = &matrix.values[(first + r) * matrix.row + start..][..width];
-                            match values.first_chunk::<DEPTH>() {
-                                Some(values) => *line = pairs_of(values),
-                                None => {
-                                    let mut whole = [0f32; DEPTH];
-                                    whole[..width].copy_from_slice(values);
-                                    *line = pairs_of(&whole);
-                                }
-                            }
-                        }
-                    }
-                },
-            );
-            if transposed {
-                panel.iter_mut().for_each(transpose);
-            }
-        }
-    }
-
-    fn fill_of_columns(&mut self, matrix: Matrix, transposed: bool) {
-        let tiles = self.tiles().max(1);
-        for (panel, first) in self.tiles.chunks_exact_mut(tiles).zip((0..).step_by(SIDE)) {
-            let width = SIDE.min(matrix.width - first);
-            vectorised(
-                #[inline(always)]
-                || {
-                    let row = |at: usize| -> [f32; SIDE] {
-                        let mut whole = [0f32; SIDE];
-                        if at < matrix.rows {
-                            let values = &matrix.values[at * matrix.row + first..][..width];
-                            match values.first_chunk::<SIDE>() {
-                                Some(values) => whole = *values,
-                                None => whole[..width].copy_from_slice(values),
-                            }
-                        }
-                        whole
-                    };
-                    for (line, at) in panel.iter_mut().flat_map(|tile| &mut tile.0).zip((0..).step_by(2)) {
-                        let (even, odd) = (row(at), row(at + 1));
-                        for c in 0..SIDE {
-                            line[c] = half_of(even[c]) | half_of(odd[c]) << 16;
-                        }
-                    }
-                },
-            );
-            if transposed {
-                panel.iter_mut().for_each(transpose);
-            }
-        }
+    /// Fills each panel, which begins with an outer index.
+    fn fill(&mut self, team: &Team, fill: impl Fn(&mut [Tile], usize) + Sync) {
+        let (tiles, panels) = (self.tiles().max(1), self.outer.div_ceil(SIDE));
+        let piece = team.piece(panels);
+        let pieces = self.tiles.chunks_mut(piece * tiles).zip((0..).step_by(piece * SIDE));
+        team.each(pieces, |(panels, first)| {
+            panels.chunks_exact_mut(tiles).zip((first..).step_by(SIDE)).for_each(|(panel, first)| fill(panel, first));
+        });
     }
 
     /// The value `(o, i)` of a right side.
@@ -166,6 +119,60 @@ impl Operand {
         let pair = self.panel(outer / SIDE)[inner / DEPTH].0[inner % DEPTH / 2][outer % SIDE];
         f32::from_bits(if inner.is_multiple_of(2) { pair << 16 } else { pair & 0xffff_0000 })
     }
+}
+
+/// Lines of the rows from `first` on.
+fn fill_of_rows(matrix: Matrix, panel: &mut [Tile], first: usize) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (tile, start) in panel.iter_mut().zip((0..).step_by(DEPTH)) {
+                let width = DEPTH.min(matrix.width - start);
+                for (r, line) in tile.0.iter_mut().enumerate() {
+                    if first + r >= matrix.rows {
+                        *line = [0; SIDE];
+                        continue;
+                    }
+                    let values = &matrix.values[(first + r) * matrix.row + start..][..width];
+                    match values.first_chunk::<DEPTH>() {
+                        Some(values) => *line = pairs_of(values),
+                        None => {
+                            let mut whole = [0f32; DEPTH];
+                            whole[..width].copy_from_slice(values);
+                            *line = pairs_of(&whole);
+                        }
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// Lines of pairs of rows, of the columns from `first` on.
+fn fill_of_columns(matrix: Matrix, panel: &mut [Tile], first: usize) {
+    let width = SIDE.min(matrix.width - first);
+    vectorised(
+        #[inline(always)]
+        || {
+            let row = |at: usize| -> [f32; SIDE] {
+                let mut whole = [0f32; SIDE];
+                if at < matrix.rows {
+                    let values = &matrix.values[at * matrix.row + first..][..width];
+                    match values.first_chunk::<SIDE>() {
+                        Some(values) => whole = *values,
+                        None => whole[..width].copy_from_slice(values),
+                    }
+                }
+                whole
+            };
+            for (line, at) in panel.iter_mut().flat_map(|tile| &mut tile.0).zip((0..).step_by(2)) {
+                let (even, odd) = (row(at), row(at + 1));
+                for c in 0..SIDE {
+                    line[c] = half_of(even[c]) | half_of(odd[c]) << 16;
+                }
+            }
+        },
+    );
 }
 
 /// Nearest bf16, ties to even, in the lower half.

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::{Columns, Epilogue, Left, Out, PackedMatrix, Precision, Right, Shape, add_weight_gradient, product};
+use super::{Columns, Epilogue, Left, Out, PackedMatrix, Precision, Team, add_weight_gradient};
 
 /// Where the parts of an addition lie in the adapter's values, and in their gradients.
 #[derive(Debug, Clone)]
@@ -27,18 +27,14 @@ struct Factor<'a> {
 }
 
 impl<'a> Factor<'a> {
-    fn new(values: &'a [f32], place: &Range<usize>, k: usize, precision: Precision) -> Self {
+    fn new(team: &Team, values: &'a [f32], place: &Range<usize>, k: usize, precision: Precision) -> Self {
         let rows = &values[place.clone()];
-        Self { rows, packed: PackedMatrix::new(rows, k, precision), place: place.clone() }
+        Self { rows, packed: PackedMatrix::new(team, rows, k, precision), place: place.clone() }
     }
 
-    /// `dy (T, N)` times the factor, to the first `K` of every row of `out`.
-    fn backward_input(&self, dy: Left, t: usize, out: Out) {
-        let (n, k) = (self.packed.outputs(), self.packed.inputs());
-        match self.packed.precision() {
-            Precision::Fp32 => product(Shape { m: t, n: k, k: n }, dy, Right { values: self.rows, row: k }, out),
-            Precision::Bf16 => self.packed.backward_columns(dy, t, out),
-        }
+    /// `t` rows of `dy` times the factor, to the first `K` of every row of `out`.
+    fn backward_input(&self, team: &Team, dy: Left, t: usize, out: Out) {
+        self.packed.backward_columns(team, self.rows, dy, t, out);
     }
 }
 
@@ -60,9 +56,10 @@ thread_local! {
 impl<'a> LowRank<'a> {
     /// The addition at `places` of `values`, of rank `R`, times `scale`, for products of a precision.
     pub fn new(values: &'a [f32], places: &LowRankPlaces, rank: usize, scale: f32, precision: Precision) -> Self {
-        let k = places.a.len() / (rank * places.parts.len());
-        let part = |(column, place): &(usize, Range<usize>)| (*column, Factor::new(values, place, rank, precision));
-        let a = Factor::new(values, &places.a, k, precision);
+        let (team, k) = (&Team::alone(), places.a.len() / (rank * places.parts.len()));
+        let factor = |place: &Range<usize>, k| Factor::new(team, values, place, k, precision);
+        let part = |(column, place): &(usize, Range<usize>)| (*column, factor(place, rank));
+        let a = factor(&places.a, k);
         Self { a, parts: places.parts.iter().map(part).collect(), rank, scale }
     }
 
@@ -72,9 +69,9 @@ impl<'a> LowRank<'a> {
     }
 
     /// `s A x`.
-    fn project(&self, x: &[f32], lora_hidden: &mut Vec<f32>) {
+    fn project(&self, team: &Team, x: &[f32], lora_hidden: &mut Vec<f32>) {
         lora_hidden.resize(x.len() / self.a.packed.inputs() * self.width(), 0.0);
-        self.a.packed.forward(x, lora_hidden, Epilogue::None);
+        self.a.packed.forward(team, x, lora_hidden, Epilogue::None);
         lora_hidden.iter_mut().for_each(|value| *value *= self.scale);
     }
 
@@ -84,54 +81,60 @@ impl<'a> LowRank<'a> {
     }
 
     /// `x (T, K)` -> added to `y (T, n)`.
-    pub(super) fn forward(&self, x: &[f32], y: &mut [f32], n: usize) {
-        let mut lora_hidden = LORA_HIDDEN.take();
-        self.project(x, &mut lora_hidden);
+    pub(super) fn forward(&self, team: &Team, x: &[f32], y: &mut [f32], n: usize) {
+        let (rows, mut lora_hidden) = (y.len() / n, LORA_HIDDEN.take());
+        self.project(team, x, &mut lora_hidden);
         for (index, (column, b)) in self.parts.iter().enumerate() {
             let Columns { values, row, .. } = self.columns(&lora_hidden, index);
             let left = Left { values, row, inner: 1 };
-            b.packed.forward_columns(left, y.len() / n, &mut y[*column..], n, Epilogue::Accumulate);
+            let out = Out::new(&mut y[*column..], n, Epilogue::Accumulate);
+            b.packed.forward_columns(team, left, rows, out);
         }
         LORA_HIDDEN.set(lora_hidden);
     }
 
     /// `dh = s dy B`, the gradient of `A x`.
-    fn project_back(&self, dy: &[f32], n: usize, d_lora_hidden: &mut Vec<f32>) {
+    fn project_back(&self, team: &Team, dy: &[f32], n: usize, d_lora_hidden: &mut Vec<f32>) {
         let (t, width) = (dy.len() / n, self.width());
         d_lora_hidden.resize(t * width, 0.0);
         for (index, (column, b)) in self.parts.iter().enumerate() {
             let left = Left { values: &dy[*column..], row: n, inner: 1 };
-            let out = Out { values: &mut d_lora_hidden[index * self.rank..], row: width, epilogue: Epilogue::None };
-            b.backward_input(left, t, out);
+            let out = Out::new(&mut d_lora_hidden[index * self.rank..], width, Epilogue::None);
+            b.backward_input(team, left, t, out);
         }
         d_lora_hidden.iter_mut().for_each(|value| *value *= self.scale);
     }
 
     /// `dy (T, n)` -> added to `dx (T, K)`: `dx += dh A`.
-    pub(super) fn backward_input(&self, dy: &[f32], n: usize, dx: &mut [f32]) {
+    pub(super) fn backward_input(&self, team: &Team, dy: &[f32], n: usize, dx: &mut [f32]) {
         let mut d_lora_hidden = D_LORA_HIDDEN.take();
-        self.project_back(dy, n, &mut d_lora_hidden);
+        self.project_back(team, dy, n, &mut d_lora_hidden);
         let (t, k, width) = (dy.len() / n, self.a.packed.inputs(), self.width());
         let left = Left { values: &d_lora_hidden, row: width, inner: 1 };
-        let out = Out { values: dx, row: k, epilogue: Epilogue::Accumulate };
-        self.a.backward_input(left, t, out);
+        self.a.backward_input(team, left, t, Out::new(dx, k, Epilogue::Accumulate));
         D_LORA_HIDDEN.set(d_lora_hidden);
     }
 
     /// `dy (T, n)` -> added to the gradients of the factors: `dA += dhᵀ x`, and `dB += dyᵀ h` with `h = s A x`.
-    pub(super) fn backward_weight(&self, x: &[f32], dy: &[f32], n: usize, gradients: &mut [f32]) {
+    pub(super) fn backward_weight(&self, team: &Team, x: &[f32], dy: &[f32], n: usize, gradients: &mut [f32]) {
         let (mut lora_hidden, mut d_lora_hidden) = (LORA_HIDDEN.take(), D_LORA_HIDDEN.take());
-        self.project(x, &mut lora_hidden);
-        self.project_back(dy, n, &mut d_lora_hidden);
+        self.project(team, x, &mut lora_hidden);
+        self.project_back(team, dy, n, &mut d_lora_hidden);
         for (index, (column, b)) in self.parts.iter().enumerate() {
             let dy = Columns { values: &dy[*column..], row: n, width: b.packed.outputs() };
             let precision = b.packed.precision();
-            add_weight_gradient(precision, dy, self.columns(&lora_hidden, index), &mut gradients[b.place.clone()]);
+            add_weight_gradient(
+                team,
+                precision,
+                dy,
+                self.columns(&lora_hidden, index),
+                &mut gradients[b.place.clone()],
+            );
         }
         let all = |values, row| Columns { values, row, width: row };
         let (k, width) = (self.a.packed.inputs(), self.width());
         let (dh, precision) = (all(&d_lora_hidden, width), self.a.packed.precision());
-        add_weight_gradient(precision, dh, all(x, k), &mut gradients[self.a.place.clone()]);
+        add_weight_gradient(team, precision, dh, all(x, k), &mut gradients[self.a.place.clone()]);
         LORA_HIDDEN.set(lora_hidden);
         D_LORA_HIDDEN.set(d_lora_hidden);
     }

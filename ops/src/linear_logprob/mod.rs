@@ -6,16 +6,20 @@
 pub mod device;
 
 use super::linear::{Epilogue, Linear};
+use super::team::Team;
 use super::vector::{self, LANES, exp, reduce, vectorised};
 
 /// Logits held at a time, in values: 1 MiB, which stays in the second cache.
 const CHUNK_VALUES: usize = 1 << 18;
-/// But at least so many rows: the weights of a large vocabulary lie in memory and are read anew for every chunk.
-const CHUNK_ROWS: usize = 128;
+/// But at least so many rows, because the weights of a large vocabulary lie in memory and are read anew for every chunk,
+/// and because of one chunk nothing is computed again.
+const CHUNK_ROWS: usize = 512;
+/// As long as they take 128 MiB at most.
+const MOST_VALUES: usize = 1 << 25;
 
 /// Logits that exist at a time for a vocabulary of `v`: whole rows.
 pub fn chunk_values(v: usize) -> usize {
-    (CHUNK_VALUES / v).max(CHUNK_ROWS) * v
+    (CHUNK_VALUES / v).max(CHUNK_ROWS.min(MOST_VALUES / v)).max(1) * v
 }
 
 /// What a row of logits says of its distribution.
@@ -70,52 +74,96 @@ pub fn normalise(z: &mut [f32], temperature: f32) -> RowStats {
     )
 }
 
-/// `h (R, K)`, `targets (R)`, weights `(V, K)` -> log-probability and entropy of each row.
-pub fn forward(h: &[f32], head: &Linear, targets: &[u32], temperature: f32) -> (Vec<f32>, Vec<f32>) {
-    let (v, k) = (head.outputs(), head.inputs());
-    let rows = chunk_values(v) / v;
-    let mut logits = vec![0f32; rows.min(targets.len()) * v];
-    let (mut logprobs, mut entropies) = (Vec::with_capacity(targets.len()), Vec::with_capacity(targets.len()));
-    for (h, targets) in h.chunks(rows * k).zip(targets.chunks(rows)) {
-        let logits = &mut logits[..targets.len() * v];
-        head.forward(h, logits, Epilogue::None);
-        for (z, &target) in logits.chunks_exact_mut(v).zip(targets) {
-            let stats = normalise(z, temperature);
-            logprobs.push(z[target as usize] - stats.lse);
-            entropies.push(stats.entropy);
-        }
+/// The logits of a chunk of rows, for a [`backward`] right after the [`forward`] that left them, and as memory.
+#[derive(Debug, Default)]
+pub struct Logits {
+    /// `(rows, V)`, scaled.
+    values: Vec<f32>,
+    lse: Vec<f32>,
+}
+
+impl Logits {
+    /// Leaves the scaled logits of rows `h`, and what they say, with the pairs that `read` makes of each row in `out`.
+    fn of<T: Send>(
+        &mut self,
+        team: &Team,
+        h: &[f32],
+        head: &Linear,
+        temperature: f32,
+        out: &mut [T],
+        read: impl Fn(usize, &[f32], RowStats) -> T + Sync,
+    ) {
+        let (v, rows) = (head.outputs(), h.len() / head.inputs());
+        self.values.resize(rows * v, 0.0);
+        self.lse.resize(rows, 0.0);
+        head.forward(team, h, &mut self.values, Epilogue::None);
+        let piece = team.piece(rows);
+        let outs = self.lse.chunks_mut(piece).zip(out.chunks_mut(piece));
+        team.each(self.values.chunks_mut(piece * v).zip(outs).zip((0..).step_by(piece)), |((z, (lse, out)), first)| {
+            for (row, (z, (lse, out))) in z.chunks_exact_mut(v).zip(lse.iter_mut().zip(out)).enumerate() {
+                let stats = normalise(z, temperature);
+                (*lse, *out) = (stats.lse, read(first + row, z, stats));
+            }
+        });
     }
-    (logprobs, entropies)
+}
+
+/// `h (R, K)`, `targets (R)`, weights `(V, K)` -> log-probability and entropy of each row.
+pub fn forward(team: &Team, rows: Rows, head: &Linear, temperature: f32, logits: &mut Logits) -> (Vec<f32>, Vec<f32>) {
+    let (v, k) = (head.outputs(), head.inputs());
+    let at_a_time = chunk_values(v) / v;
+    let mut both = vec![(0f32, 0f32); rows.targets.len()];
+    let chunks = rows.h.chunks(at_a_time * k).zip(rows.targets.chunks(at_a_time));
+    for ((h, targets), both) in chunks.zip(both.chunks_mut(at_a_time)) {
+        let read = |row: usize, z: &[f32], stats: RowStats| (z[targets[row] as usize] - stats.lse, stats.entropy);
+        logits.of(team, h, head, temperature, both, read);
+    }
+    both.into_iter().unzip()
 }
 
 /// `dlogprob (R)` -> `dh (R, K)` written, and the gradient of what is trained of the head added to `gradients`:
 /// `dz = dlogprob (onehot - softmax(z)) / temperature`.
+///
+/// `logits` are as [`forward`] left them: of one chunk nothing is computed again.
 pub fn backward(
-    h: &[f32],
+    team: &Team,
+    rows: Rows,
     head: &Linear,
-    targets: &[u32],
     temperature: f32,
     dlogprob: &[f32],
+    logits: &mut Logits,
     dh: &mut [f32],
     gradients: &mut [f32],
 ) {
     let (v, k) = (head.outputs(), head.inputs());
-    let rows = chunk_values(v) / v;
-    let mut logits = vec![0f32; rows.min(targets.len()) * v];
-    let chunks = h.chunks(rows * k).zip(dh.chunks_mut(rows * k));
-    for ((h, dh), (targets, g)) in chunks.zip(targets.chunks(rows).zip(dlogprob.chunks(rows))) {
-        let logits = &mut logits[..targets.len() * v];
-        head.forward(h, logits, Epilogue::None);
-        for ((z, &target), &g) in logits.chunks_exact_mut(v).zip(targets).zip(g) {
-            let stats = normalise(z, temperature);
-            let g = g / temperature;
-            vectorised(
-                #[inline(always)]
-                || z.iter_mut().for_each(|z| *z = -g * exp(*z - stats.lse)),
-            );
-            z[target as usize] += g;
+    let at_a_time = chunk_values(v) / v;
+    let chunks = rows.h.chunks(at_a_time * k).zip(dh.chunks_mut(at_a_time * k));
+    for ((h, dh), (targets, g)) in chunks.zip(rows.targets.chunks(at_a_time).zip(dlogprob.chunks(at_a_time))) {
+        if rows.targets.len() > at_a_time {
+            logits.of(team, h, head, temperature, &mut vec![(); targets.len()], |_, _, _| ());
         }
-        head.backward_input(logits, dh);
-        head.backward_weight(h, logits, gradients);
+        let piece = team.piece(targets.len());
+        let inputs = logits.lse.chunks(piece).zip(targets.chunks(piece).zip(g.chunks(piece)));
+        team.each(logits.values.chunks_mut(piece * v).zip(inputs), |(z, (lse, (targets, g)))| {
+            for ((z, lse), (&target, g)) in z.chunks_exact_mut(v).zip(lse).zip(targets.iter().zip(g)) {
+                let g = g / temperature;
+                vectorised(
+                    #[inline(always)]
+                    || z.iter_mut().for_each(|z| *z = -g * exp(*z - lse)),
+                );
+                z[target as usize] += g;
+            }
+        });
+        head.backward_input(team, &logits.values, dh);
+        head.backward_weight(team, h, &logits.values, gradients);
     }
+}
+
+/// What [`forward`] read: `h (R, K)`, `targets (R)`.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Hidden states.
+    pub h: &'a [f32],
+    /// The token that each predicts.
+    pub targets: &'a [u32],
 }

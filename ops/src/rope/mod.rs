@@ -5,6 +5,7 @@ pub mod device;
 
 use std::sync::Arc;
 
+use super::team::Team;
 use super::vector::vectorised;
 
 /// `cos` and `sin` of `position * frequency`, computed in f64 once for all positions of a run. Copies share the table.
@@ -35,13 +36,17 @@ impl RopeTable {
     }
 
     /// Rotates the first `heads` heads of every row of `x (T, stride)` in place, row `t` by `positions[t]`.
-    pub fn rotate(&self, x: &mut [f32], positions: &[u32], heads: usize, stride: usize) {
-        self.turn(x, positions, heads, stride, 1.0);
+    pub fn rotate(&self, team: &Team, x: &mut [f32], positions: &[u32], heads: usize, stride: usize) {
+        let rows = team.piece(positions.len());
+        let pieces = x.chunks_mut(rows * stride).zip(positions.chunks(rows));
+        team.each(pieces, |(x, positions)| self.turn(x, positions, heads, stride, 1.0));
     }
 
     /// The backward of [`RopeTable::rotate`]: the rotation by the opposite angle, which is its transpose.
-    pub fn rotate_back(&self, dx: &mut [f32], positions: &[u32], heads: usize, stride: usize) {
-        self.turn(dx, positions, heads, stride, -1.0);
+    pub fn rotate_back(&self, team: &Team, dx: &mut [f32], positions: &[u32], heads: usize, stride: usize) {
+        let rows = team.piece(positions.len());
+        let pieces = dx.chunks_mut(rows * stride).zip(positions.chunks(rows));
+        team.each(pieces, |(dx, positions)| self.turn(dx, positions, heads, stride, -1.0));
     }
 
     fn turn(&self, x: &mut [f32], positions: &[u32], heads: usize, stride: usize, sign: f32) {

@@ -4,10 +4,16 @@ pub mod device;
 
 use std::array;
 
+use super::team::Team;
 use super::vector::{LANES, exp, vectorised};
 
 /// `gate_up (T, 2F)` -> `y (T, F)`.
-pub fn forward(gate_up: &[f32], f: usize, y: &mut [f32]) {
+pub fn forward(team: &Team, gate_up: &[f32], f: usize, y: &mut [f32]) {
+    let rows = team.piece(y.len() / f);
+    team.each(gate_up.chunks(rows * 2 * f).zip(y.chunks_mut(rows * f)), |(gate_up, y)| forward_rows(gate_up, f, y));
+}
+
+fn forward_rows(gate_up: &[f32], f: usize, y: &mut [f32]) {
     vectorised(
         #[inline(always)]
         || {
@@ -23,7 +29,14 @@ pub fn forward(gate_up: &[f32], f: usize, y: &mut [f32]) {
 
 /// `dy (T, F)` -> `dgate_up (T, 2F)`: `du = dy silu(g)`, `dg = dy u s (1 + g (1 - s))` with `s = 1 / (1 + e^-g)`; and the
 /// forward's `y (T, F)` again, so that nobody need keep it.
-pub fn backward(gate_up: &[f32], f: usize, dy: &[f32], dgate_up: &mut [f32], y: &mut [f32]) {
+pub fn backward(team: &Team, gate_up: &[f32], f: usize, dy: &[f32], dgate_up: &mut [f32], y: &mut [f32]) {
+    let rows = team.piece(y.len() / f);
+    let inputs = gate_up.chunks(rows * 2 * f).zip(dy.chunks(rows * f));
+    let outputs = dgate_up.chunks_mut(rows * 2 * f).zip(y.chunks_mut(rows * f));
+    team.each(inputs.zip(outputs), |((gate_up, dy), (dgate_up, y))| backward_rows(gate_up, f, dy, dgate_up, y));
+}
+
+fn backward_rows(gate_up: &[f32], f: usize, dy: &[f32], dgate_up: &mut [f32], y: &mut [f32]) {
     vectorised(
         #[inline(always)]
         || {

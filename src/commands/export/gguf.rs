@@ -8,7 +8,8 @@ use tokenizers::Tokenizer;
 
 use crate::disk::{fill_file, read_text};
 use crate::model::files::gguf::{self, Mix};
-use crate::model::{Decoder, Expectations, ModelConfig, ModelFolder, Parameters};
+use crate::model::{CpuModel, Decoder, Expectations, ModelConfig, ModelFolder, Parameters};
+use crate::ops::linear::Precision;
 use crate::output::{note, say};
 use crate::parallel::default_threads;
 
@@ -40,14 +41,13 @@ pub(super) fn write(
         note!("not compared: the text is not made of this model's tokens; pass one that is with --text");
         return Ok(());
     };
-    let was = expectations(&model, &tokens);
-    // One after the other: there need not be room for both.
     let ModelFolder { config, tokenizer, companions, weights } = model;
-    drop(weights);
+    // One after the other: there need not be room for both.
+    let was = expectations(&config, weights, &tokens);
     let read = ModelFolder::read_frozen(out).context("the file that was written does not read back")?.into_parameters();
     let shell = ModelFolder { config, tokenizer, companions, weights: () };
     shell.compare_with(&read).with_context(|| format!("{} does not read back", out.display()))?;
-    let near = was.compare(&expectations(&read, &tokens));
+    let near = was.compare(&expectations(&shell.config, read.weights, &tokens));
     say!(
         "beside the model as it was, on {} held-out tokens: mean KL {:.2e}, {:.1}% of the greedy tokens are equal",
         near.tokens,
@@ -56,8 +56,10 @@ pub(super) fn write(
     )
 }
 
-fn expectations(model: &ModelFolder<Parameters>, tokens: &[u32]) -> Expectations {
-    Expectations::of(&Decoder::new(&model.config, false), &model.weights, tokens)
+/// What a model expects, in fp32.
+fn expectations(config: &ModelConfig, weights: Parameters, tokens: &[u32]) -> Expectations {
+    let model = CpuModel::new(Decoder::new(config, false), weights, default_threads(), Precision::Fp32);
+    Expectations::of(&model, tokens)
 }
 
 /// The beginning of a text in tokens, as much as is compared; none where the text is not made of the model's tokens.

@@ -1,4 +1,4 @@
-//! The forward of sampling on one thread: prompts, and one token of many rows over a cache, through the decoder's own
+//! The forward of sampling: prompts, and one token of many rows over a cache, through the decoder's own
 //! layers. Its twin on a device is [`crate::model::device`]'s. What is sampled is left to `rollout/`.
 
 use super::cache::{self, Cache, Sequence};
@@ -8,8 +8,9 @@ use super::workspace::{Keep, Workspace};
 use crate::model::decoder::Decoder;
 use crate::ops::attention::cached;
 use crate::ops::linear::Epilogue;
+use crate::ops::team::Team;
 
-/// What a thread samples in. Used again, because to get a cache anew from the system costs a tenth of the sampling.
+/// What a team samples in. Used again, because to get a cache anew from the system costs a tenth of the sampling.
 #[derive(Debug, Default)]
 pub struct DecodingMemory {
     cache: Cache,
@@ -17,9 +18,10 @@ pub struct DecodingMemory {
     logits: Vec<f32>,
 }
 
-/// Rows being sampled on one thread: each is a sequence in a slot, which begins with the prompt at hand.
+/// Rows being sampled by a team: each is a sequence in a slot, which begins with the prompt at hand.
 #[derive(Debug)]
 pub struct Decoding<'a> {
+    team: &'a Team<'a>,
     decoder: &'a Decoder,
     weights: &'a PackedWeights<'a>,
     memory: DecodingMemory,
@@ -32,10 +34,15 @@ pub struct Decoding<'a> {
 
 impl<'a> Decoding<'a> {
     /// No rows yet, in memory that an earlier call left.
-    pub fn new(decoder: &'a Decoder, weights: &'a PackedWeights<'a>, mut memory: DecodingMemory) -> Self {
+    pub fn new(
+        team: &'a Team,
+        decoder: &'a Decoder,
+        weights: &'a PackedWeights<'a>,
+        mut memory: DecodingMemory,
+    ) -> Self {
         memory.cache.shape(weights.layers.len(), cached::block_len(decoder.heads));
         let (slots, free, prompt) = (Vec::new(), Vec::new(), Sequence::default());
-        Self { decoder, weights, memory, slots, free, prompt, prompt_logits: Vec::new() }
+        Self { team, decoder, weights, memory, slots, free, prompt, prompt_logits: Vec::new() }
     }
 
     /// What the next call can use again, once every row has left.
@@ -53,10 +60,10 @@ impl<'a> Decoding<'a> {
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
         let context = Context::Prompt { cache, blocks: &self.prompt.blocks };
         let input = Input { tokens, positions: &positions };
-        self.decoder.forward(self.weights, input, context, Keep::Nothing, workspace);
+        self.decoder.forward(self.team, self.weights, input, context, Keep::Nothing, workspace);
         self.prompt_logits.resize(self.weights.lm_head.outputs(), 0.0);
         let last = &workspace.hidden[workspace.hidden.len() - self.decoder.hidden..];
-        self.weights.lm_head.forward(last, &mut self.prompt_logits, Epilogue::None);
+        self.weights.lm_head.forward(self.team, last, &mut self.prompt_logits, Epilogue::None);
     }
 
     /// `(V)` after the last token of the prompt at hand.
@@ -82,10 +89,10 @@ impl<'a> Decoding<'a> {
         let positions: Vec<u32> = sequences.iter().map(|sequence| sequence.cached as u32).collect();
         let context = Context::Cached { cache, sequences: &sequences };
         let input = Input { tokens, positions: &positions };
-        self.decoder.forward(self.weights, input, context, Keep::Nothing, workspace);
+        self.decoder.forward(self.team, self.weights, input, context, Keep::Nothing, workspace);
         slots.iter().for_each(|&slot| self.slots[slot].cached += 1);
         logits.resize(tokens.len() * self.weights.lm_head.outputs(), 0.0);
-        self.weights.lm_head.forward(&workspace.hidden, logits, Epilogue::None);
+        self.weights.lm_head.forward(self.team, &workspace.hidden, logits, Epilogue::None);
         logits
     }
 

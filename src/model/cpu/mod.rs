@@ -1,4 +1,4 @@
-//! A model on this machine's threads, in fp32: log-probabilities and gradients of micro-batches. Its twin on a device is
+//! A model on this machine's threads: log-probabilities and gradients of micro-batches. Its twin on a device is
 //! [`super::device::DeviceModel`].
 
 pub mod cache;
@@ -10,15 +10,16 @@ pub mod workspace;
 
 use crate::batch::{Loss, LossStats, MicroBatch, TokenStats};
 use crate::ops::linear::Precision;
-use crate::ops::linear_logprob;
+use crate::ops::linear_logprob::{self, Rows};
+use crate::ops::team::Team;
 use crate::parallel::{Pool, map_in_order};
 
 use super::decoder::Decoder;
-use super::parameters::Parameters;
+use super::parameters::{Parameters, Trainable};
 use decoder::{Context, Input};
 use decoding::DecodingMemory;
 use reference::CpuReference;
-use weights::PackedWeights;
+use weights::{Matrices, PackedCache, PackedWeights};
 use workspace::{Keep, Workspace};
 
 /// How a model is computed on this machine's processor.
@@ -38,30 +39,112 @@ impl Default for CpuOptions {
     }
 }
 
+/// How threads share the work on a model. It is the model's size that decides, never the number of threads, because
+/// the two ways add the gradients of micro-batches in different orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Each thread takes micro-batches, or rows being sampled, of its own. Several micro-batches share a gradient, so
+    /// that small ones can stay in a thread's cache.
+    MicroBatches,
+    /// All threads compute each operation together, over one micro-batch and into one gradient: weights are read once
+    /// for all, and a gradient too large for the caches is held once.
+    Operations,
+}
+
+impl Sharing {
+    /// For a model of so many weights.
+    pub fn of(weights: usize) -> Self {
+        if weights < SMALL { Self::MicroBatches } else { Self::Operations }
+    }
+
+    /// Tokens of a micro-batch that is fast: a few sequences of a small model, of which little leaves a thread's cache;
+    /// of others enough that weights and their gradient, which come from memory, are worth the way.
+    pub fn micro_batch_tokens(self) -> usize {
+        match self {
+            Self::MicroBatches => 512,
+            Self::Operations => 1024,
+        }
+    }
+}
+
+/// Weights of a model whose gradient a thread can afford to have for itself.
+const SMALL: usize = 1 << 22;
+
 /// A model whose values and activations are in this machine's memory.
 #[derive(Debug, Clone)]
 pub struct CpuModel {
     /// The computation.
     pub decoder: Decoder,
-    /// Its values, and which of them are trained.
-    pub parameters: Parameters,
     /// Threads to compute on; changes no result.
     pub threads: usize,
-    /// What products are computed in.
-    pub precision: Precision,
+    /// How they share work.
+    pub sharing: Sharing,
     /// What sampling keeps between calls, one for each thread.
     pub decoding: Pool<DecodingMemory>,
+    precision: Precision,
+    parameters: Parameters,
+    packed: PackedCache,
     /// Memory of micro-batches that outlives a call, so that the next one need not ask the system for it again.
     workspaces: Pool<Workspace>,
-    /// The same of a shard's gradients, in the layout of what is trained.
+    /// The same of gradients, in the layout of what is trained.
     gradients: Pool<Vec<f32>>,
 }
 
 impl CpuModel {
     /// A model of these values.
     pub fn new(decoder: Decoder, parameters: Parameters, threads: usize, precision: Precision) -> Self {
-        let (decoding, workspaces, gradients) = (Pool::default(), Pool::default(), Pool::default());
-        Self { decoder, parameters, threads, precision, decoding, workspaces, gradients }
+        let (decoding, packed, workspaces, gradients) = Default::default();
+        let sharing = Sharing::of(parameters.weights());
+        Self { decoder, threads, sharing, decoding, precision, parameters, packed, workspaces, gradients }
+    }
+
+    /// Its values, and which of them are trained.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The same, to be moved or replaced.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        self.packed.forget();
+        &mut self.parameters
+    }
+
+    /// What is trained, to be moved.
+    pub fn trainable(&mut self) -> Trainable<'_> {
+        self.parameters_mut().trainable()
+    }
+
+    /// The weights as they are now, ready for forwards.
+    pub fn weights(&self, team: &Team) -> PackedWeights<'_> {
+        match &self.parameters {
+            Parameters::Full(weights) => {
+                let matrices = self.packed.get(team, &weights.layout, &weights.values, self.precision);
+                PackedWeights::trained(&weights.layout, &weights.values, matrices)
+            }
+            Parameters::Frozen(base, adapter) => {
+                PackedWeights::frozen(base, adapter.as_ref().map(|adapter| (&adapter.layout, &adapter.values[..])))
+            }
+        }
+    }
+
+    /// The weights as `reference` has them; `memory` is for what has to be packed.
+    fn reference_weights<'a>(
+        &'a self,
+        team: &Team,
+        reference: &'a CpuReference,
+        memory: &'a mut Matrices,
+    ) -> PackedWeights<'a> {
+        match (&self.parameters, reference) {
+            (Parameters::Full(weights), CpuReference::Values(values)) => {
+                *memory = weights::pack(team, &weights.layout, values, self.precision, std::mem::take(memory));
+                PackedWeights::trained(&weights.layout, values, memory)
+            }
+            (Parameters::Frozen(base, Some(adapter)), CpuReference::Values(values)) => {
+                PackedWeights::frozen(base, Some((&adapter.layout, values)))
+            }
+            (Parameters::Frozen(base, _), _) => PackedWeights::frozen(base, None),
+            (Parameters::Full(_), CpuReference::Base) => self.weights(team),
+        }
     }
 
     /// Log-probabilities of all micro-batches, without gradients: the model's own, or those of `reference`.
@@ -71,22 +154,45 @@ impl CpuModel {
         micros: &[MicroBatch],
         temperature: f32,
     ) -> Vec<TokenStats> {
-        let weights = match reference {
-            None => PackedWeights::of(&self.parameters, self.precision),
-            Some(reference) => PackedWeights::of_reference(&self.parameters, reference, self.precision),
-        };
-        let work = |ws: &mut Workspace, i: usize| self.forward(&weights, &micros[i], temperature, Keep::Nothing, ws).1;
+        let mut memory = Matrices::new();
         let mut all = Vec::with_capacity(micros.len());
-        map_in_order(micros.len(), self.threads, &self.workspaces, work, |stats| all.push(stats));
+        Team::with(self.threads, |team| {
+            let weights = match reference {
+                None => self.weights(team),
+                Some(reference) => self.reference_weights(team, reference, &mut memory),
+            };
+            let forward = |team: &Team, ws: &mut Workspace, micro| {
+                self.forward(team, &weights, micro, temperature, Keep::Nothing, ws).1
+            };
+            match self.sharing {
+                Sharing::MicroBatches => {
+                    let work = |ws: &mut Workspace, i: usize| forward(&Team::alone(), ws, &micros[i]);
+                    map_in_order(micros.len(), self.threads, &self.workspaces, work, |stats| all.push(stats));
+                }
+                Sharing::Operations => {
+                    let mut ws = self.workspaces.take();
+                    all.extend(micros.iter().map(|micro| forward(team, &mut ws, micro)));
+                    self.workspaces.give_back(ws);
+                }
+            }
+        });
         all
     }
 
-    /// Sum of the gradients of all micro-batches, and what `loss` says of each, in order.
-    ///
-    /// A thread computes a shard; gradients are added in the order of the shards, so that the number of threads changes
+    /// Sum of the gradients of all micro-batches, and what `loss` says of each, in order. The number of threads changes
     /// nothing.
     pub fn gradients(&self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> (Vec<f32>, Vec<LossStats>) {
-        let weights = PackedWeights::of(&self.parameters, self.precision);
+        Team::with(self.threads, |team| {
+            let job = Job { weights: self.weights(team), temperature, loss };
+            match self.sharing {
+                Sharing::MicroBatches => self.gradients_by_shard(&job, micros),
+                Sharing::Operations => self.gradients_together(team, &job, micros),
+            }
+        })
+    }
+
+    /// A thread computes a shard; gradients are added in the order of the shards.
+    fn gradients_by_shard(&self, job: &Job, micros: &[MicroBatch]) -> (Vec<f32>, Vec<LossStats>) {
         let n = self.parameters.trained_values().len();
         let mut total: Option<Vec<f32>> = None;
         let mut all = Vec::with_capacity(micros.len());
@@ -95,7 +201,7 @@ impl CpuModel {
             let mut gradient = self.gradients.take();
             gradient.clear();
             gradient.resize(n, 0.0);
-            let add = |micro| self.add_gradient(&weights, micro, temperature, loss, ws, &mut gradient);
+            let add = |micro| self.add_gradient(&Team::alone(), job, micro, ws, &mut gradient);
             let stats: Vec<LossStats> = shards[i].iter().map(add).collect();
             (gradient, stats)
         };
@@ -108,39 +214,50 @@ impl CpuModel {
         (total.unwrap_or_else(|| vec![0f32; n]), all)
     }
 
+    /// The team computes one micro-batch after the other into one gradient.
+    fn gradients_together(&self, team: &Team, job: &Job, micros: &[MicroBatch]) -> (Vec<f32>, Vec<LossStats>) {
+        let (mut gradient, mut ws) = (self.gradients.take(), self.workspaces.take());
+        gradient.resize(self.parameters.trained_values().len(), 0.0);
+        team.each(gradient.chunks_mut(1 << 20), |piece| piece.fill(0.0));
+        let all = micros.iter().map(|micro| self.add_gradient(team, job, micro, &mut ws, &mut gradient)).collect();
+        self.workspaces.give_back(ws);
+        (gradient, all)
+    }
+
     /// Takes back a sum of gradients that is done with: the next one needs its memory.
     pub fn reuse(&self, gradients: Vec<f32>) {
         self.gradients.give_back(gradients);
     }
 
-    /// Forward, loss and backward of one micro-batch on this thread.
+    /// Forward, loss and backward of one micro-batch.
     fn add_gradient(
         &self,
-        weights: &PackedWeights,
+        team: &Team,
+        job: &Job,
         micro: &MicroBatch,
-        temperature: f32,
-        loss: &Loss,
         ws: &mut Workspace,
         gradient: &mut [f32],
     ) -> LossStats {
-        let keep = if self.decoder.recompute { Keep::Inputs } else { Keep::Activations };
-        let (h, now) = self.forward(weights, micro, temperature, keep, ws);
-        let losses = loss(micro, &now);
+        let (weights, keep) = (&job.weights, if self.decoder.recompute { Keep::Inputs } else { Keep::Activations });
+        let (h, now) = self.forward(team, weights, micro, job.temperature, keep, ws);
+        let losses = (job.loss)(micro, &now);
         let (k, d_logprobs) = (self.decoder.hidden, &losses.gradient);
-        let mut dh = vec![0f32; h.len()];
-        linear_logprob::backward(&h, &weights.lm_head, &micro.targets, temperature, d_logprobs, &mut dh, gradient);
+        let (mut dh, rows) = (vec![0f32; h.len()], Rows { h: &h, targets: &micro.targets });
+        let logits = &mut ws.logits;
+        linear_logprob::backward(team, rows, &weights.lm_head, job.temperature, d_logprobs, logits, &mut dh, gradient);
         let mut d_hidden = vec![0f32; ws.hidden.len()];
         for (&row, dh) in micro.rows.iter().zip(dh.chunks_exact(k)) {
             // Completions that share a prompt share the row that predicts their first token.
             d_hidden[row as usize * k..][..k].iter_mut().zip(dh).for_each(|(sum, d)| *sum += d);
         }
-        self.decoder.backward(weights, input(micro), &micro.segments, &d_hidden, gradient, ws);
+        self.decoder.backward(team, weights, input(micro), &micro.segments, &d_hidden, gradient, ws);
         losses.stats
     }
 
     /// Hidden states of the rows that predict a target, and the targets' log-probabilities.
     fn forward(
         &self,
+        team: &Team,
         weights: &PackedWeights,
         micro: &MicroBatch,
         temperature: f32,
@@ -148,11 +265,19 @@ impl CpuModel {
         ws: &mut Workspace,
     ) -> (Vec<f32>, TokenStats) {
         let k = self.decoder.hidden;
-        self.decoder.forward(weights, input(micro), Context::Segments(&micro.segments), keep, ws);
+        self.decoder.forward(team, weights, input(micro), Context::Segments(&micro.segments), keep, ws);
         let h: Vec<f32> = micro.rows.iter().flat_map(|&row| &ws.hidden[row as usize * k..][..k]).copied().collect();
-        let (logprobs, entropies) = linear_logprob::forward(&h, &weights.lm_head, &micro.targets, temperature);
+        let rows = Rows { h: &h, targets: &micro.targets };
+        let (logprobs, entropies) = linear_logprob::forward(team, rows, &weights.lm_head, temperature, &mut ws.logits);
         (h, TokenStats { logprobs, entropies })
     }
+}
+
+/// What gradients are taken of.
+struct Job<'a> {
+    weights: PackedWeights<'a>,
+    temperature: f32,
+    loss: &'a Loss<'a>,
 }
 
 /// Tokens of a shard: the micro-batches that share a gradient buffer. Small micro-batches stay in the second cache; to

@@ -2,16 +2,18 @@
 //! trained the place of its gradient. Made from weights that are all trained, or from a frozen base with or without an
 //! adapter.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::ops::embedding;
 use crate::ops::linear::{Linear, LowRank, PackedMatrix, Precision};
+use crate::ops::team::Team;
+use crate::parallel::Pool;
 
-use super::reference::CpuReference;
 use crate::model::base::Base;
 use crate::model::layout::{Layer, Layout, Matrix};
 use crate::model::lora::AdapterLayout;
-use crate::model::parameters::Parameters;
 
 /// The weights of a norm, or biases.
 #[derive(Debug)]
@@ -58,7 +60,52 @@ impl Embedding<'_> {
     }
 }
 
-/// Weights ready for many forwards: what is trained is packed once, shared by all threads, and gone before it moves.
+/// Matrices of trained weights, packed, by the place at which each begins.
+pub type Matrices = BTreeMap<usize, PackedMatrix>;
+
+/// The matrices of weights that are trained as products read them. They are packed when they are first asked for after
+/// the weights have moved, in the memory that they had before.
+#[derive(Debug, Default)]
+pub struct PackedCache {
+    ready: OnceLock<Matrices>,
+    spare: Pool<Matrices>,
+}
+
+/// A copy packs for itself.
+impl Clone for PackedCache {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PackedCache {
+    /// The matrices of `values`.
+    pub fn get(&self, team: &Team, layout: &Layout, values: &[f32], precision: Precision) -> &Matrices {
+        self.ready.get_or_init(|| pack(team, layout, values, precision, self.spare.take()))
+    }
+
+    /// To be called when values may move.
+    pub fn forget(&mut self) {
+        if let Some(matrices) = self.ready.take() {
+            self.spare.give_back(matrices);
+        }
+    }
+}
+
+/// Packs the matrices of `values`, in the memory of others of the same layout where there are any.
+pub fn pack(team: &Team, layout: &Layout, values: &[f32], precision: Precision, mut memory: Matrices) -> Matrices {
+    let matrices = layout.layers.iter().flat_map(|layer| layer.matrices()).chain([&layout.lm_head]);
+    for Matrix { range, inputs } in matrices {
+        let rows = &values[range.clone()];
+        match memory.get_mut(&range.start) {
+            Some(matrix) => matrix.fill(team, rows, *inputs),
+            None => drop(memory.insert(range.start, PackedMatrix::new(team, rows, *inputs, precision))),
+        }
+    }
+    memory
+}
+
+/// Weights ready for many forwards, shared by all threads.
 #[derive(Debug)]
 pub struct PackedWeights<'a> {
     /// Rows of tokens.
@@ -75,35 +122,11 @@ pub struct PackedWeights<'a> {
 pub type PackedLayer<'a> = Layer<Linear<'a>, Vector<'a>>;
 
 impl<'a> PackedWeights<'a> {
-    /// The model as it is now, for products of a precision.
-    pub fn of(parameters: &'a Parameters, precision: Precision) -> Self {
-        Self::with(parameters, parameters.trained_values(), precision)
-    }
-
-    /// The model as `reference` is.
-    pub fn of_reference(parameters: &'a Parameters, reference: &'a CpuReference, precision: Precision) -> Self {
-        match (parameters, reference) {
-            (_, CpuReference::Values(values)) => Self::with(parameters, values, precision),
-            (Parameters::Frozen(base, _), CpuReference::Base) => Self::frozen(base, None),
-            (Parameters::Full(_), CpuReference::Base) => Self::of(parameters, precision),
-        }
-    }
-
-    /// The model with `values` in place of what is trained.
-    fn with(parameters: &'a Parameters, values: &'a [f32], precision: Precision) -> Self {
-        match parameters {
-            Parameters::Full(weights) => Self::trained(&weights.layout, values, precision),
-            Parameters::Frozen(base, adapter) => {
-                Self::frozen(base, adapter.as_ref().map(|adapter| (&adapter.layout, values)))
-            }
-        }
-    }
-
-    /// Weights that are all trained. Gradients have their layout.
-    fn trained(layout: &Layout, values: &'a [f32], precision: Precision) -> Self {
+    /// Weights that are all trained, and their matrices packed. Gradients have their layout.
+    pub fn trained(layout: &Layout, values: &'a [f32], matrices: &'a Matrices) -> Self {
         let vector = |range: &Range<usize>| Vector { values: &values[range.clone()], place: Some(range.clone()) };
-        let linear = |Matrix { range, inputs }: &Matrix| {
-            Linear::trained(&values[range.clone()], *inputs, range.clone(), precision)
+        let linear = |Matrix { range, .. }: &Matrix| {
+            Linear::trained(&matrices[&range.start], &values[range.clone()], range.clone())
         };
         let Matrix { range, .. } = &layout.embedding;
         Self {
@@ -116,7 +139,7 @@ impl<'a> PackedWeights<'a> {
 
     /// A base of which nothing is trained, and the values of an adapter on it, which all are. Gradients have the
     /// adapter's layout.
-    fn frozen(base: &'a Base, adapter: Option<(&AdapterLayout, &'a [f32])>) -> Self {
+    pub fn frozen(base: &'a Base, adapter: Option<(&AdapterLayout, &'a [f32])>) -> Self {
         let layout = &base.layout;
         let vector = |range: &Range<usize>| Vector { values: base.vector(range), place: None };
         let linear = |place: &Matrix| {

@@ -1,7 +1,7 @@
-//! The memory of a forward and a backward on one thread: every buffer that grows with the tokens of a micro-batch.
+//! The memory of a forward and a backward: every buffer that grows with the tokens of a micro-batch.
 //! A workspace is used again for the next micro-batch, so a run's memory is that of its largest one.
 
-use crate::ops::attention::Scratch;
+use crate::ops::linear_logprob::Logits;
 
 /// What a forward keeps of its layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) struct LayerGradients {
     pub(super) raw_qkv: Vec<f32>,
 }
 
-/// All buffers of one thread.
+/// All buffers of one micro-batch at a time.
 #[derive(Debug, Default)]
 pub struct Workspace {
     /// The residual stream before each layer and after the last; two that take turns where nothing is kept.
@@ -59,7 +59,7 @@ pub struct Workspace {
     pub(super) dx: Vec<f32>,
     pub(super) inputs: ProductInputs,
     pub(super) gradients: LayerGradients,
-    pub(super) scratch: Scratch,
+    pub(super) logits: Logits,
     /// How many of `streams` and of `layers` the forward at hand uses.
     used: (usize, usize),
 }

@@ -195,7 +195,7 @@ impl ModelFolder<Parameters> {
 impl<W> ModelFolder<W> {
     /// Refuses a model that does not read as this one does: of another shape, or with other tokens for a text.
     pub fn compare_with<V>(&self, read: &ModelFolder<V>) -> Result<()> {
-        let layout = |config: &ModelConfig| Ok::<_, anyhow::Error>(Layout::new(config, config.family()?).entries);
+        let layout = |config: &ModelConfig| Ok::<_, anyhow::Error>(Layout::of(config)?.entries);
         ensure!(layout(&read.config)? == layout(&self.config)?, "its tensors are not those that were written");
         same_tokens(&read.tokenizer, &self.tokenizer)
     }
@@ -229,7 +229,7 @@ impl<W: Load> ModelFolder<W> {
 
     fn assemble(mut config: ModelConfig, mut companions: Companions, file: &mut dyn TensorFile) -> Result<Self> {
         let tokenizer = companions.tokenizer(&mut config)?;
-        let layout = Layout::new(&config, config.family()?);
+        let layout = Layout::of(&config)?;
         check(file, &layout.entries, &|name| is_ignored(name, &config))?;
         companions.dtype = file.dtype(&layout.entries[0].name)?;
         let weights = W::load(&config, layout, file)?;

@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor};
 use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
 use reckon::model::files::Source;
 use reckon::model::files::gguf::Mix;
-use reckon::model::{Decoder, Expectations, ModelFolder, Parameters};
+use reckon::model::{CpuModel, Decoder, Expectations, ModelFolder, Parameters};
+use reckon::ops::linear::Precision;
 use reckon::prompt::jinja::{ChatTemplate, Conversation, Message};
 
 use super::{ROWS, SMALL, Size, model, put, written};
@@ -36,7 +37,8 @@ fn theirs(architecture: &str, bytes: &[u8], tokens: &[u32]) -> Vec<f32> {
 }
 
 fn expectations(model: &ModelFolder<Parameters>, tokens: &[u32]) -> Expectations {
-    Expectations::of(&Decoder::new(&model.config, false), &model.weights, tokens)
+    let (decoder, weights) = (Decoder::new(&model.config, false), model.weights.clone());
+    Expectations::of(&CpuModel::new(decoder, weights, 1, Precision::Fp32), tokens)
 }
 
 fn values(model: &ModelFolder<Parameters>) -> Vec<f32> {

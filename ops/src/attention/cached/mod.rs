@@ -5,7 +5,8 @@
 
 pub mod device;
 
-use super::{Heads, Scratch, exponentiate};
+use super::{Heads, Scratch, exponentiate, with_scratch};
+use crate::team::Team;
 use crate::vector::{ARCH, LANES, grown, prefetch, vectorised};
 
 /// Values a head in the cache: `D` rounded up to whole registers.
@@ -33,10 +34,33 @@ pub fn put(heads: Heads, qkv: &[f32], position: usize, block: &mut [f32]) {
 }
 
 /// One layer of a row's blocks, by their place in the sequence.
-type Blocks<'a, 'b> = &'b dyn Fn(usize) -> &'a [f32];
+type Blocks<'a, 'b> = &'b (dyn Fn(usize) -> &'a [f32] + Sync);
+
+/// The attention of rows `qkv (R, row)` over their cached positions, the first `lengths[r]` in the blocks that
+/// `block(r, b)` has, the row's own position last -> `o (R, query * D)`.
+pub fn forward<'a>(
+    team: &Team,
+    heads: Heads,
+    qkv: &[f32],
+    lengths: &[usize],
+    block: &(dyn Fn(usize, usize) -> &'a [f32] + Sync),
+    o: &mut [f32],
+) {
+    let rows = qkv.chunks_exact(heads.row()).zip(o.chunks_exact_mut(heads.output())).zip(lengths);
+    let piece = team.piece(lengths.len());
+    let mut rows = rows.enumerate().peekable();
+    let pieces = std::iter::from_fn(|| rows.peek().is_some().then(|| rows.by_ref().take(piece).collect::<Vec<_>>()));
+    team.each(pieces, |rows| {
+        with_scratch(|scratch| {
+            for (r, ((qkv, o), &n)) in rows {
+                decode(heads, qkv, n, &|b| block(r, b), o, scratch);
+            }
+        });
+    });
+}
 
 /// One row's attention over its cached blocks, which hold positions `0..n` with the row's own last -> `o (query * D)`.
-pub fn decode<'a>(heads: Heads, qkv: &[f32], n: usize, block: Blocks<'a, '_>, o: &mut [f32], scratch: &mut Scratch) {
+fn decode<'a>(heads: Heads, qkv: &[f32], n: usize, block: Blocks<'a, '_>, o: &mut [f32], scratch: &mut Scratch) {
     let width = n.next_multiple_of(LANES);
     let scores = grown(&mut scratch.scores, heads.query * width);
     let sums = grown(&mut scratch.sums, heads.query);

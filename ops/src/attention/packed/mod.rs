@@ -2,22 +2,46 @@
 
 pub mod device;
 
+use std::cell::Cell;
 use std::ops::Range;
 
-use super::{Heads, Scratch, Segment, exponentiate};
+use super::{Heads, Scratch, Segment, exponentiate, with_scratch};
+use crate::matrix::MatrixMut;
 use crate::product::{Epilogue, Left, Out, Right, Shape, product};
+use crate::team::Team;
 use crate::vector::{LANES, copy_row, dot, exp, grown, vectorised};
 
 /// Queries of a tile. More would compute more of what the causal mask throws away.
 const TILE: usize = 16;
 
-/// `qkv (T, row)` rotated, in segments that hold each of the `T` rows once -> `o (T, query * D)`, `lse (T, query)`.
-pub fn forward(heads: Heads, qkv: &[f32], segments: &[Segment], o: &mut [f32], lse: &mut [f32], scratch: &mut Scratch) {
-    for segment in with_rows(segments) {
-        let o = &mut o[places(&segment.rows, heads.output())];
-        let lse = &mut lse[places(&segment.rows, heads.query)];
-        forward_segment(heads, qkv, segment, o, lse, scratch);
-    }
+/// `qkv (T, row)` rotated, in segments that hold each of the `T` rows once, in order -> `o (T, query * D)`, `lse (T, query)`.
+///
+/// A segment's query heads that share keys are a piece of work.
+pub fn forward(team: &Team, heads: Heads, qkv: &[f32], segments: &[Segment], o: &mut [f32], lse: &mut [f32]) {
+    let outs = by_segment(segments, MatrixMut::new(o, heads.output()));
+    let lses = by_segment(segments, MatrixMut::new(lse, heads.query));
+    let pieces = outs.zip(lses).flat_map(|((segment, o), (_, lse))| {
+        let parts = o.columns(heads.group() * heads.size).zip(lse.columns(heads.group()));
+        parts.enumerate().map(move |(kv, ((_, o), (_, lse)))| (segment, kv, o, lse))
+    });
+    team.each(pieces, |(segment, kv, o, lse)| {
+        with_scratch(|scratch| forward_heads(heads, qkv, segment, kv, o, lse, scratch));
+    });
+}
+
+/// The rows of each segment that has some.
+fn by_segment<'a, 's>(
+    segments: &'s [Segment],
+    all: MatrixMut<'a>,
+) -> impl Iterator<Item = (&'s Segment, MatrixMut<'a>)> {
+    let (mut rest, mut done) = (Some(all), 0);
+    with_rows(segments).filter_map(move |segment| {
+        assert_eq!(segment.rows.start, done, "segments hold each row once, in order");
+        done = segment.rows.end;
+        let (own, others) = rest.take()?.split_rows(segment.rows.len());
+        rest = Some(others);
+        Some((segment, own))
+    })
 }
 
 /// A completion of one token has no row beside its prompt's.
@@ -44,21 +68,6 @@ fn compact(heads: Heads, qkv: &[f32], segment: &Segment, at: usize, out: &mut [f
             },
         );
     }
-}
-
-/// The way back for gradients: those of the segment's rows are written; those of the prefix, which belongs to an earlier
-/// segment and may be others' too, are added.
-fn spread(heads: Heads, from: &[f32], segment: &Segment, at: usize, d_qkv: &mut [f32]) {
-    let (prefix, own) = from.split_at(segment.prefix.len() * heads.size);
-    let rows = d_qkv[places(&segment.prefix, heads.row())].chunks_exact_mut(heads.row());
-    for (row, from) in rows.zip(prefix.chunks_exact(heads.size)) {
-        row[at..].iter_mut().zip(from).for_each(|(sum, d)| *sum += d);
-    }
-    let rows = d_qkv[places(&segment.rows, heads.row())].chunks_exact_mut(heads.row());
-    vectorised(
-        #[inline(always)]
-        || rows.zip(own.chunks_exact(heads.size)).for_each(|(row, from)| copy_row(from, &mut row[at..][..heads.size])),
-    );
 }
 
 /// `rows (keys, D)` -> `out (D, width)`; columns beyond the last row are zero. A few rows at a time, so that they are
@@ -107,24 +116,24 @@ impl Tile {
     fn scores(self, queries: &[f32], stride: usize, transposed: &[f32], scores: &mut [f32]) {
         let shape = Shape { m: self.rows, n: self.computed, k: transposed.len() / self.width };
         let left = Left { values: &queries[self.first * stride..], row: stride, inner: 1 };
-        let right = Right { values: transposed, row: self.width };
-        product(shape, left, right, Out { values: scores, row: self.width, epilogue: Epilogue::None });
+        let right = Right::new(transposed, self.width);
+        product(shape, left, right, Out::new(scores, self.width, Epilogue::None));
     }
 
-    /// `out_i = sum_j weights_ij rows_j` for the tile's rows, from `rows (keys, D)`; rows of `out` begin `stride` apart.
-    fn gather(self, size: usize, weights: &[f32], rows: &[f32], out: &mut [f32], stride: usize) {
+    /// `out_i = sum_j weights_ij rows_j` for the tile's rows, from `rows (keys, D)`, to `D` columns of `out`.
+    fn gather(self, size: usize, weights: &[f32], rows: &[f32], column: usize, out: &mut MatrixMut) {
         let shape = Shape { m: self.rows, n: size, k: self.n };
         let left = Left { values: weights, row: self.width, inner: 1 };
-        let out = Out { values: &mut out[self.first * stride..], row: stride, epilogue: Epilogue::None };
-        product(shape, left, Right { values: rows, row: size }, out);
+        let out = Out { matrix: out.reborrow(), epilogue: Epilogue::None }.part(self.first, column);
+        product(shape, left, Right::new(rows, size), out);
     }
 
     /// `out_j += sum_i weights_ij rows_i` for all keys `j`, to `out (keys, D)`: the transpose of [`Tile::gather`].
     fn scatter(self, size: usize, weights: &[f32], rows: &[f32], stride: usize, out: &mut [f32]) {
         let shape = Shape { m: self.n, n: size, k: self.rows };
         let left = Left { values: weights, row: 1, inner: self.width };
-        let right = Right { values: &rows[self.first * stride..], row: stride };
-        product(shape, left, right, Out { values: out, row: size, epilogue: Epilogue::Accumulate });
+        let right = Right::new(&rows[self.first * stride..], stride);
+        product(shape, left, right, Out::new(out, size, Epilogue::Accumulate));
     }
 }
 
@@ -133,41 +142,42 @@ fn padded(segment: &Segment) -> usize {
     segment.keys().next_multiple_of(LANES)
 }
 
-fn forward_segment(
+/// The heads of a segment that share the keys of head `kv`: `o (rows, group D)`, `lse (rows, group)`.
+fn forward_heads(
     heads: Heads,
     qkv: &[f32],
     segment: &Segment,
-    o: &mut [f32],
-    lse: &mut [f32],
+    kv: usize,
+    mut o: MatrixMut,
+    mut lse: MatrixMut,
     scratch: &mut Scratch,
 ) {
-    let (stride, size, outputs) = (heads.row(), heads.size, heads.output());
+    let (stride, size) = (heads.row(), heads.size);
     let (own, width) = (&qkv[places(&segment.rows, stride)], padded(segment));
     let rows = grown(&mut scratch.rows, segment.keys() * size);
     let keys = grown(&mut scratch.keys, width * size);
     let scores = grown(&mut scratch.scores, TILE * width);
-    for kv in 0..heads.key_value {
-        compact(heads, qkv, segment, heads.key(kv), rows);
-        transpose(rows, size, width, keys);
-        compact(heads, qkv, segment, heads.value(kv), rows);
-        for head in kv * heads.group()..(kv + 1) * heads.group() {
-            for tile in Tile::all(segment) {
-                let o = &mut o[head * size..];
-                tile.scores(&own[head * size..], stride, keys, scores);
-                let mut sums = [0f32; TILE];
-                softmax(heads, tile, scores, &mut sums, &mut lse[tile.first * heads.query + head..]);
-                tile.gather(size, scores, rows, o, outputs);
-                for (o, sum) in o[tile.first * outputs..].chunks_mut(outputs).zip(&sums[..tile.rows]) {
-                    let scale = 1.0 / sum;
-                    o[..size].iter_mut().for_each(|x| *x *= scale);
-                }
+    compact(heads, qkv, segment, heads.key(kv), rows);
+    transpose(rows, size, width, keys);
+    compact(heads, qkv, segment, heads.value(kv), rows);
+    for member in 0..heads.group() {
+        let queries = &own[(kv * heads.group() + member) * size..];
+        for tile in Tile::all(segment) {
+            tile.scores(queries, stride, keys, scores);
+            let sums = softmax(heads, tile, member, scores, &mut lse);
+            tile.gather(size, scores, rows, member * size, &mut o);
+            for (r, sum) in sums[..tile.rows].iter().enumerate() {
+                let scale = 1.0 / sum;
+                let o = o.part(tile.first + r, member * size..(member + 1) * size);
+                o.iter_mut().for_each(|x| *x *= scale);
             }
         }
     }
 }
 
-/// Scores to unnormalised probabilities, with their sums and log-sum-exps.
-fn softmax(heads: Heads, tile: Tile, scores: &mut [f32], sums: &mut [f32; TILE], lse: &mut [f32]) {
+/// Scores to unnormalised probabilities; returns their sums and leaves their log-sum-exps in column `member` of `lse`.
+fn softmax(heads: Heads, tile: Tile, member: usize, scores: &mut [f32], lse: &mut MatrixMut) -> [f32; TILE] {
+    let mut sums = [0f32; TILE];
     vectorised(
         #[inline(always)]
         || {
@@ -175,10 +185,11 @@ fn softmax(heads: Heads, tile: Tile, scores: &mut [f32], sums: &mut [f32; TILE],
                 let row = &mut scores[r * tile.width..][..tile.computed];
                 let (largest, sum) = exponentiate(row, tile.before + r + 1, heads.scale());
                 sums[r] = sum;
-                lse[r * heads.query] = largest + sum.ln();
+                lse.part(tile.first + r, member..member + 1)[0] = largest + sum.ln();
             }
         },
     );
+    sums
 }
 
 /// What [`forward`] read and wrote, for [`backward`].
@@ -192,26 +203,72 @@ pub struct Forward<'a> {
     pub lse: &'a [f32],
 }
 
-/// `d_o (T, query * D)` -> `d_qkv (T, row)`, written. A segment whose rows are others' prefix comes before them.
-pub fn backward(
-    heads: Heads,
-    kept: Forward,
-    segments: &[Segment],
-    d_o: &[f32],
-    d_qkv: &mut [f32],
-    scratch: &mut Scratch,
-) {
-    for segment in with_rows(segments) {
-        backward_segment(heads, kept, segment, d_o, d_qkv, scratch);
-    }
+thread_local! {
+    // Used again by every backward of a thread.
+    static OF_PREFIXES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-fn backward_segment(
+/// `d_o (T, query * D)` -> `d_qkv (T, row)`, written. A segment whose rows are others' prefix comes before them.
+///
+/// Pieces of work are as in [`forward`]. What a segment adds to its prefix, which may be others' too, is kept apart
+/// and added in the order of the segments when all are done.
+pub fn backward(team: &Team, heads: Heads, kept: Forward, segments: &[Segment], d_o: &[f32], d_qkv: &mut [f32]) {
+    let (size, kvs) = (heads.size, heads.key_value);
+    let mut of_prefixes = OF_PREFIXES.take();
+    let len = |segment: &Segment| 2 * segment.prefix.len() * size;
+    let mut rest = grown(&mut of_prefixes, with_rows(segments).map(|segment| kvs * len(segment)).sum());
+    let rows = by_segment(segments, MatrixMut::new(d_qkv, heads.row()));
+    let pieces = rows.flat_map(|(segment, d_qkv)| {
+        let (d_queries, d_rest) = d_qkv.split_columns(heads.output());
+        let (d_keys, d_values) = d_rest.split_columns(kvs * size);
+        let parts = d_queries.columns(heads.group() * size).zip(d_keys.columns(size)).zip(d_values.columns(size));
+        let pieces: Vec<_> = parts
+            .enumerate()
+            .map(|(kv, (((_, queries), (_, keys)), (_, values)))| {
+                let (prefix, others) = std::mem::take(&mut rest).split_at_mut(len(segment));
+                rest = others;
+                (segment, kv, Gradients { queries, keys, values, prefix })
+            })
+            .collect();
+        pieces
+    });
+    team.each(pieces, |(segment, kv, gradients)| {
+        with_scratch(|scratch| backward_heads(heads, kept, segment, kv, d_o, gradients, scratch));
+    });
+    let mut of_prefix = of_prefixes.as_slice();
+    for segment in with_rows(segments) {
+        for kv in 0..kvs {
+            for at in [heads.key(kv), heads.value(kv)] {
+                let (from, others) = of_prefix.split_at(len(segment) / 2);
+                let rows = d_qkv[places(&segment.prefix, heads.row())].chunks_exact_mut(heads.row());
+                for (row, from) in rows.zip(from.chunks_exact(size)) {
+                    row[at..].iter_mut().zip(from).for_each(|(sum, d)| *sum += d);
+                }
+                of_prefix = others;
+            }
+        }
+    }
+    OF_PREFIXES.set(of_prefixes);
+}
+
+/// What the backward of the heads of a segment that share keys writes.
+struct Gradients<'a> {
+    /// `(rows, group D)`.
+    queries: MatrixMut<'a>,
+    /// `(rows, D)`.
+    keys: MatrixMut<'a>,
+    values: MatrixMut<'a>,
+    /// Keys, then values, of the prefix `(prefix, D)` each.
+    prefix: &'a mut [f32],
+}
+
+fn backward_heads(
     heads: Heads,
     kept: Forward,
     segment: &Segment,
+    kv: usize,
     d_o: &[f32],
-    d_qkv: &mut [f32],
+    mut gradients: Gradients,
     scratch: &mut Scratch,
 ) {
     let (stride, size, outputs) = (heads.row(), heads.size, heads.output());
@@ -227,28 +284,38 @@ fn backward_segment(
     let (d_keys, d_values) = (grown(&mut scratch.d_keys, count), grown(&mut scratch.d_values, count));
     let p = grown(&mut scratch.scores, TILE * padded(segment));
     let ds = grown(&mut scratch.d_scores, TILE * padded(segment));
-    for kv in 0..heads.key_value {
-        compact(heads, kept.qkv, segment, heads.value(kv), rows);
-        transpose(rows, size, padded(segment), values);
-        compact(heads, kept.qkv, segment, heads.key(kv), rows);
-        transpose(rows, size, padded(segment), keys);
-        d_keys.fill(0.0);
-        d_values.fill(0.0);
-        for head in kv * heads.group()..(kv + 1) * heads.group() {
-            let (queries, d_o) = (&own.qkv[head * size..], &own.d_o[head * size..]);
-            let d_queries = &mut d_qkv[segment.rows.start * stride + head * size..];
-            for tile in Tile::all(segment) {
-                tile.scores(queries, stride, keys, p);
-                tile.scores(d_o, outputs, values, ds);
-                softmax_backward(heads, tile, head, own, p, ds);
-                tile.gather(size, ds, rows, d_queries, stride);
-                tile.scatter(size, ds, queries, stride, d_keys);
-                tile.scatter(size, p, d_o, outputs, d_values);
-            }
+    compact(heads, kept.qkv, segment, heads.value(kv), rows);
+    transpose(rows, size, padded(segment), values);
+    compact(heads, kept.qkv, segment, heads.key(kv), rows);
+    transpose(rows, size, padded(segment), keys);
+    d_keys.fill(0.0);
+    d_values.fill(0.0);
+    for member in 0..heads.group() {
+        let head = kv * heads.group() + member;
+        let (queries, d_o) = (&own.qkv[head * size..], &own.d_o[head * size..]);
+        for tile in Tile::all(segment) {
+            tile.scores(queries, stride, keys, p);
+            tile.scores(d_o, outputs, values, ds);
+            softmax_backward(heads, tile, head, own, p, ds);
+            tile.gather(size, ds, rows, member * size, &mut gradients.queries);
+            tile.scatter(size, ds, queries, stride, d_keys);
+            tile.scatter(size, p, d_o, outputs, d_values);
         }
-        spread(heads, d_keys, segment, heads.key(kv), d_qkv);
-        spread(heads, d_values, segment, heads.value(kv), d_qkv);
     }
+    let (of_keys, of_values) = gradients.prefix.split_at_mut(segment.prefix.len() * size);
+    for (from, prefix, own) in [(d_keys, of_keys, gradients.keys), (d_values, of_values, gradients.values)] {
+        let (of_prefix, of_own) = from.split_at(prefix.len());
+        prefix.copy_from_slice(of_prefix);
+        write_rows(of_own, size, own);
+    }
+}
+
+/// Copies `from (rows, D)`.
+fn write_rows(from: &[f32], size: usize, mut to: MatrixMut) {
+    vectorised(
+        #[inline(always)]
+        || from.chunks_exact(size).enumerate().for_each(|(row, from)| copy_row(from, to.part(row, 0..size))),
+    );
 }
 
 /// The rows of a segment in what [`backward`] reads.

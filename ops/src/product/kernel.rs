@@ -1,106 +1,17 @@
-//! The one matrix product that linear layers and attention stand on: `C (M, N) = [C +] A (M, K) B (K, N)`.
-//!
-//! Every value of `C` is one chain of multiply-adds over `K` in order, then added to what [`Epilogue`] says: its bits depend on neither
-//! `M`, `N`, the strides nor the machine. Libraries change the order with the size, and pack both operands in every
-//! call; here the caller chooses layouts in which the forward needs no packing. Threads are the caller's.
+//! The product in tiles of a few rows and registers, for each instruction set: what is read often is put into order, then
+//! panel by panel and strip by strip all sums of a tile stay in registers. That operands are long enough has been seen.
 
 use std::cell::Cell;
 
-use super::vector::{ARCH, copy_row, grown};
+use super::{Epilogue, Left, Out, PANEL, Right, Shape};
+use crate::vector::{LANES, copy_row, grown, prefetch_line};
 
-/// `A`: element `(m, k)` lies at `m * row + k * inner`.
-#[derive(Clone, Copy)]
-pub(crate) struct Left<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) row: usize,
-    pub(crate) inner: usize,
-}
-
-/// `B`: element `(k, n)` lies at `k * row + n`.
-#[derive(Clone, Copy)]
-pub(crate) struct Right<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) row: usize,
-}
-
-/// `C`: element `(m, n)` lies at `m * row + n`.
-pub(crate) struct Out<'a> {
-    pub(crate) values: &'a mut [f32],
-    pub(crate) row: usize,
-    pub(crate) epilogue: Epilogue<'a>,
-}
-
-/// What a product is added to on its way into `C`: this way, no value of `C` is written twice.
-#[derive(Debug, Clone, Copy)]
-pub enum Epilogue<'a> {
-    /// Nothing: `C` is written.
-    None,
-    /// What `C` holds.
-    Accumulate,
-    /// A bias `(N)`, in every row.
-    Bias(&'a [f32]),
-    /// Another matrix of `C`'s layout: the residual stream.
-    Residual(&'a [f32]),
-}
-
-impl Out<'_> {
-    /// Panics unless `(M, N)` values lie in it, and in what they are added to.
-    pub(crate) fn assert_holds(&self, m: usize, n: usize) {
-        let needed = if m == 0 || n == 0 { 0 } else { (m - 1) * self.row + n };
-        assert!(self.values.len() >= needed, "product: C holds {} values, not {needed}", self.values.len());
-        match self.epilogue {
-            Epilogue::None | Epilogue::Accumulate => {}
-            Epilogue::Bias(b) => assert!(b.len() >= n, "product: a bias of {} values, not {n}", b.len()),
-            Epilogue::Residual(x) => {
-                assert!(x.len() >= needed, "product: a residual of {} values, not {needed}", x.len())
-            }
-        }
-    }
-}
-
-impl<'a> Epilogue<'a> {
-    /// For the columns of `C` from `column` on.
-    pub(crate) fn at_column(self, column: usize) -> Self {
-        match self {
-            Self::Bias(b) => Self::Bias(&b[column..]),
-            Self::Residual(x) => Self::Residual(&x[column..]),
-            same => same,
-        }
-    }
-}
-
-/// `(M, N, K)`.
-#[derive(Clone, Copy)]
-pub(crate) struct Shape {
-    pub(crate) m: usize,
-    pub(crate) n: usize,
-    pub(crate) k: usize,
-}
-
-/// Columns that are computed together: three AVX-512 registers. With two, the loads of `A` keep the multipliers waiting.
-pub(crate) const PANEL: usize = 48;
-
-/// The product, by the best instruction set of this machine.
-pub(crate) fn product(shape: Shape, left: Left, right: Right, out: Out) {
-    let Shape { m, n, k } = shape;
-    if m == 0 || n == 0 {
-        return;
-    }
-    if k > 0 {
-        let last_left = (m - 1) * left.row + (k - 1) * left.inner;
-        let last_right = (k - 1) * right.row + n - 1;
-        assert!(left.values.len() > last_left, "product: A holds {} values, not {last_left}", left.values.len());
-        assert!(right.values.len() > last_right, "product: B holds {} values, not {last_right}", right.values.len());
-    }
-    assert!(out.values.len() >= (m - 1) * out.row + n, "product: C holds {} values", out.values.len());
-    ARCH.dispatch(Dispatch { shape, left, right, out });
-}
-
-struct Dispatch<'a> {
-    shape: Shape,
-    left: Left<'a>,
-    right: Right<'a>,
-    out: Out<'a>,
+/// A product of operands that hold what their shape says, for the best instruction set.
+pub(super) struct Dispatch<'a> {
+    pub(super) shape: Shape,
+    pub(super) left: Left<'a>,
+    pub(super) right: Right<'a>,
+    pub(super) out: Out<'a>,
 }
 
 impl pulp::WithSimd for Dispatch<'_> {
@@ -133,6 +44,8 @@ struct Panel<'a> {
     values: &'a [f32],
     step: usize,
     width: usize,
+    /// What is read after it; empty if that is not known.
+    next: &'a [f32],
 }
 
 impl Panel<'_> {
@@ -140,6 +53,14 @@ impl Panel<'_> {
     #[inline(always)]
     fn columns(self, first: usize, width: usize) -> Self {
         Self { values: &self.values[first.min(self.values.len())..], width, ..self }
+    }
+
+    /// Where a strip, which fetches a line in each step, begins to fetch the next panel: each its share, and what is
+    /// there already when all is fetched.
+    #[inline(always)]
+    fn fetched_by(self, strip: usize, k: usize) -> *const f32 {
+        let start = strip * k * LANES;
+        if start < self.next.len().min(k * PANEL) { self.next[start..].as_ptr() } else { self.values.as_ptr() }
     }
 }
 
@@ -202,12 +123,13 @@ fn panels<S: pulp::Simd, const R: usize, const V: usize>(simd: S, s: Shape, left
     let copies = right.row != PANEL && s.m >= STRIPS_WORTH_A_COPY * R;
     for column in (0..s.n).step_by(PANEL) {
         let width = PANEL.min(s.n - column);
-        let mut panel = Panel { values: right.values, step: right.row, width }.columns(column, width);
+        let next = right.next;
+        let mut panel = Panel { values: right.values, step: right.row, width, next }.columns(column, width);
         if copies {
             for (k, row) in grown(&mut copy, s.k * PANEL).chunks_exact_mut(PANEL).enumerate() {
                 copy_row(&panel.values[k * right.row..][..width], &mut row[..width]);
             }
-            panel = Panel { values: &copy, step: PANEL, width };
+            panel = Panel { values: &copy, step: PANEL, width, next };
         }
         let mut done = 0;
         while done < width {
@@ -260,8 +182,15 @@ fn rows<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
             }
         } else {
             // A closure would be compiled without the instruction set.
-            for r in 0..s.m - first {
-                tile::<S, 1, V, WHOLE>(simd, s.k, left, panel, (first, r), column, out);
+            let mut r = 0;
+            while r < s.m - first {
+                if R > 4 && s.m - first - r >= 4 {
+                    tile::<S, 4, V, WHOLE>(simd, s.k, left, panel, (first, r), column, out);
+                    r += 4;
+                } else {
+                    tile::<S, 1, V, WHOLE>(simd, s.k, left, panel, (first, r), column, out);
+                    r += 1;
+                }
             }
         }
     }
@@ -290,14 +219,17 @@ fn tile<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
         a = std::hint::black_box(a);
     }
     let mut b = panel.values.as_ptr();
+    let mut ahead = panel.fetched_by(first / R, k);
     let mut at = 0;
     let unrolled = k / UNROLL * UNROLL;
     while at < unrolled {
         for i in 0..UNROLL {
+            prefetch_line(ahead.wrapping_add(i * LANES));
             let b = b.wrapping_add(i * panel.step);
             multiply_add::<S, R, V, WHOLE>(simd, &mut sums, &a, (at + i) * left.step, b, panel.width);
         }
         b = b.wrapping_add(UNROLL * panel.step);
+        ahead = ahead.wrapping_add(UNROLL * LANES);
         at += UNROLL;
     }
     while at < k {
@@ -306,14 +238,16 @@ fn tile<S: pulp::Simd, const R: usize, const V: usize, const WHOLE: bool>(
         at += 1;
     }
     for (i, sums) in sums.into_iter().enumerate() {
-        let at = (first + r + i) * out.row + column;
-        let sums = match out.epilogue {
+        let (m, epilogue) = (first + r + i, out.epilogue);
+        let at = m * out.matrix.row() + column;
+        let values = out.matrix.part(m, column..column + panel.width);
+        let sums = match epilogue {
             Epilogue::None => sums,
-            Epilogue::Accumulate => plus::<S, V, WHOLE>(simd, sums, &out.values[at..][..panel.width]),
+            Epilogue::Accumulate => plus::<S, V, WHOLE>(simd, sums, values),
             Epilogue::Bias(b) => plus::<S, V, WHOLE>(simd, sums, &b[column..][..panel.width]),
             Epilogue::Residual(x) => plus::<S, V, WHOLE>(simd, sums, &x[at..][..panel.width]),
         };
-        store::<S, V, WHOLE>(simd, sums, &mut out.values[at..][..panel.width]);
+        store::<S, V, WHOLE>(simd, sums, values);
     }
 }
 
@@ -379,55 +313,5 @@ fn store<S: pulp::Simd, const V: usize, const WHOLE: bool>(simd: S, sums: [S::f3
             let start = (v * S::F32_LANES).min(c.len());
             simd.partial_store_f32s(&mut c[start..], sum);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use reckon_datasets::Counted;
-
-    #[test]
-    fn a_product_is_a_chain_of_multiply_adds_in_order_for_any_shape_and_stride() {
-        let mut random = Counted::new(&[1]);
-        for (m, n, k) in
-            [(1, 1, 1), (8, 32, 7), (9, 33, 16), (17, 96, 3), (3, 80, 40), (7, 57, 9), (2, 5, 0), (25, 31, 100)]
-        {
-            for transposed in [false, true] {
-                let mut draw = |n: usize| (0..n).map(|_| random.normal() as f32).collect::<Vec<_>>();
-                let (a, b, c, bias) = (draw(m * k + 3), draw(k * (n + 2)), draw(m * (n + 1)), draw(n));
-                let (row, inner) = if transposed { (1, m) } else { (k, 1) };
-                for epilogue in [Epilogue::None, Epilogue::Accumulate, Epilogue::Bias(&bias), Epilogue::Residual(&c)] {
-                    let mut got =
-                        if matches!(epilogue, Epilogue::Accumulate) { c.clone() } else { vec![f32::NAN; c.len()] };
-                    let out = Out { values: &mut got, row: n + 1, epilogue };
-                    product(Shape { m, n, k }, Left { values: &a, row, inner }, Right { values: &b, row: n + 2 }, out);
-                    for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-                        let chain = (0..k).fold(0f32, |sum, x| a[i * row + x * inner].mul_add(b[x * (n + 2) + j], sum));
-                        let expected = match epilogue {
-                            Epilogue::None => chain,
-                            Epilogue::Bias(bias) => bias[j] + chain,
-                            Epilogue::Accumulate | Epilogue::Residual(_) => c[i * (n + 1) + j] + chain,
-                        };
-                        assert_eq!(
-                            got[i * (n + 1) + j],
-                            expected,
-                            "{m} x {n} x {k}, transposed: {transposed}, {epilogue:?}"
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_operand_that_is_too_short_is_refused() {
-        let refused = std::panic::catch_unwind(|| {
-            let out = Out { values: &mut [0.0; 4], row: 2, epilogue: Epilogue::None };
-            let left = Left { values: &[0.0; 12], row: 6, inner: 1 };
-            product(Shape { m: 2, n: 2, k: 6 }, left, Right { values: &[0.0; 11], row: 2 }, out);
-        });
-        let message = *refused.unwrap_err().downcast::<String>().unwrap();
-        assert!(message.contains("B holds 11 values"), "{message}");
     }
 }

@@ -1,7 +1,11 @@
 //! `reckon bench`: sampling and update on a job that other trainers can be given too.
 //!
-//! A decoder of Qwen2 shape with random weights, prompts of 16 random tokens, completions of exactly `--new` tokens,
-//! then one update over all of them. Median of the timed steps after one to warm up.
+//! A decoder with random weights, prompts of random tokens, completions of exactly `--new` tokens, then one update over
+//! all of them. Median of the timed steps after one to warm up. Which decoder is said in `shape`, and what the machine
+//! could do at most is found in `limits`.
+
+mod limits;
+mod shape;
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -11,38 +15,23 @@ use reckon_datasets::{Counted, Example};
 use serde_json::json;
 use tokenizers::Tokenizer;
 
-use crate::config::{GrpoConfig, OptimConfig, PrecisionChoice};
+use crate::config::{ComputeConfig, DeviceChoice, GrpoConfig, OptimConfig, PrecisionChoice};
 use crate::grpo::{TrainSample, micro_batches, token_losses};
-use crate::model::files::folder::{read_config, read_tokenizer};
+use crate::model::files::folder::read_tokenizer;
 use crate::model::{Companions, CpuOptions, Layout, ModelConfig, ModelFolder, Weights};
-use crate::ops::linear::{Epilogue, PackedMatrix, Precision};
 use crate::output::say;
 use crate::parallel::{default_threads, lock};
 use crate::policy::{Policy, Training};
 use crate::prompt::Prompt;
 use crate::rollout::{Completion, Engine, PromptTokens, Request, SampleKey, Sampling};
 
+use shape::{Shape, ShapeArgs};
+
 /// Arguments of `reckon bench`: the job's shape.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Width of the residual stream.
-    #[arg(long, default_value_t = 128)]
-    d: usize,
-    /// Layers.
-    #[arg(long, default_value_t = 4)]
-    layers: usize,
-    /// Query heads.
-    #[arg(long, default_value_t = 4)]
-    heads: usize,
-    /// Key and value heads; as many as query heads by default.
-    #[arg(long)]
-    kv_heads: Option<usize>,
-    /// Width of the feed-forward layer.
-    #[arg(long, default_value_t = 384)]
-    ffn: usize,
-    /// Size of the vocabulary.
-    #[arg(long, default_value_t = 64)]
-    vocab: usize,
+    #[command(flatten)]
+    shape: ShapeArgs,
     /// What products are computed in.
     #[arg(long, value_enum, default_value_t = PrecisionChoice::Fp32)]
     precision: PrecisionChoice,
@@ -67,8 +56,8 @@ pub(super) struct Args {
     /// Rows sampled at a time, over all threads.
     #[arg(long, default_value_t = 128)]
     capacity: usize,
-    /// Most tokens of a micro-batch. Two sequences of the job: what a layer keeps then stays in the second cache.
-    #[arg(long, default_value_t = 320)]
+    /// Most tokens of a micro-batch; 0 takes what a run would.
+    #[arg(long, default_value_t = 0)]
     micro_batch_tokens: usize,
     /// Print one JSON object.
     #[arg(long)]
@@ -83,17 +72,22 @@ struct Timing {
     trained: usize,
 }
 
-pub(super) fn run(args: Args) -> Result<()> {
+pub(super) fn run(mut args: Args) -> Result<()> {
     let threads = if args.threads == 0 { default_threads() } else { args.threads };
-    let model = random_model(&args)?;
-    let weights = model.weights.layout.len();
+    let shape = args.shape.shape();
+    let model = random_model(&shape, args.prompt + args.new)?;
+    let (weights, bytes) = (model.weights.layout.len(), shape.products() * args.precision.bytes());
+    let (device, micro_batch_tokens) = (DeviceChoice::Cpu, args.micro_batch_tokens);
+    let mut compute = ComputeConfig { device, micro_batch_tokens, ..ComputeConfig::default() };
+    compute.suit(weights);
+    args.micro_batch_tokens = compute.micro_batch_tokens;
     let mut policy = Policy::new(model, CpuOptions { threads, precision: args.precision.into(), recompute: false });
     let optim = OptimConfig::default();
     policy.learner.begin(&Training { adamw: optim.adamw(), moments: optim.moments, reference: false })?;
     let mut timings = Vec::new();
     let mut memory = Vec::new();
     for step in 0..=args.steps {
-        let timing = one_step(&args, &mut policy, step as u64)?;
+        let timing = one_step(&args, shape.vocab, &mut policy, step as u64)?;
         memory.push(resident_mib());
         if step > 0 {
             timings.push(timing);
@@ -102,15 +96,18 @@ pub(super) fn run(args: Args) -> Result<()> {
     let tokens = (args.prompts * args.group * args.new) as f64;
     let sample_s = median(timings.iter().map(|t| t.sample_s));
     let update_s = median(timings.iter().map(|t| t.update_s));
-    let best = best_product(args.d, args.ffn, args.precision.into()) * threads as f64;
-    let sample_flops = 2.0 * products(&args) * tokens / sample_s;
     let trained = median(timings.iter().map(|t| t.trained as f64));
-    let update_flops = 6.0 * products(&args) * trained / update_s;
+    let best = limits::best_product(threads, shape.d, shape.ffn, args.precision.into());
+    let read = limits::memory_read(threads);
+    let sample_flops = 2.0 * shape.products() as f64 * tokens / sample_s;
+    let update_flops = 6.0 * shape.products() as f64 * trained / update_s;
+    // A row that decodes alone reads every weight that it is multiplied with.
+    let alone = read / bytes as f64;
     let report = json!({
-        "threads": threads, "parameters": weights,
+        "threads": threads, "parameters": weights, "micro_batch_tokens": args.micro_batch_tokens,
         "sample_tokens_per_s": tokens / sample_s, "update_tokens_per_s": tokens / update_s,
         "step_s": sample_s + update_s,
-        "matmul_best_gflops": best / 1e9,
+        "matmul_best_gflops": best / 1e9, "memory_read_gb_per_s": read / 1e9, "one_row_limit_tokens_per_s": alone,
         "sample_matmul_gflops": sample_flops / 1e9, "update_matmul_gflops": update_flops / 1e9,
         "sample_share_of_best": sample_flops / best, "update_share_of_best": update_flops / best,
         "memory_mib_first": memory.first(), "memory_mib_last": memory.last(),
@@ -119,26 +116,26 @@ pub(super) fn run(args: Args) -> Result<()> {
         say!("{report}")?;
         return Ok(());
     }
-    say!("{weights} weights, {threads} threads")?;
+    say!("{weights} weights, {threads} threads, micro-batches of {} tokens", args.micro_batch_tokens)?;
     say!(
         "sampling {:>9.0} tokens/s   update {:>9.0} tokens/s   step {:.3} s",
         tokens / sample_s,
         tokens / update_s,
         sample_s + update_s
     )?;
+    say!("products {:>9.0} GFLOP/s    {:>16.0} GFLOP/s", sample_flops / 1e9, update_flops / 1e9)?;
     say!(
-        "matrix products: sampling {:.0}, update {:.0}, best {:.0} GFLOP/s",
-        sample_flops / 1e9,
-        update_flops / 1e9,
-        best / 1e9
+        "limit    {:>9.0} GFLOP/s; memory reads {:.1} GB/s: {alone:.0} tokens/s for a row alone",
+        best / 1e9,
+        read / 1e9
     )?;
     Ok(())
 }
 
 /// Samples, invents rewards, updates.
-fn one_step(args: &Args, policy: &mut Policy, step: u64) -> Result<Timing> {
+fn one_step(args: &Args, vocab: usize, policy: &mut Policy, step: u64) -> Result<Timing> {
     let mut stream = Counted::new(&[0xbe4c, step]);
-    let prompts = random_prompts([args.prompts, args.prompt, args.vocab], &mut stream);
+    let prompts = random_prompts([args.prompts, args.prompt, vocab], &mut stream);
     let sampling = Sampling {
         temperature: 1.0,
         top_p: 1.0,
@@ -195,17 +192,11 @@ pub fn random_prompts([count, tokens, vocab]: [usize; 3], stream: &mut Counted) 
         .collect()
 }
 
-/// A model of the job's shape.
-fn random_model(args: &Args) -> Result<ModelFolder> {
-    let config = json!({
-        "architectures": ["Qwen2ForCausalLM"], "vocab_size": args.vocab, "hidden_size": args.d,
-        "intermediate_size": args.ffn, "num_hidden_layers": args.layers, "num_attention_heads": args.heads,
-        "num_key_value_heads": args.kv_heads.unwrap_or(args.heads),
-        "max_position_embeddings": args.prompt + args.new, "rms_norm_eps": 1e-6, "tie_word_embeddings": true,
-    });
-    let config = read_config(config.to_string().as_bytes())?;
+/// A model of a shape with a context of so many tokens.
+fn random_model(shape: &Shape, context: usize) -> Result<ModelFolder> {
+    let config = shape.config(context)?;
     let tokenizer = character_tokenizer(&config)?;
-    let weights = Weights::random(Layout::new(&config, config.family()?), 1);
+    let weights = Weights::random(Layout::of(&config)?, 1);
     Ok(ModelFolder { config, tokenizer, companions: Companions::default(), weights })
 }
 
@@ -220,26 +211,6 @@ pub fn character_tokenizer(config: &ModelConfig) -> Result<Tokenizer> {
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": character(0) },
     });
     read_tokenizer(tokenizer.to_string().as_bytes(), config)
-}
-
-/// Multiply-adds in matrix products that a token costs, forward.
-fn products(args: &Args) -> f64 {
-    let (d, f) = (args.d as f64, args.ffn as f64);
-    let kv = args.kv_heads.unwrap_or(args.heads) as f64 / args.heads as f64;
-    args.layers as f64 * ((2.0 + 2.0 * kv) * d * d + 3.0 * d * f) + args.vocab as f64 * d
-}
-
-/// FLOP/s of one thread on a product of the model's widths whose operands stay in the cache, best of 20.
-fn best_product(d: usize, f: usize, precision: Precision) -> f64 {
-    let rows = 512;
-    let (x, mut y) = (vec![0.5f32; rows * d], vec![0f32; rows * 2 * f]);
-    let w = PackedMatrix::new(&vec![0.25f32; 2 * f * d], d, precision);
-    let seconds = (0..20).map(|_| {
-        let start = Instant::now();
-        w.forward(&x, &mut y, Epilogue::None);
-        start.elapsed().as_secs_f64()
-    });
-    2.0 * (rows * d * 2 * f) as f64 / seconds.fold(f64::INFINITY, f64::min)
 }
 
 /// Resident memory of this process in MiB, where the system tells.
