@@ -29,13 +29,21 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
 
 /// Writes one file so that `path` holds either its old content or all of `bytes`, whatever happens meanwhile.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    fill_file(path, |file| Ok(file.write_all(bytes)?))
+}
+
+/// The same with what `fill` writes into the file that it is given.
+pub fn fill_file(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let (root, name) = split(path)?;
     let partial = Partial { path: hidden(root, name, TEMPORARY) };
-    let outcome = File::create(&partial.path)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&partial.path, path))
-        .and_then(|()| sync_folder(root));
-    outcome.map_err(|error| explain(error.into(), path))
+    let write = || {
+        let mut file = File::create(&partial.path)?;
+        fill(&mut file)?;
+        file.sync_all()?;
+        fs::rename(&partial.path, path)?;
+        Ok(sync_folder(root)?)
+    };
+    write().map_err(|error| explain(error, path))
 }
 
 /// A file's text, or an error that names it.

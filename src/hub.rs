@@ -11,6 +11,7 @@ use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
 
 use crate::model::files::folder::is_small_file;
+use crate::model::files::gguf;
 use crate::output::note;
 
 /// Which files of a model are wanted.
@@ -22,9 +23,14 @@ pub enum Wanted {
     All,
 }
 
-/// The folder of a model: `path` itself where there is such a folder, else the snapshot of the hub's `owner/name`, or
-/// `owner/name@revision`, in the cache.
-pub fn model_folder(path: &str, wanted: Wanted) -> Result<PathBuf> {
+/// The folder of a model, or its GGUF file: `path` itself where there is such a thing, else the snapshot of the hub's
+/// `owner/name`, or `owner/name@revision`, in the cache, or the file `owner/name/path/of/the.gguf` there.
+pub fn model_path(path: &str, wanted: Wanted) -> Result<PathBuf> {
+    if let Some((place, file)) = Place::gguf(path).filter(|_| !Path::new(path).exists()) {
+        let (dir, name) = file.rsplit_once('/').unwrap_or(("", file));
+        let (folder, _) = Hub::from_env()?.fetch(&place, dir, &|found| found == name)?;
+        return Ok(folder.join(file));
+    }
     let Some(place) = Place::model(path).filter(|_| !Path::new(path).exists()) else { return Ok(path.into()) };
     let is_weight = |name: &str| name.starts_with("model") && name.contains(".safetensors");
     let pick = |name: &str| is_small_file(name) || (wanted == Wanted::All && is_weight(name));
@@ -73,14 +79,23 @@ impl Place {
         (is_word(owner) && is_word(model) && !revision.is_empty()).then(|| Self::new(RepoType::Model, name, revision))
     }
 
+    /// `owner/name/path/of/the.gguf` or the same with `@revision` behind it, and the path.
+    fn gguf(text: &str) -> Option<(Self, &str)> {
+        let text = text.strip_prefix("hf://").unwrap_or(text);
+        let (path, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let (at, _) = path.match_indices('/').nth(1)?;
+        let (name, file) = (&path[..at], &path[at + 1..]);
+        let place = Self::model(&format!("{name}@{revision}"))?;
+        (gguf::is_named(Path::new(file)) && is_beneath(file)).then_some((place, file))
+    }
+
     /// `datasets/owner/name[@revision]/path` and its path.
     fn dataset(text: &str) -> Option<(Self, &str)> {
         let (owner, rest) = text.strip_prefix("datasets/")?.split_once('/')?;
         let (name, file) = rest.split_once('/')?;
         let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
-        let whole = is_word(owner) && is_word(name) && !revision.is_empty() && !file.is_empty();
-        let beneath = file.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        (whole && beneath).then(|| (Self::new(RepoType::Dataset, &format!("{owner}/{name}"), revision), file))
+        let whole = is_word(owner) && is_word(name) && !revision.is_empty() && is_beneath(file);
+        whole.then(|| (Self::new(RepoType::Dataset, &format!("{owner}/{name}"), revision), file))
     }
 
     fn new(kind: RepoType, name: &str, revision: &str) -> Self {
@@ -97,6 +112,11 @@ impl Place {
         let revision = if self.revision == "main" { String::new() } else { format!(" --revision {}", self.revision) };
         format!("hf download {}{kind}{revision}", self.name)
     }
+}
+
+/// Whether a path leads to a file below a repository.
+fn is_beneath(file: &str) -> bool {
+    file.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// The letters of a name on the hub.
@@ -201,6 +221,12 @@ mod tests {
         assert_eq!(model("hf://Qwen/Qwen3-0.6B@a1b2/c").unwrap(), "Qwen/Qwen3-0.6B at a1b2/c");
         for path in ["model", "/a/b", "./a", "../a", "a/b/c", "a/", "a/b@", "runs/x y"] {
             assert_eq!(model(path), None, "{path}");
+        }
+        let file = |text| Place::gguf(text).map(|(place, file)| format!("{} {}: {file}", place.name, place.revision));
+        assert_eq!(file("hf://Qwen/Qwen3-0.6B-GGUF/q.gguf").unwrap(), "Qwen/Qwen3-0.6B-GGUF main: q.gguf");
+        assert_eq!(file("a/b/c/d.gguf@v1").unwrap(), "a/b v1: c/d.gguf");
+        for path in ["a/b.gguf", "a/b/c.bin", "./a/b.gguf", "/a/b/c.gguf", "../a/b/c.gguf", "a/b/../c.gguf"] {
+            assert_eq!(file(path), None, "{path}");
         }
         let data =
             |text| Place::dataset(text).map(|(place, file)| format!("{} {}: {file}", place.name, place.revision));

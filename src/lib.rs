@@ -31,6 +31,7 @@ pub mod batch;
 pub mod grpo;
 
 // From a loss to gradients, and from gradients to new weights.
+pub mod foreign;
 pub mod model;
 pub mod optim;
 pub mod policy;

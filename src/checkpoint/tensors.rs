@@ -6,7 +6,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::model::files::TensorFile;
 use crate::model::files::safetensors::{Reader, write_header};
 use crate::tensor::Tensor;
 

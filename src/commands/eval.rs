@@ -32,10 +32,10 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     config.validate()?;
     let mut policy = match (args.model, &config.lora) {
         (None, Some(_)) => policies::trained(&config)?,
-        (None, None) => policies::computed(&config.compute, || policies::frozen(&config.model.name()))?,
+        (None, None) => policies::sampled(&config.model.name(), &config.compute)?,
         (Some(path), _) => {
             config.model = ModelSource { path, revision: None };
-            policies::computed(&config.compute, || policies::frozen(&config.model.path))?
+            policies::sampled(&config.model.path, &config.compute)?
         }
     };
     let judge = judge(&config, registry)?;

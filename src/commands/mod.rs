@@ -31,7 +31,7 @@ use crate::config::TrainConfig;
 use crate::disk::read_text;
 use crate::hub::{self, Wanted};
 use crate::judge::Judge;
-use crate::model::files::folder::{ModelFolder, parse_tokenizer, read_config};
+use crate::model::files::folder::{ModelFolder, parse_tokenizer, read_shape};
 use crate::model::{Companions, ModelConfig};
 use crate::output::{Closed, note};
 use crate::prompt::{PromptSource, Window};
@@ -139,7 +139,7 @@ impl ConfigArgs {
 
 /// A model folder, one of the hub, or the one in the binary.
 fn load_model(path: &str) -> Result<ModelFolder> {
-    if path == builtin::MODEL { builtin::model() } else { ModelFolder::read(&hub::model_folder(path, Wanted::All)?) }
+    if path == builtin::MODEL { builtin::model() } else { ModelFolder::read(&hub::model_path(path, Wanted::All)?) }
 }
 
 /// The shape of a model, without its weights.
@@ -147,7 +147,7 @@ fn load_shape(path: &str) -> Result<ModelConfig> {
     if path == builtin::MODEL {
         return Ok(builtin::model()?.config);
     }
-    read_config(read_text(&hub::model_folder(path, Wanted::Small)?.join("config.json"))?.as_bytes())
+    read_shape(&hub::model_path(path, Wanted::Small)?)
 }
 
 /// The files beside a model's weights.
@@ -155,7 +155,7 @@ fn load_companions(path: &str) -> Result<Companions> {
     if path == builtin::MODEL {
         return Ok(Companions::default());
     }
-    Companions::read(&hub::model_folder(path, Wanted::Small)?)
+    Companions::read(&hub::model_path(path, Wanted::Small)?)
 }
 
 /// The tokenizer of a run's model and the run's prompts, without the weights.

@@ -1,14 +1,16 @@
 //! Policies from what the command line names: to be trained, or only to be sampled from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{builtin, compute, load_model};
-use crate::config::{ComputeConfig, Target, TrainConfig};
+use crate::config::{ComputeConfig, DeviceChoice, Target, TrainConfig};
+use crate::foreign::{self, ForeignModel};
 use crate::hub::{self, Wanted};
 use crate::model::files::peft;
 use crate::model::{Base, CpuOptions, ModelFolder, Parameters};
+use crate::output::note;
 use crate::policy::Policy;
 
 /// The policy that a config trains: all weights, or an adapter on a frozen base.
@@ -31,6 +33,25 @@ pub(super) fn frozen(path: &str) -> Result<ModelFolder<Parameters>> {
     load_base(&peft::base_of(folder)?)?.adapted(|base| peft::read(folder, &base.layout))
 }
 
+/// The policy of a model of which nothing is to learn, of whatever family.
+pub(super) fn sampled(path: &str, compute: &ComputeConfig) -> Result<Policy> {
+    if let Some(folder) = foreign_folder(path)? {
+        ensure!(compute.device != DeviceChoice::Cuda, "{path} is of a family that is sampled from on the CPU alone");
+        note!("{path} is computed by candle, one row at a time: slower than the families that are trained here");
+        return Ok(Policy::foreign(ForeignModel::read(&folder)?));
+    }
+    computed(compute, || frozen(path))
+}
+
+/// The folder of a model that is sampled from and not trained, if `path` is one.
+fn foreign_folder(path: &str) -> Result<Option<PathBuf>> {
+    if path == builtin::MODEL || Path::new(path).join(peft::CONFIG).exists() {
+        return Ok(None);
+    }
+    let folder = hub::model_path(path, Wanted::Small)?;
+    Ok(if foreign::family_of(&folder).is_some() { Some(hub::model_path(path, Wanted::All)?) } else { None })
+}
+
 /// The policy of a model, computed as `compute` says. The model is loaded last: a card that is not there shows at once.
 pub(super) fn computed<P: Into<Parameters>>(
     compute: &ComputeConfig,
@@ -50,5 +71,5 @@ fn load_base(path: &str) -> Result<ModelFolder<Base>> {
     if path == builtin::MODEL {
         return builtin::base();
     }
-    ModelFolder::read_frozen(&hub::model_folder(path, Wanted::All)?)
+    ModelFolder::read_frozen(&hub::model_path(path, Wanted::All)?)
 }

@@ -68,7 +68,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     }
     ensure!(!texts.is_empty(), "no prompt: give one on the command line, or a file with --file");
     let compute = ComputeConfig { device: args.device, ..ComputeConfig::default() };
-    let mut policy = policies::computed(&compute, || policies::frozen(&args.model))?;
+    let mut policy = policies::sampled(&args.model, &compute)?;
     let named = if args.chat { "chat" } else { "plain" };
     let template = PromptConfig { template: Some(named.into()), ..PromptConfig::default() };
     let template = Template::new(&template, &policy.companions)?;

@@ -84,7 +84,8 @@ impl Document for TrainConfig {
 table! {
     /// The model to train.
     pub struct ModelSource {
-        /// A folder of `config.json`, `tokenizer.json` and safetensors files, the hub's `owner/name`, or `builtin:countdown`.
+        /// A folder of `config.json`, `tokenizer.json` and safetensors files, a GGUF file, either by its name on the hub
+        /// (`owner/name`, `hf://owner/name/file.gguf`), or `builtin:countdown`.
         pub path: String,
         /// A branch, tag or commit of the hub's repository; `main` when absent.
         pub revision: Option<String>,

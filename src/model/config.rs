@@ -1,6 +1,6 @@
 //! `config.json`: the shape of a model, in the words of Hugging Face.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -19,14 +19,26 @@ pub enum Family {
     Qwen3,
 }
 
-const ARCHITECTURES: [(&str, Family); 3] =
-    [("LlamaForCausalLM", Family::Llama), ("Qwen2ForCausalLM", Family::Qwen2), ("Qwen3ForCausalLM", Family::Qwen3)];
+/// A family as `architectures` names it, and as `model_type` does.
+struct Name {
+    architecture: &'static str,
+    model_type: &'static str,
+    family: Family,
+}
+
+const NAMES: [Name; 3] = [
+    Name { architecture: "LlamaForCausalLM", model_type: "llama", family: Family::Llama },
+    Name { architecture: "Qwen2ForCausalLM", model_type: "qwen2", family: Family::Qwen2 },
+    Name { architecture: "Qwen3ForCausalLM", model_type: "qwen3", family: Family::Qwen3 },
+];
 
 /// The fields of `config.json` that shape the computation. Others are carried along in `other`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
-    /// One of `LlamaForCausalLM`, `Qwen2ForCausalLM`, `Qwen3ForCausalLM`.
-    pub architectures: Vec<String>,
+    /// One of `LlamaForCausalLM`, `Qwen2ForCausalLM`, `Qwen3ForCausalLM`. Conversions often leave it out; then
+    /// `model_type` says which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architectures: Option<Vec<String>>,
     /// Rows of the embedding.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -89,15 +101,18 @@ pub(super) mod token_ids {
 }
 
 impl ModelConfig {
-    /// Which family the architecture names; unknown ones are refused by name.
+    /// Which family `architectures` names, or `model_type` where there is none; unknown ones are refused by name.
     pub fn family(&self) -> Result<Family> {
-        let name = self.architectures.first().map_or("", String::as_str);
-        match ARCHITECTURES.iter().find(|(known, _)| *known == name) {
-            Some((_, family)) => Ok(*family),
-            None => {
-                bail!("architecture \"{name}\" is not known; known are {}", ARCHITECTURES.map(|(n, _)| n).join(", "))
-            }
-        }
+        let architecture = self.architectures.as_ref().and_then(|names| names.first()).map(String::as_str);
+        let model_type = self.other.get("model_type").and_then(Value::as_str);
+        let (key, given, known): (_, _, fn(&Name) -> &'static str) = match (architecture, model_type) {
+            (Some(name), _) => ("architecture", name, |name| name.architecture),
+            (None, Some(name)) => ("model_type", name, |name| name.model_type),
+            (None, None) => bail!("neither architectures nor model_type says what kind of model this is"),
+        };
+        let names = || NAMES.iter().map(known).collect::<Vec<_>>().join(", ");
+        let found = NAMES.iter().find(|name| known(name) == given);
+        found.map(|name| name.family).with_context(|| format!("{key} \"{given}\" is not known; known are {}", names()))
     }
 
     /// The sizes of the attention layers.
@@ -157,6 +172,11 @@ impl ModelConfig {
     /// Radians a position for each pair of a head's values.
     pub fn rope_frequencies(&self) -> Result<Vec<f64>> {
         super::rope::frequencies(self.rope_theta, &self.other, self.heads().size)
+    }
+
+    /// The base of the rotary angles.
+    pub(super) fn rope_base(&self) -> Result<f64> {
+        super::rope::base(self.rope_theta, &self.other)
     }
 
     /// Refuses what a file of a known architecture may ask for and the decoder does not compute.
@@ -232,6 +252,36 @@ mod tests {
             ("LlamaForCausalLM", json!({ "rope_scaling": { "type": "dynamic" } }), "dynamic"),
         ] {
             let message = format!("{:#}", read(architecture, extra).unwrap_err());
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_family_is_that_of_architectures_or_of_model_type() {
+        let read = |names: Value| -> Result<Family> {
+            let mut config = json!({
+                "vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2,
+                "num_attention_heads": 2, "max_position_embeddings": 16, "rms_norm_eps": 1e-6,
+            });
+            config.as_object_mut().unwrap().extend(names.as_object().unwrap().clone());
+            let config: ModelConfig = serde_json::from_value(config)?;
+            let kept = serde_json::to_value(&config)?;
+            assert_eq!(kept.get("model_type"), names.get("model_type"), "what was read is written");
+            config.family()
+        };
+        for (names, family) in [
+            (json!({ "model_type": "llama" }), Family::Llama),
+            (json!({ "model_type": "qwen2", "architectures": null }), Family::Qwen2),
+            (json!({ "model_type": "qwen3", "architectures": [] }), Family::Qwen3),
+            (json!({ "model_type": "of_no_account", "architectures": ["Qwen3ForCausalLM"] }), Family::Qwen3),
+        ] {
+            assert_eq!(read(names).unwrap(), family);
+        }
+        for (names, word) in [
+            (json!({ "model_type": "mistral" }), "model_type \"mistral\" is not known; known are llama, qwen2, qwen3"),
+            (json!({}), "neither architectures nor model_type"),
+        ] {
+            let message = format!("{:#}", read(names).unwrap_err());
             assert!(message.contains(word), "{message}");
         }
     }

@@ -20,22 +20,29 @@ struct Parameters {
     original_max_position_embeddings: Option<f64>,
 }
 
+/// What the file says beside `rope_theta`, and under which key.
+fn parameters(other: &Map<String, Value>) -> Result<Option<(&'static str, Parameters)>> {
+    let object = ["rope_parameters", "rope_scaling"]
+        .into_iter()
+        .find_map(|key| other.get(key).filter(|value| !value.is_null()).map(|value| (key, value)));
+    object.map(|(key, value)| Ok((key, Parameters::deserialize(value).with_context(|| key.to_owned())?))).transpose()
+}
+
+/// The base of the rotary angles. `theta` is the file's `rope_theta`, `other` its remaining keys.
+pub(super) fn base(theta: Option<f64>, other: &Map<String, Value>) -> Result<f64> {
+    let own = parameters(other)?.and_then(|(_, p)| p.rope_theta);
+    let theta = own.or(theta).unwrap_or(10_000.0);
+    ensure!(theta > 1.0, "rope_theta = {theta}: the base of the rotary angles is larger than 1");
+    Ok(theta)
+}
+
 /// Radians a position for each pair of a head's values: `(head_dim / 2)` of them, highest first.
 ///
 /// `theta` is the file's `rope_theta`, `other` its remaining keys.
 pub(super) fn frequencies(theta: Option<f64>, other: &Map<String, Value>, head_dim: usize) -> Result<Vec<f64>> {
-    let object = ["rope_parameters", "rope_scaling"]
-        .into_iter()
-        .find_map(|key| other.get(key).filter(|value| !value.is_null()).map(|value| (key, value)));
-    let parameters = match object {
-        Some((key, value)) => Some((key, Parameters::deserialize(value).with_context(|| key.to_owned())?)),
-        None => None,
-    };
-    let own = parameters.as_ref().and_then(|(_, p)| p.rope_theta);
-    let theta = own.or(theta).unwrap_or(10_000.0);
-    ensure!(theta > 1.0, "rope_theta = {theta}: the base of the rotary angles is larger than 1");
+    let theta = base(theta, other)?;
     let plain: Vec<f64> = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect();
-    let Some((key, p)) = parameters else { return Ok(plain) };
+    let Some((key, p)) = parameters(other)? else { return Ok(plain) };
     ensure!(
         p.partial_rotary_factor.is_none_or(|factor| factor == 1.0),
         "{key} turns only a part of each head (partial_rotary_factor), which is not supported"

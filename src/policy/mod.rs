@@ -6,6 +6,7 @@
 
 mod cpu;
 mod device;
+mod foreign;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ use tokenizers::Tokenizer;
 
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
 use crate::disk::read_text;
+use crate::foreign::ForeignModel;
 use crate::model::files::folder::read_config;
 use crate::model::files::{Source, folder, peft};
 use crate::model::{
@@ -29,6 +31,7 @@ use crate::tensor::Tensor;
 
 pub use cpu::CpuLearner;
 pub use device::DeviceLearner;
+pub use foreign::ForeignLearner;
 
 /// The name of the reference's values among a learner's state.
 pub const REFERENCE: &str = "reference";
@@ -70,6 +73,8 @@ pub enum Model<'a> {
     Cpu(&'a CpuModel),
     /// bf16 on a device.
     Device(&'a DeviceModel),
+    /// A model of a family that is not trained.
+    Foreign(&'a ForeignModel),
 }
 
 /// What a model has to be given before it can be trained.
@@ -182,6 +187,12 @@ impl Policy {
         let ModelFolder { config, tokenizer, companions, weights } = folder;
         let learner = Box::new(DeviceLearner::new(device, &decoder, weights.into(), threads)?);
         Ok(Self { config, tokenizer, companions, learner, version: 0 })
+    }
+
+    /// A model of a family that is sampled from and cannot be trained.
+    pub fn foreign(folder: ModelFolder<ForeignModel>) -> Self {
+        let ModelFolder { config, tokenizer, companions, weights } = folder;
+        Self { config, tokenizer, companions, learner: Box::new(ForeignLearner::new(weights)), version: 0 }
     }
 
     /// Moves the weights by the gradients that the learner holds, and raises the version.

@@ -19,6 +19,7 @@ use crate::policy::{Model, Policy};
 
 use super::cpu::CpuRunner;
 use super::device::DeviceRunner;
+use super::foreign::ForeignRunner;
 use super::sampling::Sampled;
 use super::{Completion, FinishReason, Finished, Request, SampleKey, Sampler, Sampling};
 
@@ -112,6 +113,9 @@ impl<'a> Engine<'a> {
             Model::Device(model) => {
                 let runner = DeviceRunner::new(model, request, rows, self.threads)?;
                 Worker::new(job, rows, runner).run().map(drop)
+            }
+            Model::Foreign(model) => {
+                model.with(|model| Worker::new(job, 1, ForeignRunner::new(model, sampling)).run().map(drop))
             }
         }
     }

@@ -3,6 +3,7 @@
 mod cpu;
 mod device;
 pub mod engine;
+mod foreign;
 pub mod sampling;
 
 use anyhow::Result;

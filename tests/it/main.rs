@@ -19,6 +19,10 @@ mod device_sampling;
 mod device_training;
 /// Model folders read back, and damaged ones are refused.
 mod folders;
+/// Models of families that are not trained.
+mod foreign;
+/// Models in GGUF files.
+mod gguf;
 /// What `scripts/gpu-check` makes of its figures.
 mod gpu_check;
 /// Every weight gets the gradient that finite differences say.

@@ -9,7 +9,7 @@ use reckon::policy::Policy;
 use serde_json::{Map, Value, json};
 
 /// The letters that stand for the 256 bytes in a byte-level vocabulary: printable ones for themselves.
-fn letters() -> Vec<char> {
+pub(crate) fn letters() -> Vec<char> {
     let plain = |byte: u32| (0x21..=0x7e).contains(&byte) || (0xa1..=0xac).contains(&byte) || byte >= 0xae;
     let mut next = 0x100;
     let letter = |byte| {
@@ -48,7 +48,10 @@ pub(crate) fn write_model(folder: &Path) {
     let text = tokenizer().to_string();
     let tokenizer = read_tokenizer(text.as_bytes(), &config).unwrap();
     let weights = Weights::random(Layout::new(&config, config.family().unwrap()), 3);
-    let folder_of_model = ModelFolder { config, tokenizer, companions: Companions::new(text.as_bytes()), weights };
+    let mut companions = Companions::new(text.as_bytes());
+    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+    companions.files.push(("chat_template.jinja".to_owned(), template.as_bytes().to_vec()));
+    let folder_of_model = ModelFolder { config, tokenizer, companions, weights };
     std::fs::create_dir(folder).unwrap();
     Policy::new(folder_of_model, reckon::model::CpuOptions::default()).save(folder, SaveDtype::F32).unwrap();
 }
@@ -113,4 +116,9 @@ fn knights_and_knaves_run() {
 fn math_runs() {
     let row = |n: i64| json!({"problem": format!("Halve {n}."), "level": "Level 4", "solution": format!("So $\\boxed{{\\frac{{{n}}}{{2}}}}$.")});
     check("math/config.toml", Some((1..5).map(row).collect()));
+}
+
+#[test]
+fn smollm2_arithmetic_runs() {
+    check("smollm2-arithmetic/config.toml", None);
 }

@@ -1,7 +1,9 @@
 //! A model as a Hugging Face folder, read and written: shape, weights, tokenizer, and the small files beside them, which
-//! are carried along byte for byte so that what is saved loads wherever the original did.
+//! are carried along byte for byte so that what is saved loads wherever the original did. A GGUF file is read as the
+//! folder that it could have been made from.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -10,7 +12,8 @@ use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
 use super::safetensors::{self, Reader, Shards};
-use super::{Load, Source, TensorFile, check};
+use super::{Load, Source, TensorFile, check, gguf};
+use crate::disk::read_text;
 use crate::model::base::Base;
 use crate::model::config::{ModelConfig, token_ids};
 use crate::model::dtype::SaveDtype;
@@ -54,11 +57,14 @@ impl Companions {
         Self { files: vec![("tokenizer.json".to_owned(), tokenizer.to_vec())], ..Self::default() }
     }
 
-    /// Reads those that a folder holds.
-    pub fn read(folder: &Path) -> Result<Self> {
+    /// Reads those that a folder holds, or makes them of what a GGUF file says.
+    pub fn read(path: &Path) -> Result<Self> {
+        if gguf::is_named(path) {
+            return Ok(Self { files: gguf::Model::open(path)?.files, ..Self::default() });
+        }
         let mut files = Vec::new();
-        for name in COMPANIONS.iter().filter(|name| folder.join(name).exists()) {
-            let content = fs::read(folder.join(name)).with_context(|| format!("cannot read {name}"))?;
+        for name in COMPANIONS.iter().filter(|name| path.join(name).exists()) {
+            let content = fs::read(path.join(name)).with_context(|| format!("cannot read {name}"))?;
             files.push(((*name).to_owned(), content));
         }
         Ok(Self { files, ..Self::default() })
@@ -84,6 +90,19 @@ impl Companions {
             }
         }
         Ok(())
+    }
+
+    /// The tokenizer of a model, whose config takes the end tokens that stand here.
+    fn tokenizer(&self, config: &mut ModelConfig) -> Result<Tokenizer> {
+        let tokenizer = self.file("tokenizer.json").context("there is no tokenizer.json in it")?;
+        let tokenizer = read_tokenizer(tokenizer, config)?;
+        let end_tokens = self.end_tokens()?;
+        if !end_tokens.is_empty() {
+            config.eos_token_id = end_tokens;
+        }
+        let stray = config.eos_token_id.iter().find(|id| **id as usize >= config.vocab_size);
+        ensure!(stray.is_none(), "eos_token_id {stray:?} is beyond vocab_size = {}", config.vocab_size);
+        Ok(tokenizer)
     }
 
     /// The end tokens that `generation_config.json` names.
@@ -165,40 +184,77 @@ impl ModelFolder<Parameters> {
     pub fn save_merged(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
         write(folder, &self.config, &self.tokenizer, &self.companions, &self.weights, dtype)
     }
+
+    /// Writes a GGUF file that calls the model `name`, an adapter merged into its base.
+    pub fn save_gguf(&self, out: &mut impl Write, name: &str, mix: gguf::Mix, threads: usize) -> Result<()> {
+        let Self { config, tokenizer, companions, weights } = self;
+        gguf::Written { name, config, tokenizer, files: &companions.files, weights, threads }.write(mix, out)
+    }
+}
+
+impl<W> ModelFolder<W> {
+    /// Refuses a model that does not read as this one does: of another shape, or with other tokens for a text.
+    pub fn compare_with<V>(&self, read: &ModelFolder<V>) -> Result<()> {
+        let layout = |config: &ModelConfig| Ok::<_, anyhow::Error>(Layout::of(config)?.entries);
+        ensure!(layout(&read.config)? == layout(&self.config)?, "its tensors are not those that were written");
+        same_tokens(&read.tokenizer, &self.tokenizer)
+    }
 }
 
 impl<W: Load> ModelFolder<W> {
-    fn read_as(folder: &Path) -> Result<Self> {
+    fn read_as(path: &Path) -> Result<Self> {
+        if gguf::is_named(path) {
+            let gguf::Model { config, files, mut weights } = gguf::Model::open(path)?;
+            let companions = Companions { files, ..Companions::default() };
+            return Self::assemble(config, companions, &mut weights)
+                .with_context(|| format!("GGUF file {}", path.display()));
+        }
         let read = || {
-            let config = fs::read(folder.join("config.json")).context(
+            let config = fs::read(path.join("config.json")).context(
                 "cannot read config.json: a model folder holds it beside tokenizer.json and safetensors files",
             )?;
-            Self::assemble(&config, Companions::read(folder)?, Reader::open(folder)?)
+            Self::of_reader(&config, Companions::read(path)?, Reader::open(path)?)
         };
-        read().with_context(|| format!("model folder {}", folder.display()))
+        read().with_context(|| format!("model folder {}", path.display()))
     }
 
     fn parse_as(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
-        Self::assemble(config, Companions::new(tokenizer), Reader::from_bytes(weights)?)
+        Self::of_reader(config, Companions::new(tokenizer), Reader::from_bytes(weights)?)
     }
 
-    fn assemble(config: &[u8], mut companions: Companions, mut reader: Reader) -> Result<Self> {
-        let mut config = read_config(config)?;
-        let tokenizer = companions.file("tokenizer.json").context("there is no tokenizer.json in it")?;
-        let tokenizer = read_tokenizer(tokenizer, &config)?;
-        let end_tokens = companions.end_tokens()?;
-        if !end_tokens.is_empty() {
-            config.eos_token_id = end_tokens;
-        }
-        let stray = config.eos_token_id.iter().find(|id| **id as usize >= config.vocab_size);
-        ensure!(stray.is_none(), "eos_token_id {stray:?} is beyond vocab_size = {}", config.vocab_size);
-        let layout = Layout::of(&config)?;
-        check(&reader, &layout.entries, &|name| is_ignored(name, &config))?;
+    fn of_reader(config: &[u8], mut companions: Companions, mut reader: Reader) -> Result<Self> {
         companions.shards = reader.shards();
-        companions.dtype = reader.dtype(&layout.entries[0].name)?;
-        let weights = W::load(&config, layout, &mut reader)?;
+        Self::assemble(read_config(config)?, companions, &mut reader)
+    }
+
+    fn assemble(mut config: ModelConfig, mut companions: Companions, file: &mut dyn TensorFile) -> Result<Self> {
+        let tokenizer = companions.tokenizer(&mut config)?;
+        let layout = Layout::of(&config)?;
+        check(file, &layout.entries, &|name| is_ignored(name, &config))?;
+        companions.dtype = file.dtype(&layout.entries[0].name)?;
+        let weights = W::load(&config, layout, file)?;
         Ok(Self { config, tokenizer, companions, weights })
     }
+}
+
+/// What a folder holds beside its weights, whatever family the model is of. The config is not checked.
+pub fn read_beside(folder: &Path) -> Result<ModelFolder<()>> {
+    let read = || -> Result<ModelFolder<()>> {
+        let mut config: ModelConfig =
+            serde_json::from_slice(&fs::read(folder.join("config.json"))?).context("config.json")?;
+        let companions = Companions::read(folder)?;
+        let tokenizer = companions.tokenizer(&mut config)?;
+        Ok(ModelFolder { config, tokenizer, companions, weights: () })
+    };
+    read().with_context(|| format!("model folder {}", folder.display()))
+}
+
+/// The shape of the model in a folder or a GGUF file, without its weights.
+pub fn read_shape(path: &Path) -> Result<ModelConfig> {
+    if gguf::is_named(path) {
+        return Ok(gguf::Model::open(path)?.config);
+    }
+    read_config(read_text(&path.join("config.json"))?.as_bytes())
 }
 
 /// Tensors that some files hold and no computation needs: a tied output matrix, and tables of rotary angles.
@@ -240,9 +296,16 @@ fn probe(
     let read = read_config(&fs::read(folder.join("config.json"))?)?;
     ensure!(&read == config, "config.json reads differently");
     let read = read_tokenizer(&fs::read(folder.join("tokenizer.json"))?, config)?;
-    let text = "1 + 1 = 2, wait";
-    let ids = |t: &Tokenizer| t.encode(text, false).map(|e| e.get_ids().to_vec()).map_err(|e| anyhow!("{e}"));
-    ensure!(ids(&read)? == ids(tokenizer)?, "tokenizer.json reads \"{text}\" differently");
+    same_tokens(&read, tokenizer)
+}
+
+/// Refuses a tokenizer that reads a text differently than the one that was written.
+fn same_tokens(read: &Tokenizer, written: &Tokenizer) -> Result<()> {
+    let ids =
+        |t: &Tokenizer, text: &str| t.encode(text, false).map(|e| e.get_ids().to_vec()).map_err(|e| anyhow!("{e}"));
+    for text in ["1 + 1 = 2, wait", "Don't  stop\n\n\tat 3,141.59 or naïve words: it's 日本!"] {
+        ensure!(ids(read, text)? == ids(written, text)?, "its tokenizer reads {text:?} differently");
+    }
     Ok(())
 }
 

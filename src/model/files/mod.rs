@@ -1,13 +1,14 @@
 //! Files of weights: what reads and what is written has two traits, and each format a file.
 
 pub mod folder;
+pub mod gguf;
 pub mod peft;
 pub mod safetensors;
 
 use std::collections::HashSet;
+use std::io::{Read, Seek};
 use std::ops::Range;
 
-use ::safetensors::tensor::Dtype;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::config::ModelConfig;
@@ -17,6 +18,11 @@ use super::layout::{Entry, Layout};
 /// Values read or written at a time.
 const PIECE: usize = 1 << 18;
 
+/// What a file's bytes come from: the disk, or memory.
+trait ReadSeek: Read + Seek {}
+
+impl<T: Read + Seek> ReadSeek for T {}
+
 /// An open file, or several, of named tensors, which are read in any order and never held whole.
 pub trait TensorFile {
     /// Names of all tensors, sorted.
@@ -25,16 +31,14 @@ pub trait TensorFile {
     /// Name of the file that holds a tensor.
     fn file_of(&self, tensor: &str) -> &str;
 
-    /// The type in the file and the shape of a tensor.
-    fn info(&self, tensor: &str) -> Result<(Dtype, &[usize])>;
+    /// The shape of a tensor.
+    fn shape(&self, tensor: &str) -> Result<&[usize]>;
+
+    /// The smallest type that holds the values of a tensor exactly, if weights may be of the type that the file has.
+    fn dtype(&self, tensor: &str) -> Result<SaveDtype>;
 
     /// Hands the values of a tensor to `sink(index of the first, values)`, piece by piece.
     fn read(&mut self, tensor: &str, sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>) -> Result<()>;
-
-    /// The type of a tensor, if weights may be of it.
-    fn dtype(&self, tensor: &str) -> Result<SaveDtype> {
-        SaveDtype::of(self.info(tensor)?.0)
-    }
 
     /// All values of a tensor, to `out`, which has its length.
     fn read_to(&mut self, tensor: &str, out: &mut [f32]) -> Result<()> {
@@ -49,7 +53,7 @@ pub trait TensorFile {
 /// be read, one too many. `optional` names those that may be there and are not read.
 pub fn check(file: &dyn TensorFile, entries: &[Entry], optional: &dyn Fn(&str) -> bool) -> Result<()> {
     for Entry { name, shape: expected, .. } in entries {
-        let (_, shape) = file.info(name)?;
+        let shape = file.shape(name)?;
         ensure!(shape == expected, "tensor {name} has shape {shape:?}, but the config asks for {expected:?}");
         file.dtype(name).with_context(|| format!("tensor {name}"))?;
     }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 
-use super::{Source, TensorFile, check, pieces};
+use super::{ReadSeek, Source, TensorFile, check, pieces};
 use crate::model::dtype::SaveDtype;
 use crate::model::layout::Entry;
 
@@ -27,10 +27,6 @@ const LONGEST_HEADER: u64 = 100_000_000;
 
 /// Which tensors a file holds: its name, and theirs in the order of the file.
 pub type Shards = Vec<(String, Vec<String>)>;
-
-trait ReadSeek: Read + Seek {}
-
-impl<T: Read + Seek> ReadSeek for T {}
 
 /// An open safetensors file.
 struct Shard<'a> {
@@ -170,6 +166,12 @@ impl<'a> Reader<'a> {
         self.shards[self.places[tensor]].read(&info, sink)
     }
 
+    /// The type in the file and the shape of a tensor.
+    pub fn info(&self, tensor: &str) -> Result<(Dtype, &[usize])> {
+        let info = self.describe(tensor)?;
+        Ok((info.dtype, &info.shape))
+    }
+
     /// Which file holds which tensors.
     pub fn shards(&self) -> Shards {
         self.shards.iter().map(|shard| (shard.name.clone(), shard.metadata.offset_keys())).collect()
@@ -185,9 +187,12 @@ impl TensorFile for Reader<'_> {
         self.places.get(tensor).map_or("no file", |&shard| &self.shards[shard].name)
     }
 
-    fn info(&self, tensor: &str) -> Result<(Dtype, &[usize])> {
-        let info = self.describe(tensor)?;
-        Ok((info.dtype, &info.shape))
+    fn shape(&self, tensor: &str) -> Result<&[usize]> {
+        Ok(self.info(tensor)?.1)
+    }
+
+    fn dtype(&self, tensor: &str) -> Result<SaveDtype> {
+        SaveDtype::of(self.info(tensor)?.0)
     }
 
     fn read(&mut self, tensor: &str, sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {

@@ -1,23 +1,28 @@
 //! `reckon export`: a trained model as a folder that other programs load: the original's names, shards, type of number,
-//! tokenizer and chat template around the trained weights. An adapter is merged into its base, or written by itself.
+//! tokenizer and chat template around the trained weights; or as a GGUF file. An adapter is merged into its base, or
+//! written by itself.
 
-use std::path::PathBuf;
+mod gguf;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
 use super::policies;
 use crate::checkpoint;
 use crate::disk::write_folder;
-use crate::model::SaveDtype;
+use crate::model::files::gguf::Mix;
 use crate::model::files::peft;
+use crate::model::{ModelFolder, Parameters, SaveDtype};
 use crate::output::say;
 
 /// Arguments of `reckon export`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A run (its newest checkpoint is taken), a checkpoint, any model folder or adapter, or `builtin:countdown`.
+    /// A run (its newest checkpoint is taken), a checkpoint, any model folder, GGUF file or adapter, or
+    /// `builtin:countdown`.
     source: PathBuf,
-    /// Folder to write; it is replaced when it exists.
+    /// Folder to write, or file with --gguf; it is replaced when it exists.
     #[arg(long)]
     out: PathBuf,
     /// Type of the written weights; that of the model which training began with when not given, and f32 for an adapter.
@@ -26,12 +31,18 @@ pub(super) struct Args {
     /// Write the adapter by itself, as PEFT's files, in place of the whole model.
     #[arg(long)]
     adapter: bool,
+    /// Write a GGUF file of this type, as llama.cpp reads it.
+    #[arg(long, value_enum, value_name = "TYPE", conflicts_with_all = ["dtype", "adapter"])]
+    gguf: Option<Mix>,
+    /// Held-out text on which the GGUF file is compared with the model as it was; a text in the binary when not given.
+    #[arg(long, requires = "gguf")]
+    text: Option<PathBuf>,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
     let source = match checkpoint::latest(&args.source.join("checkpoints"))? {
         Some((_, path)) => path,
-        None => args.source,
+        None => args.source.clone(),
     };
     let mut model = policies::frozen(&source.to_string_lossy())?;
     let trained = checkpoint::state::trained(&source)?;
@@ -40,18 +51,22 @@ pub(super) fn run(args: Args) -> Result<()> {
         let more = trained.end_tokens.iter().copied().filter(|token| !known.contains(token));
         model.companions.end_with(&mut model.config, more)?;
     }
+    if let Some(mix) = args.gguf {
+        return gguf::write(model, mix, &args.source, &args.out, args.text.as_deref());
+    }
+    // Checkpoints are exact, in fp32; beside them stands what the model was stored in before.
+    let stored = trained.map_or(model.companions.dtype, |trained| trained.dtype);
+    write_files(&model, &args, stored, &source)
+}
+
+/// Writes a model folder, or the files of an adapter.
+fn write_files(model: &ModelFolder<Parameters>, args: &Args, stored: SaveDtype, source: &Path) -> Result<()> {
     let adapter = model.weights.adapter().filter(|_| args.adapter);
     ensure!(adapter.is_some() || !args.adapter, "{} has no adapter: it was trained without [lora]", source.display());
-    let dtype = match args.dtype {
-        Some(dtype) => dtype,
-        None if args.adapter => SaveDtype::F32,
-        // Checkpoints are exact, in fp32; beside them stands what the model was stored in before.
-        None => trained.map_or(model.companions.dtype, |trained| trained.dtype),
-    };
+    let dtype = args.dtype.unwrap_or(if args.adapter { SaveDtype::F32 } else { stored });
     write_folder(&args.out, |path| match adapter {
         Some(adapter) => peft::write(path, adapter, dtype),
         None => model.save_merged(path, dtype),
     })?;
-    say!("{} from {}, as {}", args.out.display(), source.display(), dtype.torch_name())?;
-    Ok(())
+    say!("{} from {}, as {}", args.out.display(), source.display(), dtype.torch_name())
 }

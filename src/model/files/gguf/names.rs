@@ -1,0 +1,115 @@
+//! Names of tensors in GGUF files beside those of Hugging Face, and the order of rows that llama's have there.
+
+use crate::model::config::{Family, ModelConfig};
+
+/// Parts of a layer: behind `blk.N.` in GGUF, and behind `model.layers.N.`.
+const PARTS: [(&str, &str); 14] = [
+    ("attn_norm.weight", "input_layernorm.weight"),
+    ("attn_q.weight", "self_attn.q_proj.weight"),
+    ("attn_k.weight", "self_attn.k_proj.weight"),
+    ("attn_v.weight", "self_attn.v_proj.weight"),
+    ("attn_q.bias", "self_attn.q_proj.bias"),
+    ("attn_k.bias", "self_attn.k_proj.bias"),
+    ("attn_v.bias", "self_attn.v_proj.bias"),
+    ("attn_q_norm.weight", "self_attn.q_norm.weight"),
+    ("attn_k_norm.weight", "self_attn.k_norm.weight"),
+    ("attn_output.weight", "self_attn.o_proj.weight"),
+    ("ffn_norm.weight", "post_attention_layernorm.weight"),
+    ("ffn_gate.weight", "mlp.gate_proj.weight"),
+    ("ffn_up.weight", "mlp.up_proj.weight"),
+    ("ffn_down.weight", "mlp.down_proj.weight"),
+];
+
+/// What a model has once.
+const WHOLE: [(&str, &str); 3] =
+    [(EMBEDDING, "model.embed_tokens.weight"), ("output_norm.weight", "model.norm.weight"), (OUTPUT, "lm_head.weight")];
+
+/// The embedding in a GGUF file.
+pub(super) const EMBEDDING: &str = "token_embd.weight";
+/// The output matrix in a GGUF file, where it is not the embedding.
+pub(super) const OUTPUT: &str = "output.weight";
+/// What each rotary frequency is divided by: how GGUF files say Llama 3's stretch.
+pub(super) const FREQUENCIES: &str = "rope_freqs.weight";
+
+/// Hugging Face's name of a tensor in a GGUF file; the same name where it has none.
+pub(super) fn to_hub(name: &str) -> String {
+    if let Some((_, hub)) = WHOLE.iter().find(|(known, _)| *known == name) {
+        return (*hub).to_owned();
+    }
+    let part = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+    let found = part.and_then(|(layer, part)| Some((layer, PARTS.iter().find(|(known, _)| *known == part)?.1)));
+    found.map_or_else(|| name.to_owned(), |(layer, part)| format!("model.layers.{layer}.{part}"))
+}
+
+/// The name in a GGUF file of a tensor by its Hugging Face name.
+pub(super) fn of_hub(name: &str) -> Option<String> {
+    if let Some((gguf, _)) = WHOLE.iter().find(|(_, hub)| *hub == name) {
+        return Some((*gguf).to_owned());
+    }
+    let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (gguf, _) = PARTS.iter().find(|(_, hub)| *hub == part)?;
+    Some(format!("blk.{layer}.{gguf}"))
+}
+
+/// The rows of a head of a tensor (by its Hugging Face name) whose rows stand in another order in GGUF: those of
+/// llama's queries and keys. Hugging Face has the two halves of a head one behind the other, and turns row `i` with row
+/// `i + D/2`; GGUF has those two side by side.
+pub(super) fn turned(name: &str, config: &ModelConfig) -> Option<usize> {
+    let is_llama = config.family().is_ok_and(|family| family == Family::Llama);
+    let parts = ["self_attn.q_proj.weight", "self_attn.k_proj.weight"];
+    (is_llama && parts.iter().any(|part| name.ends_with(part))).then(|| config.heads().size)
+}
+
+/// Where row `row` of a head of `size` rows, in Hugging Face's order, stands in GGUF's.
+fn row_in_gguf(row: usize, size: usize) -> usize {
+    let (half, pair) = (row / (size / 2), row % (size / 2));
+    2 * pair + half
+}
+
+/// Rows of `width` values, the `rows` of each head brought from GGUF's order to Hugging Face's.
+pub(super) fn in_halves(values: &[f32], rows: usize, width: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(values.len());
+    for head in values.chunks(rows * width) {
+        for row in 0..rows {
+            out.extend_from_slice(&head[row_in_gguf(row, rows) * width..][..width]);
+        }
+    }
+    out
+}
+
+/// The other way of [`in_halves`].
+pub(super) fn in_pairs(values: &[f32], rows: usize, width: usize) -> Vec<f32> {
+    let mut out = vec![0.0; values.len()];
+    for (from, to) in values.chunks(rows * width).zip(out.chunks_mut(rows * width)) {
+        for row in 0..rows {
+            to[row_in_gguf(row, rows) * width..][..width].copy_from_slice(&from[row * width..][..width]);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_there_and_back() {
+        for (gguf, hub) in [
+            ("token_embd.weight", "model.embed_tokens.weight"),
+            ("blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj.weight"),
+            ("blk.31.ffn_norm.weight", "model.layers.31.post_attention_layernorm.weight"),
+            ("output.weight", "lm_head.weight"),
+        ] {
+            assert_eq!((to_hub(gguf).as_str(), of_hub(hub).as_deref()), (hub, Some(gguf)));
+        }
+        assert_eq!(to_hub("blk.0.ssm_in.weight"), "blk.0.ssm_in.weight");
+        assert_eq!(of_hub("model.vision.weight"), None);
+    }
+
+    #[test]
+    fn rows_of_a_head_stand_in_pairs() {
+        assert_eq!((0..6).map(|row| row_in_gguf(row, 6)).collect::<Vec<_>>(), [0, 2, 4, 1, 3, 5]);
+        let values: Vec<f32> = (0..24).map(|value| value as f32).collect();
+        assert_eq!(in_halves(&in_pairs(&values, 6, 2), 6, 2), values);
+    }
+}

@@ -1,0 +1,206 @@
+//! A model's shape as the metadata of a GGUF file says it, in the words of `config.json`, and back.
+
+use std::f64::consts::TAU;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::metadata::Metadata;
+use super::value::Entry;
+use crate::model::config::{Family, ModelConfig};
+
+/// Architectures that are read: GGUF's name, which is also `model_type`, and that of `config.json`.
+pub(super) const ARCHITECTURES: [(&str, &str); 3] =
+    [("llama", "LlamaForCausalLM"), ("qwen2", "Qwen2ForCausalLM"), ("qwen3", "Qwen3ForCausalLM")];
+
+/// Keys that ask for what the decoder does not compute, unless they are 0.
+const UNSUPPORTED: [&str; 7] = [
+    "expert_count",
+    "attention.scale",
+    "attention.sliding_window",
+    "logit_scale",
+    "embedding_scale",
+    "residual_scale",
+    "leading_dense_block_count",
+];
+
+/// Longest context that is taken for one, in tokens: ten times what models of this kind have. The angles of all its
+/// positions are held.
+const LONGEST_CONTEXT: usize = 1 << 24;
+
+/// What is known of a file beside its metadata.
+pub(super) struct Found {
+    /// Rows of the embedding.
+    pub(super) vocab: usize,
+    /// Tensors in the file.
+    pub(super) tensors: usize,
+    /// Whether there is no output matrix, so that it is the embedding.
+    pub(super) tied: bool,
+    /// What each rotary frequency is divided by, where the file says so.
+    pub(super) divisors: Option<Vec<f32>>,
+}
+
+/// The shape, checked as one of a `config.json` is.
+pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
+    let parts = metadata.count("split.count")?.unwrap_or(1);
+    ensure!(parts <= 1, "it is one of {parts} parts of a model: join them with `llama-gguf-split --merge`");
+    let name = metadata.text("general.architecture")?.context("metadata general.architecture is missing")?;
+    let Some((model_type, architecture)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
+        bail!("architecture \"{name}\" cannot be read: {} can", ARCHITECTURES.map(|(name, _)| name).join(", "))
+    };
+    let key = |part: &str| format!("{name}.{part}");
+    let required = |part: &str| metadata.required(&key(part));
+    for part in UNSUPPORTED {
+        let asked = metadata.number(&key(part))?.filter(|value| *value != 0.0);
+        ensure!(asked.is_none(), "{name}.{part} = {} asks for what is not computed here", asked.unwrap_or(0.0));
+    }
+    let (width, heads) = (required("embedding_length")?, required("attention.head_count")?);
+    let size = metadata.count(&key("attention.key_length"))?.unwrap_or(width / heads.max(1));
+    for part in ["attention.value_length", "rope.dimension_count"] {
+        let other = metadata.count(&key(part))?.unwrap_or(size);
+        ensure!(other == size, "{name}.{part} = {other} differs from the head size {size}, which is not supported");
+    }
+    let layers = required("block_count")?;
+    ensure!(layers <= found.tensors, "{name}.block_count = {layers}, but there are {} tensors in all", found.tensors);
+    let context = required("context_length")?;
+    ensure!(context <= LONGEST_CONTEXT, "{name}.context_length = {context} is above {LONGEST_CONTEXT}");
+    let epsilon = key("attention.layer_norm_rms_epsilon");
+    let theta = metadata.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
+    let end = ["eos", "eot"].map(|which| metadata.count(&format!("tokenizer.ggml.{which}_token_id")));
+    let mut ends: Vec<usize> = end.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    ends.dedup();
+    let config = json!({
+        "architectures": [architecture],
+        "model_type": model_type,
+        "vocab_size": found.vocab,
+        "hidden_size": width,
+        "intermediate_size": required("feed_forward_length")?,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": metadata.count(&key("attention.head_count_kv"))?.unwrap_or(heads),
+        "head_dim": size,
+        "max_position_embeddings": context,
+        "rms_norm_eps": metadata.number(&epsilon)?.with_context(|| format!("metadata {epsilon} is missing"))?,
+        "rope_theta": theta,
+        "rope_scaling": scaling(metadata, name, theta, size, found.divisors.as_deref())?,
+        "tie_word_embeddings": found.tied,
+        "bos_token_id": metadata.count("tokenizer.ggml.bos_token_id")?,
+        "eos_token_id": ends,
+        "hidden_act": "silu",
+    });
+    let config: ModelConfig = serde_json::from_value(config)?;
+    config.validate()?;
+    Ok(config)
+}
+
+/// What a GGUF file calls the family of a model.
+pub(super) fn architecture(config: &ModelConfig) -> Result<&'static str> {
+    Ok(match config.family()? {
+        Family::Llama => "llama",
+        Family::Qwen2 => "qwen2",
+        Family::Qwen3 => "qwen3",
+    })
+}
+
+/// A shape as metadata.
+pub(super) fn entries(config: &ModelConfig) -> Result<Vec<(String, Entry)>> {
+    let name = architecture(config)?;
+    let heads = config.heads();
+    let counts = [
+        ("block_count", config.num_hidden_layers),
+        ("context_length", config.max_position_embeddings),
+        ("embedding_length", config.hidden_size),
+        ("feed_forward_length", config.intermediate_size),
+        ("attention.head_count", heads.query),
+        ("attention.head_count_kv", heads.key_value),
+        ("attention.key_length", heads.size),
+        ("attention.value_length", heads.size),
+        ("rope.dimension_count", heads.size),
+        ("vocab_size", config.vocab_size),
+    ];
+    let numbers =
+        [("rope.freq_base", config.rope_base()? as f32), ("attention.layer_norm_rms_epsilon", config.rms_norm_eps)];
+    let mut entries = Vec::new();
+    for (part, count) in counts {
+        entries.push((format!("{name}.{part}"), Entry::Count(u32::try_from(count)?)));
+    }
+    entries.extend(numbers.map(|(part, number)| (format!("{name}.{part}"), Entry::Number(number))));
+    Ok(entries)
+}
+
+/// What each rotary frequency is divided by, where a model stretches them.
+pub(super) fn divisors(config: &ModelConfig) -> Result<Option<Vec<f32>>> {
+    let (base, size, stretched) = (config.rope_base()?, config.heads().size, config.rope_frequencies()?);
+    let divide = |(i, frequency): (usize, &f64)| (base.powf(-2.0 * i as f64 / size as f64) / frequency) as f32;
+    let divisors: Vec<f32> = stretched.iter().enumerate().map(divide).collect();
+    if divisors.iter().all(|divisor| *divisor == 1.0) {
+        return Ok(None);
+    }
+    let name = architecture(config)?;
+    ensure!(
+        name == "llama",
+        "a stretch of the rotary angles cannot be written for {name}: GGUF files have it for llama"
+    );
+    Ok(Some(divisors))
+}
+
+/// `rope_scaling` of a file.
+fn scaling(metadata: &Metadata, name: &str, theta: f64, size: usize, divisors: Option<&[f32]>) -> Result<Value> {
+    let kind = metadata.text(&format!("{name}.rope.scaling.type"))?.unwrap_or("none");
+    ensure!(kind == "none", "{name}.rope.scaling.type = \"{kind}\" is not supported: none is");
+    let Some(divisors) = divisors else { return Ok(Value::Null) };
+    ensure!(divisors.len() == size / 2, "rope_freqs.weight has {} values for heads of {size}", divisors.len());
+    if divisors.iter().all(|divisor| *divisor == 1.0) {
+        return Ok(Value::Null);
+    }
+    llama3(theta, size, divisors)
+}
+
+/// Llama 3's stretch from what it makes of each frequency. Files hold the divisors alone; factor and context follow from
+/// them with the two bounds that every model of this kind has, 1 and 4 turns. What then comes out is compared.
+fn llama3(theta: f64, size: usize, divisors: &[f32]) -> Result<Value> {
+    let (low, high) = (1.0, 4.0);
+    let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
+    let frequency = |i: usize| theta.powf(-2.0 * i as f64 / size as f64);
+    // A frequency is kept by the share `(turns - low) / (high - low)`, where the context has `turns` turns of it.
+    let contexts = divisors.iter().enumerate().filter_map(|(i, divisor)| {
+        let kept = (1.0 / f64::from(*divisor) - 1.0 / factor) / (1.0 - 1.0 / factor);
+        (kept > 1e-3 && kept < 1.0 - 1e-3).then(|| (low + kept * (high - low)) * TAU / frequency(i))
+    });
+    let contexts: Vec<f64> = contexts.collect();
+    let context = (contexts.iter().sum::<f64>() / contexts.len().max(1) as f64).round();
+    let agrees = divisors.iter().enumerate().all(|(i, divisor)| {
+        let kept = ((context * frequency(i) / TAU - low) / (high - low)).clamp(0.0, 1.0);
+        ((kept + (1.0 - kept) / factor) * f64::from(*divisor) - 1.0).abs() < 1e-3
+    });
+    ensure!(
+        agrees && context.is_finite() && context >= 1.0,
+        "rope_freqs.weight stretches the rotary angles in a way that is not supported: llama3's is"
+    );
+    Ok(json!({
+        "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
+        "original_max_position_embeddings": context as u64,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stretch_of_llama_3_is_found_again() {
+        for (theta, size, factor, context) in
+            [(500_000.0, 128, 8.0, 8192), (500_000.0, 64, 32.0, 8192), (500.0, 16, 8.0, 32)]
+        {
+            let scaling = json!({ "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": context });
+            let config = json!({ "rope_scaling": scaling });
+            let stretched = crate::model::rope::frequencies(Some(theta), config.as_object().unwrap(), size).unwrap();
+            let divisors = stretched.iter().enumerate();
+            let divisors: Vec<f32> =
+                divisors.map(|(i, f)| (theta.powf(-2.0 * i as f64 / size as f64) / f) as f32).collect();
+            assert_eq!(llama3(theta, size, &divisors).unwrap(), scaling);
+        }
+        assert!(llama3(10_000.0, 8, &[1.0, 3.0, 2.0, 9.0]).is_err());
+    }
+}

@@ -1,0 +1,51 @@
+//! Sampling from a model of another family: one row at a time, its prompt computed for each.
+
+use anyhow::Result;
+
+use super::Sampling;
+use super::engine::{Row, Runner};
+use super::sampling::Sampled;
+use crate::foreign::TextModel;
+
+/// The row.
+pub(super) struct ForeignRunner<'a> {
+    model: &'a mut dyn TextModel,
+    sampling: &'a Sampling,
+    /// The prompt at hand.
+    prompt: Vec<u32>,
+    /// Tokens in the cache.
+    position: usize,
+}
+
+impl<'a> ForeignRunner<'a> {
+    pub(super) fn new(model: &'a mut dyn TextModel, sampling: &'a Sampling) -> Self {
+        Self { model, sampling, prompt: Vec::new(), position: 0 }
+    }
+
+    /// Takes in tokens and chooses what comes behind them.
+    fn go_on(&mut self, tokens: &[u32], uniform: f64) -> Result<Sampled> {
+        let mut logits = self.model.forward(tokens, self.position)?;
+        self.position += tokens.len();
+        Ok(self.sampling.sample(&mut logits, uniform))
+    }
+}
+
+impl Runner for ForeignRunner<'_> {
+    fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
+        self.prompt = tokens.to_vec();
+        Ok(())
+    }
+
+    fn enter(&mut self, uniform: f64) -> Result<(usize, Sampled)> {
+        self.model.forget();
+        self.position = 0;
+        Ok((0, self.go_on(&self.prompt.clone(), uniform)?))
+    }
+
+    fn next(&mut self, rows: &[Row], uniforms: &[f64]) -> Result<Vec<Sampled>> {
+        let pairs = rows.iter().zip(uniforms);
+        pairs.map(|(row, uniform)| self.go_on(&row.tokens[row.tokens.len() - 1..], *uniform)).collect()
+    }
+
+    fn leave(&mut self, _: usize) {}
+}
