@@ -73,17 +73,15 @@ fn head(criterion: &mut Criterion) {
     let (team, mut logits) = (&Team::alone(), linear_logprob::Logits::default());
     let packed = PackedMatrix::new(team, &w, WIDTH, Precision::Fp32);
     let layer = Linear::trained(&packed, &w, 0..w.len());
-    let rows = linear_logprob::Rows { h: &h, targets: &targets };
+    let rows = linear_logprob::Rows { h: &h, targets: &targets, temperature: 1.0 };
     let (mut dh, mut dw) = (vec![0f32; h.len()], vec![0f32; w.len()]);
     group.throughput(Throughput::Elements((T * VOCAB * WIDTH) as u64));
     group.bench_function("forward", |b| {
-        b.iter(|| linear_logprob::forward(team, black_box(rows), &layer, 1.0, &mut logits));
+        b.iter(|| linear_logprob::forward(team, black_box(rows), &layer, &mut logits));
     });
     group.throughput(Throughput::Elements(3 * (T * VOCAB * WIDTH) as u64));
     group.bench_function("backward", |b| {
-        b.iter(|| {
-            linear_logprob::backward(team, rows, &layer, 1.0, black_box(&dlogprob), &mut logits, &mut dh, &mut dw)
-        });
+        b.iter(|| linear_logprob::backward(team, rows, &layer, black_box(&dlogprob), &mut logits, &mut dh, &mut dw));
     });
 }
 

@@ -2,7 +2,7 @@
 //! several calls. `scripts/products.py` prints the same table for PyTorch, whose products are oneDNN's.
 //!
 //! `cargo bench --bench products -- [rows]`
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::print_stdout)]
 
 use std::hint::black_box;
 use std::time::Instant;

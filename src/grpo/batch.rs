@@ -122,7 +122,8 @@ pub fn micro_batches(
 /// How many updates a step of `samples` completions makes with about `per_update` each, 0 for all: the nearest number,
 /// at least 1 and no more than there are completions.
 pub fn updates(samples: usize, per_update: usize) -> usize {
-    if per_update == 0 { 1 } else { ((samples + per_update / 2) / per_update).clamp(1, samples.max(1)) }
+    let nearest = (samples + per_update / 2).checked_div(per_update).unwrap_or(1);
+    nearest.clamp(1, samples.max(1))
 }
 
 /// Cuts the samples of a step, in order, into nearly equal parts of about `per_update`, one an update.

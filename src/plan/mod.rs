@@ -250,7 +250,7 @@ mod tests {
         assert_eq!((cpu.weights, cpu.copy), (4 * weights, 4 * (weights - biases_and_norms)), "the tied head is packed");
         assert_eq!(cpu.gradients, 4 * weights, "one for all threads");
         let small = Plan::new(&Sizes { weights: 1 << 20, ..sizes() }, &threads);
-        assert_eq!(small.gradients, 4 * 4 << 20, "two threads, one that waits, and the sum");
+        assert_eq!(small.gradients, 16 << 20, "two threads, one that waits, and the sum");
         assert!(cpu.cache >= 2 * card.cache, "fp32");
     }
 

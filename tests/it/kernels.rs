@@ -201,10 +201,10 @@ fn log_probabilities_agree_with_their_twin() {
         let (team, mut logits) = (&Team::alone(), linear_logprob::Logits::default());
         let packed = PackedMatrix::new(team, &w, size, Precision::Fp32);
         let head = Linear::trained(&packed, &w, 0..w.len());
-        let rows = linear_logprob::Rows { h: &h, targets: &targets };
-        let (logprobs, entropies) = linear_logprob::forward(team, rows, &head, temperature, &mut logits);
+        let rows = linear_logprob::Rows { h: &h, targets: &targets, temperature };
+        let (logprobs, entropies) = linear_logprob::forward(team, rows, &head, &mut logits);
         let (mut dh, mut dw) = (vec![0f32; r * size], vec![0f32; v * size]);
-        linear_logprob::backward(team, rows, &head, temperature, &d_logprobs, &mut logits, &mut dh, &mut dw);
+        linear_logprob::backward(team, rows, &head, &d_logprobs, &mut logits, &mut dh, &mut dw);
         let expected: [(&[f32], f64); 4] = [(&logprobs, FP32), (&entropies, 1e-4), (&dh, BF16), (&dw, BF16)];
         check(&format!("linear_logprob {r} x {v}"), &expected, |d| {
             let (h, w, targets) = (up(d, &to_bf16(&h)), up(d, &to_bf16(&w)), up(d, &targets));

@@ -105,7 +105,7 @@ fn log2(x: f32) -> f32 {
     let exponent = (bits >> 23) as i32 - 127;
     let t = f32::from_bits(bits & 0x007f_ffff | 0x3f80_0000) - 1.0;
     let mut p = 0.043_928_38f32;
-    p = p.mul_add(t, -0.189_834_51);
+    p = p.mul_add(t, -0.189_834_5);
     p = p.mul_add(t, 0.413_021_03);
     p = p.mul_add(t, -0.708_993_9);
     p = p.mul_add(t, 1.441_879);

@@ -108,15 +108,15 @@ impl Logits {
     }
 }
 
-/// `h (R, K)`, `targets (R)`, weights `(V, K)` -> log-probability and entropy of each row.
-pub fn forward(team: &Team, rows: Rows, head: &Linear, temperature: f32, logits: &mut Logits) -> (Vec<f32>, Vec<f32>) {
+/// Rows and weights `(V, K)` -> log-probability and entropy of each row.
+pub fn forward(team: &Team, rows: Rows, head: &Linear, logits: &mut Logits) -> (Vec<f32>, Vec<f32>) {
     let (v, k) = (head.outputs(), head.inputs());
     let at_a_time = chunk_values(v) / v;
     let mut both = vec![(0f32, 0f32); rows.targets.len()];
     let chunks = rows.h.chunks(at_a_time * k).zip(rows.targets.chunks(at_a_time));
     for ((h, targets), both) in chunks.zip(both.chunks_mut(at_a_time)) {
         let read = |row: usize, z: &[f32], stats: RowStats| (z[targets[row] as usize] - stats.lse, stats.entropy);
-        logits.of(team, h, head, temperature, both, read);
+        logits.of(team, h, head, rows.temperature, both, read);
     }
     both.into_iter().unzip()
 }
@@ -129,7 +129,6 @@ pub fn backward(
     team: &Team,
     rows: Rows,
     head: &Linear,
-    temperature: f32,
     dlogprob: &[f32],
     logits: &mut Logits,
     dh: &mut [f32],
@@ -140,13 +139,13 @@ pub fn backward(
     let chunks = rows.h.chunks(at_a_time * k).zip(dh.chunks_mut(at_a_time * k));
     for ((h, dh), (targets, g)) in chunks.zip(rows.targets.chunks(at_a_time).zip(dlogprob.chunks(at_a_time))) {
         if rows.targets.len() > at_a_time {
-            logits.of(team, h, head, temperature, &mut vec![(); targets.len()], |_, _, _| ());
+            logits.of(team, h, head, rows.temperature, &mut vec![(); targets.len()], |_, _, _| ());
         }
         let piece = team.piece(targets.len());
         let inputs = logits.lse.chunks(piece).zip(targets.chunks(piece).zip(g.chunks(piece)));
         team.each(logits.values.chunks_mut(piece * v).zip(inputs), |(z, (lse, (targets, g)))| {
             for ((z, lse), (&target, g)) in z.chunks_exact_mut(v).zip(lse).zip(targets.iter().zip(g)) {
-                let g = g / temperature;
+                let g = g / rows.temperature;
                 vectorised(
                     #[inline(always)]
                     || z.iter_mut().for_each(|z| *z = -g * exp(*z - lse)),
@@ -159,11 +158,13 @@ pub fn backward(
     }
 }
 
-/// What [`forward`] read: `h (R, K)`, `targets (R)`.
+/// What log-probabilities are taken of: `h (R, K)`, `targets (R)`.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
     /// Hidden states.
     pub h: &'a [f32],
     /// The token that each predicts.
     pub targets: &'a [u32],
+    /// Divides the logits.
+    pub temperature: f32,
 }

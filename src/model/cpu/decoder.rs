@@ -24,6 +24,15 @@ pub struct Input<'a> {
     pub positions: &'a [u32],
 }
 
+/// Tokens of packed sequences, for a backward.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequences<'a> {
+    /// The tokens.
+    pub input: Input<'a>,
+    /// Which attend to which; every token is in one of them.
+    pub segments: &'a [Segment],
+}
+
 /// What the tokens of an input attend to.
 #[derive(Debug)]
 pub enum Context<'a> {
@@ -161,8 +170,7 @@ impl Decoder {
         &self,
         team: &Team,
         w: &PackedWeights,
-        input: Input,
-        segments: &[Segment],
+        Sequences { input, segments }: Sequences,
         d_hidden: &[f32],
         gradients: &mut [f32],
         ws: &mut Workspace,
@@ -177,7 +185,7 @@ impl Decoder {
                 self.layer_forward(team, index, layer, input, &mut Context::Segments(segments), ws);
             }
             self.mlp_backward(team, index, layer, gradients, ws);
-            self.attention_backward(team, index, layer, input, segments, gradients, ws);
+            self.attention_backward(team, index, layer, Sequences { input, segments }, gradients, ws);
         }
         w.embedding.backward(input.tokens, &ws.dx, self.hidden, gradients);
     }
@@ -208,8 +216,7 @@ impl Decoder {
         team: &Team,
         index: usize,
         layer: &PackedLayer,
-        input: Input,
-        segments: &[Segment],
+        Sequences { input, segments }: Sequences,
         g: &mut [f32],
         ws: &mut Workspace,
     ) {

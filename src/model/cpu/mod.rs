@@ -16,7 +16,7 @@ use crate::parallel::{Pool, map_in_order};
 
 use super::decoder::Decoder;
 use super::parameters::{Parameters, Trainable};
-use decoder::{Context, Input};
+use decoder::{Context, Input, Sequences};
 use decoding::DecodingMemory;
 use reference::CpuReference;
 use weights::{Matrices, PackedCache, PackedWeights};
@@ -242,15 +242,17 @@ impl CpuModel {
         let (h, now) = self.forward(team, weights, micro, job.temperature, keep, ws);
         let losses = (job.loss)(micro, &now);
         let (k, d_logprobs) = (self.decoder.hidden, &losses.gradient);
-        let (mut dh, rows) = (vec![0f32; h.len()], Rows { h: &h, targets: &micro.targets });
+        let rows = Rows { h: &h, targets: &micro.targets, temperature: job.temperature };
+        let mut dh = vec![0f32; h.len()];
         let logits = &mut ws.logits;
-        linear_logprob::backward(team, rows, &weights.lm_head, job.temperature, d_logprobs, logits, &mut dh, gradient);
+        linear_logprob::backward(team, rows, &weights.lm_head, d_logprobs, logits, &mut dh, gradient);
         let mut d_hidden = vec![0f32; ws.hidden.len()];
         for (&row, dh) in micro.rows.iter().zip(dh.chunks_exact(k)) {
             // Completions that share a prompt share the row that predicts their first token.
             d_hidden[row as usize * k..][..k].iter_mut().zip(dh).for_each(|(sum, d)| *sum += d);
         }
-        self.decoder.backward(team, weights, input(micro), &micro.segments, &d_hidden, gradient, ws);
+        let sequences = Sequences { input: input(micro), segments: &micro.segments };
+        self.decoder.backward(team, weights, sequences, &d_hidden, gradient, ws);
         losses.stats
     }
 
@@ -267,8 +269,8 @@ impl CpuModel {
         let k = self.decoder.hidden;
         self.decoder.forward(team, weights, input(micro), Context::Segments(&micro.segments), keep, ws);
         let h: Vec<f32> = micro.rows.iter().flat_map(|&row| &ws.hidden[row as usize * k..][..k]).copied().collect();
-        let rows = Rows { h: &h, targets: &micro.targets };
-        let (logprobs, entropies) = linear_logprob::forward(team, rows, &weights.lm_head, temperature, &mut ws.logits);
+        let rows = Rows { h: &h, targets: &micro.targets, temperature };
+        let (logprobs, entropies) = linear_logprob::forward(team, rows, &weights.lm_head, &mut ws.logits);
         (h, TokenStats { logprobs, entropies })
     }
 }

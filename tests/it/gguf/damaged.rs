@@ -13,7 +13,7 @@ use crate::program::{fails, text};
 /// The complaint about a file.
 fn complaint(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let error = ModelFolder::read_frozen(&put(folder.path(), bytes)).err().expect("the file is refused");
+    let error = ModelFolder::read_frozen(&put(folder.path(), bytes)).expect_err("the file is refused");
     let message = format!("{error:#}");
     assert!(!message.contains('\n'), "{message}");
     message
