@@ -28,8 +28,6 @@ MODELS = {
     "gemma3": ("Gemma3TextConfig", dict(head_dim=8, sliding_window=64, query_pre_attn_scalar=8)),
     "phi3": ("Phi3Config", dict(rope_parameters=PLAIN)),
     "glm4": ("Glm4Config", dict(head_dim=8, rope_parameters=PLAIN | {"partial_rotary_factor": 0.5})),
-    "granite": ("GraniteConfig", dict(embedding_multiplier=2.0, attention_multiplier=0.3, residual_multiplier=0.7,
-                                      logits_scaling=1.5, rope_parameters=PLAIN)),
     "olmo2": ("Olmo2Config", dict(rope_parameters=PLAIN)),
 }
 

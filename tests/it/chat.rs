@@ -17,8 +17,9 @@ fn workplace_of(template: &str, prompt: &str, lines: &str, words: &str) -> tempf
     let folder = tempfile::tempdir().unwrap();
     let (model, rows) = (folder.path().join("model"), folder.path().join("rows.jsonl"));
     write_model(&model);
-    if !template.is_empty() {
-        fs::write(model.join("chat_template.jinja"), template).unwrap();
+    match template {
+        "" => fs::remove_file(model.join("chat_template.jinja")).unwrap(),
+        template => fs::write(model.join("chat_template.jinja"), template).unwrap(),
     }
     fs::write(&rows, lines).unwrap();
     let config = format!(

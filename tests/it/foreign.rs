@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::models::{generate, prompt_of, sampling};
 use super::program::{fails, succeeds, text};
 
-const FAMILIES: [&str; 7] = ["gemma2", "gemma3", "glm4", "granite", "mistral", "olmo2", "phi3"];
+const FAMILIES: [&str; 6] = ["gemma2", "gemma3", "glm4", "mistral", "olmo2", "phi3"];
 
 fn folder(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/other").join(family)
