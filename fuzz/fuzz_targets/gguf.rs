@@ -1,5 +1,6 @@
 //! Any bytes are a model in a GGUF file or an error, and never take more memory than the file and a fixed room. Run it
-//! with `-max_len=200000 -malloc_limit_mb=256 -rss_limit_mb=1024` on the corpus of `fuzz/seeds`.
+//! with `-max_len=200000 -malloc_limit_mb=256 -rss_limit_mb=1024` on files that
+//! `reckon export --gguf` wrote.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,9 +1,9 @@
 //! The one matrix product that linear layers and attention stand on: `C (M, N) = [C +] A (M, K) B (K, N)`.
 //!
 //! Every value of `C` is what [`Epilogue`] says, to which are added, in order, chains of multiply-adds over [`chain`] steps
-//! of `K` each: its bits depend on neither `M`, `N`, the strides nor the machine. Libraries change the order with the size, and pack both operands in every
-//! call; here the caller chooses layouts in which the forward needs no packing. Threads are the caller's: each computes
-//! some columns or rows of `C`.
+//! of `K` each: its bits depend on neither `M`, `N`, the strides nor the machine. Libraries change the order with the
+//! size, and pack both operands in every call; here the caller chooses layouts in which the forward needs no packing.
+//! Threads are the caller's: each computes some columns or rows of `C`. How a part is computed is in `kernel`.
 
 mod kernel;
 
