@@ -23,6 +23,11 @@ impl<T: Default> Pool<T> {
     pub fn give_back(&self, thing: T) {
         lock(&self.0).push(thing);
     }
+
+    /// Drops all that was given back.
+    pub fn clear(&self) {
+        lock(&self.0).clear();
+    }
 }
 
 /// A copy of what uses a pool starts with an empty one.

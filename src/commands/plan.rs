@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::memory::{self, gib};
 use super::{ConfigArgs, compute, load_shape, open_prompts};
 use crate::config::{Target, TrainConfig};
+use crate::model::Sharing;
 use crate::output::say;
 use crate::plan::{Free, Job, Plan, Sizes, fit};
 use crate::strict::{self, Tree};
@@ -47,12 +48,19 @@ pub(super) fn run(args: Args) -> Result<()> {
     let (sizes, job) = (Sizes::of(&shape)?, Job::of(&config, &shape, shape.dtype(), prompt)?);
     let given = Tree::parse(&text, &source, &args.config.sets)?;
     let free = Free {
-        micro_batch_tokens: !given.has("compute.micro_batch_tokens"),
+        micro_batch_tokens: config.compute.micro_batch_tokens == 0,
         recompute: !given.has("compute.recompute"),
         rows: !given.has("rollout.capacity"),
     };
     let picked = fit(&sizes, &job, free, memory);
     print(&sizes, &picked.unwrap_or(job))?;
+    if job.device == Target::Cpu {
+        let how = match Sharing::of(sizes.weights()) {
+            Sharing::MicroBatches => "takes micro-batches, and rows to sample, of its own",
+            Sharing::Operations => "shares in each operation, over one micro-batch and one gradient",
+        };
+        say!("\neach of {} threads {how}", job.threads)?;
+    }
     let Some(job) = picked else {
         bail!("the run does not fit into {}: take a smaller model, or more memory", gib(memory))
     };

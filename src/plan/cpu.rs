@@ -2,7 +2,6 @@
 //! `CpuLearner`, `AdamW`, `model/cpu/workspace.rs` and `model/cpu/decoding.rs`.
 
 use super::{Job, Plan, Sizes};
-use crate::config::Target;
 use crate::model::Sharing;
 use crate::model::cpu::cache;
 use crate::ops::attention::cached;
@@ -11,7 +10,8 @@ use crate::ops::linear_logprob;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
     // Work of several micro-batches goes on at a time, or of one.
-    let (at_a_time, gradients) = match Sharing::of(s.weights) {
+    let sharing = Sharing::of(s.weights);
+    let (at_a_time, gradients) = match sharing {
         // A buffer for each thread, one that waits for its turn, and their sum.
         Sharing::MicroBatches => (job.threads, job.threads + 2),
         Sharing::Operations => (1, 1),
@@ -31,12 +31,11 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         optimizer: job.moments.bytes(trained),
         gradients: 4 * trained * gradients,
         activations: at_a_time * (4 * activations(s, job) + rounded(s, job)),
-        // A chunk for each micro-batch; for sampling one for each row, and for each thread a prompt's and a copy of it.
-        logits: 4 * (at_a_time * linear_logprob::chunk_values(s.vocab) + (job.rows + 2 * at_a_time) * s.vocab),
-        // One layer at a time, of a prompt or of a thread's rows: two streams that take turns, and the hidden states.
-        prefill: 4 * at_a_time * job.prompt.max(job.rows.div_ceil(at_a_time)) * (layer(s) + inputs(s) + 2 * s.hidden),
+        // A chunk for each micro-batch.
+        logits: 4 * at_a_time * linear_logprob::chunk_values(s.vocab),
+        prefill: 4 * (at_a_time * prefill(s, job, at_a_time) + (job.rows + 2 * at_a_time) * s.vocab),
         cache: 4 * at_a_time * cache(s, job, at_a_time),
-        device: Target::Cpu,
+        phases: sharing.phases(),
     }
 }
 
@@ -70,6 +69,12 @@ fn activations(s: &Sizes, job: &Job) -> usize {
     let kept = if job.recompute { s.layers * s.hidden + layer(s) } else { s.layers * layer(s) };
     let gradients = 3 * s.intermediate + s.hidden + s.heads.output() + s.heads.row() + raw_qkv(s);
     job.tokens() * (kept + inputs(s) + gradients + 6 * s.hidden)
+}
+
+/// Values of one layer at a time, of a prompt or of a team's rows: two streams that take turns, and the hidden states.
+/// Beside it are logits, for each row, and for each team those of a prompt and a copy of them.
+fn prefill(s: &Sizes, job: &Job, at_a_time: usize) -> usize {
+    job.prompt.max(job.rows.div_ceil(at_a_time)) * (layer(s) + inputs(s) + 2 * s.hidden)
 }
 
 /// Values of one of the caches: blocks for its share of the rows and for the prompt that is at hand.

@@ -2,7 +2,7 @@
 //! with fp32 master values, a frozen base in bf16 alone.
 
 use super::{Job, Plan, Sizes};
-use crate::config::Target;
+use crate::model::Phases;
 use crate::ops::attention::cached::device as cached;
 use crate::ops::device::columns::partial_len;
 use crate::ops::linear_logprob::device as linear_logprob;
@@ -22,7 +22,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         prefill: sampling(s, job, lora_hidden),
         // A sequence a row, and one for the prompt at hand.
         cache: 2 * (job.rows + 1) * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,
-        device: Target::Cuda,
+        phases: Phases::InTurn,
     }
 }
 

@@ -14,7 +14,7 @@ pub use fit::{Free, fit};
 use crate::config::{Target, TrainConfig};
 use crate::grpo::updates;
 use crate::model::layout::Layer;
-use crate::model::{AdapterLayout, Layout, ModelConfig, SaveDtype};
+use crate::model::{AdapterLayout, Layout, ModelConfig, Phases, SaveDtype};
 use crate::ops::attention::Heads;
 use crate::ops::linear::Precision;
 use crate::optim::MomentKind;
@@ -37,6 +37,11 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// How many weights there are, which decides how a CPU's threads share the work.
+    pub fn weights(&self) -> usize {
+        self.weights
+    }
+
     /// Those of a model's shape.
     pub fn of(config: &ModelConfig) -> Result<Self> {
         let layout = Layout::of(config)?;
@@ -157,13 +162,13 @@ pub struct Plan {
     pub gradients: usize,
     /// What the micro-batches under way keep for their backward, and work in.
     pub activations: usize,
-    /// Logits that exist at a time.
+    /// Logits that an update has at a time.
     pub logits: usize,
-    /// What prompts are prefilled in; on a card all that sampling takes beside its cache.
+    /// What sampling takes beside its cache: the layer at hand, and logits.
     pub prefill: usize,
     /// Keys and values of the rows being sampled.
     pub cache: usize,
-    device: Target,
+    phases: Phases,
 }
 
 impl Plan {
@@ -199,9 +204,9 @@ impl Plan {
     pub fn peak(&self) -> usize {
         let (sampling, updating) = (self.cache + self.prefill, self.activations + self.logits);
         self.standing()
-            + match self.device {
-                Target::Cpu => sampling + updating,
-                Target::Cuda => sampling.max(updating),
+            + match self.phases {
+                Phases::SideBySide => sampling + updating,
+                Phases::InTurn => sampling.max(updating),
             }
     }
 }
@@ -281,11 +286,15 @@ mod tests {
     }
 
     #[test]
-    fn a_card_holds_one_phase_at_a_time_and_a_cpu_both() {
+    fn one_phase_is_held_at_a_time_but_both_of_a_small_model_on_a_cpu() {
         let (card, cpu) = (Plan::new(&sizes(), &JOB), Plan::new(&sizes(), &Job { device: Target::Cpu, ..JOB }));
+        let small = Plan::new(&Sizes { weights: 1 << 20, ..sizes() }, &Job { device: Target::Cpu, ..JOB });
         let sum = |plan: &Plan| plan.classes().iter().map(|(_, bytes)| bytes).sum::<usize>();
-        assert_eq!(card.peak(), sum(&card) - card.cache - card.prefill, "the update is the larger one");
-        assert_eq!(cpu.peak(), sum(&cpu));
+        for plan in [card, cpu] {
+            let (sampling, updating) = (plan.cache + plan.prefill, plan.activations + plan.logits);
+            assert_eq!(plan.peak(), sum(&plan) - sampling.min(updating));
+        }
+        assert_eq!(small.peak(), sum(&small));
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl<'a> CpuRunner<'a> {
         weights: &'a PackedWeights<'a>,
         sampling: &'a Sampling,
     ) -> Self {
-        let decoding = Decoding::new(team, &model.decoder, weights, model.decoding.take());
+        let decoding = Decoding::new(team, &model.decoder, weights, model.decoding_memory());
         Self { team, decoding, sampling, vocabulary: weights.lm_head.outputs() }
     }
 

@@ -98,7 +98,7 @@ impl<'a> Engine<'a> {
                 let work = |team: &Team, capacity: usize| {
                     let runner = CpuRunner::new(team, model, &weights, sampling);
                     let runner = Worker::new(job, capacity.max(1), runner).run()?;
-                    model.decoding.give_back(runner.into_memory());
+                    model.keep_decoding_memory(runner.into_memory());
                     Ok(())
                 };
                 match model.sharing {

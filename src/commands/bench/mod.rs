@@ -1,7 +1,7 @@
 //! `reckon bench`: sampling and update on a job that other trainers can be given too.
 //!
-//! A decoder with random weights, prompts of random tokens, completions of exactly `--new` tokens, then one update over
-//! all of them. Median of the timed steps after one to warm up. Which decoder is said in `shape`, and what the machine
+//! A decoder with random weights, prompts of random tokens, completions of exactly `--new` tokens, then updates over
+//! them: one, unless `--completions-per-update` asks for more. Median of the timed steps after one to warm up. Which decoder is said in `shape`, and what the machine
 //! could do at most is found in `limits`.
 
 mod limits;
@@ -16,7 +16,7 @@ use serde_json::json;
 use tokenizers::Tokenizer;
 
 use crate::config::{ComputeConfig, DeviceChoice, GrpoConfig, OptimConfig, PrecisionChoice};
-use crate::grpo::{TrainSample, micro_batches, token_losses};
+use crate::grpo::{TrainSample, micro_batches, mini_batches, token_losses};
 use crate::model::files::folder::read_tokenizer;
 use crate::model::{Companions, CpuOptions, Layout, ModelConfig, ModelFolder, Weights};
 use crate::output::say;
@@ -47,6 +47,9 @@ pub(super) struct Args {
     /// New tokens of each completion.
     #[arg(long, default_value_t = 128)]
     new: usize,
+    /// Completions an update; 0 makes one update of all.
+    #[arg(long, default_value_t = 0)]
+    completions_per_update: usize,
     /// Timed steps.
     #[arg(long, default_value_t = 5)]
     steps: usize,
@@ -166,12 +169,14 @@ fn one_step(args: &Args, vocab: usize, policy: &mut Policy, step: u64) -> Result
             masked: false,
         })
         .collect();
-    let grpo = GrpoConfig::default();
-    let micros = micro_batches(&samples, grpo.loss_norm(), args.micro_batch_tokens, policy.learner.prompt_layout());
-    let loss = grpo.loss();
-    policy.learner.gradients(&micros, 1.0, &|micro, now| token_losses(now, micro, &loss))?;
-    policy.update(1e-4)?;
-    let trained = micros.iter().map(|micro| micro.tokens.len()).sum();
+    let (grpo, mut trained) = (GrpoConfig::default(), 0);
+    let (loss, layout) = (grpo.loss(), policy.learner.prompt_layout());
+    for mini_batch in mini_batches(&samples, args.completions_per_update) {
+        let micros = micro_batches(mini_batch, grpo.loss_norm(), args.micro_batch_tokens, layout);
+        policy.learner.gradients(&micros, 1.0, &|micro, now| token_losses(now, micro, &loss))?;
+        policy.update(1e-4)?;
+        trained += micros.iter().map(|micro| micro.tokens.len()).sum::<usize>();
+    }
     Ok(Timing { sample_s, update_s: start.elapsed().as_secs_f64(), trained })
 }
 

@@ -65,6 +65,24 @@ impl Sharing {
             Self::Operations => 1024,
         }
     }
+
+    /// What becomes of the memory of sampling and of updates between the two: a step of a small model is short, and to
+    /// ask the system for it again would be a tenth of the sampling; that of a large one is much, and its steps long.
+    pub fn phases(self) -> Phases {
+        match self {
+            Self::MicroBatches => Phases::SideBySide,
+            Self::Operations => Phases::InTurn,
+        }
+    }
+}
+
+/// Whether the memory of sampling and that of updates are held at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phases {
+    /// Both are kept from step to step.
+    SideBySide,
+    /// The one is given back before the other is taken.
+    InTurn,
 }
 
 /// Weights of a model whose gradient a thread can afford to have for itself.
@@ -79,12 +97,13 @@ pub struct CpuModel {
     pub threads: usize,
     /// How they share work.
     pub sharing: Sharing,
-    /// What sampling keeps between calls, one for each thread.
-    pub decoding: Pool<DecodingMemory>,
     precision: Precision,
     parameters: Parameters,
     packed: PackedCache,
-    /// Memory of micro-batches that outlives a call, so that the next one need not ask the system for it again.
+    /// Memory of sampling that outlives a call, so that the next one need not ask the system for it again; one for each
+    /// team.
+    decoding: Pool<DecodingMemory>,
+    /// The same of micro-batches.
     workspaces: Pool<Workspace>,
     /// The same of gradients, in the layout of what is trained.
     gradients: Pool<Vec<f32>>,
@@ -93,9 +112,9 @@ pub struct CpuModel {
 impl CpuModel {
     /// A model of these values.
     pub fn new(decoder: Decoder, parameters: Parameters, threads: usize, precision: Precision) -> Self {
-        let (decoding, packed, workspaces, gradients) = Default::default();
+        let (packed, decoding, workspaces, gradients) = Default::default();
         let sharing = Sharing::of(parameters.weights());
-        Self { decoder, threads, sharing, decoding, precision, parameters, packed, workspaces, gradients }
+        Self { decoder, threads, sharing, precision, parameters, packed, decoding, workspaces, gradients }
     }
 
     /// Its values, and which of them are trained.
@@ -125,6 +144,28 @@ impl CpuModel {
                 PackedWeights::frozen(base, adapter.as_ref().map(|adapter| (&adapter.layout, &adapter.values[..])))
             }
         }
+    }
+
+    /// Memory to sample in. That of updates is freed first where a large model's would have to fit beside it.
+    pub fn decoding_memory(&self) -> DecodingMemory {
+        if self.sharing.phases() == Phases::InTurn {
+            self.workspaces.clear();
+        }
+        self.decoding.take()
+    }
+
+    /// Takes back what [`CpuModel::decoding_memory`] gave.
+    pub fn keep_decoding_memory(&self, memory: DecodingMemory) {
+        self.decoding.give_back(memory);
+    }
+
+    /// Runs `work` in the memory of micro-batches, that of sampling freed first.
+    fn with_workspace<R>(&self, work: impl FnOnce(&mut Workspace) -> R) -> R {
+        self.decoding.clear();
+        let mut workspace = self.workspaces.take();
+        let result = work(&mut workspace);
+        self.workspaces.give_back(workspace);
+        result
     }
 
     /// The weights as `reference` has them; `memory` is for what has to be packed.
@@ -170,9 +211,7 @@ impl CpuModel {
                     map_in_order(micros.len(), self.threads, &self.workspaces, work, |stats| all.push(stats));
                 }
                 Sharing::Operations => {
-                    let mut ws = self.workspaces.take();
-                    all.extend(micros.iter().map(|micro| forward(team, &mut ws, micro)));
-                    self.workspaces.give_back(ws);
+                    self.with_workspace(|ws| all.extend(micros.iter().map(|micro| forward(team, ws, micro))))
                 }
             }
         });
@@ -216,11 +255,12 @@ impl CpuModel {
 
     /// The team computes one micro-batch after the other into one gradient.
     fn gradients_together(&self, team: &Team, job: &Job, micros: &[MicroBatch]) -> (Vec<f32>, Vec<LossStats>) {
-        let (mut gradient, mut ws) = (self.gradients.take(), self.workspaces.take());
+        let mut gradient = self.gradients.take();
         gradient.resize(self.parameters.trained_values().len(), 0.0);
         team.each(gradient.chunks_mut(1 << 20), |piece| piece.fill(0.0));
-        let all = micros.iter().map(|micro| self.add_gradient(team, job, micro, &mut ws, &mut gradient)).collect();
-        self.workspaces.give_back(ws);
+        let all = self.with_workspace(|ws| {
+            micros.iter().map(|micro| self.add_gradient(team, job, micro, ws, &mut gradient)).collect()
+        });
         (gradient, all)
     }
 
