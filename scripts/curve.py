@@ -11,7 +11,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, GAP = 760, 150, 70, 70, 30, 46
 SERIES = [
     ("reward/mean", "mean reward of a step", "#2563eb", 1.0),
     ("completion/len_mean", "tokens per completion", "#d97706", None),
-    ("completion/waits_mean", "waits per completion", "#059669", None),
+    ("behaviour/waits", "waits per completion", "#059669", None),
 ]
 EVALUATION = "eval/pass@1"
 

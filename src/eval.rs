@@ -6,12 +6,12 @@ use std::fmt;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::behaviours::{Behaviours, completions};
 use crate::groups::Rollouts;
 use crate::judge::{Group, Judge, Rollout};
 use crate::metrics::Record;
 use crate::prompt::Prompt;
 use crate::rollout::{FinishReason, SampleKey};
-use reckon_datasets::TraceStats;
 use reckon_rewards::{Outcome, Verdict};
 
 /// The step number that stands for evaluation in the names of random numbers: the same draws every time.
@@ -29,7 +29,7 @@ pub struct Judged {
 }
 
 /// What an evaluation found.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Evaluation {
     /// All completions, a prompt's side by side.
     pub judged: Vec<Judged>,
@@ -45,10 +45,24 @@ pub struct Evaluation {
     pub margin: f64,
     /// Mean tokens of a completion.
     pub len_mean: f64,
-    /// Mean count of the letters `wait`, in any case.
-    pub waits_mean: f64,
-    /// Most attempts at the problem in one completion.
-    pub attempts_max: usize,
+    /// The same of those that ended by themselves and pass; `None` where there is none.
+    #[serde(default)]
+    pub len_right: Option<f64>,
+    /// The same of those that ended by themselves and do not pass.
+    #[serde(default)]
+    pub len_wrong: Option<f64>,
+    /// Tokens of the longest.
+    #[serde(default)]
+    pub len_max: usize,
+    /// Share of the completions that reached the limit of tokens.
+    #[serde(default)]
+    pub truncated: f64,
+    /// Mean over the sampled tokens of -ln of their probability: at temperature 1 an estimate of the entropy, in nats.
+    #[serde(default)]
+    pub entropy: f64,
+    /// What the completions do, by name: [`Behaviours::measure`].
+    #[serde(default)]
+    pub behaviours: Vec<(String, f64)>,
 }
 
 /// Samples `samples` completions of each prompt and judges them.
@@ -72,8 +86,12 @@ pub fn evaluate(rollouts: Rollouts, prompts: Vec<Prompt>, samples: usize) -> Res
         not_judged: mean(&groups, |r| f64::from(r.score.total.is_none())),
         margin: 1.96 * (accuracy * (1.0 - accuracy) / n).sqrt(),
         len_mean: mean(&groups, |r| r.completion.tokens.len() as f64),
-        waits_mean: mean(&groups, |r| waits(&r.completion.text) as f64),
-        attempts_max: groups.iter().flat_map(|g| g.rollouts.iter().filter_map(|r| attempts(g, r))).max().unwrap_or(0),
+        len_right: length_of(rollouts.judge, &groups, true),
+        len_wrong: length_of(rollouts.judge, &groups, false),
+        len_max: longest(&groups),
+        truncated: mean(&groups, |r| f64::from(is_cut(r))),
+        entropy: surprise(&groups),
+        behaviours: rollouts.behaviours.measure(completions(&groups)),
         judged,
         unreadable,
     })
@@ -108,30 +126,67 @@ impl Evaluation {
         }
         record.set("eval/not_judged_frac", self.not_judged);
         record.set("eval/len_mean", self.len_mean);
-        record.set("eval/waits_mean", self.waits_mean);
-        record.set("eval/attempts_max", self.attempts_max as f64);
+        record.set("eval/len_max", self.len_max as f64);
+        self.len_right.into_iter().for_each(|length| record.set("eval/len_right", length));
+        self.len_wrong.into_iter().for_each(|length| record.set("eval/len_wrong", length));
+        record.set("eval/truncated_frac", self.truncated);
+        record.set("eval/entropy", self.entropy);
+        self.behaviours.iter().for_each(|(name, value)| record.set(format!("eval/{name}"), *value));
+    }
+
+    /// What the completions do, under this name.
+    pub fn behaviour(&self, name: &str) -> Option<f64> {
+        self.behaviours.iter().find(|(found, _)| found == name).map(|(_, value)| *value)
     }
 }
+
+/// How many behaviours a line for people has room for.
+const SHOWN: usize = 3;
 
 /// On one line, for people: the accuracy first.
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3} ± {:.3}, {:.0} tokens, ", self.accuracy, self.margin, self.len_mean)?;
-        write!(f, "{:.2} waits, at most {} attempts", self.waits_mean, self.attempts_max)
+        write!(f, "{:.3} ± {:.3}, {:.0} tokens", self.accuracy, self.margin, self.len_mean)?;
+        let mut apart = Vec::new();
+        apart.extend(self.len_right.map(|length| format!("right {length:.0}")));
+        apart.extend(self.len_wrong.map(|length| format!("wrong {length:.0}")));
+        apart.push(format!("{:.1}% cut", 100.0 * self.truncated));
+        write!(f, " ({}), entropy {:.2}", apart.join(", "), self.entropy)?;
+        for (name, value) in self.behaviours.iter().take(SHOWN) {
+            write!(f, ", {value:.2} {}", in_words(name))?;
+        }
+        Ok(())
     }
 }
 
-/// How often the letters `wait` stand in a text, in any case: a rough count of turns of self-correction.
-pub fn waits(text: &str) -> usize {
-    text.to_lowercase().matches("wait").count()
+/// The name of a behaviour for people: `attempts` of `behaviour/attempts`, `aha-r1 mean` of `words/aha-r1/mean`.
+pub fn in_words(name: &str) -> String {
+    name.split_once('/').map_or(name, |(_, name)| name).replace(['/', '_'], " ")
 }
 
-/// Attempts in a completion, read by the parser of countdown traces; `None` for other examples.
-fn attempts(group: &Group, rollout: &Rollout) -> Option<usize> {
-    let info = &group.prompt.example.info;
-    let numbers: Vec<i64> = info.get("numbers")?.as_array()?.iter().filter_map(serde_json::Value::as_i64).collect();
-    let target = info.get("target")?.as_i64()?;
-    Some(TraceStats::of(&rollout.completion.text, &numbers, target).attempts)
+/// Whether a completion reached the limit of new tokens.
+fn is_cut(rollout: &Rollout) -> bool {
+    rollout.completion.finish == FinishReason::Length
+}
+
+/// Tokens of the longest completion.
+fn longest(groups: &[Group]) -> usize {
+    groups.iter().flat_map(|g| &g.rollouts).map(|r| r.completion.tokens.len()).max().unwrap_or(0)
+}
+
+/// Mean tokens of the completions that ended by themselves and were judged so.
+fn length_of(judge: &Judge, groups: &[Group], right: bool) -> Option<f64> {
+    let judged = groups.iter().flat_map(|group| group.rollouts.iter().map(move |rollout| (group, rollout)));
+    let of = judged.filter(|(group, rollout)| !is_cut(rollout) && passes(judge, group, rollout) == Some(right));
+    let lengths: Vec<f64> = of.map(|(_, rollout)| rollout.completion.tokens.len() as f64).collect();
+    (!lengths.is_empty()).then(|| lengths.iter().sum::<f64>() / lengths.len() as f64)
+}
+
+/// Mean of -ln of the probability over all sampled tokens.
+fn surprise(groups: &[Group]) -> f64 {
+    let logprobs = groups.iter().flat_map(|g| &g.rollouts).flat_map(|r| &r.completion.logprobs);
+    let (sum, count) = logprobs.fold((0.0, 0usize), |(sum, n), logprob| (sum - f64::from(*logprob), n + 1));
+    sum / count.max(1) as f64
 }
 
 fn mean(groups: &[Group], f: impl Fn(&Rollout) -> f64) -> f64 {
@@ -139,10 +194,8 @@ fn mean(groups: &[Group], f: impl Fn(&Rollout) -> f64) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// The statistics of a step's rollouts.
-///
-/// `verifiers` are the names of each source's rubric; a name that several have is one metric over their rollouts.
-pub fn record_rollouts(record: &mut Record, groups: &[Group], verifiers: &[Vec<String>]) {
+/// The statistics of a step's rollouts. A verifier's name that several sources have is one metric over their rollouts.
+pub fn record_rollouts(record: &mut Record, groups: &[Group], judge: &Judge, behaviours: &Behaviours) {
     let rewards: Vec<f64> = groups.iter().flat_map(Group::rewards).flatten().map(f64::from).collect();
     if !rewards.is_empty() {
         let over = |sum: f64| sum / rewards.len() as f64;
@@ -151,19 +204,20 @@ pub fn record_rollouts(record: &mut Record, groups: &[Group], verifiers: &[Vec<S
         record.set("reward/std", over(rewards.iter().map(|r| (r - reward).powi(2)).sum()).sqrt());
     }
     record.set("reward/not_judged_frac", mean(groups, |r| f64::from(r.reward.is_none())));
+    let verifiers = judge.names();
     let names: BTreeSet<&String> = verifiers.iter().flatten().collect();
-    names.into_iter().for_each(|name| record_verifier(record, groups, verifiers, name));
+    names.into_iter().for_each(|name| record_verifier(record, groups, &verifiers, name));
     record.set("completion/len_mean", mean(groups, |r| r.completion.tokens.len() as f64));
-    let longest = groups.iter().flat_map(|g| &g.rollouts).map(|r| r.completion.tokens.len()).max();
-    record.set("completion/len_max", longest.unwrap_or(0) as f64);
-    let cut = |r: &Rollout| f64::from(r.completion.finish == FinishReason::Length);
-    record.set("completion/truncated_frac", mean(groups, cut));
-    record.set("completion/waits_mean", mean(groups, |r| waits(&r.completion.text) as f64));
-    let attempts: Vec<f64> =
-        groups.iter().flat_map(|g| g.rollouts.iter().filter_map(|r| attempts(g, r).map(|n| n as f64))).collect();
-    if !attempts.is_empty() {
-        record.set("completion/attempts_mean", attempts.iter().sum::<f64>() / attempts.len() as f64);
+    record.set("completion/len_max", longest(groups) as f64);
+    length_of(judge, groups, true).into_iter().for_each(|length| record.set("completion/len_right", length));
+    length_of(judge, groups, false).into_iter().for_each(|length| record.set("completion/len_wrong", length));
+    record.set("completion/truncated_frac", mean(groups, |r| f64::from(is_cut(r))));
+    let verdicts = groups.iter().flat_map(|group| group.rollouts.iter().map(|r| passes(judge, group, r)));
+    let (passed, judged) = verdicts.flatten().fold((0, 0), |(p, n), passed| (p + usize::from(passed), n + 1));
+    if judged > 0 {
+        record.set("completion/pass_frac", passed as f64 / judged as f64);
     }
+    behaviours.measure(completions(groups)).into_iter().for_each(|(name, value)| record.set(name, value));
 }
 
 /// What one verifier said of the rollouts that it was given.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use crate::behaviours::Behaviours;
 use crate::judge::{Group, Judge};
 use crate::policy::Policy;
 use crate::prompt::Prompt;
@@ -20,6 +21,8 @@ pub struct Rollouts<'a> {
     pub judge: &'a Judge,
     /// How completions are sampled.
     pub sampling: &'a Sampling,
+    /// What is counted in them.
+    pub behaviours: &'a Behaviours,
 }
 
 /// Seconds of sampling and judging. They overlap: completions are judged while others are being sampled.

@@ -22,6 +22,7 @@ pub mod prompt;
 pub mod strict;
 
 // From prompts to completions, and from completions to judged groups.
+pub mod behaviours;
 pub mod groups;
 pub mod judge;
 pub mod rollout;
@@ -37,6 +38,7 @@ pub mod optim;
 pub mod policy;
 
 // The step, what else trains or measures, and the run around it.
+pub mod analyze;
 pub mod audit;
 pub mod eval;
 pub mod measure;

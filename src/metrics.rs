@@ -57,13 +57,21 @@ pub const METRICS: &[Metric] = &[
     metric("completion/len_mean", "mean number of sampled tokens in a completion, the end token included"),
     metric("completion/len_max", "number of tokens of the longest completion"),
     metric("completion/truncated_frac", "completions that reached the token limit / all completions"),
+    metric("completion/len_right", "mean tokens of the completions that ended by themselves and pass"),
+    metric("completion/len_wrong", "mean tokens of the completions that ended by themselves and do not pass"),
     metric(
-        "completion/waits_mean",
-        "mean number of times that the letters \"wait\", in any case, occur in a completion",
+        "completion/pass_frac",
+        "completions that ended by themselves and pass, whatever a control makes of rewards / judged completions",
     ),
     metric(
-        "completion/attempts_mean",
-        "mean number of answers that a completion tries before it ends; countdown alone",
+        "behaviour/<name>",
+        "what completions do, as their task's reader of traces sees it: the names and what each counts are below; the mean \
+         over completions unless said",
+    ),
+    metric(
+        "words/<list>/<rate>",
+        "how often the key words of a list of `behaviours` occur: `mean`, in a completion; `per_1k`, in a thousand tokens; \
+         `any`, completions that hold one / all completions",
     ),
     metric(
         "group/zero_signal_frac",
@@ -107,8 +115,17 @@ pub const METRICS: &[Metric] = &[
     metric("eval/pass@1", "held-out completions that are correct / held-out completions that were judged"),
     metric("eval/not_judged_frac", "as reward/not_judged_frac, on held-out prompts"),
     metric("eval/len_mean", "as completion/len_mean, on held-out prompts"),
-    metric("eval/waits_mean", "as completion/waits_mean, on held-out prompts"),
-    metric("eval/attempts_max", "most answers that a completion of a held-out prompt tries; countdown alone"),
+    metric("eval/len_max", "as completion/len_max, on held-out prompts"),
+    metric("eval/len_right", "as completion/len_right, on held-out prompts"),
+    metric("eval/len_wrong", "as completion/len_wrong, on held-out prompts"),
+    metric("eval/truncated_frac", "as completion/truncated_frac, on held-out prompts"),
+    metric(
+        "eval/entropy",
+        "mean over the sampled tokens of held-out completions of −ln of their probability, which at temperature 1 estimates \
+         the entropy, in nats",
+    ),
+    metric("eval/behaviour/<name>", "as behaviour/<name>, on held-out prompts"),
+    metric("eval/words/<list>/<rate>", "as words/<list>/<rate>, on held-out prompts"),
 ];
 
 impl Metric {

@@ -7,7 +7,7 @@ use std::io::{IsTerminal, stderr};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
 
 use crate::output::note;
 use crate::parallel::lock;
@@ -15,13 +15,19 @@ use crate::parallel::lock;
 /// The least time between two plain lines, the first and the last apart.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// The same for one of several pieces of work at a time, which go on for longer.
+const LONG_PAUSE: Duration = Duration::from_secs(30);
+
 /// What matters first stands on a line that fits a terminal of 80 columns; the rest is cut where there is no room.
 const TEMPLATE: &str = "{bar:10} {pos}/{len}  {eta} left  {prefix}\n{wide_msg}";
+
+/// One of several.
+const SHORT_TEMPLATE: &str = "{bar:10} {pos}/{len}  {eta} left  {prefix}";
 
 /// The progress of a known number of steps. May be shared between threads.
 #[derive(Debug)]
 pub struct Bar {
-    label: &'static str,
+    label: String,
     total: u64,
     display: Display,
 }
@@ -29,69 +35,109 @@ pub struct Bar {
 #[derive(Debug)]
 enum Display {
     Terminal(ProgressBar),
-    /// When the last line was printed.
-    Lines(Mutex<Option<Instant>>),
+    /// One line of several; what it says beside its progress is not shown.
+    Among(ProgressBar),
+    /// When the last line was printed, and how long the next one waits.
+    Lines(Mutex<Option<Instant>>, Duration),
+}
+
+/// Several pieces of work at a time: on a terminal a line for each.
+#[derive(Debug)]
+pub struct Bars {
+    terminal: Option<MultiProgress>,
+}
+
+impl Bars {
+    /// Room for lines.
+    pub fn new() -> Self {
+        Self { terminal: stderr().is_terminal().then(MultiProgress::new) }
+    }
+
+    /// A line below the others.
+    pub fn bar(&self, total: u64, label: &str) -> Bar {
+        let display = match &self.terminal {
+            Some(lines) => Display::Among(lines.add(bar(total, &format!("{label:<20} {SHORT_TEMPLATE}")))),
+            None => Display::Lines(Mutex::default(), LONG_PAUSE),
+        };
+        Bar { label: label.to_owned(), total, display }
+    }
+
+    /// Prints a line that stays, above the bars.
+    pub fn line(&self, text: &str) {
+        match &self.terminal {
+            Some(lines) => lines.suspend(|| print(text)),
+            None => print(text),
+        }
+    }
+}
+
+impl Default for Bars {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Bar {
     /// Progress over `total` steps of what `label` names, such as "train".
-    pub fn new(total: u64, label: &'static str) -> Self {
-        let terminal = stderr().is_terminal();
-        let display = if terminal { Display::Terminal(bar(total, label)) } else { Display::Lines(Mutex::default()) };
-        Self { label, total, display }
+    pub fn new(total: u64, label: &str) -> Self {
+        let display = match stderr().is_terminal() {
+            true => Display::Terminal(bar(total, &format!("{label} {TEMPLATE}"))),
+            false => Display::Lines(Mutex::default(), PAUSE),
+        };
+        Self { label: label.to_owned(), total, display }
     }
 
     /// Says that `done` steps are done: in some 40 characters what matters, and then what else is worth knowing.
     pub fn tick(&self, done: u64, summary: &str, details: &str) {
         match &self.display {
-            Display::Terminal(bar) => {
+            Display::Terminal(bar) | Display::Among(bar) => {
                 bar.set_prefix(summary.to_owned());
                 bar.set_message(details.to_owned());
                 bar.set_position(done);
             }
-            Display::Lines(last) => {
+            Display::Lines(last, pause) => {
                 let mut last = lock(last);
                 let now = Instant::now();
-                if done >= self.total || is_due(*last, now) {
+                if done >= self.total || is_due(*last, now, *pause) {
                     *last = Some(now);
-                    print(&plain(self.label, done, self.total, &format!("{summary}  {details}")));
+                    print(&plain(&self.label, done, self.total, &format!("{summary}  {details}")));
                 }
             }
         }
     }
 
-    /// Prints a line that stays, above the bar.
+    /// Prints a line that stays, above the bar; one of several is silent on a terminal, and elsewhere says whose line it is.
     pub fn line(&self, text: &str) {
         match &self.display {
             Display::Terminal(bar) => bar.suspend(|| print(text)),
-            Display::Lines(_) => print(text),
+            Display::Among(_) => {}
+            Display::Lines(_, pause) if *pause == LONG_PAUSE => print(&format!("{}: {text}", self.label)),
+            Display::Lines(..) => print(text),
         }
     }
 
     /// Ends the display; the bar makes room for `text`.
     pub fn finish(self, text: &str) {
-        if let Display::Terminal(bar) = &self.display {
-            bar.finish_and_clear();
+        match &self.display {
+            Display::Terminal(bar) => bar.finish_and_clear(),
+            Display::Among(bar) => return bar.abandon_with_message(text.to_owned()),
+            Display::Lines(..) => {}
         }
-        print(text);
+        self.line(text);
     }
 }
 
-fn bar(total: u64, label: &str) -> ProgressBar {
-    // The template is fixed, and the test below shows that it is valid.
-    let style = ProgressStyle::with_template(&template(label)).unwrap_or_else(|_| ProgressStyle::default_bar());
+fn bar(total: u64, template: &str) -> ProgressBar {
+    // The templates are fixed, and the test below shows that they are valid.
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(total).with_style(style.progress_chars("=> ")).with_finish(ProgressFinish::Abandon);
     // The clock goes on during a long step.
     bar.enable_steady_tick(Duration::from_secs(1));
     bar
 }
 
-fn template(label: &str) -> String {
-    format!("{label} {TEMPLATE}")
-}
-
-fn is_due(last: Option<Instant>, now: Instant) -> bool {
-    last.is_none_or(|last| now.duration_since(last) >= PAUSE)
+fn is_due(last: Option<Instant>, now: Instant, pause: Duration) -> bool {
+    last.is_none_or(|last| now.duration_since(last) >= pause)
 }
 
 fn plain(label: &str, done: u64, total: u64, message: &str) -> String {
@@ -109,9 +155,9 @@ mod tests {
     #[test]
     fn plain_lines_come_first_and_then_at_most_every_two_seconds() {
         let start = Instant::now();
-        assert!(is_due(None, start));
-        assert!(!is_due(Some(start), start + Duration::from_millis(1999)));
-        assert!(is_due(Some(start), start + PAUSE));
+        assert!(is_due(None, start, PAUSE));
+        assert!(!is_due(Some(start), start + Duration::from_millis(1999), PAUSE));
+        assert!(is_due(Some(start), start + PAUSE, PAUSE));
     }
 
     #[test]
@@ -121,11 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn the_template_of_the_bar_is_valid() {
-        let bar = bar(10, "train");
+    fn the_templates_of_bars_are_valid() {
+        let bar = bar(10, TEMPLATE);
         bar.set_position(4);
         assert_eq!((bar.position(), bar.length()), (4, Some(10)));
-        assert!(ProgressStyle::with_template(&template("train")).is_ok());
+        for template in [TEMPLATE, SHORT_TEMPLATE] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
     }
 
     #[test]

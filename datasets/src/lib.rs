@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
+mod behaviour;
 mod error;
 mod example;
 mod generate;
@@ -13,6 +14,9 @@ mod read;
 mod table;
 
 pub use answer::Answer;
+pub use behaviour::search::TraceStats;
+pub use behaviour::words::{WORD_LISTS, WordList};
+pub use behaviour::{Fold, Measure, TraceReader};
 pub use error::Error;
 pub use example::{Dataset, Example};
 pub use generate::arithmetic::{Arithmetic, ArithmeticConfig};
@@ -21,8 +25,7 @@ pub use generate::knights::{Knights, KnightsConfig};
 pub use generate::multiplication::{Multiplication, MultiplicationConfig};
 pub use generate::parity::{Parity, ParityConfig};
 pub use generate::three_sum::{ThreeSum, ThreeSumConfig};
-pub use generate::trace_stats::TraceStats;
-pub use generate::traces::{Trace, TraceConfig, Traces};
+pub use generate::traces::{Attempt, Attempts, Thought, Trace, TraceConfig, TraceSource, Traced, Traces, Words};
 pub use generate::{Generated, Split, Task};
 pub use order::{BLOCK, Lane, Order};
 pub use plain::{Plain, plain_map};

@@ -75,6 +75,11 @@ impl RunFolder {
         self.path.join("before.json")
     }
 
+    /// The one after the last step, of a run that is over.
+    pub fn after(&self) -> PathBuf {
+        self.path.join("after.json")
+    }
+
     /// The folder of the recorded rollouts.
     pub fn rollouts(&self) -> PathBuf {
         self.path.join("rollouts")

@@ -11,8 +11,9 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use crate::config::{
-    AuditConfig, ComputeConfig, EvalConfig, FileConfig, GrpoConfig, LoraConfig, ModelSource, OptimConfig, PRESETS,
-    PromptConfig, RolloutConfig, SaveConfig, SftConfig, SftModel, SourceConfig, TrainConfig,
+    ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, EvalConfig, ExperimentConfig, FileConfig,
+    GrpoConfig, LoraConfig, ModelSource, OptimConfig, PRESETS, PromptConfig, RolloutConfig, SaveConfig, SftConfig,
+    SftModel, SourceConfig, TrainConfig,
 };
 use crate::output::print;
 use crate::strict;
@@ -75,6 +76,10 @@ fn reference() -> Result<String> {
         section::<SftConfig>("A config of `reckon sft`", base)?,
         section::<SftModel>("`[model]` of `reckon sft`", "")?,
         section::<TraceConfig>("`[traces]` of `reckon sft`", "")?,
+        section::<ExperimentConfig>("A file of `reckon experiment`", "train = ''\nseeds = []\narms = []")?,
+        section::<BaseConfig>("`[[bases]]` of `reckon experiment`", "name = ''\nsft = ''")?,
+        section::<ArmConfig>("`[[arms]]` of `reckon experiment`", "name = ''")?,
+        section::<CriterionConfig>("`[[criteria]]` of `reckon experiment`", "says = ''\narm = ''\nmeasure = ''")?,
     ];
     Ok(sections.concat())
 }

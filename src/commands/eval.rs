@@ -1,9 +1,12 @@
 //! `reckon eval`: held-out accuracy of a model under a training config's data and rubric.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail};
 use reckon_rewards::Registry;
 
 use super::{ConfigArgs, judge, policies};
+use crate::behaviours::Behaviours;
 use crate::config::ModelSource;
 use crate::eval::evaluate;
 use crate::groups::Rollouts;
@@ -42,20 +45,24 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let prompts = PromptSource::of(&config, &mut policy)?;
     prompts.dropped().iter().for_each(|line| note!("{line}"));
     let mut sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
-    if args.greedy {
+    if args.greedy || config.eval.greedy {
         sampling.temperature = 0.0;
     }
     let eval = &config.eval;
     let prompts = prompts.held_out(eval.problems)?;
     let sampler = LocalSampler { capacity: config.rollout.capacity };
-    let rollouts = Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling };
+    let behaviours = Behaviours::of(&config)?;
+    let rollouts =
+        Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling, behaviours: &behaviours };
     let asked = prompts.len();
     let found = evaluate(rollouts, prompts, eval.samples)?;
     let problems = asked - found.unreadable.len();
     if args.json {
         let object = serde_json::json!({
             "pass@1": found.accuracy, "margin": found.margin, "not_judged": found.not_judged,
-            "len_mean": found.len_mean, "waits_mean": found.waits_mean, "attempts_max": found.attempts_max,
+            "len_mean": found.len_mean, "len_right": found.len_right, "len_wrong": found.len_wrong,
+            "truncated": found.truncated, "entropy": found.entropy,
+            "behaviours": found.behaviours.iter().cloned().collect::<BTreeMap<_, _>>(),
             "problems": problems, "samples": eval.samples, "unreadable": found.unreadable.len(),
         });
         say!("{object}")?;
@@ -64,7 +71,13 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         if found.not_judged > 0.0 {
             say!("{:.1}% of the completions were not judged", 100.0 * found.not_judged)?;
         }
-        say!("tokens {:.1}, waits {:.2}, most attempts {}", found.len_mean, found.waits_mean, found.attempts_max)?;
+        let length = |mean: Option<f64>| mean.map_or("none".to_owned(), |mean| format!("{mean:.1}"));
+        let (right, wrong) = (length(found.len_right), length(found.len_wrong));
+        say!("tokens {:.1} (right {right}, wrong {wrong}), cut {:.1}%", found.len_mean, 100.0 * found.truncated)?;
+        say!("entropy {:.3} nats a token", found.entropy)?;
+        for (name, value) in &found.behaviours {
+            say!("{name} {value:.3}")?;
+        }
     }
     if let Some(first) = found.unreadable.first() {
         bail!("{} of {asked} held-out rows cannot be judged: {first}", found.unreadable.len());

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::behaviours;
 use crate::metrics::{METRICS, Metric, table};
 use crate::output::{print, say};
 
@@ -15,7 +16,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     if args.markdown {
-        return print(format_args!("{}", table()));
+        return print(format_args!("{}\n{}", table(), behaviours::table()));
     }
     for Metric { name, meaning } in METRICS {
         say!("{name}\n    {meaning}")?;

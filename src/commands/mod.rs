@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand, all thin: wire parts, call the library.
 
+mod analyze;
 pub mod bench;
 mod builtin;
 mod compute;
@@ -7,6 +8,7 @@ mod config;
 mod data;
 mod doctor;
 mod eval;
+mod experiment;
 mod export;
 mod memory;
 mod metrics;
@@ -53,6 +55,10 @@ enum Command {
     Sft(sft::Args),
     /// Held-out accuracy of a model.
     Eval(eval::Args),
+    /// Arms by seeds from one file, and what came of them.
+    Experiment(experiment::Args),
+    /// What a run's rollouts show: behaviours, reflection, repetition, pass@k.
+    Analyze(analyze::Args),
     /// Completions of prompts from the command line or a file.
     Sample(sample::Args),
     /// Judge completions without a model.
@@ -98,6 +104,8 @@ impl Cli {
             Command::Train(args) => train::run(args, registry),
             Command::Sft(args) => sft::run(args),
             Command::Eval(args) => eval::run(args, registry),
+            Command::Experiment(args) => experiment::run(args, registry),
+            Command::Analyze(args) => analyze::run(args, registry),
             Command::Sample(args) => sample::run(args),
             Command::Verify(args) => verify::run(args, registry),
             Command::Data(args) => data::run(args, registry),

@@ -1,7 +1,7 @@
 //! `reckon sft`: supervised training on generated traces or on completions from files, from random weights or a model folder.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
 
@@ -30,33 +30,52 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let config: SftConfig = strict::load(&read_text(&args.config)?, &args.config.display().to_string(), &args.sets)?;
+    let bar = Bar::new(config.steps, "sft");
+    note!("{}", compute::place(&config.compute));
+    let (stop, save) = (signals::stop_flag()?, |trainer: &SftTrainer| save(trainer, &config, &args.out));
+    let (trainer, Done { step, used }) = train(&config, &stop, &bar, &save)?;
+    save(&trainer)?;
+    bar.finish(&format!("{step} steps, {used} completions seen; model in {}", args.out.display()));
+    Ok(())
+}
+
+/// How far supervised training came.
+pub(super) struct Done {
+    /// Steps that were done: fewer than the config's where it was stopped.
+    pub(super) step: u64,
+    /// Completions that were seen.
+    used: usize,
+}
+
+/// Trains until the last step, or until `stop` is set; `save` is called now and then, and not at the end.
+pub(super) fn train(
+    config: &SftConfig,
+    stop: &AtomicBool,
+    bar: &Bar,
+    save: &dyn Fn(&SftTrainer) -> Result<()>,
+) -> Result<(SftTrainer, Done)> {
     let folder = start(&config.model, config.seed)?;
-    let mut samples = SftSource::open(&config, &folder)?;
+    let mut samples = SftSource::open(config, &folder)?;
     if samples.dropped() > 0 {
-        note!("{} rows are left out, which are longer than the model's context", samples.dropped());
+        bar.line(&format!("{} rows are left out, which are longer than the model's context", samples.dropped()));
     }
-    let mut trainer = SftTrainer::new(&config, policies::computed(&config.compute, || Ok(folder))?)?;
+    let mut trainer = SftTrainer::new(config, policies::computed(&config.compute, || Ok(folder))?)?;
     trainer.policy.end_with(samples.end_token())?;
     trainer.rehearse()?;
-    note!("{}", compute::place(&config.compute));
-    let stop = signals::stop_flag()?;
-    let bar = Bar::new(config.steps, "sft");
     let mut step = 0;
     while step < config.steps && !stop.load(Ordering::Relaxed) {
         step += 1;
         let SftReport { loss, grad_norm, lr } = trainer.step(&samples.batch()?)?;
         bar.tick(step, &format!("loss {loss:.4}"), &format!("grad norm {grad_norm:.3}  lr {lr:.2e}"));
         if step < config.steps && step.is_multiple_of(config.save_every.max(1)) {
-            save(&trainer, &config, &args.out)?;
+            save(&trainer)?;
         }
     }
-    save(&trainer, &config, &args.out)?;
-    bar.finish(&format!("{step} steps, {} completions seen; model in {}", samples.used, args.out.display()));
-    Ok(())
+    Ok((trainer, Done { step, used: samples.used }))
 }
 
 /// Writes the model as it is now, whole or not at all.
-fn save(trainer: &SftTrainer, config: &SftConfig, out: &Path) -> Result<()> {
+pub(super) fn save(trainer: &SftTrainer, config: &SftConfig, out: &Path) -> Result<()> {
     write_folder(out, |path| trainer.policy.save(path, config.dtype))
 }
 

@@ -4,27 +4,42 @@
 use crate::output::say;
 use anyhow::Result;
 
-use crate::eval::waits;
+use crate::eval::{Evaluation, in_words};
 use crate::run::Outcome;
 
 /// Columns of one completion: two of them fit a terminal of 80.
 const WIDTH: usize = 40;
 
+/// Takes a number of an evaluation.
+type Of = fn(&Evaluation) -> Option<f64>;
+
+/// What every run has.
+const MEASURES: [(&str, Of); 6] = [
+    ("accuracy", |found| Some(found.accuracy)),
+    ("tokens per completion", |found| Some(found.len_mean)),
+    ("of those that are right", |found| found.len_right),
+    ("of those that are wrong", |found| found.len_wrong),
+    ("cut at the limit", |found| Some(found.truncated)),
+    ("entropy", |found| Some(found.entropy)),
+];
+
 /// Prints the summary on standard output.
 pub(super) fn print(Outcome { before, after }: &Outcome) -> Result<()> {
     say!("\n{:<28}{:>10}{:>10}", "held-out", "before", "after")?;
-    for (name, before, after) in [
-        ("accuracy", before.accuracy, after.accuracy),
-        ("tokens per completion", before.len_mean, after.len_mean),
-        ("waits per completion", before.waits_mean, after.waits_mean),
-        ("most attempts", before.attempts_max as f64, after.attempts_max as f64),
-    ] {
-        say!("{name:<28}{before:>10.3}{after:>10.3}")?;
+    let row = |name: &str, before: Option<f64>, after: Option<f64>| {
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+        say!("{name:<28}{:>10}{:>10}", number(before), number(after))
+    };
+    for (name, of) in MEASURES {
+        row(name, of(before), of(after))?;
+    }
+    for (name, found) in &after.behaviours {
+        row(&in_words(name), before.behaviour(name), Some(*found))?;
     }
     let pairs = before.judged.iter().zip(&after.judged);
     let solved = pairs.filter(|(before, after)| before.passed == Some(false) && after.passed == Some(true));
-    // The problem that took the most tries shows best what was learned.
-    let Some((before, after)) = solved.max_by_key(|(_, after)| waits(&after.completion)) else {
+    // The problem that took the longest thought shows best what was learned.
+    let Some((before, after)) = solved.max_by_key(|(_, after)| after.completion.len()) else {
         return Ok(());
     };
     say!("\n{}\n{:<WIDTH$}after", before.question, "before")?;

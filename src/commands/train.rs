@@ -11,6 +11,7 @@ use crate::config::TrainConfig;
 use crate::disk::{read_text, write_file};
 use crate::grpo::updates;
 use crate::output::{note, say};
+use crate::progress::Bar;
 use crate::run;
 use crate::strict;
 use crate::train::Trainer;
@@ -39,7 +40,11 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         return dry_run(&build(args.config.load()?, registry)?);
     }
     let (mut trainer, folder) = match args.resume {
-        Some(path) => resume(path, &args.config.sets, registry)?,
+        Some(path) => {
+            let Resumed { trainer, folder, how } = resume(path, &args.config.sets, registry)?;
+            note!("{how}");
+            (trainer, folder)
+        }
         None => {
             let mut config = args.config.load()?;
             config.begin_on(&jiff::Zoned::now().date().to_string());
@@ -48,14 +53,15 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     };
     note!("{}", compute::place(&trainer.config.compute));
     let stop = signals::stop_flag()?;
-    if let Some(outcome) = run::run(&mut trainer, &folder, &stop)? {
+    let bar = Bar::new(trainer.config.steps, "train");
+    if let Some(outcome) = run::run(&mut trainer, &folder, &stop, bar)? {
         summary::print(&outcome)?;
     }
     Ok(())
 }
 
 /// A new run, whose config is written into its folder.
-fn start(config: TrainConfig, out: PathBuf, registry: &Registry) -> Result<(Trainer, RunFolder)> {
+pub(super) fn start(config: TrainConfig, out: PathBuf, registry: &Registry) -> Result<(Trainer, RunFolder)> {
     let mut trainer = build(config, registry)?;
     check_memory(&mut trainer)?;
     let folder = RunFolder::create(out)?;
@@ -63,8 +69,16 @@ fn start(config: TrainConfig, out: PathBuf, registry: &Registry) -> Result<(Trai
     Ok((trainer, folder))
 }
 
+/// A run to go on with.
+pub(super) struct Resumed {
+    pub(super) trainer: Trainer,
+    pub(super) folder: RunFolder,
+    /// Where it stands, for people.
+    pub(super) how: String,
+}
+
 /// A run as its newest checkpoint has it, but for the keys that `sets` changes.
-fn resume(path: PathBuf, sets: &[String], registry: &Registry) -> Result<(Trainer, RunFolder)> {
+pub(super) fn resume(path: PathBuf, sets: &[String], registry: &Registry) -> Result<Resumed> {
     let folder = RunFolder::resume(path)?;
     let text = read_text(&folder.config())?;
     let config: TrainConfig = strict::load(&text, &folder.config().display().to_string(), sets)?;
@@ -80,8 +94,8 @@ fn resume(path: PathBuf, sets: &[String], registry: &Registry) -> Result<(Traine
         }
         write_file(&folder.config(), strict::print(&trainer.config)?.as_bytes())?;
     }
-    note!("{how} at step {}", trainer.progress.step);
-    Ok((trainer, folder))
+    let how = format!("{how} at step {}", trainer.progress.step);
+    Ok(Resumed { trainer, folder, how })
 }
 
 /// Refuses a config that was changed since the newest checkpoint, but for keys that `sets` names.

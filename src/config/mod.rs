@@ -3,6 +3,7 @@
 
 mod compute;
 mod data;
+mod experiment;
 mod grpo;
 mod lora;
 mod optim;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use compute::{ComputeConfig, DeviceChoice, PrecisionChoice, Target};
 pub use data::{DataConfig, FileConfig, HeldOut, LongPrompts, Paths, PromptConfig, SourceConfig, SourceView};
+pub use experiment::{ArmConfig, BaseConfig, CriterionConfig, ExperimentConfig, Of};
 pub use grpo::{GrpoConfig, LossWeights, PRESETS, Preset, TruncatedKind};
 pub use lora::LoraConfig;
 pub use optim::OptimConfig;
@@ -58,6 +60,10 @@ table! {
         /// Held-out evaluation.
         #[serde(default)]
         pub eval: EvalConfig,
+        /// What is counted in completions: readers of traces (`countdown-traces`, `countdown-prose`, `three-sum-traces`,
+        /// `parity-traces`) and published lists of key words (`aha-r1`, `aha-qwen`, `aha-orz`, `aha-simplerl`,
+        /// `aha-logic-rl`, `aha-logic-rl-lite`, `aha-mini-r1`, `wait`); the reader of the dataset when absent.
+        pub behaviours: Option<Vec<String>>,
         /// What is kept on disk.
         #[serde(default)]
         pub save: SaveConfig,
@@ -108,6 +114,10 @@ table! {
         pub group_size: usize = 16 => AtLeast(2.0),
         /// Longest completion, in tokens.
         pub max_new_tokens: usize = 256 => AtLeast(1.0),
+        /// Shorter limits of the first steps, each with the last step that it holds for, as in `[[100, 64], [150, 96]]`;
+        /// `max_new_tokens` holds after them. Evaluation has the limit of its step.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub shorter_until: Vec<(u64, usize)> = Vec::new(),
         /// Divides the logits.
         pub temperature: f64 = 1.0 => Above(0.0),
         /// Keep the smallest set of tokens with this much probability.
@@ -124,6 +134,25 @@ table! {
 }
 
 impl RolloutConfig {
+    /// Longest completion of a step, counted from 1.
+    pub fn max_new_tokens_at(&self, step: u64) -> usize {
+        self.shorter_until.iter().find(|(last, _)| step <= *last).map_or(self.max_new_tokens, |(_, tokens)| *tokens)
+    }
+
+    /// Refuses limits that are not shorter, or out of order.
+    fn validate_limits(&self) -> Result<()> {
+        for (place, &(last, tokens)) in self.shorter_until.iter().enumerate() {
+            ensure!(
+                (1..=self.max_new_tokens).contains(&tokens),
+                "rollout.shorter_until = [[{last}, {tokens}]]: a limit is from 1 to max_new_tokens = {}",
+                self.max_new_tokens
+            );
+            let before = place.checked_sub(1).map_or(0, |place| self.shorter_until[place].0);
+            ensure!(last > before, "rollout.shorter_until: step {last} stands after step {before}; put them in order");
+        }
+        Ok(())
+    }
+
     /// The engine's view of it, with the model's end token.
     pub fn sampling(&self, stop_tokens: Vec<u32>) -> Result<Sampling> {
         ensure!(
@@ -151,6 +180,9 @@ table! {
         pub samples: usize = 1,
         /// Steps between evaluations; there is always one before and one after.
         pub every: u64 = 50 => AtLeast(1.0),
+        /// Take the likeliest token in them, in place of sampling as in training.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        pub greedy: bool = false,
     }
 }
 
@@ -199,7 +231,7 @@ impl TrainConfig {
             "rollout.capacity",
             "eval.every",
         ];
-        KEYS.contains(&key) || ["save.", "audit."].iter().any(|table| key.starts_with(table))
+        KEYS.contains(&key) || ["save.", "audit.", "behaviours"].iter().any(|table| key.starts_with(table))
     }
 
     /// Fixes the day that chat templates are told, where the config gives none: a run that is resumed on another day
@@ -223,11 +255,36 @@ impl TrainConfig {
     pub fn validate(&self) -> Result<()> {
         self.check("").map_err(Error::msg)?;
         self.rollout.check("rollout.").map_err(Error::msg)?;
+        self.rollout.validate_limits()?;
         self.optim.check("optim.").map_err(Error::msg)?;
         self.eval.check("eval.").map_err(Error::msg)?;
         self.save.check("save.").map_err(Error::msg)?;
         self.audit.check("audit.").map_err(Error::msg)?;
         self.grpo.validate(self.rollout.max_new_tokens)?;
         self.lora.iter().try_for_each(LoraConfig::validate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_the_first_steps_hold_until_their_steps() {
+        let rollout = |shorter_until| RolloutConfig { max_new_tokens: 128, shorter_until, ..RolloutConfig::default() };
+        let limits = rollout(vec![(10, 32), (20, 64)]);
+        for (step, tokens) in [(0, 32), (1, 32), (10, 32), (11, 64), (20, 64), (21, 128)] {
+            assert_eq!(limits.max_new_tokens_at(step), tokens, "at step {step}");
+        }
+        assert!(limits.validate_limits().is_ok());
+        for (limits, expected) in [
+            (vec![(10, 256)], "[[10, 256]]: a limit is from 1 to max_new_tokens = 128"),
+            (vec![(10, 0)], "[[10, 0]]: a limit"),
+            (vec![(20, 32), (10, 64)], "step 10 stands after step 20"),
+            (vec![(0, 32)], "step 0 stands after step 0"),
+        ] {
+            let message = rollout(limits).validate_limits().unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
     }
 }

@@ -14,7 +14,6 @@ use crate::checkpoint::{RunFolder, state};
 use crate::disk::{read_text, write_file};
 use crate::eval::{Evaluation, evaluate};
 use crate::metrics::{MetricsFile, Record};
-use crate::output::note;
 use crate::progress::Bar;
 use crate::train::{Step, Trainer};
 
@@ -29,12 +28,13 @@ pub struct Outcome {
 
 /// Trains until the last step of the config, or until `stop` is set: the step is finished then, and saved.
 ///
-/// Goes on from where `trainer` stands. An outcome there is of a run that is over and has held-out problems.
-pub fn run(trainer: &mut Trainer, folder: &RunFolder, stop: &AtomicBool) -> Result<Option<Outcome>> {
+/// Goes on from where `trainer` stands, and says on `bar` how far it is. An outcome there is of a run that is over and has
+/// held-out problems.
+pub fn run(trainer: &mut Trainer, folder: &RunFolder, stop: &AtomicBool, bar: Bar) -> Result<Option<Outcome>> {
     let mut metrics = MetricsFile::open(folder.metrics(), trainer.progress.step)?;
-    let before = before(trainer, folder, &mut metrics)?;
+    trainer.limit_tokens(trainer.progress.step.max(1));
+    let before = before(trainer, folder, &mut metrics, &bar)?;
     let steps = trainer.config.steps;
-    let bar = Bar::new(steps, "train");
     let mut after = None;
     while trainer.progress.step < steps && !stop.load(Ordering::Relaxed) {
         let step = trainer.progress.step + 1;
@@ -59,7 +59,9 @@ pub fn run(trainer: &mut Trainer, folder: &RunFolder, stop: &AtomicBool) -> Resu
     let Some(before) = before.filter(|_| trainer.progress.step == steps) else { return Ok(None) };
     // A run that was over when it was resumed is evaluated again.
     let after = after.map_or_else(|| held_out(trainer), |after| Ok(Some(after)))?;
-    Ok(after.map(|after| Outcome { before, after }))
+    let Some(after) = after else { return Ok(None) };
+    write_file(&folder.after(), &serde_json::to_vec(&after)?)?;
+    Ok(Some(Outcome { before, after }))
 }
 
 /// The policy's accuracy on the held-out problems, where the config asks for some.
@@ -69,24 +71,29 @@ pub fn held_out(trainer: &Trainer) -> Result<Option<Evaluation>> {
         return Ok(None);
     }
     let prompts = trainer.prompts().held_out(eval.problems)?;
-    evaluate(trainer.rollouts(), prompts, eval.samples).map(Some)
+    evaluate(trainer.rollouts_by(&trainer.eval_sampling()), prompts, eval.samples).map(Some)
 }
 
 /// What precedes step 1: the audit, the first evaluation, and the checkpoint of step 0. A resumed run reads the evaluation.
-fn before(trainer: &mut Trainer, folder: &RunFolder, metrics: &mut MetricsFile) -> Result<Option<Evaluation>> {
+fn before(
+    trainer: &mut Trainer,
+    folder: &RunFolder,
+    metrics: &mut MetricsFile,
+    bar: &Bar,
+) -> Result<Option<Evaluation>> {
     if trainer.progress.step > 0 {
         let read = || serde_json::from_str(&read_text(&folder.before())?).context("before.json");
         return folder.before().exists().then(read).transpose();
     }
-    trainer.prompts().dropped().iter().for_each(|line| note!("{line}"));
+    trainer.prompts().dropped().iter().for_each(|line| bar.line(line));
     for remark in audit::before_training(trainer)? {
-        note!("audit: {remark}");
+        bar.line(&format!("audit: {remark}"));
     }
     let before = held_out(trainer)?;
     let mut record = Record::new(0);
     if let Some(evaluation) = &before {
-        evaluation.unreadable.iter().for_each(|fault| note!("held-out, left out: {fault}"));
-        note!("step 0: held-out {evaluation}");
+        evaluation.unreadable.iter().for_each(|fault| bar.line(&format!("held-out, left out: {fault}")));
+        bar.line(&format!("step 0: held-out {evaluation}"));
         evaluation.record(&mut record);
         write_file(&folder.before(), &serde_json::to_vec(evaluation)?)?;
     }
@@ -136,11 +143,13 @@ fn summary(record: &Record, held_out: Option<&Evaluation>) -> String {
     format!("reward {reward}{held_out}  length {:.0}", record.get("completion/len_mean").unwrap_or(0.0))
 }
 
-/// Where the time of a step goes.
+/// What else is worth a look, and where the time of a step goes.
 fn times(record: &Record) -> String {
     let get = |name: &str| record.get(name).unwrap_or(0.0);
     format!(
-        "{:.0} tok/s  sample {:.2}s  verify {:.2}s  forward-backward {:.2}s  update {:.2}s",
+        "entropy {:.2}  cut {:.1}%  {:.0} tok/s  sample {:.2}s  verify {:.2}s  forward-backward {:.2}s  update {:.2}s",
+        get("policy/entropy"),
+        100.0 * get("completion/truncated_frac"),
         get("speed/sample_tokens_per_s"),
         get("time/sample_s"),
         get("time/verify_s"),

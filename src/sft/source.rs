@@ -2,7 +2,9 @@
 //! does with them is left to [`SftTrainer`](super::SftTrainer).
 
 use anyhow::{Result, bail, ensure};
-use reckon_datasets::{Countdown, Dataset, Example, FileRows, Lane, Order, Purpose, Split, Traces};
+use reckon_datasets::{
+    Dataset, Example, FileRows, Generated, Lane, Order, Purpose, Split, TraceSource, Traced, Traces,
+};
 use tokenizers::Tokenizer;
 
 use super::SftSample;
@@ -42,7 +44,7 @@ enum End {
 
 enum Source {
     /// Made for generated problems.
-    Traces(Traces),
+    Traces(Box<dyn TraceSource>),
     /// Read from files, in another order in each pass.
     Files { rows: Box<dyn Dataset>, order: Order, dropped: usize },
 }
@@ -122,10 +124,9 @@ impl Encoder {
 impl Source {
     fn open(config: &SftConfig, encoder: &Encoder) -> Result<Self> {
         match &config.data {
-            DataConfig::Countdown { problems } => {
-                let countdown = Countdown::new(problems.clone(), config.seed, Split::Train)?;
-                Ok(Self::Traces(Traces::new(countdown, config.traces.clone(), config.seed)?))
-            }
+            DataConfig::Countdown { problems } => Self::traces(problems, config),
+            DataConfig::ThreeSum { problems } => Self::traces(problems, config),
+            DataConfig::Parity { problems } => Self::traces(problems, config),
             DataConfig::File(file) => {
                 let paths = hub::data_files(file.path.all())?;
                 let rows = FileRows::open(&paths, &file.columns, Purpose::Completion)?.only(&file.only)?;
@@ -138,9 +139,15 @@ impl Source {
                 Ok(Self::Files { rows, order, dropped })
             }
             _ => bail!(
-                "data.dataset: supervised training reads completions from \"file\" or makes traces of \"countdown\""
+                "data.dataset: supervised training reads completions from \"file\" or makes traces of \"countdown\", \
+                 \"three_sum\" or \"parity\""
             ),
         }
+    }
+
+    fn traces<T: Traced + Clone + 'static>(task: &T, config: &SftConfig) -> Result<Self> {
+        let problems = Generated::new(task.clone(), config.seed, Split::Train)?;
+        Ok(Self::Traces(Box::new(Traces::new(problems, config.traces.clone(), config.seed)?)))
     }
 
     /// Example and completion of turn `index`.

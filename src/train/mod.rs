@@ -11,6 +11,7 @@ use reckon_rewards::soft_overlong;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{LossStats, MicroBatch, TokenStats};
+use crate::behaviours::Behaviours;
 use crate::config::{Control, GrpoConfig, TrainConfig};
 use crate::groups::{RolloutTimes, Rollouts};
 use crate::grpo::{TrainSample, Truncated, advantages, has_signal, micro_batches, mini_batches, token_losses};
@@ -53,6 +54,7 @@ pub struct Trainer {
     schedule: Schedule,
     sampling: Sampling,
     judge: Judge,
+    behaviours: Behaviours,
     prompts: PromptSource,
 }
 
@@ -83,7 +85,7 @@ impl Trainer {
     pub fn new(mut config: TrainConfig, mut policy: Policy, judge: Judge) -> Result<Self> {
         config.validate()?;
         config.compute.suit(Layout::of(&policy.config)?.len());
-        let grpo = config.grpo.clone();
+        let (grpo, behaviours) = (config.grpo.clone(), Behaviours::of(&config)?);
         let prompts = PromptSource::of(&config, &mut policy)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
@@ -91,7 +93,7 @@ impl Trainer {
         let schedule = config.optim.schedule(config.steps);
         let sampler = Box::new(LocalSampler { capacity: config.rollout.capacity });
         let progress = Progress::default();
-        Ok(Self { config, policy, sampler, progress, grpo, schedule, sampling, judge, prompts })
+        Ok(Self { config, policy, sampler, progress, grpo, schedule, sampling, judge, behaviours, prompts })
     }
 
     /// One step of GRPO (Shao et al. 2024, arXiv:2402.03300). The preset says which of its variants: its advantage, its
@@ -100,6 +102,7 @@ impl Trainer {
         let (start, step, mut stats) = (Instant::now(), self.progress.step + 1, StepStats::default());
         let (loss, temperature) = (self.grpo.loss(), self.sampling.logprob_temperature());
         self.refresh_reference(step)?;
+        self.limit_tokens(step);
         // Prompts to the sampler, completions to the judge, until enough groups have a signal.
         let groups = self.sample_groups(step)?;
         let rewards: Vec<_> = groups.kept().map(Group::penalised_rewards).collect();
@@ -170,7 +173,7 @@ impl Trainer {
                 rollout.reward = Some(0.0);
             } else if let Truncated::SoftOverlong { buffer } = truncated {
                 let tokens = rollout.completion.tokens.len();
-                rollout.penalty = soft_overlong(tokens, self.config.rollout.max_new_tokens, buffer);
+                rollout.penalty = soft_overlong(tokens, self.sampling.max_new_tokens, buffer);
             }
         }
         has_signal(&group.rewards())
@@ -240,6 +243,11 @@ impl Trainer {
         Ok(())
     }
 
+    /// Gives completions the longest length of `step`, counted from 1; those of its evaluation too.
+    pub fn limit_tokens(&mut self, step: u64) {
+        self.sampling.max_new_tokens = self.config.rollout.max_new_tokens_at(step);
+    }
+
     /// What decides the run's memory.
     pub fn job(&self) -> Result<Job> {
         Job::of(&self.config, &self.policy.config, self.policy.companions.dtype, self.prompts.longest())
@@ -255,7 +263,24 @@ impl Trainer {
 
     /// The sampler over the weights as they are now, and the judge.
     pub fn rollouts(&self) -> Rollouts<'_> {
-        Rollouts { policy: &self.policy, sampler: &*self.sampler, judge: &self.judge, sampling: &self.sampling }
+        self.rollouts_by(&self.sampling)
+    }
+
+    /// How held-out problems are sampled: as in the step, or greedily where the config says so.
+    pub fn eval_sampling(&self) -> Sampling {
+        let temperature = if self.config.eval.greedy { 0.0 } else { self.sampling.temperature };
+        Sampling { temperature, ..self.sampling.clone() }
+    }
+
+    /// The same as [`Self::rollouts`], sampled in another way.
+    pub fn rollouts_by<'a>(&'a self, sampling: &'a Sampling) -> Rollouts<'a> {
+        Rollouts {
+            policy: &self.policy,
+            sampler: &*self.sampler,
+            judge: &self.judge,
+            sampling,
+            behaviours: &self.behaviours,
+        }
     }
 
     /// Where the run's prompts come from.

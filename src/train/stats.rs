@@ -41,7 +41,7 @@ impl Trainer {
     /// The metrics of the step just done.
     pub(super) fn record(&self, groups: &StepGroups, stats: &StepStats, step_s: f64) -> Record {
         let mut record = Record::new(self.progress.step);
-        crate::eval::record_rollouts(&mut record, &groups.all, &self.judge.names());
+        crate::eval::record_rollouts(&mut record, &groups.all, &self.judge, &self.behaviours);
         let sampled = groups.all.len();
         let silent = groups.signal.iter().filter(|signal| !**signal).count();
         record.set("group/zero_signal_frac", silent as f64 / sampled.max(1) as f64);

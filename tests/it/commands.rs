@@ -50,6 +50,10 @@ fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
         (vec!["train", config, "--set", "model.path=nowhere"], "nowhere"),
         (vec!["train", "--resume", "nowhere"], "there is no run in \"nowhere\""),
         (vec!["train", config, "--set", "compute.device=gpu"], "did you mean \"cpu\""),
+        (vec!["train", config, "--set", "behaviours=[\"aha-r2\"]"], "did you mean \"aha-r1\""),
+        (vec!["train", config, "--set", "rollout.shorter_until=[[2, 64]]"], "a limit is from 1 to max_new_tokens = 48"),
+        (vec!["experiment", "nowhere.toml"], "nowhere.toml"),
+        (vec!["analyze", "nowhere"], "nowhere"),
         (vec!["sample"], "no prompt"),
         (vec!["verify", "score", "--kind", "countdwon", text(&bad_row)], "did you mean \"countdown\""),
         (vec!["train", config, "--dry-run", "--set", "rubric.verifiers.0.max_deph=3"], "did you mean \"max_depth\"?"),
@@ -158,7 +162,8 @@ fn every_preset_leaves_its_traces_and_all_that_is_written_is_in_the_table_of_met
         ("{preset = 'grpo', kl_coef = 0.05, completions_per_update = 8, ref_refresh_every = 2}", "policy/kl_ref"),
         ("{preset = 'dr_grpo', truncated = 'mask'}", "policy/entropy"),
     ] {
-        let config = small_run(folder.path(), 3, &format!("grpo = {grpo}"));
+        let counted = "behaviours = ['countdown-traces', 'aha-r1']";
+        let config = small_run(folder.path(), 3, &format!("grpo = {grpo}\n{counted}"));
         let run = folder.path().join(metric.replace('/', "-"));
         succeeds(&["train", text(&config), "--out", text(&run)]);
         let values: Vec<f64> = records(&run).iter().filter_map(|record| record.get(metric)).collect();
@@ -171,7 +176,7 @@ fn every_preset_leaves_its_traces_and_all_that_is_written_is_in_the_table_of_met
     }
     assert_eq!(written, METRICS.iter().map(|metric| metric.name).collect(), "what the table says is written");
     let printed = succeeds(&["metrics", "--markdown"]);
-    assert_eq!(printed.lines().count(), METRICS.len() + 2, "{printed}");
+    assert_eq!(printed, format!("{}\n{}", reckon::metrics::table(), reckon::behaviours::table()));
 }
 
 #[test]

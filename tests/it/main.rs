@@ -17,6 +17,8 @@ mod device_model;
 mod device_sampling;
 /// Training on such a device.
 mod device_training;
+/// Arms by seeds from one file, and what rollouts show.
+mod experiments;
 /// Model folders read back, and damaged ones are refused.
 mod folders;
 /// Models of families that are not trained.

@@ -119,6 +119,21 @@ fn math_runs() {
 }
 
 #[test]
+fn the_aha_recipes_of_real_size_run() {
+    for recipe in ["aha-qwen-3b/config.toml", "aha-llama-3b-primed/config.toml"] {
+        check(
+            recipe,
+            Some(vec![json!({"target": 98, "nums": [44, 19, 35]}), json!({"target": 64, "nums": [63, 95, 96]})]),
+        );
+    }
+}
+
+#[test]
+fn aha_smollm2_runs() {
+    check("aha-smollm2/config.toml", None);
+}
+
+#[test]
 fn smollm2_arithmetic_runs() {
     check("smollm2-arithmetic/config.toml", None);
 }

@@ -4,12 +4,12 @@
 pub(crate) mod arithmetic;
 pub(crate) mod chain;
 pub(crate) mod countdown;
+pub(crate) mod countdown_traces;
 pub(crate) mod formula;
 pub(crate) mod knights;
 pub(crate) mod multiplication;
 pub(crate) mod parity;
 pub(crate) mod three_sum;
-pub(crate) mod trace_stats;
 pub(crate) mod traces;
 
 use std::fmt::Display;

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::traces::{Attempt, Attempts, Traced, Words};
 use super::{Generated, Task, check_range, info, pick};
 use crate::{Counted, Error, Example, table};
 
@@ -57,6 +58,25 @@ impl Task for ParityConfig {
             messages: Vec::new(),
             info: info([("ones", json!(ones))]),
         }
+    }
+}
+
+/// One attempt: the parity of the bits so far, after each bit, as the chain of thought of Tsilivis et al.
+/// (arXiv:2510.11495). It is always right, and so is the answer of a trace that does not think.
+impl Traced for ParityConfig {
+    const WORDS: Words =
+        Words { open: "<think>", wait: "", give_up: "", ok: "", dot: ".", close: "</think><answer>", end: "</answer>" };
+
+    fn attempts<'a>(&'a self, problem: &'a Vec<u8>) -> Attempts<'a> {
+        Box::new(move |_, _| {
+            let mut odd = 0;
+            let so_far = problem.iter().map(|bit| {
+                odd ^= bit;
+                odd.to_string()
+            });
+            let text = so_far.collect();
+            Attempt { text, answer: odd.to_string(), correct: true }
+        })
     }
 }
 

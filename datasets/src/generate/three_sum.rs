@@ -3,6 +3,7 @@
 
 use serde_json::json;
 
+use super::traces::{Attempt, Attempts, Traced, Words};
 use super::{Generated, Task};
 use crate::{Counted, Error, Example, table};
 
@@ -95,17 +96,45 @@ impl Task for ThreeSumConfig {
 
     fn example(&self, id: String, problem: &Triple) -> Example {
         let list = problem.numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        let letters: Vec<String> = problem.places.iter().map(|&place| char::from(b'a' + place as u8).into()).collect();
         let info =
             [("numbers", json!(problem.numbers)), ("sum", json!(problem.target)), ("modulus", json!(self.modulus))];
         Example {
             id,
             question: format!("{list} ? {}", problem.target),
-            answer: letters.join(" ").into(),
+            answer: letters(&problem.places).into(),
             messages: Vec::new(),
             info: super::info(info),
         }
     }
+}
+
+/// Triples such as `a b d = 10`, with `x` after a miss and `y` after a hit.
+impl Traced for ThreeSumConfig {
+    const WORDS: Words = Words {
+        open: "<think>",
+        wait: " x",
+        give_up: " x",
+        ok: " y",
+        dot: " .",
+        close: " </think> <answer> ",
+        end: " </answer>",
+    };
+
+    fn attempts<'a>(&'a self, problem: &'a Triple) -> Attempts<'a> {
+        Box::new(move |solve, random| {
+            let mut places: Vec<usize> = (0..problem.numbers.len()).collect();
+            random.shuffle(&mut places);
+            let mut places = if solve { problem.places } else { [places[0], places[1], places[2]] };
+            places.sort_unstable();
+            let (answer, sum) = (letters(&places), self.sum(&problem.numbers, &places));
+            Attempt { text: format!(" {answer} = {sum}"), answer, correct: sum == problem.target }
+        })
+    }
+}
+
+/// Places as the letters of an answer, such as `b d e`.
+fn letters(places: &[usize; 3]) -> String {
+    places.map(|place| char::from(b'a' + place as u8).to_string()).join(" ")
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! Priming traces: supervised completions that search, say `wait` after a miss, and often give up too early.
-//! The habit of going on is in them, but too rarely: to find that it pays is left to reinforcement learning.
+//! Priming traces: supervised completions that search, say `wait` after a miss, and often give up too early, and the
+//! controls to compare with. The habit of going on is in them, but too rarely: to find that it pays is left to
+//! reinforcement learning. What an attempt at a problem looks like, its task says ([`Traced`]).
 
-use super::chain::{Rules, Step, expression, write_steps};
-use super::countdown::CountdownProblem;
-use crate::{Countdown, Counted, Error, Example, table};
+use serde::{Deserialize, Serialize};
+
+use super::{Generated, Task};
+use crate::{Counted, Error, Example, table};
 
 table! {
     /// How traces are made.
@@ -14,9 +16,74 @@ table! {
         pub give_up_rate: f64 = 0.5,
         /// Most attempts of a trace.
         pub longest: usize = 8,
+        /// Share of traces that do not give up before their `longest` attempt: without them a model hardly sees what comes
+        /// late in a search, and miscalculates there.
+        pub patient_share: f64 = 0.0,
         /// Share of traces that answer without thinking.
         pub direct_share: f64 = 0.0,
+        /// What stands in the thinking: the `search`, the same `unchecked` (without a word on whether an attempt fits), or
+        /// as many `dots` as it has tokens, before an answer that is right.
+        pub thought: Thought = Thought::Search,
+        /// Whether an attempt may be one that the same trace has made before.
+        pub repeats: bool = true,
+        /// Whether traces that end right are left out.
+        pub wrong_only: bool = false,
     }
+}
+
+/// What stands in the thinking of a trace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Thought {
+    /// Attempts, each with a word on whether it fits.
+    #[default]
+    Search,
+    /// Attempts without such words: a search that checks nothing.
+    Unchecked,
+    /// Dots in place of the tokens of a search, and an answer that is right: length without behaviour.
+    Dots,
+}
+
+/// What one attempt at a problem is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// As it stands in the thinking.
+    pub text: String,
+    /// The answer that it leads to.
+    pub answer: String,
+    /// Whether that answer is right.
+    pub correct: bool,
+}
+
+/// How a task's traces are put together.
+#[derive(Debug, Clone, Copy)]
+pub struct Words {
+    /// Before the first attempt.
+    pub open: &'static str,
+    /// After a miss that is followed by another attempt.
+    pub wait: &'static str,
+    /// After the last miss of a trace that gives up.
+    pub give_up: &'static str,
+    /// After a hit.
+    pub ok: &'static str,
+    /// One token of a thought that says nothing.
+    pub dot: &'static str,
+    /// Between thinking and answer.
+    pub close: &'static str,
+    /// After the answer.
+    pub end: &'static str,
+}
+
+/// An attempt at one problem: a solution where the first argument says so, else any, which may solve by luck.
+pub type Attempts<'a> = Box<dyn Fn(bool, &mut Counted) -> Attempt + 'a>;
+
+/// A task that traces can be made for.
+pub trait Traced: Task {
+    /// What stands around its attempts.
+    const WORDS: Words;
+
+    /// What attempts at `problem` can be.
+    fn attempts<'a>(&'a self, problem: &'a Self::Problem) -> Attempts<'a>;
 }
 
 /// A problem with a completion to learn from.
@@ -39,10 +106,16 @@ impl Trace {
     }
 }
 
+/// Where traces come from, whatever their task.
+pub trait TraceSource: Send + Sync {
+    /// Trace `index`, a function of the seeds and the index.
+    fn get(&self, index: usize) -> Trace;
+}
+
 /// A seeded source of traces.
 ///
 /// ```
-/// use reckon_datasets::{Countdown, CountdownConfig, Split, TraceConfig, Traces};
+/// use reckon_datasets::{Countdown, CountdownConfig, Split, TraceConfig, TraceSource, Traces};
 /// let problems = Countdown::new(CountdownConfig::default(), 7, Split::Train)?;
 /// let traces = Traces::new(problems, TraceConfig::default(), 7)?;
 /// let trace = traces.get(0);
@@ -51,22 +124,27 @@ impl Trace {
 /// # Ok::<(), reckon_datasets::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Traces {
-    problems: Countdown,
+pub struct Traces<T> {
+    problems: Generated<T>,
     config: TraceConfig,
     seed: u64,
 }
 
-impl Traces {
+/// Draws before a rule that a trace has to keep gives way: a new attempt where all may have been made, or a trace that ends
+/// wrong where most attempts are right.
+const TRIES: usize = 200;
+
+impl<T: Traced> Traces<T> {
     /// Traces for `problems`.
     ///
     /// # Errors
-    /// A rate outside `0..=1`, or a longest trace of no attempt.
-    pub fn new(problems: Countdown, config: TraceConfig, seed: u64) -> Result<Self, Error> {
+    /// A rate outside `0..=1`, a longest trace of no attempt, or rules that no trace can keep.
+    pub fn new(problems: Generated<T>, config: TraceConfig, seed: u64) -> Result<Self, Error> {
         for (key, value) in [
             ("success_rate", config.success_rate),
             ("give_up_rate", config.give_up_rate),
             ("direct_share", config.direct_share),
+            ("patient_share", config.patient_share),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return Err(Error::Config(format!("traces.{key} = {value}: a share in [0, 1] is needed")));
@@ -75,203 +153,112 @@ impl Traces {
         if config.longest == 0 {
             return Err(Error::Config("traces.longest = 0: a trace has at least one attempt".into()));
         }
-        Ok(Self { problems, config, seed })
+        let traces = Self { problems, config, seed };
+        if traces.config.wrong_only && (0..TRIES).all(|index| traces.make(index).correct) {
+            let text =
+                "traces.wrong_only = true: no trace ends wrong; lower traces.success_rate, or use thought = \"search\"";
+            return Err(Error::Config(text.into()));
+        }
+        Ok(traces)
     }
 
-    /// Trace `index`, a function of the seeds and the index.
-    pub fn get(&self, index: usize) -> Trace {
+    fn make(&self, index: usize) -> Trace {
         let problem = self.problems.problem(index);
         let example = self.problems.example(index, &problem);
         let mut random = Counted::new(&[self.seed, 0x7eace, index as u64]);
+        let attempts = self.problems.task.attempts(&problem);
+        let mut trace = self.trace(&attempts, &mut random);
+        for _ in 0..TRIES {
+            if !(self.config.wrong_only && trace.correct) {
+                break;
+            }
+            trace = self.trace(&attempts, &mut random);
+        }
+        let Thinking { text, answer, attempts, correct } = trace;
+        let Words { open, close, end, .. } = T::WORDS;
+        Trace { example, completion: format!("{open}{text}{close}{answer}{end}"), attempts, correct }
+    }
+
+    /// One way to think about a problem.
+    fn trace(&self, attempts: &Attempts, random: &mut Counted) -> Thinking {
         let direct = random.unit() < self.config.direct_share;
-        let source = Attempts::new(self.problems.task.rules(), &problem);
-        let (mut thought, mut attempts) = (String::new(), 0);
+        let mut found = self.search(attempts, direct, random);
+        if self.config.thought == Thought::Dots && !direct {
+            let label = attempts(true, random);
+            let text = T::WORDS.dot.repeat(lexemes(&found.text));
+            found = Thinking { text, answer: label.answer, attempts: 0, correct: label.correct };
+        }
+        found
+    }
+
+    fn search(&self, attempts: &Attempts, direct: bool, random: &mut Counted) -> Thinking {
+        let (config, words) = (&self.config, T::WORDS);
+        let checked = config.thought != Thought::Unchecked;
+        let say = |word: &'static str| if checked { word } else { "" };
+        let (mut text, mut made) = (String::new(), Vec::new());
+        let patient = config.patient_share > 0.0 && random.unit() < config.patient_share;
+        let give_up_rate = if patient { 0.0 } else { config.give_up_rate };
         loop {
-            let chain = source.draw(random.unit() < self.config.success_rate, &mut random);
-            let correct = chain.last().is_some_and(|step| step.result == problem.target());
-            if !direct {
-                attempts += 1;
-                write_steps(&chain, &mut thought);
+            let attempt = self.attempt(attempts, &made, random);
+            let Attempt { answer, correct, .. } = attempt.clone();
+            if direct {
+                return Thinking { text, answer, attempts: 0, correct };
             }
-            let over = direct || correct || attempts >= self.config.longest;
-            if over || random.unit() < self.config.give_up_rate {
-                let verified = if correct && !direct { "ok" } else { "" };
-                let completion = format!("<think>{thought}{verified}</think><answer>{}</answer>", expression(&chain));
-                return Trace { example, completion, attempts, correct };
+            text += &attempt.text;
+            made.push(attempt.text);
+            let over = correct || made.len() >= config.longest;
+            if over || random.unit() < give_up_rate {
+                text += say(if correct { words.ok } else { words.give_up });
+                return Thinking { text, answer, attempts: made.len(), correct };
             }
-            thought += "wait";
+            text += say(words.wait);
         }
+    }
+
+    /// The next attempt after those that were `made`.
+    fn attempt(&self, attempts: &Attempts, made: &[String], random: &mut Counted) -> Attempt {
+        let mut draw = || attempts(random.unit() < self.config.success_rate, random);
+        let mut attempt = draw();
+        for _ in 0..TRIES {
+            if self.config.repeats || !made.contains(&attempt.text) {
+                break;
+            }
+            attempt = draw();
+        }
+        attempt
     }
 }
 
-/// The most numbers whose chains are all listed: 3 numbers have 72 at most with three operations, 4 have over 1,000.
-const LISTED: usize = 3;
-
-/// Draws before an attempt on more numbers falls back on the solution that the problem was made with.
-/// Drawing goes on until a chain is legal or solves, so a bound is needed; a hundred draws are the usual number.
-const TRIES: usize = 2_000;
-
-/// What an attempt at one problem can be.
-struct Attempts<'a> {
-    rules: Rules,
-    problem: &'a CountdownProblem,
-    /// All legal chains one after the other; empty when there are too many to list.
-    legal: Vec<Step>,
-    /// Numbers of those chains that reach the target.
-    solving: Vec<usize>,
+impl<T: Traced> TraceSource for Traces<T> {
+    fn get(&self, index: usize) -> Trace {
+        let trace = self.make(index);
+        if !(self.config.wrong_only && trace.correct) {
+            return trace;
+        }
+        // Here every attempt is right; another problem has some that are not, as the constructor saw.
+        (1..).map(|next| self.make(index.wrapping_add(next))).find(|trace| !trace.correct).unwrap_or(trace)
+    }
 }
 
-impl<'a> Attempts<'a> {
-    fn new(rules: Rules, problem: &'a CountdownProblem) -> Self {
-        let few = problem.numbers.len() <= LISTED;
-        let legal = if few { rules.all(&problem.numbers) } else { Vec::new() };
-        let reaches = |chain: &[Step]| chain.last().is_some_and(|step| step.result == problem.target());
-        let chains = legal.chunks(problem.solution.len().max(1)).enumerate();
-        let solving = chains.filter(|(_, chain)| reaches(chain)).map(|(i, _)| i).collect();
-        Self { rules, problem, legal, solving }
-    }
+/// The thinking of a trace, and what came of it.
+struct Thinking {
+    text: String,
+    answer: String,
+    attempts: usize,
+    correct: bool,
+}
 
-    /// A solution if `solve`, else any legal chain, which may solve by luck; each is as likely as the others.
-    fn draw(&self, solve: bool, random: &mut Counted) -> Vec<Step> {
-        let length = self.problem.solution.len().max(1);
-        if self.solving.is_empty() {
-            return self.search(solve, random);
-        }
-        let chain = if solve {
-            self.solving[random.below(self.solving.len())]
-        } else {
-            random.below(self.legal.len() / length)
-        };
-        self.legal[chain * length..][..length].to_vec()
+/// Numbers, words and signs of a text: its tokens where a tokenizer has one for each.
+fn lexemes(text: &str) -> usize {
+    let kind = |c: char| if c.is_ascii_digit() { 1 } else { 2 * usize::from(c.is_alphabetic()) };
+    let (mut count, mut last) = (0, 0);
+    for c in text.chars() {
+        let now = kind(c);
+        count += usize::from(!c.is_whitespace() && (now == 0 || now != last));
+        last = now;
     }
-
-    fn search(&self, solve: bool, random: &mut Counted) -> Vec<Step> {
-        let found = (0..TRIES).find_map(|_| {
-            let chain = self.rules.draw(&self.problem.numbers, random)?;
-            let reaches = chain.last().is_some_and(|step| step.result == self.problem.target());
-            (reaches || !solve).then_some(chain)
-        });
-        found.unwrap_or_else(|| self.problem.solution.clone())
-    }
+    count
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{CountdownConfig, Split, TraceStats};
-
-    fn traces(problems: CountdownConfig, config: TraceConfig) -> Traces {
-        Traces::new(Countdown::new(problems, 1, Split::Train).unwrap(), config, 2).unwrap()
-    }
-
-    /// What a parser finds in a trace, and the trace.
-    fn read(traces: &Traces, index: usize) -> (Trace, TraceStats) {
-        let problem = traces.problems.problem(index);
-        let trace = traces.get(index);
-        let stats = TraceStats::of(&trace.completion, &problem.numbers, problem.target());
-        (trace, stats)
-    }
-
-    #[test]
-    fn a_trace_does_what_it_says() {
-        let numbers = |numbers| CountdownConfig { numbers, ..CountdownConfig::default() };
-        let divide = CountdownConfig { operations: "+-*/".into(), ..numbers(4) };
-        for problems in [numbers(2), numbers(3), numbers(4), divide, numbers(6)] {
-            let traces = traces(problems, TraceConfig::default());
-            for index in 0..500 {
-                let (trace, stats) = read(&traces, index);
-                let expected = TraceStats {
-                    attempts: trace.attempts,
-                    waits: trace.attempts - 1,
-                    oks: usize::from(trace.correct),
-                    slips: 0,
-                    repeats: stats.repeats,
-                    verified: usize::from(trace.correct),
-                    gave_up: !trace.correct,
-                };
-                assert_eq!(stats, expected, "{}", trace.completion);
-                assert!(trace.attempts <= 8, "{}", trace.completion);
-            }
-        }
-    }
-
-    #[test]
-    fn the_answer_is_the_last_attempt() {
-        let traces = traces(CountdownConfig::default(), TraceConfig::default());
-        for index in 0..500 {
-            let completion = traces.get(index).completion;
-            let (thought, answer) = completion.split_once("</think><answer>").unwrap();
-            let last = thought.trim_start_matches("<think>").trim_end_matches("ok").rsplit("wait").next().unwrap();
-            let (first, second) = last.split_once(',').unwrap();
-            let (inner, running) = first.split_once('=').unwrap();
-            let formula = second.split_once('=').unwrap().0;
-            let nested = match formula.strip_prefix(running).filter(|rest| rest.starts_with(['+', '-', '*'])) {
-                Some(rest) => format!("({inner}){rest}</answer>"),
-                None => format!("{}({inner})</answer>", formula.strip_suffix(running).unwrap()),
-            };
-            // With equal operands the steps do not say which one is the result so far.
-            let ambiguous = formula.split('-').all(|operand| operand == running);
-            assert!(ambiguous || answer == nested, "{completion}");
-        }
-    }
-
-    #[test]
-    fn the_knobs_set_how_often_traces_end_right() {
-        let base = TraceConfig::default;
-        for (config, right, attempts) in [
-            (TraceConfig { success_rate: 1.0, ..base() }, 1.0..=1.0, 1.0..=1.0),
-            (TraceConfig { give_up_rate: 1.0, ..base() }, 0.15..=0.30, 1.0..=1.0),
-            // The recipe's run had 39%.
-            (base(), 0.34..=0.44, 1.4..=1.8),
-            (TraceConfig { give_up_rate: 0.0, longest: 200, ..base() }, 1.0..=1.0, 3.0..=6.5),
-            (TraceConfig { give_up_rate: 0.0, success_rate: 0.0, longest: 2, ..base() }, 0.05..=0.35, 1.7..=2.0),
-        ] {
-            let traces = traces(CountdownConfig::default(), config.clone());
-            let all: Vec<Trace> = (0..4000).map(|i| traces.get(i)).collect();
-            let mean = |of: fn(&Trace) -> usize| all.iter().map(of).sum::<usize>() as f64 / 4000.0;
-            let found = (mean(|trace| trace.correct.into()), mean(|trace| trace.attempts));
-            assert!(right.contains(&found.0) && attempts.contains(&found.1), "{found:?} for {config:?}");
-        }
-    }
-
-    #[test]
-    fn direct_traces_do_not_think() {
-        for (success_rate, right) in [(1.0, 500..=500), (0.0, 5..=150)] {
-            let config = TraceConfig { direct_share: 1.0, success_rate, ..TraceConfig::default() };
-            let traces = traces(CountdownConfig::default(), config);
-            let all: Vec<Trace> = (0..500).map(|i| traces.get(i)).collect();
-            assert!(all.iter().all(|t| t.completion.starts_with("<think></think><answer>") && t.attempts == 0));
-            let found = all.iter().filter(|trace| trace.correct).count();
-            assert!(right.contains(&found), "{found} of 500 at success_rate = {success_rate}");
-        }
-        let mixed = traces(CountdownConfig::default(), TraceConfig { direct_share: 0.3, ..TraceConfig::default() });
-        let direct = (0..2000).filter(|&i| mixed.get(i).attempts == 0).count();
-        assert!((520..680).contains(&direct), "{direct} of 2000 at direct_share = 0.3");
-    }
-
-    #[test]
-    fn traces_are_a_function_of_seed_and_index() {
-        let make = |seed| {
-            let problems = Countdown::new(CountdownConfig::default(), 1, Split::Train).unwrap();
-            Traces::new(problems, TraceConfig::default(), seed).unwrap()
-        };
-        assert_eq!(make(4).get(9), make(4).get(9));
-        assert!((0..20).any(|i| make(4).get(i).completion != make(5).get(i).completion));
-        assert_eq!(make(4).get(9).example, make(5).get(9).example);
-    }
-
-    #[test]
-    fn rates_out_of_range_are_refused_by_value() {
-        let base = TraceConfig::default;
-        for (config, expected) in [
-            (TraceConfig { success_rate: 1.1, ..base() }, "traces.success_rate = 1.1"),
-            (TraceConfig { give_up_rate: -0.5, ..base() }, "traces.give_up_rate = -0.5"),
-            (TraceConfig { direct_share: f64::NAN, ..base() }, "traces.direct_share = NaN"),
-            (TraceConfig { longest: 0, ..base() }, "traces.longest = 0"),
-        ] {
-            let problems = Countdown::new(CountdownConfig::default(), 1, Split::Train).unwrap();
-            let message = Traces::new(problems, config, 0).unwrap_err().to_string();
-            assert!(message.contains(expected), "{message}");
-        }
-    }
-}
+mod tests;

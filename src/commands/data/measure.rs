@@ -8,6 +8,7 @@ use anyhow::{Result, bail, ensure};
 use reckon_rewards::Registry;
 
 use super::super::{ConfigArgs, judge, policies};
+use crate::behaviours::Behaviours;
 use crate::groups::Rollouts;
 use crate::measure::{Rates, measure};
 use crate::output::note;
@@ -43,7 +44,9 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut rates = Rates::open(&args.out, &model, args.samples)?;
     let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
     let sampler = LocalSampler { capacity: config.rollout.capacity };
-    let rollouts = Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling };
+    let behaviours = Behaviours::default();
+    let rollouts =
+        Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling, behaviours: &behaviours };
     let left: Vec<Prompt> = rows.iter().filter(|row| rates.get(&row.example.id).is_none()).cloned().collect();
     let (bar, mut done) = (Bar::new(rows.len() as u64, "measure"), rows.len() - left.len());
     let mut faults = Vec::new();
