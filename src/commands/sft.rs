@@ -10,7 +10,6 @@ use crate::config::{SftConfig, SftModel};
 use crate::disk::{read_text, write_folder};
 use crate::model::files::folder::{read_config, read_tokenizer};
 use crate::model::{Companions, Layout, ModelFolder, Weights};
-use crate::output::note;
 use crate::progress::Bar;
 use crate::sft::{SftReport, SftSource, SftTrainer};
 use crate::strict;
@@ -31,7 +30,6 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<()> {
     let config: SftConfig = strict::load(&read_text(&args.config)?, &args.config.display().to_string(), &args.sets)?;
     let bar = Bar::new(config.steps, "sft");
-    note!("{}", compute::place(&config.compute));
     let (stop, save) = (signals::stop_flag()?, |trainer: &SftTrainer| save(trainer, &config, &args.out));
     let (trainer, Done { step, used }) = train(&config, &stop, &bar, &save)?;
     save(&trainer)?;
@@ -62,6 +60,7 @@ pub(super) fn train(
     let mut trainer = SftTrainer::new(config, policies::computed(&config.compute, || Ok(folder))?)?;
     trainer.policy.end_with(samples.end_token())?;
     trainer.rehearse()?;
+    bar.line(&compute::place(&config.compute));
     let mut step = 0;
     while step < config.steps && !stop.load(Ordering::Relaxed) {
         step += 1;

@@ -40,7 +40,9 @@ mod tests {
     fn a_slip_is_counted_where_it_is_made_and_not_carried_on() {
         let info = [("ones".to_owned(), json!(3))].into_iter().collect();
         let example = Example { question: "1011".into(), info, ..Example::default() };
-        for (thought, expected) in [("1101", [1, 1, 0]), ("1110", [1, 1, 2]), ("", [0, 0, 0]), ("11010", [1, 0, 1])] {
+        for (thought, expected) in
+            [("1101", [1, 1, 0]), ("1110", [1, 1, 1]), ("1111", [1, 1, 2]), ("", [0, 0, 0]), ("11010", [1, 0, 1])]
+        {
             let text = format!("<think>{thought}</think><answer>1</answer>");
             assert_eq!(counts(&example, &text).unwrap(), expected, "{thought}");
         }
