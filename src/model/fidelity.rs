@@ -2,6 +2,7 @@
 
 use crate::ops::attention::Segment;
 use crate::ops::linear::Epilogue;
+use crate::ops::linear_logprob::{argmax, normalise};
 use crate::ops::team::Team;
 
 use super::cpu::CpuModel;
@@ -42,7 +43,10 @@ impl Expectations {
         let vocab = weights.lm_head.outputs();
         let mut logprobs = vec![0f32; tokens.len() * vocab];
         weights.lm_head.forward(team, &workspace.hidden, &mut logprobs, Epilogue::None);
-        logprobs.chunks_exact_mut(vocab).for_each(normalize);
+        for row in logprobs.chunks_exact_mut(vocab) {
+            let lse = normalise(row, 1.0).lse;
+            row.iter_mut().for_each(|logit| *logit -= lse);
+        }
         Self { logprobs, vocab }
     }
 
@@ -57,24 +61,12 @@ impl Expectations {
         for (p, q) in self.logprobs.chunks_exact(self.vocab).zip(other.logprobs.chunks_exact(self.vocab)) {
             let term = |(p, q): (&f32, &f32)| f64::from(p.exp()) * (f64::from(*p) - f64::from(*q));
             kl += p.iter().zip(q).map(term).sum::<f64>();
-            same += usize::from(likeliest(p) == likeliest(q));
+            same += usize::from(argmax(p) == argmax(q));
             tokens += 1;
         }
         let count = tokens.max(1) as f64;
         Fidelity { tokens, kl: kl / count, same: same as f64 / count }
     }
-}
-
-/// Logits to log-probabilities.
-fn normalize(logits: &mut [f32]) {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
-    let total = largest + sum.ln() as f32;
-    logits.iter_mut().for_each(|logit| *logit -= total);
-}
-
-fn likeliest(logprobs: &[f32]) -> usize {
-    (0..logprobs.len()).fold(0, |best, token| if logprobs[token] > logprobs[best] { token } else { best })
 }
 
 #[cfg(test)]
@@ -90,12 +82,5 @@ mod tests {
         assert_eq!((same.tokens, same.kl, same.same), (2, 0.0, 1.0));
         let expected = (0.9 * (0.9f64 / 0.25).ln() + 0.1 * (0.1f64 / 0.75).ln()) / 2.0;
         assert!((apart.kl - expected).abs() < 1e-6 && apart.same == 0.5, "{apart:?}");
-    }
-
-    #[test]
-    fn logits_become_log_probabilities() {
-        let mut logits = [1000.0, 1000.0 + 3f32.ln()];
-        normalize(&mut logits);
-        assert!((logits[0].exp() - 0.25).abs() < 1e-4 && (logits[1].exp() - 0.75).abs() < 1e-4, "{logits:?}");
     }
 }

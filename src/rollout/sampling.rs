@@ -1,6 +1,6 @@
 //! From a row of logits to a token and its log-probability. One uniform number decides.
 
-use crate::ops::linear_logprob::normalise;
+use crate::ops::linear_logprob::{argmax, normalise};
 use crate::ops::{exp, vectorised};
 
 /// How completions are sampled.
@@ -90,11 +90,6 @@ fn sort_first(tokens: &mut [(usize, f32)], n: usize) {
         tokens.select_nth_unstable_by(n, order);
     }
     tokens[..n].sort_unstable_by(order);
-}
-
-/// The first of the largest logits.
-fn argmax(z: &[f32]) -> usize {
-    (1..z.len()).fold(0, |best, i| if z[i] > z[best] { i } else { best })
 }
 
 /// The first token at which the cumulative probability passes `uniform`.

@@ -74,6 +74,11 @@ pub fn normalise(z: &mut [f32], temperature: f32) -> RowStats {
     )
 }
 
+/// The first of the largest logits.
+pub fn argmax(z: &[f32]) -> usize {
+    (1..z.len()).fold(0, |best, i| if z[i] > z[best] { i } else { best })
+}
+
 /// The logits of a chunk of rows, for a [`backward`] right after the [`forward`] that left them, and as memory.
 #[derive(Debug, Default)]
 pub struct Logits {
