@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from letters import save_tokenizer
 from transformers import LlamaConfig, Qwen2Config, Qwen3Config, AutoModelForCausalLM
 
 FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures"
@@ -54,16 +54,8 @@ def make_model(name, seed):
             weight += 0.15 * torch.randn_like(weight)
     folder = FIXTURES / "models" / name
     model.save_pretrained(folder, max_shard_size=shard_size)
-    save_tokenizer(folder)
+    save_tokenizer(folder, VOCAB)
     expected(model, folder)
-
-
-def save_tokenizer(folder):
-    letters = {chr(ord("0") + i): i for i in range(VOCAB)}
-    tokenizer = Tokenizer(models.WordLevel(letters, unk_token="0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
 
 
 def make_adapter(name, seed):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from letters import save_tokenizer
 from transformers import AutoModelForCausalLM
 
 TO = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "other"
@@ -30,14 +30,6 @@ MODELS = {
     "glm4": ("Glm4Config", dict(head_dim=8, rope_parameters=PLAIN | {"partial_rotary_factor": 0.5})),
     "olmo2": ("Olmo2Config", dict(rope_parameters=PLAIN)),
 }
-
-
-def save_tokenizer(folder):
-    letters = {chr(ord("0") + i): i for i in range(VOCAB)}
-    tokenizer = Tokenizer(models.WordLevel(letters, unk_token="0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
 
 
 @torch.no_grad()
@@ -62,7 +54,7 @@ def main():
         folder = TO / name
         shutil.rmtree(folder, ignore_errors=True)
         model.save_pretrained(folder)
-        save_tokenizer(folder)
+        save_tokenizer(folder, VOCAB)
         expected = [greedy(model, prompt) for prompt in PROMPTS]
         (folder / "expected.json").write_text(json.dumps(expected) + "\n")
         print(name, model.num_parameters(), expected[0]["greedy"][:12])
