@@ -12,7 +12,7 @@ use reckon::batch::{MicroBatch, PromptLayout, TokenLosses};
 use reckon::config::{LoraConfig, OptimConfig, Target};
 use reckon::grpo::{LossNorm, TrainSample, micro_batches};
 use reckon::model::files::Source;
-use reckon::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, SaveDtype, Weights};
+use reckon::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, Weights};
 use reckon::ops::device::{Class, Device};
 use reckon::ops::linear::Precision;
 use reckon::optim::{DeviceAdamW, MomentKind};
@@ -96,7 +96,7 @@ pub(crate) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -
         sequence: args.tokens,
         update_tokens: MICRO_BATCHES * args.tokens,
         reference: false,
-        lora: adapter.map(|adapter| Lora::of(&adapter.layout, SaveDtype::Bf16)),
+        lora: adapter.map(|adapter| Lora::of(&adapter.layout, 0)),
         moments,
     }
 }

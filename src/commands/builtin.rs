@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::model::{Base, ModelFolder};
+use crate::model::{Base, BaseType, ModelFolder};
 
 /// The name by which a config asks for the embedded model.
 pub(super) const MODEL: &str = "builtin:countdown";
@@ -23,7 +23,7 @@ pub(super) fn model() -> Result<ModelFolder> {
 }
 
 /// The same, not to learn.
-pub(super) fn base() -> Result<ModelFolder<Base>> {
+pub(super) fn base(base: Option<BaseType>) -> Result<ModelFolder<Base>> {
     let [config, tokenizer, weights] = FILES;
-    ModelFolder::parse_frozen(config, tokenizer, weights)
+    ModelFolder::parse_frozen(config, tokenizer, weights, base)
 }

@@ -4,9 +4,11 @@
 use anyhow::{Context, Result, bail, ensure};
 
 use super::memory::{self, gib};
-use super::{ConfigArgs, compute, load_shape, open_prompts};
+use super::{ConfigArgs, builtin, compute, load_shape, open_prompts};
 use crate::config::{Target, TrainConfig};
-use crate::model::Sharing;
+use crate::hub::{self, Wanted};
+use crate::model::files::folder;
+use crate::model::{Layout, ModelConfig, Sharing};
 use crate::output::say;
 use crate::plan::{Free, Job, Plan, Sizes, fit};
 use crate::strict::{self, Tree};
@@ -45,7 +47,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some(tokens) => tokens,
         None => open_prompts(&config)?.1.longest(),
     };
-    let (sizes, job) = (Sizes::of(&shape)?, Job::of(&config, &shape, shape.dtype(), prompt)?);
+    let (sizes, job) = (Sizes::of(&shape)?, Job::of(&config, &shape, base_bytes(&config, &shape)?, prompt)?);
     let given = Tree::parse(&text, &source, &args.config.sets)?;
     let free = Free {
         micro_batch_tokens: config.compute.micro_batch_tokens == 0,
@@ -68,6 +70,16 @@ pub(super) fn run(args: Args) -> Result<()> {
     say!("[compute]\nmicro_batch_tokens = {}\nrecompute = {}\n", job.micro_batch_tokens, job.recompute)?;
     say!("[rollout]\ncapacity = {}", job.rows)?;
     Ok(())
+}
+
+/// Bytes of the frozen base of a run with an adapter, as far as they can be told without its weights.
+fn base_bytes(config: &TrainConfig, shape: &ModelConfig) -> Result<usize> {
+    let Some(lora) = &config.lora else { return Ok(0) };
+    let path = config.model.name();
+    if path == builtin::MODEL {
+        return Ok(builtin::base(lora.base)?.weights.bytes);
+    }
+    folder::base_bytes(&hub::model_path(&path, Wanted::Small)?, &Layout::of(shape)?, lora.base, shape.dtype())
 }
 
 /// Refuses a run that would end for want of memory, before it begins. There are `memory` bytes for all that it takes.

@@ -9,7 +9,7 @@ use crate::config::{ComputeConfig, DeviceChoice, Target, TrainConfig};
 use crate::foreign::{self, ForeignModel};
 use crate::hub::{self, Wanted};
 use crate::model::files::peft;
-use crate::model::{Base, CpuOptions, ModelFolder, Parameters};
+use crate::model::{Base, BaseType, CpuOptions, ModelFolder, Parameters};
 use crate::output::note;
 use crate::policy::Policy;
 
@@ -19,7 +19,7 @@ pub(super) fn trained(config: &TrainConfig) -> Result<Policy> {
     let Some(lora) = &config.lora else { return computed(&config.compute, || load_model(&path)) };
     // An adapter is used from other folders too; a name of the hub stays as it is.
     let name = Path::new(&path).canonicalize().map_or(path.clone(), |path| path.to_string_lossy().into_owned());
-    let load = || load_base(&path)?.adapted(|base| lora.start(&base.layout, &name, config.seed));
+    let load = || load_base(&path, lora.base)?.adapted(|base| lora.start(&base.layout, &name, config.seed));
     computed(&config.compute, load)
 }
 
@@ -28,9 +28,9 @@ pub(super) fn trained(config: &TrainConfig) -> Result<Policy> {
 pub(super) fn frozen(path: &str) -> Result<ModelFolder<Parameters>> {
     let folder = Path::new(path);
     if !folder.join(peft::CONFIG).exists() {
-        return Ok(load_base(path)?.into_parameters());
+        return Ok(load_base(path, None)?.into_parameters());
     }
-    load_base(&peft::base_of(folder)?)?.adapted(|base| peft::read(folder, &base.layout))
+    load_base(&peft::base_of(folder)?, None)?.adapted(|base| peft::read(folder, &base.layout))
 }
 
 /// The policy of a model of which nothing is to learn, of whatever family.
@@ -67,9 +67,9 @@ pub(super) fn computed<P: Into<Parameters>>(
     }
 }
 
-fn load_base(path: &str) -> Result<ModelFolder<Base>> {
+fn load_base(path: &str, base: Option<BaseType>) -> Result<ModelFolder<Base>> {
     if path == builtin::MODEL {
-        return builtin::base();
+        return builtin::base(base);
     }
-    ModelFolder::read_frozen(&hub::model_path(path, Wanted::All)?)
+    ModelFolder::read_requantized(&hub::model_path(path, Wanted::All)?, base)
 }

@@ -6,9 +6,9 @@ use anyhow::{Result, ensure};
 use reckon_datasets::Range::{Above, AtLeast};
 use reckon_datasets::{Table, table};
 
-use crate::model::Layout;
 use crate::model::files::peft;
 use crate::model::lora::{self, Adapter, AdapterLayout};
+use crate::model::{BaseType, Layout};
 
 table! {
     /// Training of a low-rank adapter on a frozen base, in place of all weights.
@@ -20,6 +20,10 @@ table! {
         /// Which linear layers of the decoder get an adapter: ends of their names, in which `*` stands for anything.
         pub targets: Vec<String> =
             ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_owned).to_vec(),
+        /// What the matrices of the frozen base are kept in on a CPU: `q8_0` (8.5 bits a weight), `q4_k` (4.5, and 8.5 in
+        /// the embedding and the output matrix), `bf16`; the type of the file when absent, quantized blocks of a GGUF file
+        /// among them.
+        pub base: Option<BaseType> = None,
         /// A folder with an adapter in PEFT's files to begin with; it is to have this rank, alpha and these targets.
         pub adapter: Option<PathBuf> = None,
     }

@@ -1,4 +1,5 @@
-//! Weights that are not trained: the only copy of each matrix is the one that products read, in the type of its file.
+//! Weights that are not trained: the only copy of each matrix is the one that products read, in the type of its file, be
+//! that bf16 or quantized blocks.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,7 +7,7 @@ use std::ops::Range;
 use anyhow::{Result, bail};
 use reckon_datasets::Counted;
 
-use crate::ops::linear::{PackedMatrix, Panels, Precision};
+use crate::ops::linear::{PackedMatrix, Panels, Precision, Stored};
 
 use super::config::ModelConfig;
 use super::dtype::SaveDtype;
@@ -27,6 +28,8 @@ pub struct Base {
     pub layout: Layout,
     /// Differs when a weight or the shape does.
     pub fingerprint: String,
+    /// Bytes that it takes as it was read.
+    pub bytes: usize,
     /// By the place at which each begins.
     parts: BTreeMap<usize, Part>,
 }
@@ -36,60 +39,112 @@ impl Load for Base {
         let mut fingerprint = Fingerprint::default();
         let shape = serde_json::to_vec(config)?;
         fingerprint.add(&shape.iter().map(|&byte| f32::from(byte)).collect::<Vec<_>>());
-        let mut parts = BTreeMap::new();
+        let (mut parts, bytes) = (BTreeMap::new(), Self::bytes_in(&layout, |entry| stored_in(file, entry))?);
         for range in layout.parts() {
             let entries: Vec<&Entry> = layout.entries_of(&range).collect();
-            let mut part = room(file, &entries, range.len())?;
-            for entry in entries {
-                let start = entry.range.start - range.start;
+            let part = match entries[0].shape[..] {
+                [_, k] => Part::Matrix(matrix(file, &entries, k, &mut fingerprint)?),
+                _ => Part::Vector(vector(file, &entries, range, &mut fingerprint)?),
+            };
+            parts.insert(entries[0].range.start, part);
+        }
+        Ok(Self { layout, fingerprint: fingerprint.text(), bytes, parts })
+    }
+}
+
+/// What a matrix's tensor is kept as: the type of its file, where that is multiplied.
+pub fn stored_in(file: &dyn TensorFile, entry: &Entry) -> Result<Stored> {
+    Ok(match file.blocks(&entry.name)? {
+        Some(kind) => Stored::Blocks(kind),
+        None if file.dtype(&entry.name)? == SaveDtype::Bf16 => Stored::Bf16,
+        None => Stored::F32,
+    })
+}
+
+/// Tensors that make one matrix, cut where they are stored in another way.
+fn alike<'a>(
+    entries: &[&'a Entry],
+    mut stored: impl FnMut(&Entry) -> Result<Stored>,
+) -> Result<Vec<(Stored, Vec<&'a Entry>)>> {
+    let mut runs: Vec<(Stored, Vec<&Entry>)> = Vec::new();
+    for &entry in entries {
+        let stored = stored(entry)?;
+        match runs.last_mut().filter(|(last, _)| *last == stored) {
+            Some((_, run)) => run.push(entry),
+            None => runs.push((stored, vec![entry])),
+        }
+    }
+    Ok(runs)
+}
+
+fn rows(entries: &[&Entry]) -> usize {
+    entries.iter().map(|entry| entry.shape[0]).sum()
+}
+
+/// Reads a matrix of rows of `k` values.
+fn matrix(
+    file: &mut dyn TensorFile,
+    entries: &[&Entry],
+    k: usize,
+    fingerprint: &mut Fingerprint,
+) -> Result<PackedMatrix> {
+    let mut parts = Vec::new();
+    for (stored, entries) in alike(entries, |entry| stored_in(file, entry))? {
+        let (mut panels, mut row) = (Panels::zeros(stored, rows(&entries), k), 0);
+        for entry in entries {
+            if let Stored::Blocks(_) = stored {
+                file.read_blocks(&entry.name, &mut |first, bytes| {
+                    fingerprint.add_bytes(bytes);
+                    panels.put_blocks(row + first, bytes);
+                    Ok(())
+                })?;
+            } else {
                 file.read(&entry.name, &mut |first, values| {
                     fingerprint.add(values);
-                    part.put(start + first, values);
+                    panels.put(row * k + first, values);
                     Ok(())
                 })?;
             }
-            parts.insert(range.start, part.into());
+            row += entry.shape[0];
         }
-        Ok(Self { layout, fingerprint: fingerprint.text(), parts })
+        parts.push(panels);
     }
+    Ok(parts.into())
 }
 
-/// A part while it is read.
-enum Room {
-    Matrix(Panels),
-    Vector(Vec<f32>),
-}
-
-/// Room for `len` values: in bf16 if all of a matrix's tensors are.
-fn room(file: &dyn TensorFile, entries: &[&Entry], len: usize) -> Result<Room> {
-    let [_, k] = entries[0].shape[..] else { return Ok(Room::Vector(vec![0f32; len])) };
-    let mut halved = true;
+/// Reads vectors, one behind the other.
+fn vector(
+    file: &mut dyn TensorFile,
+    entries: &[&Entry],
+    range: Range<usize>,
+    fingerprint: &mut Fingerprint,
+) -> Result<Vec<f32>> {
+    let mut vector = vec![0f32; range.len()];
     for entry in entries {
-        halved &= file.dtype(&entry.name)? == SaveDtype::Bf16;
+        let start = entry.range.start - range.start;
+        file.read(&entry.name, &mut |first, values| {
+            fingerprint.add(values);
+            vector[start + first..][..values.len()].copy_from_slice(values);
+            Ok(())
+        })?;
     }
-    let zeros = if halved { Panels::zeros_bf16 } else { Panels::zeros };
-    Ok(Room::Matrix(zeros(len / k, k)))
-}
-
-impl From<Room> for Part {
-    fn from(room: Room) -> Self {
-        match room {
-            Room::Matrix(panels) => Self::Matrix(panels.into()),
-            Room::Vector(vector) => Self::Vector(vector),
-        }
-    }
-}
-
-impl Room {
-    fn put(&mut self, first: usize, values: &[f32]) {
-        match self {
-            Self::Matrix(matrix) => matrix.put(first, values),
-            Self::Vector(vector) => vector[first..first + values.len()].copy_from_slice(values),
-        }
-    }
+    Ok(vector)
 }
 
 impl Base {
+    /// Bytes that the weights of a layout take, whose matrices are stored as `stored` says.
+    pub fn bytes_in(layout: &Layout, mut stored: impl FnMut(&Entry) -> Result<Stored>) -> Result<usize> {
+        let mut bytes = 0;
+        for range in layout.parts() {
+            let entries: Vec<&Entry> = layout.entries_of(&range).collect();
+            bytes += match entries[0].shape[..] {
+                [_, k] => alike(&entries, &mut stored)?.iter().map(|(stored, run)| stored.bytes(rows(run), k)).sum(),
+                _ => 4 * range.len(),
+            };
+        }
+        Ok(bytes)
+    }
+
     /// The same matrices, ready for products of a precision. One after the other, so that there are never two of all.
     pub(super) fn in_precision(self, precision: Precision) -> Self {
         let convert = |part| match part {
@@ -147,6 +202,16 @@ impl Fingerprint {
         for chunk in values.chunks(8) {
             for (lane, value) in self.0.iter_mut().zip(chunk) {
                 *lane = (*lane ^ u64::from(value.to_bits())).wrapping_mul(Self::FACTOR).rotate_left(29);
+            }
+        }
+    }
+
+    /// Takes bytes in as words of four.
+    fn add_bytes(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(32) {
+            for (lane, word) in self.0.iter_mut().zip(chunk.chunks(4)) {
+                let word = word.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+                *lane = (*lane ^ word).wrapping_mul(Self::FACTOR).rotate_left(29);
             }
         }
     }

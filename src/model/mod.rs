@@ -28,6 +28,7 @@ pub use device::{DeviceModel, DeviceReference, DeviceTrainable};
 pub use dtype::SaveDtype;
 pub use fidelity::{Expectations, Fidelity};
 pub use files::folder::{Companions, ModelFolder};
+pub use files::requantized::BaseType;
 pub use layout::{Entry, Layout};
 pub use lora::{Adapter, AdapterLayout};
 pub use parameters::{Parameters, Trainable};

@@ -22,7 +22,10 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
     };
     let (trained, copy, reference) = match job.lora {
         None => (s.weights, operand * s.packed, (4 + operand) * s.weights),
-        Some(lora) => (lora.values, operand.min(lora.base_bytes) * s.weights + operand * lora.values, 0),
+        Some(lora) => {
+            let base = if job.precision == Precision::Bf16 { operand * s.weights } else { lora.base_bytes };
+            (lora.values, base + operand * lora.values, 0)
+        }
     };
     Plan {
         weights: 4 * trained,

@@ -14,7 +14,7 @@ pub use fit::{Free, fit};
 use crate::config::{Target, TrainConfig};
 use crate::grpo::updates;
 use crate::model::layout::Layer;
-use crate::model::{AdapterLayout, Layout, ModelConfig, Phases, SaveDtype};
+use crate::model::{AdapterLayout, Layout, ModelConfig, Phases};
 use crate::ops::attention::Heads;
 use crate::ops::linear::Precision;
 use crate::optim::MomentKind;
@@ -67,14 +67,13 @@ pub struct Lora {
     pub values: usize,
     /// The largest hidden width of an addition: `rank` times the modules that share one matrix.
     pub lora_hidden: usize,
-    /// Bytes of a frozen weight on a CPU; a card takes 2.
+    /// Bytes of the frozen base on a CPU that multiplies fp32; bf16 products and a card take 2 a weight.
     pub base_bytes: usize,
 }
 
 impl Lora {
-    /// Those of an adapter on a base whose file is of type `base`.
-    pub fn of(adapter: &AdapterLayout, base: SaveDtype) -> Self {
-        let base_bytes = if base == SaveDtype::Bf16 { 2 } else { 4 };
+    /// Those of an adapter on a base that takes so many bytes.
+    pub fn of(adapter: &AdapterLayout, base_bytes: usize) -> Self {
         Self { values: adapter.values(), lora_hidden: adapter.widest(), base_bytes }
     }
 }
@@ -109,8 +108,9 @@ pub struct Job {
 }
 
 impl Job {
-    /// The run of `config` with a model of such a shape, whose file is of type `dtype`, and prompts of up to `prompt` tokens.
-    pub fn of(config: &TrainConfig, shape: &ModelConfig, dtype: SaveDtype, prompt: usize) -> Result<Self> {
+    /// The run of `config` with a model of such a shape, which takes `base_bytes` as a frozen base, and prompts of up to
+    /// `prompt` tokens.
+    pub fn of(config: &TrainConfig, shape: &ModelConfig, base_bytes: usize, prompt: usize) -> Result<Self> {
         let (r, grpo, device) = (&config.rollout, &config.grpo, config.compute.target());
         let (completions, sequence) = (r.prompts_per_step * r.group_size, prompt + r.max_new_tokens);
         ensure!(
@@ -121,7 +121,7 @@ impl Job {
         );
         let lora = config.lora.as_ref().map(|lora| {
             let layout = lora.layout(&Layout::of(shape)?)?;
-            Ok::<_, anyhow::Error>(Lora::of(&layout, dtype))
+            Ok::<_, anyhow::Error>(Lora::of(&layout, base_bytes))
         });
         let mut compute = config.compute.clone();
         compute.suit(Layout::of(shape)?.len());
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn beside_a_frozen_base_only_the_adapter_is_held_several_times() {
-        let job = Job { lora: Some(Lora { values: 1000, lora_hidden: 48, base_bytes: 2 }), ..JOB };
+        let job = Job { lora: Some(Lora { values: 1000, lora_hidden: 48, base_bytes: 2 * 494_032_768 }), ..JOB };
         let plan = Plan::new(&sizes(), &Job { device: Target::Cpu, threads: 2, ..job });
         assert_eq!((plan.weights, plan.copy, plan.reference), (4000, 2 * 494_032_768 + 4000, 0));
         assert_eq!((plan.optimizer, plan.gradients), (8000, 4000));

@@ -89,6 +89,10 @@ impl Learner for CpuLearner {
         self.model.parameters().base().map(|base| base.fingerprint.as_str())
     }
 
+    fn base_bytes(&self) -> usize {
+        self.model.parameters().base().map_or(0, |base| base.bytes)
+    }
+
     fn trained(&self) -> Result<Trained<'_>> {
         let parameters = self.model.parameters();
         Ok(parameters.adapter().map_or(Trained::Weights(parameters), |a| Trained::Adapter(Cow::Borrowed(a))))

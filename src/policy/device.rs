@@ -100,6 +100,10 @@ impl Learner for DeviceLearner {
         self.fingerprint.as_deref()
     }
 
+    fn base_bytes(&self) -> usize {
+        0
+    }
+
     fn trained(&self) -> Result<Trained<'_>> {
         let Some(adapter) = &self.adapter else { return Ok(Trained::Weights(&self.model.trainable)) };
         let values = self.model.trainable.download()?;

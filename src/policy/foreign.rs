@@ -73,6 +73,10 @@ impl Learner for ForeignLearner {
         None
     }
 
+    fn base_bytes(&self) -> usize {
+        0
+    }
+
     fn trained(&self) -> Result<Trained<'_>> {
         self.refuse()
     }

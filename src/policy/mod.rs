@@ -146,6 +146,9 @@ pub trait Learner: Any + Debug + Send + Sync {
     /// Names the part of the model that is not trained, where there is one.
     fn base_fingerprint(&self) -> Option<&str>;
 
+    /// Bytes of that part in this machine's memory; 0 where there is none.
+    fn base_bytes(&self) -> usize;
+
     /// What is trained, for saving.
     fn trained(&self) -> Result<Trained<'_>>;
 

@@ -250,7 +250,7 @@ impl Trainer {
 
     /// What decides the run's memory.
     pub fn job(&self) -> Result<Job> {
-        Job::of(&self.config, &self.policy.config, self.policy.companions.dtype, self.prompts.longest())
+        Job::of(&self.config, &self.policy.config, self.policy.learner.base_bytes(), self.prompts.longest())
     }
 
     /// Runs the worst step there can be where a lack of memory would end the run hours later. Changes nothing.

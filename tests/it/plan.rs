@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use reckon::batch::PromptLayout;
 use reckon::config::Target;
 use reckon::grpo::{LossNorm, TrainSample, micro_batches};
-use reckon::model::{DeviceModel, SaveDtype};
+use reckon::model::DeviceModel;
 use reckon::ops::device::Class;
 use reckon::ops::linear::Precision;
 use reckon::optim::{AdamWConfig, DeviceAdamW, MomentKind};
@@ -106,7 +106,7 @@ fn the_plan_for_an_adapter_on_a_card_is_what_a_device_holds_within_a_twentieth()
     {
         let Some(device) = device(0) else { return };
         let policy = adapted(architecture, rank, &[targets]);
-        let lora = Lora::of(&cpu(&policy).parameters().adapter().unwrap().layout, SaveDtype::Bf16);
+        let lora = Lora::of(&cpu(&policy).parameters().adapter().unwrap().layout, 0);
         let what = format!("{architecture}, rank {rank} of {targets}");
         check_held(&what, &device, &policy, &job(false, Some(lora), MomentKind::Full));
     }

@@ -1,6 +1,7 @@
 //! `y = x Wᵀ (+ b)`, with `W` stored `(N, K)` as Hugging Face stores it; forward, and a backward that adds the gradient of
 //! what is trained: the matrix, a low-rank addition to it, or nothing.
 
+mod blocks;
 pub mod device;
 mod low_rank;
 mod packed;
@@ -9,9 +10,10 @@ mod panels;
 use std::cell::Cell;
 use std::ops::Range;
 
+pub use self::blocks::BlockType;
 pub use self::low_rank::{LowRank, LowRankPlaces};
 pub use self::packed::PackedMatrix;
-pub use self::panels::Panels;
+pub use self::panels::{Panels, Stored};
 use super::bf16::{self, Operand, Unit};
 pub use super::product::Epilogue;
 use super::product::{Left, Out, Right, STRIP, Shape, product, product_together};

@@ -1,11 +1,11 @@
 //! A matrix laid out for products, in one of the two ways that they read it: in panels for products of fp32 operands, in
-//! tiles for those of bf16 operands.
+//! tiles for those of bf16 operands. Its rows may be stored in several ways, one below the other.
 
 use std::cell::Cell;
 use std::ops::Range;
 
 use super::Precision;
-use super::panels::Panels;
+use super::panels::{Panels, Stored};
 use crate::bf16::{self, Operand, Unit};
 use crate::product::{Epilogue, Left, Out};
 use crate::team::Team;
@@ -16,7 +16,8 @@ pub struct PackedMatrix(Layout);
 
 #[derive(Debug, Clone)]
 enum Layout {
-    Panels(Panels),
+    /// Rows that are stored alike together, one part below the other.
+    Panels(Vec<Panels>),
     Tiles(Operand),
 }
 
@@ -25,9 +26,11 @@ thread_local! {
     static LEFT: Cell<Operand> = const { Cell::new(Operand::EMPTY) };
 }
 
-impl From<Panels> for PackedMatrix {
-    fn from(panels: Panels) -> Self {
-        Self(Layout::Panels(panels))
+/// Rows one below the other, of at least one part.
+impl From<Vec<Panels>> for PackedMatrix {
+    fn from(parts: Vec<Panels>) -> Self {
+        assert!(parts.iter().all(|part| part.inputs() == parts[0].inputs()), "parts of one width");
+        Self(Layout::Panels(parts))
     }
 }
 
@@ -35,7 +38,7 @@ impl PackedMatrix {
     /// Packs `w (N, K)` for products of a precision.
     pub fn new(team: &Team, w: &[f32], k: usize, precision: Precision) -> Self {
         let mut matrix = Self(match precision {
-            Precision::Fp32 => Layout::Panels(Panels::zeros(w.len() / k, k)),
+            Precision::Fp32 => Layout::Panels(vec![Panels::zeros(Stored::F32, w.len() / k, k)]),
             Precision::Bf16 => Layout::Tiles(Operand::EMPTY),
         });
         matrix.fill(team, w, k);
@@ -45,7 +48,14 @@ impl PackedMatrix {
     /// Puts other values `w (N, K)` in the place of these.
     pub fn fill(&mut self, team: &Team, w: &[f32], k: usize) {
         match &mut self.0 {
-            Layout::Panels(panels) => panels.fill(team, w),
+            Layout::Panels(parts) => {
+                let mut left = w;
+                for part in parts {
+                    let rows;
+                    (rows, left) = left.split_at(part.outputs() * k);
+                    part.fill(team, rows);
+                }
+            }
             Layout::Tiles(tiles) => tiles.right_of_rows(team, bf16::Matrix::whole(w, k)),
         }
     }
@@ -53,10 +63,10 @@ impl PackedMatrix {
     /// The same matrix for products of a precision. Nothing is done to what is ready for them.
     pub fn in_precision(self, precision: Precision) -> Self {
         match (&self.0, precision) {
-            (Layout::Panels(panels), Precision::Bf16) => {
-                let (n, k) = (panels.outputs(), panels.inputs());
+            (Layout::Panels(_), Precision::Bf16) => {
+                let (n, k) = (self.outputs(), self.inputs());
                 let mut rows = vec![0f32; n * k];
-                panels.values(0..n * k, &mut rows);
+                self.values(0..n * k, &mut rows);
                 drop(self);
                 Self::new(&Team::alone(), &rows, k, precision)
             }
@@ -75,7 +85,7 @@ impl PackedMatrix {
     /// Outputs (`N`).
     pub fn outputs(&self) -> usize {
         match &self.0 {
-            Layout::Panels(panels) => panels.outputs(),
+            Layout::Panels(parts) => parts.iter().map(Panels::outputs).sum(),
             Layout::Tiles(tiles) => tiles.outer,
         }
     }
@@ -83,7 +93,7 @@ impl PackedMatrix {
     /// Inputs (`K`).
     pub fn inputs(&self) -> usize {
         match &self.0 {
-            Layout::Panels(panels) => panels.inputs(),
+            Layout::Panels(parts) => parts[0].inputs(),
             Layout::Tiles(tiles) => tiles.inner,
         }
     }
@@ -91,7 +101,17 @@ impl PackedMatrix {
     /// Writes the values `range` of `(N, K)` to `out`.
     pub fn values(&self, range: Range<usize>, out: &mut [f32]) {
         match &self.0 {
-            Layout::Panels(panels) => panels.values(range, out),
+            Layout::Panels(parts) => {
+                let (mut begin, mut left) = (0, out);
+                for part in parts {
+                    let end = begin + part.outputs() * part.inputs();
+                    let (from, to) = (range.start.clamp(begin, end), range.end.clamp(begin, end));
+                    let of_part;
+                    (of_part, left) = left.split_at_mut(to - from);
+                    part.values(from - begin..to - begin, of_part);
+                    begin = end;
+                }
+            }
             Layout::Tiles(tiles) => {
                 let k = tiles.inner;
                 out.iter_mut().zip(range).for_each(|(to, at)| *to = tiles.right_value(at / k, at % k));
@@ -106,9 +126,15 @@ impl PackedMatrix {
     }
 
     /// The same for `rows` rows of any layout, to the first `N` columns of `out`.
-    pub(super) fn forward_columns(&self, team: &Team, x: Left, rows: usize, out: Out) {
+    pub(super) fn forward_columns(&self, team: &Team, x: Left, rows: usize, mut out: Out) {
         match &self.0 {
-            Layout::Panels(panels) => panels.forward(team, x, rows, out),
+            Layout::Panels(parts) => {
+                let mut first = 0;
+                for part in parts {
+                    part.forward(team, x, rows, out.reborrow().part(0, first));
+                    first += part.outputs();
+                }
+            }
             Layout::Tiles(tiles) => {
                 let mut left = LEFT.take();
                 let x = bf16::Matrix { values: x.values, row: x.row, rows, width: tiles.inner };
@@ -122,7 +148,14 @@ impl PackedMatrix {
     /// `dx (T, K) = dy (T, N) W`.
     pub fn backward_input(&self, team: &Team, dy: &[f32], dx: &mut [f32]) {
         match &self.0 {
-            Layout::Panels(panels) => panels.backward_input(team, dy, dx),
+            Layout::Panels(parts) => {
+                let (n, mut first, mut epilogue) = (self.outputs(), 0, Epilogue::None);
+                for part in parts {
+                    let left = Left { values: &dy[first..], row: n, inner: 1 };
+                    part.backward_input(team, left, dy.len() / n, dx, epilogue);
+                    (first, epilogue) = (first + part.outputs(), Epilogue::Accumulate);
+                }
+            }
             Layout::Tiles(tiles) => {
                 let n = tiles.outer;
                 let out = Out::new(dx, tiles.inner, Epilogue::None);

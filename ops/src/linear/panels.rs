@@ -1,10 +1,12 @@
 //! A weight matrix `(N, K)` in panels of `PANEL` outputs, each `(K, PANEL)`: what the fp32 product reads as it lies. The
-//! panels may be bf16, and are then widened one at a time as they are used, to the very values that fp32 would hold.
+//! panels may be bf16 or quantized blocks, and are then widened one at a time as they are used, to the very values that
+//! fp32 would hold.
 
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::product::{Epilogue, Left, Out, PANEL, Right, Shape, product, product_together};
+use super::blocks::{BlockType, Blocks};
+use crate::product::{Epilogue, Left, Out, PANEL, Right, Shape, chain, product, product_together};
 use crate::team::Team;
 use crate::vector::vectorised;
 
@@ -20,6 +22,29 @@ pub struct Panels {
 enum Values {
     F32(Vec<f32>),
     Bf16(Vec<half::bf16>),
+    Blocks(Blocks),
+}
+
+/// What the values of panels are stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// As they are multiplied.
+    F32,
+    /// Rounded to bf16.
+    Bf16,
+    /// In quantized blocks.
+    Blocks(BlockType),
+}
+
+impl Stored {
+    /// Bytes that the panels of `(N, K)` take.
+    pub fn bytes(self, n: usize, k: usize) -> usize {
+        match self {
+            Self::F32 => 4 * n.next_multiple_of(PANEL) * k,
+            Self::Bf16 => 2 * n.next_multiple_of(PANEL) * k,
+            Self::Blocks(kind) => Blocks::bytes(kind, n, k),
+        }
+    }
 }
 
 thread_local! {
@@ -32,14 +57,15 @@ thread_local! {
 const PANELS_TURNED: usize = 4;
 
 impl Panels {
-    /// `(N, K)` zeros in fp32, for values to be put into.
-    pub fn zeros(n: usize, k: usize) -> Self {
-        Self { values: Values::F32(vec![0f32; n.div_ceil(PANEL) * PANEL * k]), n, k }
-    }
-
-    /// `(N, K)` zeros in bf16, for values to be put into.
-    pub fn zeros_bf16(n: usize, k: usize) -> Self {
-        Self { values: Values::Bf16(vec![half::bf16::ZERO; n.div_ceil(PANEL) * PANEL * k]), n, k }
+    /// `(N, K)` zeros, for values to be put into.
+    pub fn zeros(stored: Stored, n: usize, k: usize) -> Self {
+        let len = n.next_multiple_of(PANEL) * k;
+        let values = match stored {
+            Stored::F32 => Values::F32(vec![0f32; len]),
+            Stored::Bf16 => Values::Bf16(vec![half::bf16::ZERO; len]),
+            Stored::Blocks(kind) => Values::Blocks(Blocks::zeros(kind, n, k)),
+        };
+        Self { values, n, k }
     }
 
     /// Outputs (`N`).
@@ -62,7 +88,16 @@ impl Panels {
         });
     }
 
-    /// Puts values where they belong, beginning with value `first` of `(N, K)`.
+    /// Puts whole rows where they belong, from `row` on, as the bytes of their quantized blocks.
+    pub fn put_blocks(&mut self, row: usize, bytes: &[u8]) {
+        match &mut self.values {
+            Values::Blocks(blocks) => blocks.put(row, bytes),
+            Values::F32(_) | Values::Bf16(_) => panic!("blocks are put into panels of numbers"),
+        }
+    }
+
+    /// Puts values where they belong, beginning with value `first` of `(N, K)`. What is held in blocks is put there with
+    /// [`Panels::put_blocks`].
     pub fn put(&mut self, first: usize, values: &[f32]) {
         let mut left = values;
         for (at, count) in segments(self.k, first..first + values.len()) {
@@ -77,17 +112,19 @@ impl Panels {
                     let to = panels[at..].iter_mut().step_by(PANEL);
                     to.zip(segment).for_each(|(to, value)| *to = half::bf16::from_f32(*value));
                 }
+                Values::Blocks(_) => panic!("numbers are put into panels of blocks"),
             }
         }
     }
 
     /// Writes the values `range` of `(N, K)` to `out`.
     pub fn values(&self, range: Range<usize>, out: &mut [f32]) {
-        let mut left = out;
+        let (mut left, mut first) = (out, range.start);
         for (at, count) in segments(self.k, range) {
             let segment;
             (segment, left) = left.split_at_mut(count);
             match &self.values {
+                Values::Blocks(blocks) => blocks.values(first / self.k, first % self.k, segment),
                 Values::F32(panels) => {
                     segment.iter_mut().zip(panels[at..].iter().step_by(PANEL)).for_each(|(to, value)| *to = *value);
                 }
@@ -96,6 +133,7 @@ impl Panels {
                     segment.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_f32());
                 }
             }
+            first += count;
         }
     }
 
@@ -103,9 +141,12 @@ impl Panels {
     pub(super) fn forward(&self, team: &Team, x: Left, rows: usize, out: Out) {
         let width = PANEL * team.piece(self.n.div_ceil(PANEL));
         team.each(out.columns(self.n, width), |(first, out)| {
-            for (column, out) in out.columns(width.min(self.n - first), PANEL) {
+            for (column, mut out) in out.columns(width.min(self.n - first), PANEL) {
                 let shape = Shape { m: rows, n: PANEL.min(self.n - first - column), k: self.k };
                 let p = (first + column) / PANEL;
+                if rows == 1 && self.one_row(p, x, out.reborrow()) {
+                    continue;
+                }
                 self.with_panel(p, |panel| {
                     product(shape, x, Right { next: self.after(p), ..Right::new(panel, PANEL) }, out);
                 });
@@ -113,17 +154,32 @@ impl Panels {
         });
     }
 
-    /// `dx (T, K) = dy (T, N) W`, whose rows are laid out again, a few panels at a time.
-    pub(super) fn backward_input(&self, team: &Team, dy: &[f32], dx: &mut [f32]) {
+    /// One row of `x` times panel `p`, without widening that in memory, where it can be: the chains of [`product`], so that
+    /// a row has the same bits whether it comes alone or with others.
+    fn one_row(&self, p: usize, x: Left, mut out: Out) -> bool {
+        let Values::Blocks(blocks) = &self.values else { return false };
+        assert_eq!(x.inner, 1, "the values of a row lie side by side");
+        let width = PANEL.min(self.n - p * PANEL);
+        for first in (0..self.k).step_by(chain(self.k)) {
+            let x = &x.values[first..self.k.min(first + chain(self.k))];
+            let Some(sums) = blocks.dot(p, first, x) else { return false };
+            out.add_row(&sums[..width]);
+            out.epilogue = Epilogue::Accumulate;
+        }
+        true
+    }
+
+    /// `dx (T, K) = dy (T, N) W`, or added to it. Rows of the matrix are laid out again, a few panels at a time.
+    pub(super) fn backward_input(&self, team: &Team, dy: Left, rows: usize, dx: &mut [f32], epilogue: Epilogue) {
         let (n, k, mut turned) = (self.n, self.k, TURNED.take());
         turned.resize(PANELS_TURNED * PANEL * k, 0.0);
         for first in (0..n).step_by(PANELS_TURNED * PANEL) {
             let count = (n - first).min(PANELS_TURNED * PANEL);
-            let rows = turned[..count.next_multiple_of(PANEL) * k].chunks_exact_mut(PANEL * k);
-            team.each(rows.enumerate(), |(p, rows)| self.with_panel(first / PANEL + p, |panel| turn(panel, k, rows)));
-            let epilogue = if first == 0 { Epilogue::None } else { Epilogue::Accumulate };
-            let left = Left { values: &dy[first..], row: n, inner: 1 };
-            let shape = Shape { m: dy.len() / n, n: k, k: count };
+            let parts = turned[..count.next_multiple_of(PANEL) * k].chunks_exact_mut(PANEL * k);
+            team.each(parts.enumerate(), |(p, part)| self.with_panel(first / PANEL + p, |panel| turn(panel, k, part)));
+            let epilogue = if first == 0 { epilogue } else { Epilogue::Accumulate };
+            let left = Left { values: &dy.values[first * dy.inner..], ..dy };
+            let shape = Shape { m: rows, n: k, k: count };
             product_together(team, shape, left, Right::new(&turned, k), Out::new(dx, k, epilogue));
         }
         TURNED.set(turned);
@@ -133,7 +189,7 @@ impl Panels {
     fn after(&self, p: usize) -> &[f32] {
         match &self.values {
             Values::F32(panels) => &panels[(p + 1) * PANEL * self.k..],
-            Values::Bf16(_) => &[],
+            Values::Bf16(_) | Values::Blocks(_) => &[],
         }
     }
 
@@ -146,6 +202,13 @@ impl Panels {
                 let mut widened = WIDENED.take();
                 widened.resize(range.len(), 0.0);
                 widen(&panels[range], &mut widened);
+                use_it(&widened);
+                WIDENED.set(widened);
+            }
+            Values::Blocks(blocks) => {
+                let mut widened = WIDENED.take();
+                widened.resize(range.len(), 0.0);
+                blocks.widen(p, &mut widened);
                 use_it(&widened);
                 WIDENED.set(widened);
             }
@@ -209,9 +272,9 @@ mod tests {
     fn values_come_back_in_whatever_pieces_they_went_in() {
         for (n, k) in [(1, 5), (33, 7), (70, 3), (100, 40)] {
             let w = random(1, n * k);
-            let mut at_once = Panels::zeros(n, k);
+            let mut at_once = Panels::zeros(Stored::F32, n, k);
             Team::with(3, |team| at_once.fill(team, &w));
-            let mut matrices = [Panels::zeros(n, k), Panels::zeros_bf16(n, k)];
+            let mut matrices = [Stored::F32, Stored::Bf16].map(|stored| Panels::zeros(stored, n, k));
             for (index, piece) in w.chunks(11).enumerate() {
                 matrices.iter_mut().for_each(|matrix| matrix.put(11 * index, piece));
             }
@@ -229,13 +292,14 @@ mod tests {
     fn halved_panels_give_the_bits_of_whole_ones_on_any_threads_and_both_the_gradient_of_rows() {
         for (t, n, k) in [(3, 40, 20), (9, 257, 33), (1, 128, 16)] {
             let (w, x, dy) = (random(1, n * k), random(2, t * k), random(3, t * n));
-            let (mut whole, mut halved) = (Panels::zeros(n, k), Panels::zeros_bf16(n, k));
+            let [mut whole, mut halved] = [Stored::F32, Stored::Bf16].map(|stored| Panels::zeros(stored, n, k));
             whole.put(0, &w);
             halved.put(0, &w);
             let run = |team: &Team, matrix: &Panels| {
                 let (mut y, mut dx) = (vec![f32::NAN; t * n], vec![f32::NAN; t * k]);
                 matrix.forward(team, Left { values: &x, row: k, inner: 1 }, t, Out::new(&mut y, n, Epilogue::None));
-                matrix.backward_input(team, &dy, &mut dx);
+                let left = Left { values: &dy, row: n, inner: 1 };
+                matrix.backward_input(team, left, t, &mut dx, Epilogue::None);
                 (y, dx)
             };
             let alone = run(&Team::alone(), &whole);

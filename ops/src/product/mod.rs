@@ -62,7 +62,7 @@ impl<'a> Out<'a> {
     }
 
     /// The same, held by the result as long as that lives.
-    fn reborrow(&mut self) -> Out<'_> {
+    pub(crate) fn reborrow(&mut self) -> Out<'_> {
         Out { matrix: self.matrix.reborrow(), epilogue: self.epilogue }
     }
 
@@ -85,6 +85,19 @@ impl<'a> Out<'a> {
         self.matrix
             .rows(m, height)
             .map(move |(first, matrix)| (first, Out { matrix, epilogue: epilogue.at_value(first * row) }))
+    }
+
+    /// Adds sums to what the first row is added to, column by column, as a product does.
+    pub(crate) fn add_row(&mut self, sums: &[f32]) {
+        let (epilogue, row) = (self.epilogue, self.matrix.part(0, 0..sums.len()));
+        for (column, (to, sum)) in row.iter_mut().zip(sums).enumerate() {
+            *to = match epilogue {
+                Epilogue::None => *sum,
+                Epilogue::Accumulate => *to + sum,
+                Epilogue::Bias(b) => b[column] + sum,
+                Epilogue::Residual(x) => x[column] + sum,
+            };
+        }
     }
 
     /// From row `m` and column `n` on.

@@ -11,16 +11,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
+use super::requantized::{BaseType, Requantized};
 use super::safetensors::{self, Reader, Shards};
 use super::{Load, Source, TensorFile, check, gguf};
 use crate::disk::read_text;
-use crate::model::base::Base;
+use crate::model::base::{Base, stored_in};
 use crate::model::config::{ModelConfig, token_ids};
 use crate::model::dtype::SaveDtype;
 use crate::model::layout::Layout;
 use crate::model::lora::Adapter;
 use crate::model::parameters::Parameters;
 use crate::model::weights::Weights;
+use crate::ops::linear::Stored;
 
 /// Files that a folder may hold beside its weights; whichever are there are copied when the model is saved.
 const COMPANIONS: [&str; 9] = [
@@ -143,24 +145,29 @@ pub struct ModelFolder<W = Weights> {
 impl ModelFolder<Weights> {
     /// Reads a folder, its weights as fp32 that can learn.
     pub fn read(folder: &Path) -> Result<Self> {
-        Self::read_as(folder)
+        Self::read_as(folder, None)
     }
 
     /// The same from the contents of `config.json`, `tokenizer.json` and `model.safetensors`.
     pub fn parse(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
-        Self::parse_as(config, tokenizer, weights)
+        Self::parse_as(config, tokenizer, weights, None)
     }
 }
 
 impl ModelFolder<Base> {
     /// Reads a folder, its weights as they are in it, which can not learn.
     pub fn read_frozen(folder: &Path) -> Result<Self> {
-        Self::read_as(folder)
+        Self::read_as(folder, None)
+    }
+
+    /// The same with its matrices kept in another type.
+    pub fn read_requantized(folder: &Path, base: Option<BaseType>) -> Result<Self> {
+        Self::read_as(folder, base)
     }
 
     /// The same from the contents of its files.
-    pub fn parse_frozen(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
-        Self::parse_as(config, tokenizer, weights)
+    pub fn parse_frozen(config: &[u8], tokenizer: &[u8], weights: &[u8], base: Option<BaseType>) -> Result<Self> {
+        Self::parse_as(config, tokenizer, weights, base)
     }
 
     /// The model with an adapter, made for its base.
@@ -202,37 +209,50 @@ impl<W> ModelFolder<W> {
 }
 
 impl<W: Load> ModelFolder<W> {
-    fn read_as(path: &Path) -> Result<Self> {
+    fn read_as(path: &Path, base: Option<BaseType>) -> Result<Self> {
         if gguf::is_named(path) {
             let gguf::Model { config, files, mut weights } = gguf::Model::open(path)?;
             let companions = Companions { files, ..Companions::default() };
-            return Self::assemble(config, companions, &mut weights)
+            return Self::assemble(config, companions, &mut weights, base)
                 .with_context(|| format!("GGUF file {}", path.display()));
         }
         let read = || {
             let config = fs::read(path.join("config.json")).context(
                 "cannot read config.json: a model folder holds it beside tokenizer.json and safetensors files",
             )?;
-            Self::of_reader(&config, Companions::read(path)?, Reader::open(path)?)
+            Self::of_reader(&config, Companions::read(path)?, Reader::open(path)?, base)
         };
         read().with_context(|| format!("model folder {}", path.display()))
     }
 
-    fn parse_as(config: &[u8], tokenizer: &[u8], weights: &[u8]) -> Result<Self> {
-        Self::of_reader(config, Companions::new(tokenizer), Reader::from_bytes(weights)?)
+    fn parse_as(config: &[u8], tokenizer: &[u8], weights: &[u8], base: Option<BaseType>) -> Result<Self> {
+        Self::of_reader(config, Companions::new(tokenizer), Reader::from_bytes(weights)?, base)
     }
 
-    fn of_reader(config: &[u8], mut companions: Companions, mut reader: Reader) -> Result<Self> {
+    fn of_reader(
+        config: &[u8],
+        mut companions: Companions,
+        mut reader: Reader,
+        base: Option<BaseType>,
+    ) -> Result<Self> {
         companions.shards = reader.shards();
-        Self::assemble(read_config(config)?, companions, &mut reader)
+        Self::assemble(read_config(config)?, companions, &mut reader, base)
     }
 
-    fn assemble(mut config: ModelConfig, mut companions: Companions, file: &mut dyn TensorFile) -> Result<Self> {
+    fn assemble(
+        mut config: ModelConfig,
+        mut companions: Companions,
+        file: &mut dyn TensorFile,
+        base: Option<BaseType>,
+    ) -> Result<Self> {
         let tokenizer = companions.tokenizer(&mut config)?;
         let layout = Layout::of(&config)?;
         check(file, &layout.entries, &|name| is_ignored(name, &config))?;
         companions.dtype = file.dtype(&layout.entries[0].name)?;
-        let weights = W::load(&config, layout, file)?;
+        let weights = match base {
+            Some(base) => W::load(&config, layout, &mut Requantized { file, base })?,
+            None => W::load(&config, layout, file)?,
+        };
         Ok(Self { config, tokenizer, companions, weights })
     }
 }
@@ -255,6 +275,25 @@ pub fn read_shape(path: &Path) -> Result<ModelConfig> {
         return Ok(gguf::Model::open(path)?.config);
     }
     read_config(read_text(&path.join("config.json"))?.as_bytes())
+}
+
+/// Bytes that the weights in a folder or a GGUF file take as a frozen base on a CPU, for which the weights themselves are
+/// not read. Where there are none yet, `dtype` is what they are stored in.
+pub fn base_bytes(path: &Path, layout: &Layout, base: Option<BaseType>, dtype: SaveDtype) -> Result<usize> {
+    let mut found: Option<Box<dyn TensorFile>> = None;
+    if gguf::is_named(path) {
+        found = Some(Box::new(gguf::Model::open(path)?.weights));
+    } else if let Ok(reader) = Reader::open(path) {
+        found = Some(Box::new(reader));
+    }
+    Base::bytes_in(layout, |entry| {
+        let asked = base.and_then(|base| base.of(&entry.name, *entry.shape.last()?));
+        match (asked, &found) {
+            (Some(stored), _) => Ok(stored),
+            (None, Some(file)) => stored_in(&**file, entry),
+            (None, None) => Ok(if dtype == SaveDtype::Bf16 { Stored::Bf16 } else { Stored::F32 }),
+        }
+    })
 }
 
 /// Tensors that some files hold and no computation needs: a tied output matrix, and tables of rotary angles.

@@ -3,6 +3,7 @@
 pub mod folder;
 pub mod gguf;
 pub mod peft;
+pub mod requantized;
 pub mod safetensors;
 
 use std::collections::HashSet;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::config::ModelConfig;
 use super::dtype::SaveDtype;
 use super::layout::{Entry, Layout};
+use crate::ops::linear::BlockType;
 
 /// Values read or written at a time.
 const PIECE: usize = 1 << 18;
@@ -36,6 +38,16 @@ pub trait TensorFile {
 
     /// The smallest type that holds the values of a tensor exactly, if weights may be of the type that the file has.
     fn dtype(&self, tensor: &str) -> Result<SaveDtype>;
+
+    /// The type of quantized blocks that the file has a tensor's values in, if it has.
+    fn blocks(&self, _tensor: &str) -> Result<Option<BlockType>> {
+        Ok(None)
+    }
+
+    /// Hands the rows of a tensor in quantized blocks to `sink(the first row, bytes)`, whole rows at a time.
+    fn read_blocks(&mut self, tensor: &str, _sink: &mut dyn FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
+        bail!("{} has no quantized blocks of {tensor}", self.file_of(tensor))
+    }
 
     /// Hands the values of a tensor to `sink(index of the first, values)`, piece by piece.
     fn read(&mut self, tensor: &str, sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>) -> Result<()>;

@@ -11,6 +11,10 @@ use serde_json::{Map, Value, json};
 mod damaged;
 /// Files that Reckon writes, read by candle's own models.
 mod exported;
+/// Files with bytes changed at random.
+mod mutated;
+/// Bases that stay in the blocks of their file: QLoRA.
+mod quantized;
 /// Files that candle writes, of every type.
 mod read;
 /// A real model, where it is at hand.
@@ -94,7 +98,14 @@ pub(crate) fn model(architecture: &str, size: Size) -> ModelFolder<Parameters> {
     let tokenizer = read_tokenizer(text.as_bytes(), &config).unwrap();
     let mut weights = Weights::random(Layout::new(&config, config.family().unwrap()), 3);
     let mut noise = Counted::new(&[4]);
-    weights.values.iter_mut().for_each(|w| *w = *w * 3.0 + 0.03 * noise.normal() as f32);
+    // Matrices say much, and norms stay near 1: with norms of 3 queries and keys are so large that attention is all or
+    // nothing, and the last bit of a weight decides which.
+    for entry in &weights.layout.entries {
+        let scale = if entry.is_matrix() { (3.0, 0.03) } else { (1.0, 0.1) };
+        for w in &mut weights.values[entry.range.clone()] {
+            *w = *w * scale.0 + scale.1 * noise.normal() as f32;
+        }
+    }
     ModelFolder { config, tokenizer, companions, weights }.into_parameters()
 }
 

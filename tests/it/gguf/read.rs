@@ -1,5 +1,6 @@
 //! Files that candle writes: every type is widened to the very values that candle widens it to.
 
+use std::collections::BTreeSet;
 use std::io::Cursor;
 
 use candle_core::quantized::gguf_file::{self, Content, Value};
@@ -26,18 +27,22 @@ const TYPES: [GgmlDType; 13] = [
     GgmlDType::Q6K,
 ];
 
-/// A file of a tiny model, its matrices of one type, as candle writes it.
-fn by_candle(dtype: GgmlDType) -> Vec<u8> {
-    let exact = written(&model("Qwen2ForCausalLM", Size { width: 256, inner: 256, head: 32, tied: true }), Mix::F32);
+/// A size whose rows are whole blocks of every type.
+pub(super) const LARGE: Size = Size { width: 256, inner: 256, head: 32, tied: true };
+
+/// A file of a tiny model, as candle writes it: its matrices of the type that `dtype` gives for the number of a tensor.
+pub(super) fn by_candle(architecture: &str, size: Size, dtype: impl Fn(usize) -> GgmlDType) -> Vec<u8> {
+    let exact = written(&model(architecture, size), Mix::F32);
     let mut reader = Cursor::new(&exact);
     let content = Content::read(&mut reader).unwrap();
-    let tensors: Vec<(String, QTensor)> = content
-        .tensor_infos
-        .keys()
-        .map(|name| {
+    let names: BTreeSet<&String> = content.tensor_infos.keys().collect();
+    let tensors: Vec<(String, QTensor)> = names
+        .into_iter()
+        .enumerate()
+        .map(|(number, name)| {
             let tensor = content.tensor(&mut reader, name, &Device::Cpu).unwrap();
             let values: Tensor = tensor.dequantize(&Device::Cpu).unwrap();
-            let dtype = if values.dims().len() == 2 { dtype } else { GgmlDType::F32 };
+            let dtype = if values.dims().len() == 2 { dtype(number) } else { GgmlDType::F32 };
             (name.clone(), QTensor::quantize(&values, dtype).unwrap())
         })
         .collect();
@@ -51,7 +56,7 @@ fn by_candle(dtype: GgmlDType) -> Vec<u8> {
 #[test]
 fn every_type_is_widened_as_candle_widens_it() {
     for dtype in TYPES {
-        let bytes = by_candle(dtype);
+        let bytes = by_candle("Qwen2ForCausalLM", LARGE, |_| dtype);
         let mut model = Model::from_bytes(&bytes).unwrap();
         let mut reader = Cursor::new(&bytes);
         let content = Content::read(&mut reader).unwrap();
@@ -71,8 +76,7 @@ fn every_type_is_widened_as_candle_widens_it() {
 
 #[test]
 fn rows_of_llama_are_put_back_whatever_the_type() {
-    let size = Size { width: 256, inner: 256, head: 32, tied: true };
-    let model = model("LlamaForCausalLM", size);
+    let model = model("LlamaForCausalLM", LARGE);
     let name = "model.layers.1.self_attn.q_proj.weight";
     let entry = model.weights.entries().iter().find(|entry| entry.name == name).unwrap();
     let mut expected = vec![0.0; entry.range.len()];

@@ -107,8 +107,8 @@ fn matters(layer: usize, layers: usize) -> bool {
     layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
 }
 
-/// The type itself, or the nearest one whose blocks a row of `width` values is made of.
-fn fitting(wanted: GgmlDType, width: usize) -> GgmlDType {
+/// The type itself, or the nearest one whose blocks a row of `width` values is made of; else F16.
+pub(in crate::model::files) fn fitting(wanted: GgmlDType, width: usize) -> GgmlDType {
     let fits = |dtype: GgmlDType| width.is_multiple_of(dtype.block_size());
     let smaller = match wanted {
         _ if fits(wanted) => return wanted,

@@ -4,14 +4,14 @@
 
 mod header;
 mod metadata;
-mod mix;
+pub(super) mod mix;
 mod names;
 mod pre;
 mod shape;
 mod tokens;
 mod value;
 mod vocabulary;
-mod write;
+pub(super) mod write;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -27,6 +27,7 @@ use candle_core::quantized::gguf_file::Content;
 use super::{PIECE, ReadSeek, TensorFile};
 use crate::model::config::ModelConfig;
 use crate::model::dtype::SaveDtype;
+use crate::ops::linear::BlockType;
 use metadata::Metadata;
 
 pub use mix::Mix;
@@ -132,18 +133,64 @@ impl Weights<'_> {
     }
 }
 
+impl Tensor {
+    fn values(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Values of a row.
+    fn width(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Values that are read at a time: whole rows, and whole heads where the rows of a head change places. So no block is
+    /// cut.
+    fn piece(&self) -> Result<usize> {
+        let unit = self.width() * self.turned.unwrap_or(1);
+        ensure!(self.values().is_multiple_of(unit.max(1)), "its rows are no whole heads");
+        Ok((unit * (PIECE / unit.max(1)).max(1)).max(1))
+    }
+
+    /// Bytes of so many values.
+    fn bytes(&self, values: usize) -> usize {
+        values / self.dtype.block_size() * self.dtype.type_size()
+    }
+
+    /// The bytes of `count` values from the `first` on, in words of four bytes, as blocks that hold fp32 numbers have to
+    /// lie; the last word may have more.
+    fn words(&self, source: &mut dyn ReadSeek, first: usize, count: usize) -> Result<Vec<u32>> {
+        let mut words = vec![0u32; self.bytes(count).div_ceil(4)];
+        source.seek(SeekFrom::Start(self.start + self.bytes(first) as u64))?;
+        source.read_exact(&mut bytemuck::cast_slice_mut(&mut words)[..self.bytes(count)])?;
+        Ok(words)
+    }
+}
+
 /// The values of whole blocks, from the `first` one on.
 fn values(source: &mut dyn ReadSeek, tensor: &Tensor, first: usize, count: usize) -> Result<Vec<f32>> {
-    let (block, size) = (tensor.dtype.block_size(), tensor.dtype.type_size());
-    // In words of four bytes, as blocks that hold fp32 numbers have to lie.
-    let mut words = vec![0u32; (count / block * size).div_ceil(4)];
-    let bytes = &mut bytemuck::cast_slice_mut::<u32, u8>(&mut words)[..count / block * size];
-    source.seek(SeekFrom::Start(tensor.start + (first / block * size) as u64))?;
-    source.read_exact(bytes)?;
+    let words = tensor.words(source, first, count)?;
+    let bytes = &bytemuck::cast_slice::<u32, u8>(&words)[..tensor.bytes(count)];
     match tensor.dtype.from_data(Cow::Borrowed(bytes)).dequantize(count)? {
         CpuStorage::F32(values) => Ok(values),
         _ => bail!("values of type {} were widened to no fp32", header::name_of(tensor.dtype)),
     }
+}
+
+/// The same type among those that are multiplied as they are.
+pub(super) fn blocks_of(dtype: GgmlDType) -> Option<BlockType> {
+    Some(match dtype {
+        GgmlDType::Q4_0 => BlockType::Q4_0,
+        GgmlDType::Q4_1 => BlockType::Q4_1,
+        GgmlDType::Q5_0 => BlockType::Q5_0,
+        GgmlDType::Q5_1 => BlockType::Q5_1,
+        GgmlDType::Q8_0 => BlockType::Q8_0,
+        GgmlDType::Q2K => BlockType::Q2K,
+        GgmlDType::Q3K => BlockType::Q3K,
+        GgmlDType::Q4K => BlockType::Q4K,
+        GgmlDType::Q5K => BlockType::Q5K,
+        GgmlDType::Q6K => BlockType::Q6K,
+        GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 | GgmlDType::Q8_1 | GgmlDType::Q8K => return None,
+    })
 }
 
 impl TensorFile for Weights<'_> {
@@ -167,15 +214,32 @@ impl TensorFile for Weights<'_> {
         })
     }
 
+    fn blocks(&self, tensor: &str) -> Result<Option<BlockType>> {
+        Ok(blocks_of(self.describe(tensor)?.dtype))
+    }
+
+    fn read_blocks(&mut self, name: &str, sink: &mut dyn FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
+        let tensor = self.describe(name)?;
+        let (total, width, piece) = (tensor.values(), tensor.width(), tensor.piece().context(name.to_owned())?);
+        let tensor = &self.tensors[name];
+        for first in (0..total).step_by(piece) {
+            let count = piece.min(total - first);
+            let words = tensor.words(&mut *self.source, first, count);
+            let words = words.with_context(|| format!("cannot read {name} of {}", self.name))?;
+            let bytes = &bytemuck::cast_slice(&words)[..tensor.bytes(count)];
+            match tensor.turned {
+                Some(rows) => sink(first / width, &names::in_halves(bytes, rows, tensor.bytes(width)))?,
+                None => sink(first / width, bytes)?,
+            }
+        }
+        Ok(())
+    }
+
     fn read(&mut self, name: &str, sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
         let tensor = self.describe(name)?;
-        let (total, width) = (tensor.shape.iter().product::<usize>(), tensor.shape.last().copied().unwrap_or(1));
-        // Whole rows, and whole heads where the rows of a head change places: so no block is cut.
-        let unit = width * tensor.turned.unwrap_or(1);
-        let piece = unit * (PIECE / unit.max(1)).max(1);
-        ensure!(total.is_multiple_of(unit.max(1)), "the rows of {name} are no whole heads");
+        let (total, width, piece) = (tensor.values(), tensor.width(), tensor.piece().context(name.to_owned())?);
         let tensor = &self.tensors[name];
-        for first in (0..total).step_by(piece.max(1)) {
+        for first in (0..total).step_by(piece) {
             let read = values(&mut *self.source, tensor, first, piece.min(total - first));
             let read = read.with_context(|| format!("cannot read {name} of {}", self.name))?;
             match tensor.turned {

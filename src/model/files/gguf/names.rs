@@ -67,7 +67,7 @@ fn row_in_gguf(row: usize, size: usize) -> usize {
 }
 
 /// Rows of `width` values, the `rows` of each head brought from GGUF's order to Hugging Face's.
-pub(super) fn in_halves(values: &[f32], rows: usize, width: usize) -> Vec<f32> {
+pub(super) fn in_halves<T: Copy>(values: &[T], rows: usize, width: usize) -> Vec<T> {
     let mut out = Vec::with_capacity(values.len());
     for head in values.chunks(rows * width) {
         for row in 0..rows {

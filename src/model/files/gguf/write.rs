@@ -166,7 +166,12 @@ impl Written<'_> {
 }
 
 /// Rows of `width` values in blocks of a type, in several pieces.
-fn encode_on_threads(values: &[f32], width: usize, dtype: GgmlDType, threads: usize) -> Result<Vec<Vec<u8>>> {
+pub(in crate::model::files) fn encode_on_threads(
+    values: &[f32],
+    width: usize,
+    dtype: GgmlDType,
+    threads: usize,
+) -> Result<Vec<Vec<u8>>> {
     let rows = (values.len() / width).div_ceil(threads);
     let parts: Vec<&[f32]> = values.chunks(rows * width).collect();
     let mut all = Vec::with_capacity(parts.len());
