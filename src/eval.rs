@@ -159,9 +159,9 @@ impl fmt::Display for Evaluation {
     }
 }
 
-/// The name of a behaviour for people: `attempts` of `behaviour/attempts`, `aha-r1 mean` of `words/aha-r1/mean`.
+/// The name of a behaviour for people: `attempts` of `behaviour/attempts`, `aha-r1 words` of `words/aha-r1/mean`.
 pub fn in_words(name: &str) -> String {
-    name.split_once('/').map_or(name, |(_, name)| name).replace(['/', '_'], " ")
+    name.split_once('/').map_or(name, |(_, name)| name).replace("/mean", " words").replace(['/', '_'], " ")
 }
 
 /// Whether a completion reached the limit of new tokens.
