@@ -12,6 +12,7 @@ mod plain;
 mod random;
 mod read;
 mod table;
+mod write;
 
 pub use answer::Answer;
 pub use behaviour::search::TraceStats;
@@ -32,3 +33,4 @@ pub use plain::{Plain, plain_map};
 pub use random::Counted;
 pub use read::{Columns, Cut, FileRows, Only, Purpose, Row, Wanted, read_rows};
 pub use table::{Key, Range, Table, choices};
+pub use write::write_parquet;
