@@ -16,7 +16,7 @@ use std::ops::Range;
 use super::vector::{self, LANES, exp, reduce};
 
 /// The sizes of an attention layer. A row of `qkv` holds the queries, then the keys, then the values.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {
     /// Query heads.
     pub query: usize,

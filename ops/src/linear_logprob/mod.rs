@@ -4,6 +4,7 @@
 //! `z = h Wᵀ / temperature`, `logprob = z_target - logsumexp(z)`, `entropy = logsumexp(z) - sum softmax(z) z`.
 
 pub mod device;
+pub mod distill;
 
 use super::linear::{Epilogue, Linear};
 use super::team::Team;
