@@ -21,6 +21,32 @@ pub struct RubricConfig {
     pub max_error_share: f64,
     /// The parts, in order.
     pub verifiers: Vec<VerifierConfig>,
+    /// Parts of a sum that are switched on in the course of a run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedule: Vec<Ramp>,
+}
+
+/// When a part of a sum counts: nothing before a step of training, and then more with each step up to its weight.
+/// Evaluations are by all parts at their weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ramp {
+    /// The name of the part.
+    pub verifier: String,
+    /// The first step of training in which it counts.
+    pub from_step: u64,
+    /// Steps from there to its whole weight; 0 for all of it at once.
+    #[serde(default)]
+    pub ramp_steps: u64,
+}
+
+impl Ramp {
+    /// Share of its weight that the part has in a step, counted from 1.
+    pub fn share(&self, step: u64) -> f32 {
+        let since = (step + 1).saturating_sub(self.from_step);
+        let whole = self.ramp_steps + 1;
+        since.min(whole) as f32 / whole as f32
+    }
 }
 
 fn max_error_share() -> f64 {

@@ -60,7 +60,7 @@ mod verdict;
 mod words;
 
 pub use audit::{Audit, Check, Failure, Finding, Slowest};
-pub use config::{RubricConfig, VerifierConfig};
+pub use config::{Ramp, RubricConfig, VerifierConfig};
 pub use extract::{AnswerFrom, ExtractOptions, Extractor};
 pub use rational::Rational;
 pub use registry::{Registry, RustOptions};

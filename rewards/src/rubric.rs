@@ -3,7 +3,7 @@
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 
-use crate::{Outcome, Reference, Registry, RubricConfig, Scope, Submission, Verdict, Verifier, VerifierError};
+use crate::{Outcome, Ramp, Reference, Registry, RubricConfig, Scope, Submission, Verdict, Verifier, VerifierError};
 
 /// Longer completions are not read at all: every part says [`Outcome::Truncated`].
 pub const MAX_COMPLETION_BYTES: usize = 256 * 1024;
@@ -37,6 +37,8 @@ pub struct Rubric {
     mode: Mode,
     parts: Vec<Part>,
     max_error_share: f64,
+    /// Of each part, when it counts; none for all of a run.
+    ramps: Vec<Option<Ramp>>,
 }
 
 /// What a rubric says of one completion.
@@ -63,7 +65,8 @@ impl Rubric {
                 return Err(VerifierError::config(name, problem));
             }
         }
-        let rubric = Self { mode, parts, max_error_share: MAX_ERROR_SHARE };
+        let ramps = vec![None; parts.len()];
+        let rubric = Self { mode, parts, max_error_share: MAX_ERROR_SHARE, ramps };
         if !rubric.parts.iter().any(|part| rubric.counts(part)) {
             let problem = "no verifier counts towards the total; give one a weight above 0 and `required = true`";
             return Err(VerifierError::config("rubric", problem));
@@ -86,7 +89,38 @@ impl Rubric {
             let problem = format!("`max_error_share = {share}` must be from 0 to 1");
             return Err(VerifierError::config("rubric", problem));
         }
-        Ok(Self { max_error_share: share, ..Self::new(config.mode, parts.collect::<Result<_, VerifierError>>()?)? })
+        let mut rubric = Self::new(config.mode, parts.collect::<Result<_, VerifierError>>()?)?;
+        rubric.max_error_share = share;
+        config.schedule.iter().try_for_each(|ramp| rubric.add_ramp(ramp))?;
+        Ok(rubric)
+    }
+
+    fn add_ramp(&mut self, ramp: &Ramp) -> Result<(), VerifierError> {
+        let fault = |problem: String| VerifierError::config("rubric", format!("schedule: {problem}"));
+        if self.mode == Mode::Binary {
+            return Err(fault("parts are switched on in mode `sum` alone".into()));
+        }
+        let names = self.names();
+        let place = names.iter().position(|name| *name == ramp.verifier).ok_or_else(|| {
+            fault(format!("no verifier is called `{}`; there are {}", ramp.verifier, names.join(", ")))
+        })?;
+        if self.ramps[place].replace(ramp.clone()).is_some() {
+            return Err(fault(format!("`{}` stands there twice", ramp.verifier)));
+        }
+        Ok(())
+    }
+
+    /// The total of a score in a step of training, counted from 1, where parts are switched on in the course of a run;
+    /// else the total that it has.
+    pub fn total_at(&self, score: &Score, step: u64) -> Option<f32> {
+        if self.ramps.iter().all(Option::is_none) {
+            return score.total;
+        }
+        let judged = score.parts.iter().zip(&self.parts).zip(&self.ramps);
+        let counted = judged.filter_map(|((verdict, part), ramp)| {
+            Some(ramp.as_ref().map_or(1.0, |ramp| ramp.share(step)) * part.weight * verdict.judged()?)
+        });
+        score.total.map(|_| counted.sum())
     }
 
     /// Names of the parts, in order.

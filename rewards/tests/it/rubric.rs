@@ -39,6 +39,31 @@ fn a_sum_weighs_every_part() {
 }
 
 #[test]
+fn a_part_of_a_sum_is_switched_on_or_ramped_by_the_step() {
+    let config = |ramp: &str| format!("mode = 'sum'\nschedule = [{{verifier = 'format', {ramp}}}]\n{BOTH}weight = 0.5");
+    for (ramp, expected) in [
+        ("from_step = 3", vec![1.0, 1.0, 1.5, 1.5, 1.5]),
+        ("from_step = 2, ramp_steps = 1", vec![1.0, 1.25, 1.5, 1.5, 1.5]),
+        ("from_step = 0", vec![1.5; 5]),
+    ] {
+        let rubric = Rubric::from_config(&toml::from_str(&config(ramp)).unwrap()).unwrap();
+        let score = rubric.score(&example(), "<think>a</think><answer>4</answer>").unwrap();
+        let found: Vec<f32> = (1..=5).map(|step| rubric.total_at(&score, step).unwrap()).collect();
+        assert_eq!((found, score.total), (expected, Some(1.5)), "{ramp}");
+    }
+    for (config, expected) in [
+        (config("from_step = 1").replace("'sum'", "'binary'"), "mode `sum` alone"),
+        (
+            config("from_step = 1").replace("verifier = 'format'", "verifier = 'fromat'"),
+            "no verifier is called `fromat`",
+        ),
+    ] {
+        let message = Rubric::from_config(&toml::from_str(&config).unwrap()).err().unwrap().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
 fn a_completion_beyond_the_limit_is_truncated() {
     let rubric = Rubric::from_config(&toml::from_str(BOTH).unwrap()).unwrap();
     let score = rubric.score(&example(), &"x".repeat(MAX_COMPLETION_BYTES + 1)).unwrap();
