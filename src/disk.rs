@@ -27,6 +27,24 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
     outcome.map_err(|error| explain(error, path))
 }
 
+/// Puts files into the folder `root`, which stays: `fill` writes them into the folder that it is given, and when all of
+/// them are on the disk each takes the place of the one of its name.
+pub fn put_files(root: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let partial = Partial { path: hidden(root, "files", TEMPORARY) };
+    let write = || {
+        fs::create_dir(&partial.path)?;
+        fill(&partial.path)?;
+        sync_all(&partial.path)?;
+        for path in entries(&partial.path)? {
+            if let Some(name) = path.file_name() {
+                fs::rename(&path, root.join(name))?;
+            }
+        }
+        Ok(sync_folder(root)?)
+    };
+    write().map_err(|error| explain(error, root))
+}
+
 /// Writes one file so that `path` holds either its old content or all of `bytes`, whatever happens meanwhile.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     fill_file(path, |file| Ok(file.write_all(bytes)?))
@@ -210,6 +228,26 @@ mod tests {
         assert!(message.contains("/a\"") && message.contains("the disk is full"), "{message}");
         assert_eq!(names(root.path()), ["a"]);
         assert_eq!(fs::read_to_string(root.path().join("a/text")).unwrap(), "old");
+    }
+
+    #[test]
+    fn files_take_the_place_of_those_of_their_names_when_all_are_written() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("a"), "old").unwrap();
+        fs::write(root.path().join("b"), "stays").unwrap();
+        let put = |text: &'static str, outcome: Result<()>| {
+            put_files(root.path(), |folder| {
+                fs::write(folder.join("a"), text)?;
+                outcome
+            })
+        };
+        assert!(put("half", Err(anyhow::anyhow!("no"))).is_err());
+        assert_eq!(fs::read_to_string(root.path().join("a")).unwrap(), "old");
+        put("new", Ok(())).unwrap();
+        assert_eq!(fs::read_to_string(root.path().join("a")).unwrap(), "new");
+        let mut left = names(root.path());
+        left.sort();
+        assert_eq!(left, ["a", "b"]);
     }
 
     #[test]

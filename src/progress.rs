@@ -144,6 +144,24 @@ fn plain(label: &str, done: u64, total: u64, message: &str) -> String {
     format!("{label} {done}/{total} {message}").trim_end().to_owned()
 }
 
+/// Values as a line of at most `width` blocks, lowest to highest; each block is the mean of its share of the values.
+pub fn curve(values: &[f64], width: usize) -> String {
+    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let count = width.min(values.len());
+    let mean = |column: usize| {
+        let share = &values[column * values.len() / count..(column + 1) * values.len() / count];
+        share.iter().sum::<f64>() / share.len() as f64
+    };
+    let means: Vec<f64> = (0..count).map(mean).collect();
+    let (low, high) =
+        means.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &m| (low.min(m), high.max(m)));
+    let block = |mean: &f64| {
+        let height = if high > low { (mean - low) / (high - low) } else { 0.0 };
+        BLOCKS[((height * 8.0) as usize).min(7)]
+    };
+    means.iter().map(block).collect()
+}
+
 fn print(text: &str) {
     note!("{text}");
 }
@@ -164,6 +182,19 @@ mod tests {
     fn a_plain_line_names_the_work_and_how_far_it_is() {
         assert_eq!(plain("train", 3, 10, "reward 0.50"), "train 3/10 reward 0.50");
         assert_eq!(plain("eval", 3, 10, ""), "eval 3/10");
+    }
+
+    #[test]
+    fn a_curve_goes_from_its_lowest_to_its_highest_block() {
+        for (values, width, expected) in [
+            (vec![8.0, 6.0, 4.0, 1.0], 9, "█▆▄▁"),
+            (vec![0.0, 2.0, 6.0, 8.0], 2, "▁█"),
+            (vec![3.0, 3.0], 5, "▁▁"),
+            (vec![f64::NAN, 1.0, 2.0], 3, "▁▁█"),
+            (vec![], 5, ""),
+        ] {
+            assert_eq!(curve(&values, width), expected, "{values:?}");
+        }
     }
 
     #[test]

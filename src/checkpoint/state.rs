@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{RunFolder, latest, prune, step_name, steps, tensors};
-use crate::config::TrainConfig;
 use crate::disk::write_folder;
 use crate::model::SaveDtype;
 use crate::model::files::safetensors::Reader;
 use crate::model::files::{TensorFile, peft};
-use crate::policy::REFERENCE;
+use crate::policy::{Policy, REFERENCE};
 use crate::strict;
 use crate::tensor::Tensor;
 use crate::train::{Progress, Trainer};
@@ -22,13 +24,13 @@ const STATE: &str = "trainer.json";
 /// Moments of the optimizer, and the reference where it is a copy.
 const TENSORS: &str = "trainer.safetensors";
 
-/// What a checkpoint holds beside tensors.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct State {
-    progress: Progress,
+/// What a checkpoint holds beside tensors; `P` is where the run stands.
+#[derive(Serialize, Deserialize)]
+struct State<P> {
+    progress: P,
     updates: u64,
     /// Fingerprints of the data by source.
-    data: BTreeMap<String, String>,
+    data: Fingerprints,
     /// Fingerprint of the frozen base.
     #[serde(default)]
     base: Option<String>,
@@ -43,19 +45,45 @@ struct State {
     config: BTreeMap<String, String>,
 }
 
-impl State {
-    fn of(trainer: &Trainer) -> Result<Self> {
-        Ok(Self {
-            progress: trainer.progress.clone(),
-            updates: trainer.policy.learner.optimizer().map_or(0, |optimizer| optimizer.count()),
-            data: trainer.prompts().fingerprints(),
-            base: trainer.policy.learner.base_fingerprint().map(str::to_owned),
-            dtype: trainer.policy.companions.dtype,
-            end_tokens: trainer.policy.config.eos_token_id.clone(),
-            config: strict::flat(&trainer.config)?,
+/// What the rows of each source of a run are.
+pub type Fingerprints = BTreeMap<String, String>;
+
+/// A run of whatever kind, to be saved: policy, where it stands, its config, and its data.
+pub struct Snapshot<'a, P, C> {
+    /// The model being trained.
+    pub policy: &'a Policy,
+    /// Where the run stands.
+    pub progress: &'a P,
+    /// Its config.
+    pub config: &'a C,
+    /// Its rows.
+    pub data: Fingerprints,
+}
+
+impl<P: Serialize, C: Serialize> Snapshot<'_, P, C> {
+    /// Writes the checkpoint of `step`, whole or not at all.
+    pub fn save(&self, folder: &RunFolder, step: u64) -> Result<()> {
+        let policy = self.policy;
+        let state = State {
+            progress: self.progress,
+            updates: policy.learner.optimizer().map_or(0, |optimizer| optimizer.count()),
+            data: self.data.clone(),
+            base: policy.learner.base_fingerprint().map(str::to_owned),
+            dtype: policy.companions.dtype,
+            end_tokens: policy.config.eos_token_id.clone(),
+            config: strict::flat(self.config)?,
+        };
+        write_folder(&folder.checkpoints().join(step_name(step)), |path| {
+            policy.save(path, SaveDtype::F32)?;
+            let file = path.join(STATE);
+            std::fs::write(&file, serde_json::to_vec_pretty(&state)?)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+            tensors::write(&path.join(TENSORS), &policy.state())
         })
     }
+}
 
+impl<P: DeserializeOwned> State<P> {
     fn read(checkpoint: &Path) -> Result<Self> {
         let path = checkpoint.join(STATE);
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -65,29 +93,53 @@ impl State {
 
 /// Saves everything a resumed run needs.
 pub fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
-    let root = folder.checkpoints();
-    write_folder(&root.join(step_name(trainer.progress.step)), |path| {
-        trainer.policy.save(path, SaveDtype::F32)?;
-        let state = path.join(STATE);
-        std::fs::write(&state, serde_json::to_vec_pretty(&State::of(trainer)?)?)
-            .with_context(|| format!("cannot write {}", state.display()))?;
-        tensors::write(&path.join(TENSORS), &trainer.policy.state())
-    })?;
-    let keep = trainer.config.save.keep_last;
-    prune(&root, keep, trainer.progress.best.map(|(_, step)| step))
+    let Trainer { policy, progress, config, .. } = trainer;
+    Snapshot { policy, progress, config, data: trainer.prompts().fingerprints() }.save(folder, progress.step)?;
+    prune(&folder.checkpoints(), config.save.keep_last, progress.best.map(|(_, step)| step))
 }
 
 /// Puts the newest checkpoint of a run into `trainer`; returns false where there is none yet.
 pub fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool> {
-    let Some((_, path)) = latest(&folder.checkpoints())? else { return Ok(false) };
-    let state = State::read(&path).with_context(|| unusable(folder, &path))?;
-    trainer.prompts().check_fingerprints(&state.data)?;
-    check_base(trainer, &state)?;
-    trainer.policy.restore(&path).with_context(|| unusable(folder, &path))?;
-    trainer.policy.version = state.progress.policy_version;
-    restore_tensors(trainer, &path, state.updates).with_context(|| unusable(folder, &path))?;
-    trainer.progress = state.progress;
+    let model = trainer.config.model.path.clone();
+    let Some(saved) = Saved::<Progress>::newest(folder)? else { return Ok(false) };
+    trainer.prompts().check_fingerprints(&saved.state.data)?;
+    trainer.progress = saved.restore(&mut trainer.policy, &model)?;
+    trainer.policy.version = trainer.progress.policy_version;
     Ok(true)
+}
+
+/// The newest checkpoint of a run, of which `P` says where it stands.
+pub struct Saved<'a, P> {
+    folder: &'a RunFolder,
+    path: PathBuf,
+    state: State<P>,
+}
+
+impl<'a, P: DeserializeOwned> Saved<'a, P> {
+    /// Reads what of it is no tensor; `None` where there is no checkpoint yet.
+    pub fn newest(folder: &'a RunFolder) -> Result<Option<Self>> {
+        let Some((_, path)) = latest(&folder.checkpoints())? else { return Ok(None) };
+        let state = State::read(&path).with_context(|| unusable(folder, &path))?;
+        Ok(Some(Self { folder, path, state }))
+    }
+
+    /// What the rows of each source were.
+    pub fn data(&self) -> &Fingerprints {
+        &self.state.data
+    }
+
+    /// Puts its values into a policy, whose model is named `model`, and returns where the run stands. The version of the
+    /// policy is the run's to say.
+    pub fn restore(self, policy: &mut Policy, model: &str) -> Result<P> {
+        let Self { folder, path, state } = self;
+        check_base(policy, model, state.base.as_deref())?;
+        let mut read = || {
+            policy.restore(&path)?;
+            restore_tensors(policy, &path, state.updates)
+        };
+        read().with_context(|| unusable(folder, &path))?;
+        Ok(state.progress)
+    }
 }
 
 /// What keeps the newest checkpoint of a run from being gone on from, with the way out: the one before it that is whole.
@@ -103,16 +155,16 @@ fn unusable(folder: &RunFolder, path: &Path) -> String {
 /// Whether the files of a checkpoint are there and as long as they say.
 fn is_whole(path: &Path) -> bool {
     let model = Reader::open(path).or_else(|_| Reader::open_file(path, peft::VALUES));
-    State::read(path).is_ok() && model.is_ok() && Reader::open_file(path, TENSORS).is_ok()
+    State::<Value>::read(path).is_ok() && model.is_ok() && Reader::open_file(path, TENSORS).is_ok()
 }
 
-fn restore_tensors(trainer: &mut Trainer, path: &Path, updates: u64) -> Result<()> {
+fn restore_tensors(policy: &mut Policy, path: &Path, updates: u64) -> Result<()> {
     let mut file = Reader::open_file(path, TENSORS)?;
     let has_reference = file.names().contains(&REFERENCE);
     let read = |name: &str, tensor: &mut dyn Tensor| {
         tensors::read(&mut file, name, tensor).with_context(|| format!("{TENSORS} is not of this run"))
     };
-    trainer.policy.restore_state(updates, read, has_reference)
+    policy.restore_state(updates, read, has_reference)
 }
 
 /// A key of a config whose value is not the one that a checkpoint was made with.
@@ -133,14 +185,17 @@ impl fmt::Display for Difference {
     }
 }
 
-/// In which keys `config` differs from the one that the newest checkpoint was made with, those apart that a run may be
-/// resumed with as one likes.
-pub fn differences(config: &TrainConfig, folder: &RunFolder) -> Result<Vec<Difference>> {
-    let Some((_, path)) = latest(&folder.checkpoints())? else { return Ok(Vec::new()) };
-    let was = State::read(&path).with_context(|| unusable(folder, &path))?.config;
-    let now = strict::flat(config)?;
+/// In which keys `config` differs from the one that the newest checkpoint was made with, those apart that `may_change`
+/// lets a run be resumed with as one likes.
+pub fn differences(
+    config: &impl Serialize,
+    folder: &RunFolder,
+    may_change: fn(&str) -> bool,
+) -> Result<Vec<Difference>> {
+    let Some(Saved { state, .. }) = Saved::<Value>::newest(folder)? else { return Ok(Vec::new()) };
+    let (was, now) = (state.config, strict::flat(config)?);
     let keys: BTreeSet<&String> = if was.is_empty() { BTreeSet::new() } else { was.keys().chain(now.keys()).collect() };
-    let differs = |key: &&&String| was.get(**key) != now.get(**key) && !TrainConfig::may_change(key);
+    let differs = |key: &&&String| was.get(**key) != now.get(**key) && !may_change(key);
     let difference =
         |key: &String| Difference { key: key.clone(), was: was.get(key).cloned(), now: now.get(key).cloned() };
     Ok(keys.iter().filter(differs).map(|key| difference(key)).collect())
@@ -157,20 +212,19 @@ pub struct Trained {
 
 /// What a checkpoint knows of its model; `None` for a folder that is no checkpoint.
 pub fn trained(checkpoint: &Path) -> Result<Option<Trained>> {
-    let read = || State::read(checkpoint).map(|State { dtype, end_tokens, .. }| Trained { dtype, end_tokens });
+    let read = || State::<Value>::read(checkpoint).map(|State { dtype, end_tokens, .. }| Trained { dtype, end_tokens });
     checkpoint.join(STATE).exists().then(read).transpose()
 }
 
 /// An adapter means nothing beside another base than it was trained on.
-fn check_base(trainer: &Trainer, state: &State) -> Result<()> {
-    let now = trainer.policy.learner.base_fingerprint();
+fn check_base(policy: &Policy, model: &str, was: Option<&str>) -> Result<()> {
+    let now = policy.learner.base_fingerprint();
     ensure!(
-        now == state.base.as_deref(),
-        "the model in {} is not the one that the run began with (fingerprint {}, was {}): put that one back, or start a \
-         new run",
-        trainer.config.model.path,
+        now == was,
+        "the model in {model} is not the one that the run began with (fingerprint {}, was {}): put that one back, or \
+         start a new run",
         now.unwrap_or("none"),
-        state.base.as_deref().unwrap_or("none")
+        was.unwrap_or("none")
     );
     Ok(())
 }

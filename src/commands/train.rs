@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::Result;
 use reckon_rewards::Registry;
 
+use super::changes::check_changes;
 use super::{ConfigArgs, compute, judge, plan, policies, signals, summary};
 use crate::checkpoint::{RunFolder, state};
 use crate::config::TrainConfig;
@@ -15,9 +16,6 @@ use crate::progress::Bar;
 use crate::run;
 use crate::strict;
 use crate::train::Trainer;
-
-/// The key whose value a config's other values are laid over.
-const PRESET: &str = "grpo.preset";
 
 /// Arguments of `reckon train`.
 #[derive(Debug, clap::Args)]
@@ -82,7 +80,7 @@ pub(super) fn resume(path: PathBuf, sets: &[String], registry: &Registry) -> Res
     let folder = RunFolder::resume(path)?;
     let text = read_text(&folder.config())?;
     let config: TrainConfig = strict::load(&text, &folder.config().display().to_string(), sets)?;
-    check_changes(&config, sets, &folder)?;
+    check_changes(&config, sets, &folder, TrainConfig::may_change)?;
     let mut trainer = build(config, registry)?;
     check_memory(&mut trainer)?;
     let resumed = state::restore(&mut trainer, &folder)?;
@@ -98,41 +96,12 @@ pub(super) fn resume(path: PathBuf, sets: &[String], registry: &Registry) -> Res
     Ok(Resumed { trainer, folder, how })
 }
 
-/// Refuses a config that was changed since the newest checkpoint, but for keys that `sets` names.
-fn check_changes(config: &TrainConfig, sets: &[String], folder: &RunFolder) -> Result<()> {
-    const SHOWN: usize = 4;
-    let keys: Vec<&str> = sets.iter().filter_map(|set| Some(set.split_once('=')?.0.trim())).collect();
-    ensure!(
-        !keys.contains(&PRESET),
-        "--set {PRESET} changes nothing in a run that has begun: the values of its preset stand in {}; set those that are \
-         to change",
-        folder.config().display()
-    );
-    let named = |key: &str| {
-        keys.iter().any(|set| key.strip_prefix(set).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
-    };
-    let mut differences = state::differences(config, folder)?;
-    differences.retain(|difference| !named(&difference.key));
-    let Some(first) = differences.first() else { return Ok(()) };
-    let shown: Vec<String> = differences.iter().take(SHOWN).map(ToString::to_string).collect();
-    let more = differences.len().saturating_sub(SHOWN);
-    let way_out = match first.key.as_str() {
-        PRESET => "the name of a preset alone changes nothing: put it back, and change the keys of [grpo]".to_owned(),
-        key => format!("put it back, or go on with it by --set {key}={}", first.now.as_deref().unwrap_or("...")),
-    };
-    bail!(
-        "{} is not the config of the last checkpoint: {}{}; {way_out}",
-        folder.config().display(),
-        shown.join(", "),
-        if more > 0 { format!(" and {more} more") } else { String::new() }
-    )
-}
-
 fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
     config.validate()?;
     let policy = policies::trained(&config)?;
     let judge = judge(&config, registry)?;
-    Trainer::new(config, policy, judge)
+    let teacher = policies::teacher(&config, &policy)?;
+    Trainer::new(config, policy, judge)?.taught_by(teacher)
 }
 
 /// Refuses a run that would end for want of memory: first by its plan, then by its worst step.

@@ -199,6 +199,18 @@ pub struct SourceView<'a> {
 }
 
 impl DataConfig {
+    /// Fixes the day that the chat templates of a run are told, where neither `prompt` nor a source gives one: a run that
+    /// is resumed on another day has the prompts that it began with.
+    pub fn begin_on(&mut self, prompt: &mut PromptConfig, date: &str) {
+        let prompts = match self {
+            Self::Mixture { sources } => sources.iter_mut().filter_map(|source| source.prompt.as_mut()).collect(),
+            _ => Vec::new(),
+        };
+        for prompt in prompts.into_iter().chain([prompt]).filter(|prompt| prompt.is_chat()) {
+            prompt.date.get_or_insert_with(|| date.to_owned());
+        }
+    }
+
     /// The sources: those of a mixture, or the one that this is.
     pub fn sources<'a>(&'a self, prompt: &'a PromptConfig, rubric: &'a RubricConfig) -> Result<Vec<SourceView<'a>>> {
         let Self::Mixture { sources } = self else {

@@ -40,7 +40,18 @@ impl Chat {
     /// The conversation of an example, in which the user's last words are `user`. The column `tools` describes functions.
     pub(super) fn render(&self, example: &Example, messages: Messages, user: &str) -> Result<Rendered> {
         let opening = messages.opening().to_owned();
-        let Messages { asked: mut turns, begun } = messages;
+        let Messages { asked, begun } = messages;
+        let mut turns = self.told(asked, user);
+        turns.extend(begun);
+        let text = match opening.as_str() {
+            "" => self.written(example, &turns, true)?,
+            _ => self.template.render_unfinished(&self.conversation(example, &turns, false))?,
+        };
+        Rendered::new(text, &opening)
+    }
+
+    /// Messages with `user` as the user's last words, and the system's words of the config.
+    pub(super) fn told(&self, mut turns: Vec<Message>, user: &str) -> Vec<Message> {
         match turns.iter_mut().rfind(|turn| turn.role == "user") {
             Some(last) => last.content = user.into(),
             None => turns.push(Message::new("user", user)),
@@ -49,18 +60,21 @@ impl Chat {
             let told = usize::from(turns[0].role == "system");
             turns.splice(..told, [Message::new("system", system)]);
         }
-        turns.extend(begun);
-        let conversation = Conversation {
-            messages: turns,
+        turns
+    }
+
+    /// What the template writes of these messages, up to the beginning of the assistant's next turn if it is `asked` to.
+    pub(super) fn written(&self, example: &Example, turns: &[Message], asked: bool) -> Result<String> {
+        self.template.render(&self.conversation(example, turns, asked))
+    }
+
+    fn conversation(&self, example: &Example, turns: &[Message], asked: bool) -> Conversation {
+        Conversation {
+            messages: turns.to_vec(),
             tools: example.info.get("tools").and_then(tools),
-            add_generation_prompt: opening.is_empty(),
+            add_generation_prompt: asked,
             variables: self.variables.clone(),
-        };
-        let text = match opening.as_str() {
-            "" => self.template.render(&conversation)?,
-            _ => self.template.render_unfinished(&conversation)?,
-        };
-        Rendered::new(text, &opening)
+        }
     }
 
     /// What the template writes behind the words of an assistant who has spoken last; `None` where it refuses to.

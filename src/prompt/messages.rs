@@ -20,9 +20,7 @@ pub(super) struct Messages {
 impl Messages {
     /// Those of an example; none where it is a question alone.
     pub(super) fn of(example: &Example) -> Result<Self> {
-        let message = |message| Message::deserialize(Value::from_serialize(Plain(message)));
-        let read = example.messages.iter().map(message).collect::<Result<_, _>>();
-        let mut asked: Vec<Message> = read.with_context(|| format!("the messages of example {}", example.id))?;
+        let mut asked = read(example, &example.messages)?;
         let begun = asked.pop_if(|last| last.role == "assistant" && !last.other.contains_key("tool_calls"));
         Ok(Self { asked, begun: begun.filter(|message| message.text().is_some_and(|text| !text.trim().is_empty())) })
     }
@@ -31,4 +29,11 @@ impl Messages {
     pub(super) fn opening(&self) -> &str {
         self.begun.as_ref().and_then(Message::text).unwrap_or_default()
     }
+}
+
+/// Messages of an example, as templates take them.
+pub(super) fn read(example: &Example, messages: &[serde_json::Value]) -> Result<Vec<Message>> {
+    let message = |message| Message::deserialize(Value::from_serialize(Plain(message)));
+    let read = messages.iter().map(message).collect::<Result<_, _>>();
+    read.with_context(|| format!("the messages of example {}", example.id))
 }

@@ -10,6 +10,7 @@ mod rendered;
 mod source;
 mod template;
 mod tokens;
+mod turns;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use rendered::Rendered;
 pub use source::{LOOKED_AT, Lengths, Source};
 pub use template::Template;
 pub use tokens::{EndOfTurn, encode_completion};
+pub use turns::Piece;
 
 use crate::config::{SourceView, TrainConfig};
 use crate::model::{Companions, ModelConfig};

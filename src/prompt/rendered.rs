@@ -35,6 +35,11 @@ impl Rendered {
         &self.text[self.begins..]
     }
 
+    /// The prompt before its opening.
+    pub(super) fn without_opening(&self) -> &str {
+        &self.text[..self.begins]
+    }
+
     /// The prompt before a whole completion, which may repeat the opening.
     pub fn before(&self, completion: &str) -> &str {
         let repeated = completion.starts_with(self.opening().trim_end());

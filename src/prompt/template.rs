@@ -146,11 +146,7 @@ impl Template {
 
     /// The prompt of an example, without the prefilled start.
     pub fn render(&self, example: &Example) -> Result<Rendered> {
-        let user = fill(&self.user, &example.id, &|name| match name {
-            "question" => Some(example.question.clone()),
-            "answer" => None,
-            _ => example.info.get(name).map(shown),
-        })?;
+        let user = self.user_words(example)?;
         let messages = Messages::of(example).with_context(|| format!("the prompt of example {}", example.id))?;
         let opening = messages.opening();
         ensure!(
@@ -166,6 +162,23 @@ impl Template {
                 chat.render(example, messages, &user).with_context(|| format!("the prompt of example {}", example.id))
             }
         }
+    }
+
+    /// The model's chat template, if it is the one that writes the prompts.
+    pub(super) fn chat(&self) -> Option<&Chat> {
+        match &self.frame {
+            Frame::Text(_) => None,
+            Frame::Chat(chat) => Some(chat),
+        }
+    }
+
+    /// What the user says in the prompt of an example.
+    pub(super) fn user_words(&self, example: &Example) -> Result<String> {
+        fill(&self.user, &example.id, &|name| match name {
+            "question" => Some(example.question.clone()),
+            "answer" => None,
+            _ => example.info.get(name).map(shown),
+        })
     }
 
     /// The example as the model is asked it: with the system line of the config in place of its own.

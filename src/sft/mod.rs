@@ -1,6 +1,10 @@
 //! Supervised steps: the next-token loss over packed prompts and completions. Makes base models and cold starts.
 
+mod encode;
+pub mod run;
 mod source;
+
+use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
 
@@ -8,33 +12,49 @@ use crate::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
 use crate::config::SftConfig;
 use crate::model::Layout;
 use crate::optim::{Schedule, Update};
-use crate::policy::{Largest, Policy, REHEARSAL, Training};
+use crate::policy::{Largest, Policy, REHEARSAL, Training, Who};
 pub use source::SftSource;
 
 /// A supervised run in memory.
 pub struct SftTrainer {
     /// The model being trained.
     pub policy: Policy,
+    /// Steps done.
+    pub step: u64,
+    /// Updates left out in a row because a gradient was not finite.
+    pub skipped: u64,
     schedule: Schedule,
     micro_batch_tokens: usize,
     max_skipped: u64,
-    skipped: u64,
-    step: u64,
 }
 
-/// A prompt and its completion as tokens.
-#[derive(Debug, Clone)]
+/// Tokens to learn from.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SftSample {
-    /// Both, one after the other.
+    /// All of them; the others are only read.
     pub tokens: Vec<u32>,
-    /// The first token that is trained on; those before it are only read.
-    pub trained_from: usize,
+    /// Which of them are trained on: ascending, and apart from one another.
+    pub trained: Vec<Range<usize>>,
 }
 
 impl SftSample {
-    /// Trained tokens: the first of all has nothing before it to follow from.
-    fn targets(&self) -> usize {
-        self.tokens.len().saturating_sub(self.trained_from.max(1))
+    /// A prompt and its completion, which begins with token `trained_from`.
+    pub fn completion(tokens: Vec<u32>, trained_from: usize) -> Self {
+        let trained = std::iter::once(trained_from..tokens.len()).collect();
+        Self { tokens, trained }
+    }
+
+    /// The tokens that are trained on: the first of all has nothing before it to follow from.
+    fn targets(&self) -> impl Iterator<Item = usize> {
+        self.trained.iter().cloned().flatten().filter(|&token| token > 0)
+    }
+
+    /// Leaves the first `length` tokens; returns how many are lost.
+    fn truncate(&mut self, length: usize) -> usize {
+        let lost = self.tokens.len().saturating_sub(length);
+        self.tokens.truncate(length);
+        self.trained.iter_mut().for_each(|range| *range = range.start.min(length)..range.end.min(length));
+        lost
     }
 }
 
@@ -47,14 +67,18 @@ pub struct SftReport {
     pub grad_norm: f64,
     /// Learning rate.
     pub lr: f64,
+    /// Tokens that were trained on.
+    pub targets: usize,
+    /// Tokens of all samples.
+    pub tokens: usize,
 }
 
 impl SftTrainer {
-    /// A run of `config` on `policy`.
-    pub fn new(config: &SftConfig, mut policy: Policy) -> Result<Self> {
+    /// A run of `steps` steps of `config` on `policy`.
+    pub fn new(config: &SftConfig, steps: u64, mut policy: Policy) -> Result<Self> {
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: false })?;
-        let schedule = config.optim.schedule(config.steps);
+        let schedule = config.optim.schedule(steps);
         let mut compute = config.compute.clone();
         compute.suit(Layout::of(&policy.config)?.len());
         let max_skipped = config.optim.max_skipped;
@@ -71,15 +95,16 @@ impl SftTrainer {
 
     /// One update toward `samples`; every trained token counts alike.
     pub fn step(&mut self, samples: &[SftSample]) -> Result<SftReport> {
-        let total: usize = samples.iter().map(SftSample::targets).sum();
-        let micros = pack(samples, self.micro_batch_tokens, total);
+        let (targets, micros) = self.packed(samples);
         let losses = self.policy.learner.gradients(&micros, 1.0, &negative_log_likelihood)?;
         let (loss, lr) = (losses.iter().map(|stats| stats.loss).sum::<f64>(), self.schedule.at(self.step));
         self.step += 1;
+        let tokens = samples.iter().map(|sample| sample.tokens.len()).sum();
+        let report = SftReport { loss, grad_norm: f64::NAN, lr, targets, tokens };
         match self.policy.update(lr)? {
             Update::Applied { grad_norm } => {
                 self.skipped = 0;
-                Ok(SftReport { loss, grad_norm, lr })
+                Ok(SftReport { grad_norm, ..report })
             }
             Update::Skipped | Update::Nothing => {
                 self.skipped += 1;
@@ -89,9 +114,22 @@ impl SftTrainer {
                         self.skipped
                     );
                 }
-                Ok(SftReport { loss, grad_norm: f64::NAN, lr })
+                Ok(report)
             }
         }
+    }
+
+    /// Mean negative log-likelihood of the trained tokens of `samples`, in nats. Nothing is learned.
+    pub fn loss(&self, samples: &[SftSample]) -> Result<f64> {
+        let (_, micros) = self.packed(samples);
+        let stats = self.policy.learner.logprobs(Who::Policy, &micros, 1.0)?;
+        Ok(micros.iter().zip(&stats).map(|(micro, now)| negative_log_likelihood(micro, now).stats.loss).sum())
+    }
+
+    /// How many tokens of the samples are trained on, and the samples packed.
+    fn packed(&self, samples: &[SftSample]) -> (usize, Vec<MicroBatch>) {
+        let targets = samples.iter().map(|sample| sample.targets().count()).sum();
+        (targets, pack(samples, self.micro_batch_tokens, targets))
     }
 }
 
@@ -102,21 +140,23 @@ fn negative_log_likelihood(micro: &MicroBatch, now: &TokenStats) -> TokenLosses 
     TokenLosses { gradient, stats: LossStats { loss, ..LossStats::default() } }
 }
 
-/// Packs samples, in order, into micro-batches of up to `max_tokens`; every trained token weighs `1 / total`.
+/// Packs samples, in order, into micro-batches of up to `max_tokens`, each a segment of its own: no token attends to
+/// another sample's. Every trained token weighs `1 / total`; what comes behind the last of a sample is left out.
 fn pack(samples: &[SftSample], max_tokens: usize, total: usize) -> Vec<MicroBatch> {
     let mut micros: Vec<MicroBatch> = Vec::new();
     let weight = 1.0 / total.max(1) as f32;
-    for sample in samples.iter().filter(|sample| sample.targets() > 0) {
-        let n = sample.tokens.len() - 1;
+    for sample in samples {
+        let Some(n) = sample.targets().last() else { continue };
         if micros.last().is_none_or(|m| m.tokens.len() + n > max_tokens) {
             micros.push(MicroBatch::default());
         }
         let Some(micro) = micros.last_mut() else { continue };
-        let rows = micro.push_sequence(&sample.tokens[..n]);
-        micro.rows.extend(rows.map(|row| row as u32));
-        micro.targets.extend(&sample.tokens[1..]);
-        let read_only = n - sample.targets();
-        micro.loss_weights.extend((0..n).map(|i| if i < read_only { 0.0 } else { weight }));
+        let start = micro.push_sequence(&sample.tokens[..n]).start;
+        let targets = sample.targets().collect::<Vec<_>>();
+        // The head reads the rows before trained tokens alone: over a large vocabulary it is most of the work.
+        micro.rows.extend(targets.iter().map(|target| (start + target - 1) as u32));
+        micro.targets.extend(targets.iter().map(|&target| sample.tokens[target]));
+        micro.loss_weights.extend(targets.iter().map(|_| weight));
     }
     micros
 }
@@ -125,17 +165,33 @@ fn pack(samples: &[SftSample], max_tokens: usize, total: usize) -> Vec<MicroBatc
 mod tests {
     use super::*;
 
+    fn sample(length: u32, trained: &[Range<usize>]) -> SftSample {
+        SftSample { tokens: (0..length).collect(), trained: trained.to_vec() }
+    }
+
     #[test]
-    fn only_trained_tokens_weigh_and_they_weigh_one_in_all() {
-        let sample = |length: u32, trained_from| SftSample { tokens: (0..length).collect(), trained_from };
-        for (samples, trained) in [
-            (vec![sample(5, 3)], vec![0.0, 0.0, 0.5, 0.5]),
-            (vec![sample(3, 0), sample(3, 2)], vec![1.0 / 3.0, 1.0 / 3.0, 0.0, 1.0 / 3.0]),
-            (vec![sample(4, 4), sample(2, 1)], vec![1.0]),
+    #[expect(clippy::single_range_in_vec_init, reason = "a list of one range")]
+    fn only_trained_tokens_are_rows_and_they_weigh_one_in_all() {
+        for (samples, rows, targets) in [
+            (vec![sample(5, &[3..5])], vec![2, 3], vec![3, 4]),
+            (vec![sample(3, &[0..3]), sample(3, &[2..3])], vec![0, 1, 3], vec![1, 2, 2]),
+            (vec![sample(4, &[4..4]), sample(2, &[1..2])], vec![0], vec![1]),
+            (vec![sample(7, &[1..2, 4..5])], vec![0, 3], vec![1, 4]),
         ] {
-            let total = samples.iter().map(SftSample::targets).sum();
-            let micros = pack(&samples, 100, total);
-            assert_eq!(micros.iter().flat_map(|m| m.loss_weights.clone()).collect::<Vec<f32>>(), trained);
+            let total = samples.iter().map(|sample| sample.targets().count()).sum();
+            let [micro]: [MicroBatch; 1] = pack(&samples, 100, total).try_into().unwrap();
+            assert_eq!((&micro.rows, &micro.targets), (&rows, &targets));
+            assert!((micro.loss_weights.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+            assert_eq!(micro.segments.len(), samples.iter().filter(|s| s.targets().count() > 0).count());
         }
+    }
+
+    #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "a list of one range")]
+    fn what_is_cut_is_counted_and_no_longer_trained_on() {
+        let mut cut = sample(9, &[1..3, 5..9]);
+        assert_eq!((cut.truncate(6), cut.tokens.len(), cut.trained.clone()), (3, 6, vec![1..3, 5..6]));
+        assert_eq!((cut.truncate(2), cut.targets().collect::<Vec<_>>()), (4, vec![1]));
+        assert_eq!(sample(2, &[0..2]).truncate(2), 0);
     }
 }

@@ -225,11 +225,11 @@ fn supervised_steps_on_a_device_learn() {
     let text = "steps = 3\ntokens_per_step = 10\nmodel = {}\ndata = {dataset = 'countdown'}
         optim = {lr = 1e-2}\ncompute = {micro_batch_tokens = 12}";
     let config: SftConfig = strict::load(text, "the test's config", &[]).unwrap();
-    let mut trainer = SftTrainer::new(&config, moved(rounded(FAMILIES[2], true), device)).unwrap();
+    let mut trainer = SftTrainer::new(&config, 3, moved(rounded(FAMILIES[2], true), device)).unwrap();
     let before = values(&trainer.policy);
     trainer.rehearse().unwrap();
     assert_eq!(values(&trainer.policy), before, "the rehearsal moves nothing");
-    let sample = SftSample { tokens: vec![3, 1, 4, 1, 5], trained_from: 2 };
+    let sample = SftSample::completion(vec![3, 1, 4, 1, 5], 2);
     let losses: Vec<f64> = (0..3).map(|_| trainer.step(std::slice::from_ref(&sample)).unwrap().loss).collect();
     assert!(losses[2] < losses[0] - 0.1, "{losses:?}");
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use reckon_datasets::Counted;
 
-use crate::program::{base_config, errors, reckon, records, small_run, succeeds, text};
+use crate::program::{errors, reckon, records, small_run, succeeds, text};
 
 const STEPS: usize = 8;
 
-fn spawn(arguments: &[&str]) -> Child {
+pub(crate) fn spawn(arguments: &[&str]) -> Child {
     reckon(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
@@ -24,7 +24,7 @@ fn is_saving(run: &Path) -> bool {
 
 /// Lets the child run for `delay`, and on until it is in the middle of a checkpoint if that is asked for; then kills it.
 /// Says whether it was still running.
-fn kill(child: &mut Child, run: &Path, delay: Duration, while_saving: bool) -> bool {
+pub(crate) fn kill(child: &mut Child, run: &Path, delay: Duration, while_saving: bool) -> bool {
     let start = Instant::now();
     while start.elapsed() < delay || (while_saving && !is_saving(run)) {
         if child.try_wait().unwrap().is_some() {
@@ -71,7 +71,7 @@ fn a_run_killed_at_any_point_and_resumed_equals_one_that_was_not() {
 }
 
 /// Sends a signal; the program says what it does and ends without an error.
-fn ends_well_on(signal: &str, child: Child) {
+pub(crate) fn ends_well_on(signal: &str, child: Child) {
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", errors(&output));
@@ -92,20 +92,4 @@ fn a_run_asked_to_stop_finishes_its_step_saves_and_goes_on_when_resumed() {
         let (last, _) = reckon::checkpoint::latest(&run.join("checkpoints")).unwrap().unwrap();
         assert_eq!(records(&run).last().unwrap().step, last, "{signal}: nothing after the last save is lost");
     }
-}
-
-#[test]
-fn supervised_training_saves_on_the_way_and_when_asked_to_stop() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = base_config(folder.path());
-    let model = folder.path().join("model");
-    let sets = ["--set", "steps=100000", "--set", "tokens_per_step=300", "--set", "save_every=2"];
-    let arguments = [&["sft", text(&config), "--out", text(&model)], &sets[..]].concat();
-    let child = reckon(&arguments).stderr(Stdio::piped()).spawn().unwrap();
-    while !model.exists() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let saved = std::fs::read(model.join("model.safetensors")).unwrap();
-    ends_well_on("-INT", child);
-    assert_ne!(std::fs::read(model.join("model.safetensors")).unwrap(), saved, "the last step is saved");
 }

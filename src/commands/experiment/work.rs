@@ -57,7 +57,7 @@ impl Experiment<'_> {
         };
         let mut jobs = Vec::new();
         for (index, base) in self.config.bases.iter().enumerate() {
-            let steps = self.sft_config(base)?.steps;
+            let steps = self.sft_config(base)?.steps.unwrap_or(0);
             let (label, needs) = (format!("base {}", base.name), place(&base.from));
             jobs.push(Job { label, steps, needs, kind: Kind::Base(index) });
         }
@@ -131,19 +131,19 @@ impl Experiment<'_> {
             let was: SftConfig = strict::load(&read_text(&made_by)?, &made_by.display().to_string(), &[])?;
             check_same(&strict::flat(&was)?, &strict::flat(&config)?, &folder)?;
         }
-        if folder.exists() {
+        let begun = folder.join("config.toml").exists();
+        let newest = latest(&folder.join("checkpoints"))?.map(|(step, _)| step);
+        if newest.is_some() && newest == config.steps && folder.join("config.json").exists() {
             bar.finish("made before");
             return Ok(true);
         }
         std::fs::create_dir_all(folder.parent().unwrap_or(Path::new(".")))?;
         write_file(&made_by, strict::print(&config)?.as_bytes())?;
-        let (trainer, done) = sft::train(&config, stop, &bar, &|_| Ok(()))?;
-        if done.step < config.steps {
-            return Ok(false);
-        }
-        sft::save(&trainer, &config, &folder)?;
-        bar.finish("done");
-        Ok(true)
+        let (mut run, folder) = match begun {
+            true => sft::resume(folder, &[], self.registry)?,
+            false => sft::start(config, folder, self.registry)?,
+        };
+        run.run(&folder, stop, bar)
     }
 
     fn run_arm(&self, arm: &ArmConfig, seed: u64, stop: &AtomicBool, bar: Bar) -> Result<bool> {
