@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use crate::ops::attention::Segment;
+use crate::ops::linear_logprob::distill::Divergence;
 
 /// How a micro-batch holds the prompt of samples that follow each other and begin alike, as those of a group do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,37 @@ pub struct TokenLosses {
 /// A loss: from a micro-batch and the model's log-probabilities of it to the gradient.
 pub type Loss<'a> = dyn Fn(&MicroBatch, &TokenStats) -> TokenLosses + Sync + 'a;
 
+/// What a model learns of a teacher beside its loss: the divergence of its distribution over the whole vocabulary from the
+/// teacher's, a token weighed by its loss weight.
+#[derive(Debug)]
+pub struct Teaching<'a, T: ?Sized> {
+    /// Who teaches.
+    pub teacher: &'a T,
+    /// Which divergence, over which tokens.
+    pub divergence: Divergence,
+    /// Its weight beside the loss.
+    pub coef: f32,
+}
+
+// Not derived: a teacher need not be one that can be copied.
+impl<T: ?Sized> Clone for Teaching<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for Teaching<'_, T> {}
+
+impl<T: ?Sized> Teaching<'_, T> {
+    /// Adds the divergences of the tokens of a micro-batch (R) to its sums.
+    pub(crate) fn add_to(&self, stats: &mut LossStats, micro: &MicroBatch, divergences: &[f32]) {
+        for (&weight, &divergence) in micro.loss_weights.iter().zip(divergences).filter(|(weight, _)| **weight != 0.0) {
+            stats.loss += f64::from(self.coef) * f64::from(weight) * f64::from(divergence);
+            stats.divergence += f64::from(divergence);
+        }
+    }
+}
+
 /// Sums over tokens, added up in the order of the micro-batches so that a step's metrics are reproducible.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LossStats {
@@ -115,6 +147,8 @@ pub struct LossStats {
     /// Sum of `u - ln u - 1`, `u` the ratio of now to the time of sampling. In the first update of a step it compares
     /// sampler and trainer over the same weights; in later ones it measures how far the updates went.
     pub mismatch: f64,
+    /// Sum of the divergences from the teacher's distributions; 0 without a teacher.
+    pub divergence: f64,
 }
 
 impl LossStats {
@@ -128,6 +162,7 @@ impl LossStats {
         self.dual_clipped += next.dual_clipped;
         self.kl_ref += next.kl_ref;
         self.mismatch += next.mismatch;
+        self.divergence += next.divergence;
     }
 
     /// Tokens that some clip took the gradient from.

@@ -8,9 +8,9 @@ use super::{ConfigArgs, builtin, compute, load_shape, open_prompts};
 use crate::config::{Target, TrainConfig};
 use crate::hub::{self, Wanted};
 use crate::model::files::folder;
-use crate::model::{Layout, ModelConfig, Sharing};
+use crate::model::{BaseType, Layout, ModelConfig, Sharing};
 use crate::output::say;
-use crate::plan::{Free, Job, Plan, Sizes, fit};
+use crate::plan::{Free, Job, Plan, Sizes, Taught, fit};
 use crate::strict::{self, Tree};
 use crate::train::Trainer;
 
@@ -47,7 +47,11 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some(tokens) => tokens,
         None => open_prompts(&config)?.1.longest(),
     };
-    let (sizes, job) = (Sizes::of(&shape)?, Job::of(&config, &shape, base_bytes(&config, &shape)?, prompt)?);
+    let (sizes, mut job) = (Sizes::of(&shape)?, Job::of(&config, &shape, base_bytes(&config, &shape)?, prompt)?);
+    if let Some(teacher) = &config.teacher {
+        let shape = load_shape(&teacher.name())?;
+        job.teacher = Some(Taught::of(teacher, &shape, frozen_bytes(&teacher.name(), &shape, None)?)?);
+    }
     let given = Tree::parse(&text, &source, &args.config.sets)?;
     let free = Free {
         micro_batch_tokens: config.compute.micro_batch_tokens == 0,
@@ -74,12 +78,15 @@ pub(super) fn run(args: Args) -> Result<()> {
 
 /// Bytes of the frozen base of a run with an adapter, as far as they can be told without its weights.
 fn base_bytes(config: &TrainConfig, shape: &ModelConfig) -> Result<usize> {
-    let Some(lora) = &config.lora else { return Ok(0) };
-    let path = config.model.name();
+    config.lora.as_ref().map_or(Ok(0), |lora| frozen_bytes(&config.model.name(), shape, lora.base))
+}
+
+/// Bytes of a frozen model of such a shape, kept in the type of its file or in another one.
+fn frozen_bytes(path: &str, shape: &ModelConfig, base: Option<BaseType>) -> Result<usize> {
     if path == builtin::MODEL {
-        return Ok(builtin::base(lora.base)?.weights.bytes);
+        return Ok(builtin::base(base)?.weights.bytes);
     }
-    folder::base_bytes(&hub::model_path(&path, Wanted::Small)?, &Layout::of(shape)?, lora.base, shape.dtype())
+    folder::base_bytes(&hub::model_path(path, Wanted::Small)?, &Layout::of(shape)?, base, shape.dtype())
 }
 
 /// Refuses a run that would end for want of memory, before it begins. There are `memory` bytes for all that it takes.

@@ -2,25 +2,32 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{builtin, compute, load_model};
-use crate::config::{ComputeConfig, DeviceChoice, Target, TrainConfig};
+use crate::config::{ComputeConfig, DeviceChoice, LoraConfig, Target, TrainConfig};
 use crate::foreign::{self, ForeignModel};
 use crate::hub::{self, Wanted};
 use crate::model::files::peft;
 use crate::model::{Base, BaseType, CpuOptions, ModelFolder, Parameters};
 use crate::output::note;
 use crate::policy::Policy;
+use crate::train::teacher::Teacher;
 
 /// The policy that a config trains: all weights, or an adapter on a frozen base.
 pub(super) fn trained(config: &TrainConfig) -> Result<Policy> {
     let path = config.model.name();
-    let Some(lora) = &config.lora else { return computed(&config.compute, || load_model(&path)) };
+    match &config.lora {
+        None => computed(&config.compute, || load_model(&path)),
+        Some(lora) => computed(&config.compute, || adapted(&path, lora, config.seed)),
+    }
+}
+
+/// A frozen model with a new adapter, or the one that `lora` begins with.
+pub(super) fn adapted(path: &str, lora: &LoraConfig, seed: u64) -> Result<ModelFolder<Parameters>> {
     // An adapter is used from other folders too; a name of the hub stays as it is.
-    let name = Path::new(&path).canonicalize().map_or(path.clone(), |path| path.to_string_lossy().into_owned());
-    let load = || load_base(&path, lora.base)?.adapted(|base| lora.start(&base.layout, &name, config.seed));
-    computed(&config.compute, load)
+    let name = Path::new(path).canonicalize().map_or(path.to_owned(), |path| path.to_string_lossy().into_owned());
+    load_base(path, lora.base)?.adapted(|base| lora.start(&base.layout, &name, seed))
 }
 
 /// A model of which nothing is to learn: a model folder or one of the hub, an adapter, whose base is read too, or the
@@ -41,6 +48,14 @@ pub(super) fn sampled(path: &str, compute: &ComputeConfig) -> Result<Policy> {
         return Ok(Policy::foreign(ForeignModel::read(&folder)?));
     }
     computed(compute, || frozen(path))
+}
+
+/// The teacher that a config names, if it names one, for the policy that it trains.
+pub(super) fn teacher(config: &TrainConfig, student: &Policy) -> Result<Option<Teacher>> {
+    let Some(teacher) = &config.teacher else { return Ok(None) };
+    let name = teacher.name();
+    let policy = computed(&config.compute, || frozen(&name)).with_context(|| format!("teacher.path = \"{name}\""))?;
+    Teacher::new(teacher, policy, student, config.compute.target()).map(Some)
 }
 
 /// The folder of a model that is sampled from and not trained, if `path` is one.

@@ -1,7 +1,7 @@
 //! What a run holds on a CPU, in fp32 but for a frozen base, moments of eight bits and the operands of bf16 products:
 //! `CpuLearner`, `AdamW`, `model/cpu/workspace.rs` and `model/cpu/decoding.rs`.
 
-use super::{Job, Plan, Sizes};
+use super::{Job, Plan, Sizes, Taught};
 use crate::model::Sharing;
 use crate::model::cpu::cache;
 use crate::ops::attention::cached;
@@ -36,10 +36,25 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         activations: at_a_time * (4 * activations(s, job) + rounded(s, job)),
         // A chunk for each micro-batch.
         logits: 4 * at_a_time * linear_logprob::chunk_values(s.vocab),
+        teacher: job.teacher.map_or(0, |teacher| taught(&teacher, job, at_a_time)),
         prefill: 4 * (at_a_time * prefill(s, job, at_a_time) + (job.rows + 2 * at_a_time) * s.vocab),
         cache: 4 * at_a_time * cache(s, job, at_a_time),
         phases: sharing.phases(),
     }
+}
+
+/// Bytes of a teacher: its weights as they are multiplied, and what it makes of the micro-batches under way, of which it
+/// keeps nothing, with the logits of a chunk. Of sampled tokens it has threads of its own to share.
+fn taught(teacher: &Taught, job: &Job, at_a_time: usize) -> usize {
+    let Taught { sizes: s, base_bytes, full } = teacher;
+    let under_way = match (full, Sharing::of(s.weights)) {
+        (true, _) => at_a_time,
+        (false, Sharing::MicroBatches) => job.threads,
+        (false, Sharing::Operations) => 1,
+    };
+    // Two streams that take turns, the hidden states, and the rows that predict.
+    let forward = job.tokens() * (layer(s) + inputs(s) + 4 * s.hidden);
+    base_bytes + 4 * under_way * (forward + linear_logprob::chunk_values(s.vocab))
 }
 
 /// Bytes of the operands that a thread rounds for its products: one side of a forward or of the input's gradient, and both

@@ -1,7 +1,7 @@
 //! What a run holds on a card: `DeviceModel`, `DeviceAdamW` and their workspace, and `Decoding`. What is trained is in bf16
 //! with fp32 master values, a frozen base in bf16 alone.
 
-use super::{Job, Plan, Sizes};
+use super::{Job, Plan, Sizes, Taught};
 use crate::model::Phases;
 use crate::ops::attention::cached::device as cached;
 use crate::ops::device::columns::partial_len;
@@ -19,11 +19,19 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         gradients: 4 * trained,
         activations: activations(s, job.tokens(), job.recompute) + 2 * 2 * lora_hidden * job.tokens(),
         logits: linear_logprob::chunk_bytes(s.vocab, job.tokens()),
+        teacher: job.teacher.map_or(0, |teacher| taught(&teacher, job)),
         prefill: sampling(s, job, lora_hidden),
         // A sequence a row, and one for the prompt at hand.
         cache: 2 * (job.rows + 1) * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,
         phases: Phases::InTurn,
     }
+}
+
+/// Bytes of a teacher: its weights, its tables, and what it makes of a micro-batch.
+fn taught(Taught { sizes: s, .. }: &Taught, job: &Job) -> usize {
+    let tables = 4 * s.positions * s.heads.size;
+    let forward = job.tokens() * (layer(s) + 2 * 3 * s.hidden);
+    2 * s.weights + tables + forward + linear_logprob::chunk_bytes(s.vocab, job.tokens())
 }
 
 /// Bytes a token that a layer leaves.

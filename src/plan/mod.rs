@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 
 pub use fit::{Free, fit};
 
-use crate::config::{Target, TrainConfig};
+use crate::config::{DistilConfig, DistilObjective, Target, TrainConfig};
 use crate::grpo::updates;
 use crate::model::layout::Layer;
 use crate::model::{AdapterLayout, Layout, ModelConfig, Phases};
@@ -20,7 +20,7 @@ use crate::ops::linear::Precision;
 use crate::optim::MomentKind;
 
 /// What of a model decides its memory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     /// All weights.
     weights: usize,
@@ -78,6 +78,24 @@ impl Lora {
     }
 }
 
+/// What of a teacher decides its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taught {
+    /// Of its model.
+    sizes: Sizes,
+    /// Bytes of its weights on a CPU; a card takes 2 for each.
+    base_bytes: usize,
+    /// Whether the policy learns of its whole distributions.
+    full: bool,
+}
+
+impl Taught {
+    /// A teacher of such a shape, whose weights take so many bytes.
+    pub fn of(config: &DistilConfig, shape: &ModelConfig, base_bytes: usize) -> Result<Self> {
+        Ok(Self { sizes: Sizes::of(shape)?, base_bytes, full: config.objective == DistilObjective::Full })
+    }
+}
+
 /// What decides the memory of a run beside the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Job {
@@ -105,6 +123,8 @@ pub struct Job {
     pub lora: Option<Lora>,
     /// How a card keeps the optimizer's moments.
     pub moments: MomentKind,
+    /// Who teaches beside the rewards.
+    pub teacher: Option<Taught>,
 }
 
 impl Job {
@@ -138,6 +158,7 @@ impl Job {
             reference: grpo.needs_reference(),
             lora: lora.transpose()?,
             moments: config.optim.moments,
+            teacher: None,
         })
     }
 
@@ -164,6 +185,8 @@ pub struct Plan {
     pub activations: usize,
     /// Logits that an update has at a time.
     pub logits: usize,
+    /// A frozen teacher, and what it works in.
+    pub teacher: usize,
     /// What sampling takes beside its cache: the layer at hand, and logits.
     pub prefill: usize,
     /// Keys and values of the rows being sampled.
@@ -181,7 +204,7 @@ impl Plan {
     }
 
     /// Each class by name.
-    pub fn classes(&self) -> [(&'static str, usize); 9] {
+    pub fn classes(&self) -> [(&'static str, usize); 10] {
         [
             ("weights", self.weights),
             ("weights, as multiplied", self.copy),
@@ -190,6 +213,7 @@ impl Plan {
             ("gradients", self.gradients),
             ("activations", self.activations),
             ("logits", self.logits),
+            ("teacher", self.teacher),
             ("prefill", self.prefill),
             ("cache", self.cache),
         ]
@@ -197,7 +221,7 @@ impl Plan {
 
     /// Bytes that the run holds from beginning to end.
     fn standing(&self) -> usize {
-        self.weights + self.copy + self.reference + self.optimizer + self.gradients
+        self.weights + self.copy + self.reference + self.optimizer + self.gradients + self.teacher
     }
 
     /// The most that the run holds at a time.
@@ -239,6 +263,7 @@ mod tests {
         reference: true,
         lora: None,
         moments: MomentKind::Full,
+        teacher: None,
     };
 
     #[test]
@@ -295,6 +320,21 @@ mod tests {
             assert_eq!(plan.peak(), sum(&plan) - sampling.min(updating));
         }
         assert_eq!(small.peak(), sum(&small));
+    }
+
+    #[test]
+    fn a_teacher_is_held_frozen_and_its_logits_a_chunk_at_a_time() {
+        let teacher = |full| Some(Taught { sizes: sizes(), base_bytes: 2 * 494_032_768, full });
+        let cpu = Job { device: Target::Cpu, ..JOB };
+        let (none, sampled, full) = (
+            Plan::new(&sizes(), &cpu),
+            Plan::new(&sizes(), &Job { teacher: teacher(false), ..cpu }),
+            Job { teacher: teacher(true), ..cpu },
+        );
+        let full = Plan::new(&sizes(), &full);
+        assert_eq!(none.teacher, 0);
+        assert!(sampled.teacher > 2 * 494_032_768 && sampled.teacher < 3 * 494_032_768, "{}", sampled.teacher);
+        assert!(full.teacher >= sampled.teacher && full.peak() - none.peak() == full.teacher);
     }
 
     #[test]

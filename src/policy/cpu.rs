@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
-use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
+use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::model::files::peft;
 use crate::model::{CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
 use crate::ops::team::Team;
@@ -29,6 +29,20 @@ impl CpuLearner {
     /// A model that is not trained yet.
     pub fn new(model: CpuModel) -> Self {
         Self { model, reference: None, optimizer: None, gradients: Vec::new() }
+    }
+
+    fn sum_gradients(
+        &mut self,
+        micros: &[MicroBatch],
+        temperature: f32,
+        loss: &Loss,
+        teaching: Option<Teaching<'_, CpuModel>>,
+    ) -> Vec<LossStats> {
+        // Given back first: the two sums need not fit side by side.
+        self.model.reuse(std::mem::take(&mut self.gradients));
+        let (sum, stats) = self.model.taught(micros, temperature, loss, teaching);
+        self.gradients = sum;
+        stats
     }
 }
 
@@ -57,11 +71,19 @@ impl Learner for CpuLearner {
     }
 
     fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>> {
-        // Given back first: the two sums need not fit side by side.
-        self.model.reuse(std::mem::take(&mut self.gradients));
-        let (sum, stats) = self.model.gradients(micros, temperature, loss);
-        self.gradients = sum;
-        Ok(stats)
+        Ok(self.sum_gradients(micros, temperature, loss, None))
+    }
+
+    fn distil(
+        &mut self,
+        micros: &[MicroBatch],
+        temperature: f32,
+        loss: &Loss,
+        teaching: Teaching<'_, dyn Learner>,
+    ) -> Result<Vec<LossStats>> {
+        let Teaching { teacher, divergence, coef } = teaching;
+        let Model::Cpu(teacher) = teacher.model() else { bail!("the teacher is not computed on this processor") };
+        Ok(self.sum_gradients(micros, temperature, loss, Some(Teaching { teacher, divergence, coef })))
     }
 
     fn update(&mut self, lr: f64) -> Result<Update> {

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
-use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenLosses, TokenStats};
+use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenLosses, TokenStats};
 use crate::model::files::peft;
 use crate::model::files::safetensors::Reader;
 use crate::model::{Adapter, Decoder, DeviceModel, DeviceReference, Layout, ModelConfig, Parameters};
@@ -69,6 +69,10 @@ impl Learner for DeviceLearner {
     fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>> {
         self.model.trainable.gradients.all().zero()?;
         micros.iter().map(|micro| self.model.gradient(micro, temperature, loss)).collect()
+    }
+
+    fn distil(&mut self, _: &[MicroBatch], _: f32, _: &Loss, _: Teaching<'_, dyn Learner>) -> Result<Vec<LossStats>> {
+        bail!("teacher.objective = \"full\" is computed on a CPU alone: take \"sampled\" on a card")
     }
 
     fn update(&mut self, lr: f64) -> Result<Update> {

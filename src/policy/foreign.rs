@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::{Largest, Learner, Model, Trained, Training, Who};
-use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
+use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::foreign::ForeignModel;
 use crate::model::ModelConfig;
 use crate::optim::{Optimizer, Update};
@@ -50,6 +50,10 @@ impl Learner for ForeignLearner {
     }
 
     fn gradients(&mut self, _: &[MicroBatch], _: f32, _: &Loss) -> Result<Vec<LossStats>> {
+        self.refuse()
+    }
+
+    fn distil(&mut self, _: &[MicroBatch], _: f32, _: &Loss, _: Teaching<'_, dyn Learner>) -> Result<Vec<LossStats>> {
         self.refuse()
     }
 

@@ -16,7 +16,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use tokenizers::Tokenizer;
 
-use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, TokenStats};
+use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::disk::read_text;
 use crate::foreign::ForeignModel;
 use crate::model::files::folder::read_config;
@@ -129,6 +129,15 @@ pub trait Learner: Any + Debug + Send + Sync {
     /// Sums the gradients of all micro-batches where the next update finds them, and returns what `loss` says of each,
     /// in order. Earlier gradients are gone.
     fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>>;
+
+    /// The same, with the gradients of the divergence from a teacher that computes in the same place.
+    fn distil(
+        &mut self,
+        micros: &[MicroBatch],
+        temperature: f32,
+        loss: &Loss,
+        teaching: Teaching<'_, dyn Learner>,
+    ) -> Result<Vec<LossStats>>;
 
     /// Clips the gradients and moves the weights by them, at learning rate `lr`.
     fn update(&mut self, lr: f64) -> Result<Update>;

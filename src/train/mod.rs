@@ -2,6 +2,7 @@
 //! the better half. Evaluation, files and progress are left to the run around it.
 
 mod stats;
+pub mod teacher;
 
 use std::time::Instant;
 
@@ -19,11 +20,12 @@ use crate::judge::{Group, Judge, Rollout};
 use crate::metrics::Record;
 use crate::model::Layout;
 use crate::optim::{Schedule, Update};
-use crate::plan::Job;
+use crate::plan::{Job, Taught};
 use crate::policy::{Largest, Policy, REHEARSAL, Training, Who};
 use crate::prompt::PromptSource;
 use crate::rollout::{FinishReason, LocalSampler, SampleKey, Sampler, Sampling};
 use stats::StepStats;
+use teacher::Teacher;
 
 /// What of a run changes beside weights and optimizer: all that a resumed run needs to know.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -50,6 +52,8 @@ pub struct Trainer {
     pub sampler: Box<dyn Sampler>,
     /// Where the run stands.
     pub progress: Progress,
+    /// Who teaches beside the rewards, or in their place.
+    teacher: Option<Teacher>,
     grpo: GrpoConfig,
     schedule: Schedule,
     sampling: Sampling,
@@ -93,7 +97,18 @@ impl Trainer {
         let schedule = config.optim.schedule(config.steps);
         let sampler = Box::new(LocalSampler { capacity: config.rollout.capacity });
         let progress = Progress::default();
-        Ok(Self { config, policy, sampler, progress, grpo, schedule, sampling, judge, behaviours, prompts })
+        let teacher = None;
+        Ok(Self { config, policy, sampler, progress, teacher, grpo, schedule, sampling, judge, behaviours, prompts })
+    }
+
+    /// The same with a teacher, whom the config names.
+    pub fn taught_by(mut self, teacher: Option<Teacher>) -> Result<Self> {
+        ensure!(
+            teacher.is_some() == self.config.teacher.is_some(),
+            "the config's [teacher] and the trainer's are not the same"
+        );
+        self.teacher = teacher;
+        Ok(self)
     }
 
     /// One step of GRPO (Shao et al. 2024, arXiv:2402.03300). The preset says which of its variants: its advantage, its
@@ -112,7 +127,10 @@ impl Trainer {
             let losses = timed(&mut stats.forward_backward_s, || {
                 self.add_reference_logprobs(&mut micros, temperature)?;
                 let token_losses = |micro: &MicroBatch, now: &TokenStats| token_losses(now, micro, &loss);
-                self.policy.learner.gradients(&micros, temperature, &token_losses)
+                match &self.teacher {
+                    None => self.policy.learner.gradients(&micros, temperature, &token_losses),
+                    Some(teacher) => teacher.gradients(&mut self.policy, &mut micros, temperature, &token_losses),
+                }
             })?;
             // Clips the gradient by its norm, then AdamW.
             let update = timed(&mut stats.update_s, || self.update(&losses, step))?;
@@ -148,7 +166,8 @@ impl Trainer {
             groups.times.verify_s += times.verify_s;
             for mut group in sampled {
                 let signal = self.set_rewards(&mut group, key);
-                if (signal || !self.grpo.drop_zero_signal) && groups.kept.len() < wanted {
+                // A teacher has something to say of every completion.
+                if (signal || !self.grpo.drop_zero_signal || self.teacher.is_some()) && groups.kept.len() < wanted {
                     groups.kept.push(groups.all.len());
                 }
                 groups.signal.push(signal);
@@ -165,7 +184,9 @@ impl Trainer {
     /// length, and returns whether the group has a signal. What was not judged stays so.
     fn set_rewards(&self, group: &mut Group, key: SampleKey) -> bool {
         let (index, truncated) = (group.prompt.index, self.grpo.truncated());
+        let rubric = self.judge.rubric(group.prompt.source);
         for (sample, rollout) in group.rollouts.iter_mut().enumerate().filter(|(_, r)| r.reward.is_some()) {
+            rollout.reward = rubric.total_at(&rollout.score, key.step);
             if self.config.control == Control::CoinFlip {
                 let coin = Counted::new(&[key.seed, key.step, index, sample as u64, 0xc014]).next_u64() & 1;
                 rollout.reward = Some(coin as f32);
@@ -192,13 +213,18 @@ impl Trainer {
                     tokens: [group.prompt.tokens.as_slice(), &rollout.completion.tokens].concat(),
                     prompt_len: group.prompt.tokens.len(),
                     rollout_logprobs: rollout.completion.logprobs.clone(),
-                    advantage,
-                    masked: rollout.reward.is_none()
+                    advantage: if self.learns_rewards() { advantage } else { 0.0 },
+                    masked: (self.learns_rewards() && rollout.reward.is_none())
                         || self.grpo.truncated() == Truncated::Mask && is_truncated(rollout),
                 });
             }
         }
         samples
+    }
+
+    /// Whether rewards teach, and not a teacher alone.
+    fn learns_rewards(&self) -> bool {
+        self.teacher.as_ref().is_none_or(|teacher| teacher.config().rewards)
     }
 
     /// The samples of an update, packed.
@@ -250,7 +276,11 @@ impl Trainer {
 
     /// What decides the run's memory.
     pub fn job(&self) -> Result<Job> {
-        Job::of(&self.config, &self.policy.config, self.policy.learner.base_bytes(), self.prompts.longest())
+        let bytes = |policy: &Policy| policy.learner.base_bytes();
+        let taught = |teacher: &Teacher| Taught::of(teacher.config(), &teacher.policy.config, bytes(&teacher.policy));
+        let teacher = self.teacher.as_ref().map(taught).transpose()?;
+        let job = Job::of(&self.config, &self.policy.config, bytes(&self.policy), self.prompts.longest())?;
+        Ok(Job { teacher, ..job })
     }
 
     /// Runs the worst step there can be where a lack of memory would end the run hours later. Changes nothing.

@@ -72,6 +72,11 @@ impl Trainer {
         if self.grpo.needs_reference() {
             record.set("policy/kl_ref", all.per_token(all.kl_ref));
         }
+        if let Some(teacher) = &self.teacher {
+            // Of the first update: later ones are of a policy that has moved since it sampled.
+            let divergence = stats.first.map_or(0.0, |first| first.per_token(first.divergence));
+            record.set(format!("teacher/{}", teacher.measure()), divergence);
+        }
         record.set("policy/clip_frac", all.per_token(all.clipped() as f64));
         record.set("policy/clip_low_frac", all.per_token(all.clipped_low as f64));
         record.set("policy/clip_high_frac", all.per_token(all.clipped_high as f64));

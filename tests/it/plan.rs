@@ -46,6 +46,7 @@ fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
         reference: false,
         lora,
         moments,
+        teacher: None,
     }
 }
 

@@ -8,9 +8,10 @@ pub mod reference;
 pub mod weights;
 pub mod workspace;
 
-use crate::batch::{Loss, LossStats, MicroBatch, TokenStats};
-use crate::ops::linear::Precision;
-use crate::ops::linear_logprob::{self, Rows};
+use crate::batch::{Loss, LossStats, MicroBatch, Teaching, TokenStats};
+use crate::ops::linear::{Linear, Precision};
+use crate::ops::linear_logprob::distill::{self, Slopes};
+use crate::ops::linear_logprob::{self, Logits, Rows};
 use crate::ops::team::Team;
 use crate::parallel::{Pool, map_in_order};
 
@@ -221,8 +222,20 @@ impl CpuModel {
     /// Sum of the gradients of all micro-batches, and what `loss` says of each, in order. The number of threads changes
     /// nothing.
     pub fn gradients(&self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> (Vec<f32>, Vec<LossStats>) {
+        self.taught(micros, temperature, loss, None)
+    }
+
+    /// The same, with the gradients of the divergence from a teacher, where there is one.
+    pub fn taught(
+        &self,
+        micros: &[MicroBatch],
+        temperature: f32,
+        loss: &Loss,
+        teaching: Option<Teaching<'_, Self>>,
+    ) -> (Vec<f32>, Vec<LossStats>) {
         Team::with(self.threads, |team| {
-            let job = Job { weights: self.weights(team), temperature, loss };
+            let lesson = teaching.map(|teaching| Lesson { weights: teaching.teacher.weights(team), teaching });
+            let job = Job { weights: self.weights(team), temperature, loss, lesson };
             match self.sharing {
                 Sharing::MicroBatches => self.gradients_by_shard(&job, micros),
                 Sharing::Operations => self.gradients_together(team, &job, micros),
@@ -280,12 +293,19 @@ impl CpuModel {
     ) -> LossStats {
         let (weights, keep) = (&job.weights, if self.decoder.recompute { Keep::Inputs } else { Keep::Activations });
         let (h, now) = self.forward(team, weights, micro, job.temperature, keep, ws);
-        let losses = (job.loss)(micro, &now);
+        let mut losses = (job.loss)(micro, &now);
         let (k, d_logprobs) = (self.decoder.hidden, &losses.gradient);
         let rows = Rows { h: &h, targets: &micro.targets, temperature: job.temperature };
         let mut dh = vec![0f32; h.len()];
         let logits = &mut ws.logits;
-        linear_logprob::backward(team, rows, &weights.lm_head, d_logprobs, logits, &mut dh, gradient);
+        match &job.lesson {
+            None => linear_logprob::backward(team, rows, &weights.lm_head, d_logprobs, logits, &mut dh, gradient),
+            Some(lesson) => {
+                let divergences =
+                    lesson.backward(team, (micro, rows), &weights.lm_head, d_logprobs, logits, &mut dh, gradient);
+                lesson.teaching.add_to(&mut losses.stats, micro, &divergences);
+            }
+        }
         let mut d_hidden = vec![0f32; ws.hidden.len()];
         for (&row, dh) in micro.rows.iter().zip(dh.chunks_exact(k)) {
             // Completions that share a prompt share the row that predicts their first token.
@@ -296,7 +316,21 @@ impl CpuModel {
         losses.stats
     }
 
-    /// Hidden states of the rows that predict a target, and the targets' log-probabilities.
+    /// Hidden states of the rows that predict a target.
+    fn hidden(
+        &self,
+        team: &Team,
+        weights: &PackedWeights,
+        micro: &MicroBatch,
+        keep: Keep,
+        ws: &mut Workspace,
+    ) -> Vec<f32> {
+        let k = self.decoder.hidden;
+        self.decoder.forward(team, weights, input(micro), Context::Segments(&micro.segments), keep, ws);
+        micro.rows.iter().flat_map(|&row| &ws.hidden[row as usize * k..][..k]).copied().collect()
+    }
+
+    /// The same, and the targets' log-probabilities.
     fn forward(
         &self,
         team: &Team,
@@ -306,9 +340,7 @@ impl CpuModel {
         keep: Keep,
         ws: &mut Workspace,
     ) -> (Vec<f32>, TokenStats) {
-        let k = self.decoder.hidden;
-        self.decoder.forward(team, weights, input(micro), Context::Segments(&micro.segments), keep, ws);
-        let h: Vec<f32> = micro.rows.iter().flat_map(|&row| &ws.hidden[row as usize * k..][..k]).copied().collect();
+        let h = self.hidden(team, weights, micro, keep, ws);
         let rows = Rows { h: &h, targets: &micro.targets, temperature };
         let (logprobs, entropies) = linear_logprob::forward(team, rows, &weights.lm_head, &mut ws.logits);
         (h, TokenStats { logprobs, entropies })
@@ -320,6 +352,39 @@ struct Job<'a> {
     weights: PackedWeights<'a>,
     temperature: f32,
     loss: &'a Loss<'a>,
+    lesson: Option<Lesson<'a>>,
+}
+
+/// A teacher at work: its weights, ready for forwards.
+struct Lesson<'a> {
+    weights: PackedWeights<'a>,
+    teaching: Teaching<'a, CpuModel>,
+}
+
+impl Lesson<'_> {
+    /// From the rows of a micro-batch to the divergence of each, and the gradients of loss and divergence together.
+    #[expect(clippy::too_many_arguments, reason = "those of a head's backward")]
+    fn backward(
+        &self,
+        team: &Team,
+        (micro, rows): (&MicroBatch, Rows),
+        head: &Linear,
+        d_logprobs: &[f32],
+        logits: &mut Logits,
+        dh: &mut [f32],
+        gradient: &mut [f32],
+    ) -> Vec<f32> {
+        let Teaching { teacher, divergence, coef } = self.teaching;
+        let mut ws = teacher.workspaces.take();
+        let h = teacher.hidden(team, &self.weights, micro, Keep::Nothing, &mut ws);
+        let slopes: Vec<f32> = micro.loss_weights.iter().map(|weight| coef * weight).collect();
+        let slopes = Slopes { logprob: d_logprobs, divergence: &slopes };
+        let taught = distill::Teacher { h: &h, head: &self.weights.lm_head };
+        let both = [logits, &mut ws.logits];
+        let divergences = distill::backward(team, rows, head, taught, (divergence, slopes), both, dh, gradient);
+        teacher.workspaces.give_back(ws);
+        divergences
+    }
 }
 
 /// Tokens of a shard: the micro-batches that share a gradient buffer. Small micro-batches stay in the second cache; to
