@@ -44,6 +44,7 @@ pub mod eval;
 pub mod measure;
 pub mod run;
 pub mod sft;
+pub mod traces;
 pub mod train;
 
 // What a run takes, shows and leaves.

@@ -88,6 +88,16 @@ pub const METRICS: &[Metric] = &[
          in nats; with a KL term alone",
     ),
     metric(
+        "teacher/kl_sampled",
+        "mean over trained tokens of the step's first update of log-probability at sampling less the teacher's, in nats: \
+         the estimate k1 of KL(policy ‖ teacher); with teacher.objective = \"sampled\" alone",
+    ),
+    metric(
+        "teacher/divergence",
+        "mean over trained tokens of the step's first update of the divergence between policy and teacher over the \
+         vocabulary that teacher.beta names, in nats; with teacher.objective = \"full\" alone",
+    ),
+    metric(
         "policy/clip_frac",
         "trained tokens that some clip takes the gradient from / trained tokens: low, high and dual clip together",
     ),
@@ -112,6 +122,16 @@ pub const METRICS: &[Metric] = &[
         "speed/update_tokens_per_s",
         "completion tokens trained on / (time/forward_backward_s + time/update_s); prompts are computed and not counted",
     ),
+    metric(
+        "sft/loss",
+        "mean negative log-likelihood of the step's trained tokens before its update, in nats; this and the other sft \
+         metrics are of `reckon sft`",
+    ),
+    metric("sft/held_out_loss", "the same of the trained tokens of held-out rows, after the step"),
+    metric("sft/trained_tokens", "tokens of the step's samples that are trained on"),
+    metric("sft/samples", "samples of the step"),
+    metric("sft/epochs", "rows used so far / rows to train on; of files alone"),
+    metric("speed/sft_tokens_per_s", "tokens of the step's samples, prompts included / time/step_s"),
     metric("eval/pass@1", "held-out completions that are correct / held-out completions that were judged"),
     metric("eval/not_judged_frac", "as reward/not_judged_frac, on held-out prompts"),
     metric("eval/len_mean", "as completion/len_mean, on held-out prompts"),

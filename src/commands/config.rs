@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use crate::config::{
-    ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, EvalConfig, ExperimentConfig, FileConfig,
-    GrpoConfig, LoraConfig, ModelSource, OptimConfig, PRESETS, PromptConfig, RolloutConfig, SaveConfig, SftConfig,
-    SftModel, SourceConfig, TrainConfig,
+    ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, DistilConfig, EvalConfig, ExperimentConfig,
+    FileConfig, FilterConfig, GrpoConfig, LoraConfig, ModelSource, OptimConfig, PRESETS, PipelineConfig, PromptConfig,
+    RolloutConfig, SaveConfig, SftAccuracy, SftConfig, SftEval, SftModel, SourceConfig, StageConfig, TeacherConfig,
+    TracesConfig, TrainConfig,
 };
 use crate::output::print;
 use crate::strict;
@@ -47,7 +48,8 @@ over more than `max_error_share` (0.5) of the completions of a step or of an eva
 
 fn reference() -> Result<String> {
     let run = "steps = 1\nmodel = {path = ''}\ndata = {dataset = 'parity'}\nrubric = {verifiers = []}";
-    let base = "steps = 1\ntokens_per_step = 1\nmodel = {}\ndata = {dataset = 'parity'}";
+    let base = "model = {}\ndata = {dataset = 'parity'}";
+    let asked = "data = {dataset = 'parity'}\nrubric = {verifiers = []}";
     let sections = [
         INTRO.to_owned(),
         section::<TrainConfig>("A config of `reckon train`", run)?,
@@ -69,17 +71,25 @@ fn reference() -> Result<String> {
         presets()?,
         section::<OptimConfig>("`[optim]`", "")?,
         section::<LoraConfig>("`[lora]`", "")?,
+        section::<DistilConfig>("`[teacher]`", "path = ''")?,
         section::<ComputeConfig>("`[compute]`", "")?,
         section::<EvalConfig>("`[eval]`", "")?,
         section::<SaveConfig>("`[save]`", "")?,
         section::<AuditConfig>("`[audit]`", "")?,
         section::<SftConfig>("A config of `reckon sft`", base)?,
         section::<SftModel>("`[model]` of `reckon sft`", "")?,
+        section::<SftEval>("`[eval]` of `reckon sft`", "")?,
+        section::<SftAccuracy>("`[accuracy]` of `reckon sft`", asked)?,
         section::<TraceConfig>("`[traces]` of `reckon sft`", "")?,
         section::<ExperimentConfig>("A file of `reckon experiment`", "train = ''\nseeds = []\narms = []")?,
         section::<BaseConfig>("`[[bases]]` of `reckon experiment`", "name = ''\nsft = ''")?,
         section::<ArmConfig>("`[[arms]]` of `reckon experiment`", "name = ''")?,
         section::<CriterionConfig>("`[[criteria]]` of `reckon experiment`", "says = ''\narm = ''\nmeasure = ''")?,
+        section::<TracesConfig>("A config of `reckon traces`", &format!("teacher = {{}}\n{asked}"))?,
+        section::<TeacherConfig>("`[teacher]` of `reckon traces`", "")?,
+        section::<FilterConfig>("`[filter]` of `reckon traces`", "")?,
+        section::<PipelineConfig>("A file of `reckon pipeline`", "stages = []")?,
+        section::<StageConfig>("`[[stages]]` of `reckon pipeline`", "name = ''\nkind = 'sft'\nconfig = ''")?,
     ];
     Ok(sections.concat())
 }

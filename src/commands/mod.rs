@@ -3,6 +3,7 @@
 mod analyze;
 pub mod bench;
 mod builtin;
+mod changes;
 mod compute;
 mod config;
 mod data;
@@ -12,12 +13,14 @@ mod experiment;
 mod export;
 mod memory;
 mod metrics;
+mod pipeline;
 mod plan;
 mod policies;
 mod sample;
 mod sft;
 mod signals;
 mod summary;
+mod traces;
 mod train;
 mod verify;
 
@@ -53,6 +56,10 @@ enum Command {
     Train(train::Args),
     /// Supervised steps: base models from random weights, cold starts.
     Sft(sft::Args),
+    /// Completions of a teacher that verifiers pass, for a student to learn from.
+    Traces(traces::Args),
+    /// Stages one after the other, each begun with what an earlier one made.
+    Pipeline(pipeline::Args),
     /// Held-out accuracy of a model.
     Eval(eval::Args),
     /// Arms by seeds from one file, and what came of them.
@@ -102,7 +109,9 @@ impl Cli {
     pub fn run(self, registry: &Registry) -> Result<()> {
         match self.command {
             Command::Train(args) => train::run(args, registry),
-            Command::Sft(args) => sft::run(args),
+            Command::Sft(args) => sft::run(args, registry),
+            Command::Traces(args) => traces::run(args, registry),
+            Command::Pipeline(args) => pipeline::run(args, registry),
             Command::Eval(args) => eval::run(args, registry),
             Command::Experiment(args) => experiment::run(args, registry),
             Command::Analyze(args) => analyze::run(args, registry),

@@ -3,11 +3,14 @@
 
 mod compute;
 mod data;
+mod distil;
 mod experiment;
 mod grpo;
 mod lora;
 mod optim;
+mod pipeline;
 mod sft;
+mod traces;
 
 use anyhow::{Error, Result, ensure};
 use reckon_datasets::Range::{Above, AtLeast, PositiveShare, Share};
@@ -17,11 +20,14 @@ use serde::{Deserialize, Serialize};
 
 pub use compute::{ComputeConfig, DeviceChoice, PrecisionChoice, Target};
 pub use data::{DataConfig, FileConfig, HeldOut, LongPrompts, Paths, PromptConfig, SourceConfig, SourceView};
+pub use distil::{DistilConfig, DistilObjective};
 pub use experiment::{ArmConfig, BaseConfig, CriterionConfig, ExperimentConfig, Of};
 pub use grpo::{GrpoConfig, LossWeights, PRESETS, Preset, TruncatedKind};
 pub use lora::LoraConfig;
 pub use optim::OptimConfig;
-pub use sft::{Learn, SftConfig, SftModel};
+pub use pipeline::{HERE, PipelineConfig, StageConfig, StageKind};
+pub use sft::{Learn, Length, SftAccuracy, SftConfig, SftEval, SftModel, StepSize};
+pub use traces::{FilterConfig, Keep, TeacherConfig, TeacherPlace, TracesConfig, TracesControl};
 
 use crate::rollout::Sampling;
 use crate::strict::{Document, Tree};
@@ -38,6 +44,8 @@ table! {
         pub model: ModelSource,
         /// A low-rank adapter to train in place of all weights.
         pub lora: Option<LoraConfig>,
+        /// A model that teaches it on its own completions.
+        pub teacher: Option<DistilConfig>,
         /// What it is asked.
         pub data: DataConfig,
         /// How it is asked.
@@ -110,8 +118,8 @@ table! {
     pub struct RolloutConfig {
         /// Prompts per step; a batch without prompts gives no update.
         pub prompts_per_step: usize = 16 => AtLeast(1.0),
-        /// Completions per prompt; with fewer than 2 no group has a signal.
-        pub group_size: usize = 16 => AtLeast(2.0),
+        /// Completions per prompt; with fewer than 2 no group has a signal, and a teacher alone can teach.
+        pub group_size: usize = 16 => AtLeast(1.0),
         /// Longest completion, in tokens.
         pub max_new_tokens: usize = 256 => AtLeast(1.0),
         /// Shorter limits of the first steps, each with the last step that it holds for, as in `[[100, 64], [150, 96]]`;
@@ -237,13 +245,7 @@ impl TrainConfig {
     /// Fixes the day that chat templates are told, where the config gives none: a run that is resumed on another day
     /// has the prompts that it began with.
     pub fn begin_on(&mut self, date: &str) {
-        let prompts = match &mut self.data {
-            DataConfig::Mixture { sources } => sources.iter_mut().filter_map(|source| source.prompt.as_mut()).collect(),
-            _ => Vec::new(),
-        };
-        for prompt in prompts.into_iter().chain([&mut self.prompt]).filter(|prompt| prompt.is_chat()) {
-            prompt.date.get_or_insert_with(|| date.to_owned());
-        }
+        self.data.begin_on(&mut self.prompt, date);
     }
 
     /// Where prompts come from, with what is said of each.
@@ -261,7 +263,13 @@ impl TrainConfig {
         self.save.check("save.").map_err(Error::msg)?;
         self.audit.check("audit.").map_err(Error::msg)?;
         self.grpo.validate(self.rollout.max_new_tokens)?;
-        self.lora.iter().try_for_each(LoraConfig::validate)
+        self.lora.iter().try_for_each(LoraConfig::validate)?;
+        self.teacher.iter().try_for_each(DistilConfig::validate)?;
+        ensure!(
+            self.rollout.group_size > 1 || self.teacher.as_ref().is_some_and(|teacher| !teacher.rewards),
+            "rollout.group_size = 1: no group has a signal; it must be at least 2, but with a [teacher] alone"
+        );
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every command does its work on real input, and says in one line what is wrong with bad input.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use reckon::metrics::{METRICS, Metric};
@@ -153,6 +154,14 @@ fn threads_and_capacity_change_no_record() {
     assert_eq!(run("c", "64", "1"), expected);
 }
 
+/// The names in the table of all that a run has written.
+fn metrics_of(run: &Path) -> BTreeSet<&'static str> {
+    let lines = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Map<_, Value>>(line).unwrap());
+    let names = lines.flat_map(|line| line.into_iter().map(|(name, _)| name)).filter(|name| name != "step");
+    names.map(|name| Metric::of(&name).unwrap_or_else(|| panic!("{name} is not in the table")).name).collect()
+}
+
 #[test]
 fn every_preset_leaves_its_traces_and_all_that_is_written_is_in_the_table_of_metrics() {
     let folder = tempfile::tempdir().unwrap();
@@ -168,12 +177,9 @@ fn every_preset_leaves_its_traces_and_all_that_is_written_is_in_the_table_of_met
         succeeds(&["train", text(&config), "--out", text(&run)]);
         let values: Vec<f64> = records(&run).iter().filter_map(|record| record.get(metric)).collect();
         assert!(values.iter().any(|&value| value > 0.0), "{grpo}: {metric} is {values:?}");
-        let lines = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-        let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Map<_, Value>>(line).unwrap());
-        for name in lines.flat_map(|line| line.into_iter().map(|(name, _)| name)).filter(|name| name != "step") {
-            written.insert(Metric::of(&name).unwrap_or_else(|| panic!("{name} is not in the table")).name);
-        }
+        written.extend(metrics_of(&run));
     }
+    crate::teaching::runs_of_every_kind(folder.path()).iter().for_each(|run| written.extend(metrics_of(run)));
     assert_eq!(written, METRICS.iter().map(|metric| metric.name).collect(), "what the table says is written");
     let printed = succeeds(&["metrics", "--markdown"]);
     assert_eq!(printed, format!("{}\n{}", reckon::metrics::table(), reckon::behaviours::table()));

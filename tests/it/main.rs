@@ -43,6 +43,8 @@ mod lora;
 mod models;
 /// Logits equal those of candle's own models.
 mod oracle;
+/// The losses of TRL and transformers.
+mod outside;
 /// Verifiers of one's own.
 mod own_verifiers;
 /// The numbers and texts of transformers.
@@ -61,13 +63,21 @@ mod recipes;
 mod resuming;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
+/// Supervised runs: conversations, adapters, epochs, resume.
+mod sft;
 /// Two ways to share a model's work among threads.
 mod sharing;
+/// Stages one after the other.
+mod stages;
 /// Steps with known rewards: signal, losses, lost completions.
 mod steps;
 /// A broken verifier stops a run with a checkpoint.
 mod stopping;
 /// No circles, short files, short functions.
 mod structure;
+/// Policies taught by a model.
+mod teaching;
+/// Traces of teachers, here and behind a URL.
+mod traces;
 /// Audits, replays and measured verdicts.
 mod verify;
