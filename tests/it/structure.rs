@@ -170,7 +170,7 @@ fn no_file_of_the_model_imports_one_that_imports_it() {
 
 #[test]
 fn files_and_functions_are_short() {
-    for folder in ["src", "ops/src", "rewards/src", "datasets/src", "tests"] {
+    for folder in ["src", "lab/src", "lab/tests", "ops/src", "rewards/src", "datasets/src", "tests"] {
         for (path, text) in sources(folder) {
             let place = format!("{folder}/{}", path.display());
             let lines: Vec<&str> = text.lines().collect();
@@ -192,4 +192,26 @@ fn files_and_functions_are_short() {
             }
         }
     }
+}
+
+#[test]
+fn the_lab_knows_none_of_our_crates() {
+    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/lab/Cargo.toml")).unwrap();
+    assert!(manifest.contains("reckon-lab"), "the manifest is read");
+    for other in ["reckon-rl", "reckon-ops", "reckon-rewards", "reckon-datasets"] {
+        assert!(!manifest.contains(other), "{other}");
+    }
+}
+
+#[test]
+fn scripts_and_styles_of_the_page_are_short() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/assets");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let mut count = 0;
+    for path in files {
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= 250, "{} has {lines} lines", path.display());
+        count += 1;
+    }
+    assert!(count >= 9, "the scripts are found");
 }
