@@ -26,7 +26,7 @@ from ctypes import POINTER, Structure, byref, c_bool, c_char_p, c_float, c_int8,
 import numpy as np
 
 FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18}
-THREADS = 2
+THREADS = int(os.environ.get("THREADS", "2"))
 
 
 class ModelParams(Structure):
@@ -100,7 +100,7 @@ class Model:
         if os.environ.get("CACHE") != "f16":
             at = next(i for i in range(20, 60) if words[i] == 1 and words[i + 1] == 1)
             words[at] = words[at + 1] = 0
-            # An fp32 cache has no fused attention in every build.
+            words[13] = 0  # no fused attention, which rounds to fp16 whatever the cache is
         self.context = self.llama.llama_init_from_model(self.model, params)
         self.llama.llama_set_n_threads(self.context, threads, threads)
         self.vocab = self.llama.llama_model_get_vocab(self.model)
