@@ -19,6 +19,7 @@ use crate::config::{ComputeConfig, DeviceChoice, GrpoConfig, OptimConfig, Precis
 use crate::grpo::{TrainSample, micro_batches, mini_batches, token_losses};
 use crate::model::files::folder::read_tokenizer;
 use crate::model::{Companions, CpuOptions, Layout, ModelConfig, ModelFolder, Weights};
+use crate::optim::MomentKind;
 use crate::output::say;
 use crate::parallel::{default_threads, lock};
 use crate::policy::{Policy, Training};
@@ -62,6 +63,12 @@ pub(super) struct Args {
     /// Most tokens of a micro-batch; 0 takes what a run would.
     #[arg(long, default_value_t = 0)]
     micro_batch_tokens: usize,
+    /// Compute layers again in the backward.
+    #[arg(long)]
+    recompute: bool,
+    /// How the optimizer keeps its moments.
+    #[arg(long, value_enum, default_value_t = MomentKind::Full)]
+    moments: MomentKind,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -84,18 +91,21 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     let mut compute = ComputeConfig { device, micro_batch_tokens, ..ComputeConfig::default() };
     compute.suit(weights);
     args.micro_batch_tokens = compute.micro_batch_tokens;
-    let mut policy = Policy::new(model, CpuOptions { threads, precision: args.precision.into(), recompute: false });
+    let mut policy =
+        Policy::new(model, CpuOptions { threads, precision: args.precision.into(), recompute: args.recompute });
     let optim = OptimConfig::default();
-    policy.learner.begin(&Training { adamw: optim.adamw(), moments: optim.moments, reference: false })?;
+    policy.learner.begin(&Training { adamw: optim.adamw(), moments: args.moments, reference: false })?;
     let mut timings = Vec::new();
     let mut memory = Vec::new();
     for step in 0..=args.steps {
         let timing = one_step(&args, shape.vocab, &mut policy, step as u64)?;
-        memory.push(resident_mib());
+        memory.push(memory_mib("VmRSS:"));
         if step > 0 {
             timings.push(timing);
         }
     }
+    // Before the limits are looked for, which take memory of their own.
+    let peak = memory_mib("VmHWM:");
     let tokens = (args.prompts * args.group * args.new) as f64;
     let sample_s = median(timings.iter().map(|t| t.sample_s));
     let update_s = median(timings.iter().map(|t| t.update_s));
@@ -114,25 +124,28 @@ pub(super) fn run(mut args: Args) -> Result<()> {
         "sample_matmul_gflops": sample_flops / 1e9, "update_matmul_gflops": update_flops / 1e9,
         "sample_share_of_best": sample_flops / best, "update_share_of_best": update_flops / best,
         "memory_mib_first": memory.first(), "memory_mib_last": memory.last(),
+        "memory_mib_peak": peak,
     });
-    if args.json {
-        say!("{report}")?;
-        return Ok(());
-    }
-    say!("{weights} weights, {threads} threads, micro-batches of {} tokens", args.micro_batch_tokens)?;
+    if args.json { say!("{report}") } else { print(&report) }
+}
+
+/// The report for people.
+fn print(report: &serde_json::Value) -> Result<()> {
+    let number = |name: &str| report[name].as_f64().unwrap_or(f64::NAN);
+    let (threads, weights, tokens) = (number("threads"), number("parameters"), number("micro_batch_tokens"));
+    say!("{weights} weights, {threads} threads, micro-batches of {tokens} tokens")?;
+    let (sampling, update) = (number("sample_tokens_per_s"), number("update_tokens_per_s"));
+    say!("sampling {sampling:>9.0} tokens/s   update {update:>9.0} tokens/s   step {:.3} s", number("step_s"))?;
+    let (sampling, update) = (number("sample_matmul_gflops"), number("update_matmul_gflops"));
+    say!("products {sampling:>9.0} GFLOP/s    {update:>16.0} GFLOP/s")?;
+    let (best, read, alone) = ("matmul_best_gflops", "memory_read_gb_per_s", "one_row_limit_tokens_per_s");
     say!(
-        "sampling {:>9.0} tokens/s   update {:>9.0} tokens/s   step {:.3} s",
-        tokens / sample_s,
-        tokens / update_s,
-        sample_s + update_s
+        "limit    {:>9.0} GFLOP/s; memory reads {:.1} GB/s: {:.0} tokens/s for a row alone",
+        number(best),
+        number(read),
+        number(alone)
     )?;
-    say!("products {:>9.0} GFLOP/s    {:>16.0} GFLOP/s", sample_flops / 1e9, update_flops / 1e9)?;
-    say!(
-        "limit    {:>9.0} GFLOP/s; memory reads {:.1} GB/s: {alone:.0} tokens/s for a row alone",
-        best / 1e9,
-        read / 1e9
-    )?;
-    Ok(())
+    say!("memory   {:>9.0} MiB at most", number("memory_mib_peak"))
 }
 
 /// Samples, invents rewards, updates.
@@ -218,10 +231,10 @@ pub fn character_tokenizer(config: &ModelConfig) -> Result<Tokenizer> {
     read_tokenizer(tokenizer.to_string().as_bytes(), config)
 }
 
-/// Resident memory of this process in MiB, where the system tells.
-fn resident_mib() -> Option<f64> {
+/// A size of this process in MiB, where the system tells: `VmRSS:`, what it has, or `VmHWM:`, the most that it had.
+fn memory_mib(name: &str) -> Option<f64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find(|l| l.starts_with("VmRSS:"))?;
+    let line = text.lines().find(|l| l.starts_with(name))?;
     let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib / 1024.0)
 }
