@@ -48,10 +48,25 @@ pub fn repetition(text: &str) -> f64 {
 /// mathematics and are of none; those of Japanese and Chinese are of one.
 pub fn mixed(text: &str) -> f64 {
     let mut counts: HashMap<u8, usize> = HashMap::new();
-    text.chars().filter_map(script).for_each(|script| *counts.entry(script).or_default() += 1);
+    spoken(text).chars().filter_map(script).for_each(|script| *counts.entry(script).or_default() += 1);
     let all: usize = counts.values().sum();
     let most = counts.values().max().copied().unwrap_or(0);
     (all - most) as f64 / all.max(1) as f64
+}
+
+/// A text without its tags and without LaTeX's commands, which are Latin in any language.
+fn spoken(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['<', '\\']) {
+        kept.push_str(&rest[..at]);
+        let (opens, behind) = (&rest[at..=at], &rest[at + 1..]);
+        let end = behind.find(|c: char| !c.is_ascii_alphabetic() && c != '/').unwrap_or(behind.len());
+        // A sign of comparison opens no tag.
+        let is_name = opens == "\\" || behind[end..].starts_with('>');
+        rest = if is_name { &behind[end..] } else { behind };
+    }
+    kept + rest
 }
 
 /// A number for the script of a letter; none for what is of no script, and for Greek.
@@ -106,7 +121,8 @@ mod tests {
             ("<think>21".to_owned(), Some("without thought")),
             (again, Some("repetitive")),
             ("<think>我们 let us see what 三 is</think>".to_owned(), Some("mixed languages")),
-            ("<think>Итак, три</think>".to_owned(), Some("mixed languages")),
+            ("<think>Итак, three</think>".to_owned(), Some("mixed languages")),
+            ("<think>Итак, \\frac{3}{1} < 4, три</think><answer>3</answer>".to_owned(), None),
             ("<reasoning>x=3</reasoning>".to_owned(), None),
         ] {
             assert_eq!(fault(&text, &filter), expected, "{text}");
