@@ -74,6 +74,7 @@ fn head(criterion: &mut Criterion) {
     let packed = PackedMatrix::new(team, &w, WIDTH, Precision::Fp32);
     let layer = Linear::trained(&packed, &w, 0..w.len());
     let rows = linear_logprob::Rows { h: &h, targets: &targets, temperature: 1.0 };
+    let slopes = linear_logprob::Slopes { logprobs: &dlogprob, entropies: &[] };
     let (mut dh, mut dw) = (vec![0f32; h.len()], vec![0f32; w.len()]);
     group.throughput(Throughput::Elements((T * VOCAB * WIDTH) as u64));
     group.bench_function("forward", |b| {
@@ -81,7 +82,7 @@ fn head(criterion: &mut Criterion) {
     });
     group.throughput(Throughput::Elements(3 * (T * VOCAB * WIDTH) as u64));
     group.bench_function("backward", |b| {
-        b.iter(|| linear_logprob::backward(team, rows, &layer, black_box(&dlogprob), &mut logits, &mut dh, &mut dw));
+        b.iter(|| linear_logprob::backward(team, rows, &layer, black_box(slopes), &mut logits, &mut dh, &mut dw));
     });
 }
 

@@ -42,8 +42,12 @@ pub struct MicroBatch {
     pub old_logprobs: Vec<f32>,
     /// (R) log-probabilities by the reference; `None` where the run has no KL term.
     pub ref_logprobs: Option<Vec<f32>>,
-    /// (R) the sample's advantage, repeated.
+    /// (R) the advantage of each token.
     pub advantages: Vec<f32>,
+    /// (R) what the objective of each token is multiplied by because another policy sampled it; empty for 1.
+    pub corrections: Vec<f32>,
+    /// (R) whether the objective treats the token apart; empty for none.
+    pub selected: Vec<bool>,
     /// (R) each token's share of the objective of the whole update.
     pub loss_weights: Vec<f32>,
 }
@@ -89,6 +93,8 @@ pub struct TokenStats {
 pub struct TokenLosses {
     /// (R) derivative of the loss with respect to each completion token's log-probability, loss weight included.
     pub gradient: Vec<f32>,
+    /// (R) derivative with respect to the entropy of each completion token's distribution; empty for 0.
+    pub entropy_gradient: Vec<f32>,
     /// Sums for the metrics.
     pub stats: LossStats,
 }
@@ -136,12 +142,14 @@ pub struct LossStats {
     pub tokens: u64,
     /// Sum of the entropies of these tokens' distributions.
     pub entropy: f64,
-    /// Tokens of a negative advantage whose ratio is below `1 - clip_low`: no gradient but that of the KL term.
+    /// Tokens that the objective's lower bound holds.
     pub clipped_low: u64,
-    /// Tokens of a positive advantage whose ratio is above `1 + clip_high`: likewise.
+    /// Tokens that its upper bound holds.
     pub clipped_high: u64,
-    /// Tokens of a negative advantage whose ratio is above `dual_clip`: likewise.
+    /// Tokens that the bound of a dual clip holds, or that of a truncated weight.
     pub dual_clipped: u64,
+    /// Tokens that the objective treats apart.
+    pub selected: u64,
     /// Sum of the configured KL estimate; 0 without reference log-probabilities.
     pub kl_ref: f64,
     /// Sum of `u - ln u - 1`, `u` the ratio of now to the time of sampling. In the first update of a step it compares
@@ -160,12 +168,13 @@ impl LossStats {
         self.clipped_low += next.clipped_low;
         self.clipped_high += next.clipped_high;
         self.dual_clipped += next.dual_clipped;
+        self.selected += next.selected;
         self.kl_ref += next.kl_ref;
         self.mismatch += next.mismatch;
         self.divergence += next.divergence;
     }
 
-    /// Tokens that some clip took the gradient from.
+    /// Tokens that some bound holds.
     pub fn clipped(&self) -> u64 {
         self.clipped_low + self.clipped_high + self.dual_clipped
     }

@@ -1,12 +1,13 @@
 //! Held-out accuracy, and the statistics of completions that training and evaluation share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::behaviours::{Behaviours, completions};
+use crate::config::passes_at;
 use crate::groups::Rollouts;
 use crate::judge::{Group, Judge, Rollout};
 use crate::metrics::Record;
@@ -38,6 +39,12 @@ pub struct Evaluation {
     pub unreadable: Vec<String>,
     /// Share of the judged completions that pass (pass@1); 0 where none was judged.
     pub accuracy: f64,
+    /// `pass@k`: the chance that one of `k` completions of a problem is right, for a few `k`.
+    #[serde(default)]
+    pub passes_at: Vec<(usize, f64)>,
+    /// `maj@k`: the completions of a problem, and how often the answer that most of them give is right.
+    #[serde(default)]
+    pub majority: Option<(usize, f64)>,
     /// Share of all completions that no verifier judged.
     #[serde(default)]
     pub not_judged: f64,
@@ -79,10 +86,13 @@ pub fn evaluate(rollouts: Rollouts, prompts: Vec<Prompt>, samples: usize) -> Res
             passed: passes(rollouts.judge, group, r),
         })
         .collect();
+    let votes: Vec<Vec<Vote>> = groups.iter().map(|group| votes(rollouts.judge, group)).collect();
     let n = judged.iter().filter(|judged| judged.passed.is_some()).count().max(1) as f64;
     let accuracy = judged.iter().filter(|judged| judged.passed == Some(true)).count() as f64 / n;
     Ok(Evaluation {
         accuracy,
+        passes_at: passes_at(samples).into_iter().filter_map(|k| Some((k, pass_at(&votes, k)?))).collect(),
+        majority: (samples > 1).then(|| majority(&votes)).flatten().map(|share| (samples, share)),
         not_judged: mean(&groups, |r| f64::from(r.score.total.is_none())),
         margin: 1.96 * (accuracy * (1.0 - accuracy) / n).sqrt(),
         len_mean: mean(&groups, |r| r.completion.tokens.len() as f64),
@@ -95,6 +105,45 @@ pub fn evaluate(rollouts: Rollouts, prompts: Vec<Prompt>, samples: usize) -> Res
         judged,
         unreadable,
     })
+}
+
+/// A judged completion: whether it passes, and the answer that was read from it.
+type Vote<'a> = (bool, Option<&'a str>);
+
+fn votes<'a>(judge: &Judge, group: &'a Group) -> Vec<Vote<'a>> {
+    let answer = |rollout: &'a Rollout| rollout.score.parts.iter().find_map(|verdict| verdict.parsed.as_deref());
+    group.rollouts.iter().filter_map(|rollout| Some((passes(judge, group, rollout)?, answer(rollout)))).collect()
+}
+
+/// Mean over the problems with at least `k` judged completions of `1 - C(n - c, k) / C(n, k)`, `c` of `n` right: unbiased
+/// (Chen et al. 2021, arXiv:2107.03374). `None` where there is no such problem.
+fn pass_at(votes: &[Vec<Vote>], k: usize) -> Option<f64> {
+    let of_problem = |votes: &Vec<Vote>| {
+        let (n, wrong) = (votes.len(), votes.iter().filter(|(passed, _)| !passed).count());
+        let fails = (0..k).map(|taken| wrong.saturating_sub(taken) as f64 / (n - taken) as f64).product::<f64>();
+        1.0 - fails
+    };
+    let found: Vec<f64> = votes.iter().filter(|votes| votes.len() >= k).map(of_problem).collect();
+    (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
+}
+
+/// Mean over problems of how often the answer that most completions give is right; of answers with as many votes each
+/// counts the same, and a problem without an answer is wrong. `None` without a judged problem.
+fn majority(votes: &[Vec<Vote>]) -> Option<f64> {
+    let of_problem = |votes: &Vec<Vote>| {
+        let mut answers: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for (passed, answer) in votes.iter().filter_map(|(passed, answer)| Some((passed, (*answer)?))) {
+            let (count, right) = answers.entry(answer).or_default();
+            *count += 1;
+            *right += usize::from(*passed);
+        }
+        let most = answers.values().map(|(count, _)| *count).max().unwrap_or(1);
+        let first: Vec<f64> =
+            answers.values().filter(|(count, _)| *count == most).map(|(n, c)| *c as f64 / *n as f64).collect();
+        first.iter().sum::<f64>() / first.len().max(1) as f64
+    };
+    let found: Vec<f64> = votes.iter().filter(|votes| !votes.is_empty()).map(of_problem).collect();
+    (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
 }
 
 /// Whether a completion ended by itself and is right, whatever shaping terms add to its reward; `None` where it was not
@@ -121,17 +170,26 @@ pub fn readable(judge: &Judge, prompts: Vec<Prompt>) -> (Vec<Prompt>, Vec<String
 impl Evaluation {
     /// As metrics.
     pub fn record(&self, record: &mut Record) {
+        self.record_as("eval", record);
+    }
+
+    /// As metrics of the held-out set that `prefix` names.
+    pub fn record_as(&self, prefix: &str, record: &mut Record) {
         if self.not_judged < 1.0 {
-            record.set("eval/pass@1", self.accuracy);
+            record.set(format!("{prefix}/pass@1"), self.accuracy);
         }
-        record.set("eval/not_judged_frac", self.not_judged);
-        record.set("eval/len_mean", self.len_mean);
-        record.set("eval/len_max", self.len_max as f64);
-        self.len_right.into_iter().for_each(|length| record.set("eval/len_right", length));
-        self.len_wrong.into_iter().for_each(|length| record.set("eval/len_wrong", length));
-        record.set("eval/truncated_frac", self.truncated);
-        record.set("eval/entropy", self.entropy);
-        self.behaviours.iter().for_each(|(name, value)| record.set(format!("eval/{name}"), *value));
+        self.passes_at.iter().for_each(|(k, share)| record.set(format!("{prefix}/pass@{k}"), *share));
+        if let Some((k, share)) = self.majority {
+            record.set(format!("{prefix}/maj@{k}"), share);
+        }
+        record.set(format!("{prefix}/not_judged_frac"), self.not_judged);
+        record.set(format!("{prefix}/len_mean"), self.len_mean);
+        record.set(format!("{prefix}/len_max"), self.len_max as f64);
+        self.len_right.into_iter().for_each(|length| record.set(format!("{prefix}/len_right"), length));
+        self.len_wrong.into_iter().for_each(|length| record.set(format!("{prefix}/len_wrong"), length));
+        record.set(format!("{prefix}/truncated_frac"), self.truncated);
+        record.set(format!("{prefix}/entropy"), self.entropy);
+        self.behaviours.iter().for_each(|(name, value)| record.set(format!("{prefix}/{name}"), *value));
     }
 
     /// What the completions do, under this name.
@@ -146,7 +204,11 @@ const SHOWN: usize = 3;
 /// On one line, for people: the accuracy first.
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3} ± {:.3}, {:.0} tokens", self.accuracy, self.margin, self.len_mean)?;
+        write!(f, "{:.3} ± {:.3}, ", self.accuracy, self.margin)?;
+        if let Some((k, share)) = self.passes_at.last() {
+            write!(f, "pass@{k} {share:.3}, ")?;
+        }
+        write!(f, "{:.0} tokens", self.len_mean)?;
         let mut apart = Vec::new();
         apart.extend(self.len_right.map(|length| format!("right {length:.0}")));
         apart.extend(self.len_wrong.map(|length| format!("wrong {length:.0}")));
@@ -242,4 +304,41 @@ fn record_verifier(record: &mut Record, groups: &[Group], verifiers: &[Vec<Strin
 /// The verdicts that part `part` of the rubric gave a group.
 fn group_verdicts(group: &Group, part: usize) -> impl Iterator<Item = &Verdict> {
     group.rollouts.iter().filter_map(move |rollout| rollout.score.parts.get(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pass_at_k_is_the_chance_that_one_of_k_is_right() {
+        let of = |right: usize, wrong: usize| [vec![(true, None); right], vec![(false, None); wrong]].concat();
+        let near = |found: Option<f64>, expected: f64| assert!((found.unwrap() - expected).abs() < 1e-12, "{found:?}");
+        near(pass_at(&[of(1, 3)], 1), 0.25);
+        // Of the 6 pairs of 1 + 3, 3 are all wrong; of 2 + 2 one.
+        near(pass_at(&[of(1, 3)], 2), 0.5);
+        near(pass_at(&[of(1, 3), of(2, 2)], 2), (0.5 + 5.0 / 6.0) / 2.0);
+        near(pass_at(&[of(3, 1)], 2), 1.0);
+        near(pass_at(&[of(0, 4)], 4), 0.0);
+        // A problem with fewer judged completions is left out.
+        near(pass_at(&[of(1, 3), of(1, 0)], 2), 0.5);
+        assert_eq!(pass_at(&[of(1, 0)], 2), None);
+    }
+
+    #[test]
+    fn a_majority_is_of_answers_and_ties_count_their_share() {
+        let near = |votes: &[Vec<Vote>], expected: f64| {
+            let found = majority(votes).unwrap();
+            assert!((found - expected).abs() < 1e-12, "{votes:?}: {found}, not {expected}");
+        };
+        let (right, wrong, other) = ((true, Some("7")), (false, Some("8")), (false, Some("9")));
+        near(&[vec![right, right, wrong]], 1.0);
+        near(&[vec![right, wrong, wrong]], 0.0);
+        near(&[vec![right, wrong]], 0.5);
+        near(&[vec![right, wrong, other]], 1.0 / 3.0);
+        // What gives no answer does not vote.
+        near(&[vec![right, (false, None), (false, None)]], 1.0);
+        near(&[vec![(false, None), (false, None)], vec![right]], 0.5);
+        assert_eq!(majority(&[vec![]]), None);
+    }
 }

@@ -34,6 +34,14 @@ pub struct RolloutTimes {
     pub verify_s: f64,
 }
 
+impl RolloutTimes {
+    /// Adds those of another call.
+    pub fn add(&mut self, next: Self) {
+        self.sample_s += next.sample_s;
+        self.verify_s += next.verify_s;
+    }
+}
+
 impl Rollouts<'_> {
     /// `group_size` judged completions of every prompt.
     pub fn groups(

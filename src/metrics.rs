@@ -48,6 +48,12 @@ pub const METRICS: &[Metric] = &[
         "mean of what the length of the step's judged rollouts adds to their rewards before advantages are taken, 0 or \
          less; with grpo.truncated = \"soft_overlong\" alone",
     ),
+    metric(
+        "penalty/kl_mean",
+        "mean over the completions trained on of what their KL terms take from their rewards; with grpo.kl_place = \
+         \"reward\" alone",
+    ),
+    metric("reward/greedy_mean", "mean reward of the most likely completions; with grpo.advantage = \"greedy\" alone"),
     metric("reward/<verifier>", "mean of the reward that this verifier gave where it judged, before weights"),
     metric(
         "verdict/<verifier>/<outcome>",
@@ -80,6 +86,15 @@ pub const METRICS: &[Metric] = &[
     ),
     metric("group/resampled", "groups sampled beyond rollout.prompts_per_step, in place of groups without signal"),
     metric("group/kept", "groups trained on: those left when groups without signal are dropped"),
+    metric(
+        "curriculum/passed_over",
+        "prompts of the run's order that were left for another pass, because they rest or others of the pool were chosen; \
+         this and the next four with a [curriculum] alone",
+    ),
+    metric("curriculum/seen", "rows that have been asked in the run so far"),
+    metric("curriculum/resting", "of these, rows that rest in the next step"),
+    metric("curriculum/easy_frac", "rows of which 9 of 10 completions or more were right / rows that have been asked"),
+    metric("curriculum/hard_frac", "rows of which 1 of 10 completions or fewer were right / rows that have been asked"),
     metric("loss/total", "the objective that is minimised, KL term included, mean over the updates of the step"),
     metric("policy/entropy", "mean over trained tokens of −Σ_v p(v) ln p(v) at the sampling temperature, in nats"),
     metric(
@@ -99,15 +114,43 @@ pub const METRICS: &[Metric] = &[
     ),
     metric(
         "policy/clip_frac",
-        "trained tokens that some clip takes the gradient from / trained tokens: low, high and dual clip together",
+        "trained tokens that some bound of the objective holds / trained tokens: low, high and dual clip together",
     ),
-    metric("policy/clip_low_frac", "tokens with ratio < 1 − clip_low and a negative advantage / trained tokens"),
-    metric("policy/clip_high_frac", "tokens with ratio > 1 + clip_high and a positive advantage / trained tokens"),
+    metric(
+        "policy/clip_low_frac",
+        "tokens that the lower bound holds, of clip those with ratio < 1 − clip_low and a negative advantage / trained tokens",
+    ),
+    metric(
+        "policy/clip_high_frac",
+        "tokens that the upper bound holds, of clip those with ratio > 1 + clip_high and a positive advantage / trained tokens",
+    ),
+    metric(
+        "policy/selected_frac",
+        "tokens that the objective treats apart for their covariance / trained tokens; with clip_cov and kl_cov alone",
+    ),
+    metric("policy/entropy_coef", "weight of the entropy bonus in the step's last update; with a bonus alone"),
     metric(
         "policy/mismatch_kl",
         "mean over trained tokens of the step's first update of exp(d) − d − 1, d = log-probability now less that at \
          sampling: trainer against sampler, 0 on a CPU",
     ),
+    metric(
+        "policy/kl_age/<updates>",
+        "policy/mismatch_kl of a later update of the step: how far the policy is from the one that sampled, so many \
+         updates before",
+    ),
+    metric(
+        "correction/kl",
+        "mean over the step's tokens of w − ln w − 1, w = probability by the policy before the step's first update / at \
+         sampling; this and the next four with grpo.correction alone",
+    ),
+    metric("correction/weight_mean", "mean weight of the step's tokens, that of completions that are left out being 0"),
+    metric(
+        "correction/effective_frac",
+        "(Σ weight)² / (tokens · Σ weight²): the share of tokens that would weigh as much if all weighed the same",
+    ),
+    metric("correction/masked_frac", "tokens whose weight is 0, left-out completions apart / the step's tokens"),
+    metric("correction/rejected_frac", "completions left out by grpo.reject / the step's completions"),
     metric("optim/grad_norm", "L2 norm of the whole gradient before clipping, mean over the updates that were applied"),
     metric("optim/lr", "learning rate of the step"),
     metric("optim/updates", "updates that moved the weights"),
@@ -133,6 +176,16 @@ pub const METRICS: &[Metric] = &[
     metric("sft/epochs", "rows used so far / rows to train on; of files alone"),
     metric("speed/sft_tokens_per_s", "tokens of the step's samples, prompts included / time/step_s"),
     metric("eval/pass@1", "held-out completions that are correct / held-out completions that were judged"),
+    metric(
+        "eval/pass@<k>",
+        "chance that one of k completions of a held-out problem is correct, unbiased; with eval.samples above 1, for 2, 4, \
+         8 and so on and all of them",
+    ),
+    metric(
+        "eval/maj@<k>",
+        "held-out problems whose most frequent answer among k = eval.samples completions is correct / held-out problems; \
+         answers with as many votes count their share",
+    ),
     metric("eval/not_judged_frac", "as reward/not_judged_frac, on held-out prompts"),
     metric("eval/len_mean", "as completion/len_mean, on held-out prompts"),
     metric("eval/len_max", "as completion/len_max, on held-out prompts"),
@@ -146,13 +199,17 @@ pub const METRICS: &[Metric] = &[
     ),
     metric("eval/behaviour/<name>", "as behaviour/<name>, on held-out prompts"),
     metric("eval/words/<list>/<rate>", "as words/<list>/<rate>, on held-out prompts"),
+    metric("eval/<set>/<number>", "eval/<number> on the further held-out set of eval.sets with this name"),
 ];
 
 impl Metric {
     /// The metric whose name or pattern `name` is.
     pub fn of(name: &str) -> Option<&'static Self> {
         let stands_for = |metric: &&Self| match metric.name.split_once('<') {
-            Some((start, _)) => name.len() > start.len() && name.starts_with(start),
+            Some((start, _)) => {
+                let parts = |name: &str| name.matches('/').count();
+                name.len() > start.len() && name.starts_with(start) && parts(name) >= parts(metric.name)
+            }
             None => name == metric.name,
         };
         METRICS.iter().find(stands_for)
@@ -411,6 +468,10 @@ mod tests {
             ("reward/mean", Some("reward/mean")),
             ("reward/countdown", Some("reward/<verifier>")),
             ("verdict/a/b/pass", Some("verdict/<verifier>/<outcome>")),
+            ("eval/pass@1", Some("eval/pass@1")),
+            ("eval/pass@8", Some("eval/pass@<k>")),
+            ("eval/hard/pass@8", Some("eval/<set>/<number>")),
+            ("eval/something", None),
             ("reward/", None),
             ("step", None),
             ("loss", None),

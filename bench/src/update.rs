@@ -98,6 +98,7 @@ pub(crate) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -
         reference: false,
         lora: adapter.map(|adapter| Lora::of(&adapter.layout, 0)),
         moments,
+        teacher: None,
     }
 }
 
@@ -108,8 +109,8 @@ pub(crate) fn micro_batch(tokens: usize, vocab: usize) -> Result<MicroBatch> {
         tokens: (0..=tokens).map(|_| stream.below(vocab) as u32).collect(),
         prompt_len: 1,
         rollout_logprobs: vec![0.0; tokens],
-        advantage: 1.0,
-        masked: false,
+        advantages: vec![1.0; tokens],
+        ..TrainSample::default()
     };
     micro_batches(&[sample], LossNorm::Token, tokens, PromptLayout::Repeated)
         .pop()

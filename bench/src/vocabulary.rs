@@ -8,7 +8,7 @@ use crate::timing::random;
 use reckon::model::ModelConfig;
 use reckon::ops::device::{Class, Device};
 use reckon::ops::linear::device::Weight;
-use reckon::ops::linear_logprob::device::{self as linear_logprob, Head, Scratch};
+use reckon::ops::linear_logprob::device::{self as linear_logprob, Head, Scratch, Slopes};
 
 /// Rows that predict a target: more than any chunk has.
 const ROWS: usize = 2048;
@@ -26,7 +26,8 @@ pub(crate) fn measure(device: &Device, config: &ModelConfig) -> Result<Value> {
     let before = device.held(Class::Activations);
     let mut scratch = Scratch::new(device)?;
     linear_logprob::forward(head, h.all(), targets.all(), &mut scratch)?;
-    linear_logprob::backward(head, h.all(), targets.all(), g.all(), dh.all(), &mut scratch)?;
+    let slopes = Slopes { logprobs: g.all(), entropies: None };
+    linear_logprob::backward(head, h.all(), targets.all(), slopes, dh.all(), &mut scratch)?;
     let taken = device.held(Class::Activations) - before;
     Ok(json!({ "vocabulary": v, "mib_beside_weights": taken as f64 / f64::from(1 << 20) }))
 }

@@ -54,7 +54,8 @@ pub enum Range {
 }
 
 impl Range {
-    fn contains(self, value: f64) -> bool {
+    /// Whether a number lies in it.
+    pub fn contains(self, value: f64) -> bool {
         value.is_finite()
             && match self {
                 Self::AtLeast(least) => value >= least,

@@ -128,6 +128,15 @@ impl Rubric {
         self.parts.iter().map(|part| part.verifier.name()).collect()
     }
 
+    /// Weights of the parts in a step of training, in order; 0 for those that do not count.
+    pub fn weights_at(&self, step: u64) -> Vec<f32> {
+        let weight = |(part, ramp): (&Part, &Option<Ramp>)| {
+            let share = ramp.as_ref().map_or(1.0, |ramp| ramp.share(step));
+            if self.counts(part) { share * part.weight } else { 0.0 }
+        };
+        self.parts.iter().zip(&self.ramps).map(weight).collect()
+    }
+
     /// How much of a group the parts must see at once.
     pub fn scope(&self) -> Scope {
         match self.parts.iter().any(|part| part.verifier.scope() == Scope::Group) {

@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use crate::config::{
-    ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, DistilConfig, EvalConfig, ExperimentConfig,
-    FileConfig, FilterConfig, GrpoConfig, LoraConfig, ModelSource, OptimConfig, PRESETS, PipelineConfig, PromptConfig,
-    RolloutConfig, SaveConfig, SftAccuracy, SftConfig, SftEval, SftModel, SourceConfig, StageConfig, TeacherConfig,
-    TracesConfig, TrainConfig,
+    ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, CurriculumConfig, DistilConfig, EvalConfig,
+    EvalSet, ExperimentConfig, FileConfig, FilterConfig, GrpoConfig, LoraConfig, ModelSource, OptimConfig, PRESETS,
+    PipelineConfig, PromptConfig, RolloutConfig, SaveConfig, SftAccuracy, SftConfig, SftEval, SftModel, SourceConfig,
+    StageConfig, TeacherConfig, TracesConfig, TrainConfig,
 };
 use crate::output::print;
 use crate::strict;
@@ -65,6 +65,7 @@ fn reference() -> Result<String> {
         section::<MultiplicationConfig>("`[data.problems]` with `dataset = \"multiplication\"`", "")?,
         section::<SourceConfig>("`[[data.sources]]` with `dataset = \"mixture\"`", "from = {dataset = 'parity'}")?,
         section::<PromptConfig>("`[prompt]`", "")?,
+        section::<CurriculumConfig>("`[curriculum]`", "")?,
         section::<RolloutConfig>("`[rollout]`", "")?,
         RUBRIC.to_owned(),
         section::<GrpoConfig>("`[grpo]`", "")?,
@@ -74,6 +75,7 @@ fn reference() -> Result<String> {
         section::<DistilConfig>("`[teacher]`", "path = ''")?,
         section::<ComputeConfig>("`[compute]`", "")?,
         section::<EvalConfig>("`[eval]`", "")?,
+        section::<EvalSet>("`[[eval.sets]]`", "name = ''\ndata = {dataset = 'parity'}")?,
         section::<SaveConfig>("`[save]`", "")?,
         section::<AuditConfig>("`[audit]`", "")?,
         section::<SftConfig>("A config of `reckon sft`", base)?,
@@ -119,30 +121,22 @@ fn values(key: &Key) -> String {
     key.range.map_or_else(|| words.join(", "), |range| range.to_string())
 }
 
-/// What each preset sets.
+/// What each preset sets, with the comments of the file: a paragraph, and an item for each.
 fn presets() -> Result<String> {
     let presets: toml::Table = PRESETS.parse()?;
-    let names: Vec<&str> = presets.keys().map(String::as_str).collect();
-    let mut text =
-        format!("\n### Presets\n\n| key | `{}` |\n|---|{}\n", names.join("` | `"), "---|".repeat(names.len()));
-    for key in presets.values().find_map(Value::as_table).into_iter().flat_map(toml::Table::keys) {
-        let values = presets.values().filter_map(|preset| preset.get(key)).map(|value| format!(" `{value}` |"));
-        text += &format!("| `{key}` |{}\n", values.collect::<String>());
-    }
-    Ok(text + &remarks())
-}
-
-/// The comments of the presets: a paragraph, and an item for each.
-fn remarks() -> String {
-    let (mut text, mut comment) = ("\n".to_owned(), Vec::new());
+    let (mut text, mut comment) = ("\n### Presets\n\n".to_owned(), Vec::new());
     for line in PRESETS.lines() {
         if let Some(words) = line.strip_prefix("# ") {
             comment.push(words);
         } else if let Some(name) = line.strip_prefix('[') {
-            text += &format!("- `{}`: {}\n", name.trim_end_matches(']'), std::mem::take(&mut comment).join("\n  "));
+            let name = name.trim_end_matches(']');
+            let keys = presets.get(name).and_then(Value::as_table).into_iter().flatten();
+            let keys: Vec<String> = keys.map(|(key, value)| format!("`{key} = {value}`")).collect();
+            text += &format!("- `{name}`: {}\n", std::mem::take(&mut comment).join("\n  "));
+            text += &format!("  <br>{}\n", keys.join(", "));
         } else if !comment.is_empty() {
             text += &format!("{}\n\n", std::mem::take(&mut comment).join("\n"));
         }
     }
-    text
+    Ok(text)
 }

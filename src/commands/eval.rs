@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use reckon_rewards::Registry;
 
 use super::{ConfigArgs, judge, policies};
 use crate::behaviours::Behaviours;
-use crate::config::ModelSource;
+use crate::config::{EvalConfig, ModelSource};
 use crate::eval::evaluate;
 use crate::groups::Rollouts;
 use crate::output::{note, say};
-use crate::prompt::PromptSource;
+use crate::prompt::{Prompt, PromptSource};
 use crate::rollout::LocalSampler;
 
 /// Arguments of `reckon eval`.
@@ -25,6 +25,9 @@ pub(super) struct Args {
     /// Take the likeliest token instead of sampling.
     #[arg(long)]
     greedy: bool,
+    /// Evaluate on this one of the config's `eval.sets`, instead of the held-out problems of its data.
+    #[arg(long)]
+    on: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -44,18 +47,18 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let judge = judge(&config, registry)?;
     let prompts = PromptSource::of(&config, &mut policy)?;
     prompts.dropped().iter().for_each(|line| note!("{line}"));
-    let mut sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
-    if args.greedy || config.eval.greedy {
+    let mut sampling = config.eval.sampling(&config.rollout.sampling(policy.config.eos_token_id.clone())?);
+    if args.greedy {
         sampling.temperature = 0.0;
     }
     let eval = &config.eval;
-    let prompts = prompts.held_out(eval.problems)?;
+    let (prompts, samples) = held_out(&prompts, eval, args.on.as_deref())?;
     let sampler = LocalSampler { capacity: config.rollout.capacity };
     let behaviours = Behaviours::of(&config)?;
     let rollouts =
         Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling, behaviours: &behaviours };
     let asked = prompts.len();
-    let found = evaluate(rollouts, prompts, eval.samples)?;
+    let found = evaluate(rollouts, prompts, samples)?;
     let problems = asked - found.unreadable.len();
     if args.json {
         let object = serde_json::json!({
@@ -63,11 +66,14 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
             "len_mean": found.len_mean, "len_right": found.len_right, "len_wrong": found.len_wrong,
             "truncated": found.truncated, "entropy": found.entropy,
             "behaviours": found.behaviours.iter().cloned().collect::<BTreeMap<_, _>>(),
-            "problems": problems, "samples": eval.samples, "unreadable": found.unreadable.len(),
+            "pass@k": found.passes_at, "maj@k": found.majority,
+            "problems": problems, "samples": samples, "unreadable": found.unreadable.len(),
         });
         say!("{object}")?;
     } else {
         say!("pass@1 {:.3} ± {:.3} (95%) on {problems} problems", found.accuracy, found.margin)?;
+        found.passes_at.iter().try_for_each(|(k, share)| say!("pass@{k} {share:.3}"))?;
+        found.majority.iter().try_for_each(|(k, share)| say!("maj@{k} {share:.3}"))?;
         if found.not_judged > 0.0 {
             say!("{:.1}% of the completions were not judged", 100.0 * found.not_judged)?;
         }
@@ -83,4 +89,14 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         bail!("{} of {asked} held-out rows cannot be judged: {first}", found.unreadable.len());
     }
     Ok(())
+}
+
+/// The problems of the config's data, or those of one of its further sets, with the completions of each.
+fn held_out(prompts: &PromptSource, eval: &EvalConfig, on: Option<&str>) -> Result<(Vec<Prompt>, usize)> {
+    let Some(name) = on else { return Ok((prompts.held_out(eval.problems)?, eval.samples)) };
+    let known = || eval.sets.iter().map(|set| set.name.as_str()).collect::<Vec<_>>().join(", ");
+    let place = eval.sets.iter().position(|set| set.name == name);
+    let place = place.with_context(|| format!("--on {name}: no such set among eval.sets ({})", known()))?;
+    let set = &eval.sets[place];
+    Ok((prompts.set(place, set.problems.unwrap_or(eval.problems))?, set.samples.unwrap_or(eval.samples)))
 }

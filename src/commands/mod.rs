@@ -192,6 +192,7 @@ fn open_prompts(config: &TrainConfig) -> Result<(Tokenizer, PromptSource)> {
 
 /// A rubric for each source of the run's data.
 fn judge(config: &TrainConfig, registry: &Registry) -> Result<Judge> {
-    let rubrics = config.sources()?.into_iter().map(|source| Ok(Rubric::from_config_with(source.rubric, registry)?));
+    let sources = config.sources()?.into_iter().chain(config.eval_sources());
+    let rubrics = sources.map(|source| Ok(Rubric::from_config_with(source.rubric, registry)?));
     Judge::new(rubrics.collect::<Result<_>>()?)
 }

@@ -2,8 +2,10 @@
 //! overrides and the errors of both are left to [`crate::strict`].
 
 mod compute;
+mod curriculum;
 mod data;
 mod distil;
+mod eval;
 mod experiment;
 mod grpo;
 mod lora;
@@ -19,8 +21,10 @@ use reckon_rewards::RubricConfig;
 use serde::{Deserialize, Serialize};
 
 pub use compute::{ComputeConfig, DeviceChoice, PrecisionChoice, Target};
+pub use curriculum::{Curriculum, CurriculumConfig};
 pub use data::{DataConfig, FileConfig, HeldOut, LongPrompts, Paths, PromptConfig, SourceConfig, SourceView};
 pub use distil::{DistilConfig, DistilObjective};
+pub use eval::{EvalConfig, EvalSet, passes_at};
 pub use experiment::{ArmConfig, BaseConfig, CriterionConfig, ExperimentConfig, Of};
 pub use grpo::{GrpoConfig, LossWeights, PRESETS, Preset, TruncatedKind};
 pub use lora::LoraConfig;
@@ -38,8 +42,12 @@ table! {
         /// Names all random numbers of the run.
         #[serde(default)]
         pub seed: u64,
-        /// Steps of the run.
-        pub steps: u64 => AtLeast(1.0),
+        /// Steps of the run; those of `epochs` when absent.
+        #[serde(default)]
+        pub steps: u64,
+        /// Passes over the rows to train on, in place of `steps`, where these are of files; prompts that replace others
+        /// count too.
+        pub epochs: Option<f64>,
         /// What is trained.
         pub model: ModelSource,
         /// A low-rank adapter to train in place of all weights.
@@ -51,6 +59,9 @@ table! {
         /// How it is asked.
         #[serde(default)]
         pub prompt: PromptConfig,
+        /// Which rows are asked.
+        #[serde(default)]
+        pub curriculum: CurriculumConfig,
         /// How completions are sampled.
         #[serde(default)]
         pub rollout: RolloutConfig,
@@ -180,21 +191,6 @@ impl RolloutConfig {
 }
 
 table! {
-    /// Held-out evaluation.
-    pub struct EvalConfig {
-        /// Held-out problems; 0 for none.
-        pub problems: usize = 200,
-        /// Completions per problem.
-        pub samples: usize = 1,
-        /// Steps between evaluations; there is always one before and one after.
-        pub every: u64 = 50 => AtLeast(1.0),
-        /// Take the likeliest token in them, in place of sampling as in training.
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        pub greedy: bool = false,
-    }
-}
-
-table! {
     /// What is kept on disk.
     pub struct SaveConfig {
         /// Steps between checkpoints.
@@ -231,13 +227,14 @@ impl TrainConfig {
     /// Whether a run may be resumed with another value of this key without a word: how long it runs, how fast, and what is
     /// kept of it, but not what is learned.
     pub fn may_change(key: &str) -> bool {
-        const KEYS: [&str; 6] = [
+        const KEYS: [&str; 7] = [
             "steps",
             "compute.threads",
             "compute.micro_batch_tokens",
             "compute.recompute",
             "rollout.capacity",
             "eval.every",
+            "eval.patience",
         ];
         KEYS.contains(&key) || ["save.", "audit.", "behaviours"].iter().any(|table| key.starts_with(table))
     }
@@ -246,6 +243,10 @@ impl TrainConfig {
     /// has the prompts that it began with.
     pub fn begin_on(&mut self, date: &str) {
         self.data.begin_on(&mut self.prompt, date);
+        for prompt in self.eval.sets.iter_mut().filter_map(|set| set.prompt.as_mut()).filter(|prompt| prompt.is_chat())
+        {
+            prompt.date.get_or_insert_with(|| date.to_owned());
+        }
     }
 
     /// Where prompts come from, with what is said of each.
@@ -253,21 +254,44 @@ impl TrainConfig {
         self.data.sources(&self.prompt, &self.rubric)
     }
 
+    /// Where the prompts of further held-out sets come from.
+    pub fn eval_sources(&self) -> Vec<SourceView<'_>> {
+        self.eval.sources(&self.prompt, &self.rubric)
+    }
+
     /// Refuses a run that could not learn, naming the key.
     pub fn validate(&self) -> Result<()> {
         self.check("").map_err(Error::msg)?;
+        let epochs = self.epochs.unwrap_or_default();
+        ensure!(
+            self.epochs.is_none_or(|epochs| epochs.is_finite() && epochs > 0.0),
+            "epochs = {epochs}: it must be above 0"
+        );
+        ensure!(
+            self.epochs.is_none() || self.steps == 0,
+            "steps = {}: epochs = {epochs} says so too; remove one",
+            self.steps
+        );
+        ensure!(self.epochs.is_some() || self.steps > 0, "steps = 0: it must be at least 1, or give epochs");
         self.rollout.check("rollout.").map_err(Error::msg)?;
         self.rollout.validate_limits()?;
         self.optim.check("optim.").map_err(Error::msg)?;
-        self.eval.check("eval.").map_err(Error::msg)?;
+        self.eval.validate(&self.rollout)?;
+        self.curriculum.validate(self.sources()?.iter().any(|source| !matches!(source.from, DataConfig::File(_))))?;
         self.save.check("save.").map_err(Error::msg)?;
         self.audit.check("audit.").map_err(Error::msg)?;
-        self.grpo.validate(self.rollout.max_new_tokens)?;
+        self.grpo.validate(self.rollout.max_new_tokens, self.rollout.group_size)?;
         self.lora.iter().try_for_each(LoraConfig::validate)?;
         self.teacher.iter().try_for_each(DistilConfig::validate)?;
         ensure!(
             self.rollout.group_size > 1 || self.teacher.as_ref().is_some_and(|teacher| !teacher.rewards),
             "rollout.group_size = 1: no group has a signal; it must be at least 2, but with a [teacher] alone"
+        );
+        let whole = self.teacher.as_ref().is_some_and(|teacher| teacher.objective == DistilObjective::Full);
+        ensure!(
+            !whole || self.grpo.entropy_coef == 0.0 && self.grpo.entropy_target.is_none(),
+            "grpo.entropy_coef = {}: beside teacher.objective = \"full\" there is no bonus for entropy; take \"sampled\"",
+            self.grpo.entropy_coef
         );
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::batch::{MicroBatch, PromptLayout};
 use crate::ops::attention::Segment;
 
 /// What the trainer learns from: a rollout with its advantage, as token ids.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TrainSample {
     /// The prompt, then the completion.
     pub tokens: Vec<u32>,
@@ -19,8 +19,15 @@ pub struct TrainSample {
     pub prompt_len: usize,
     /// One a completion token: the log-probability it was sampled at.
     pub rollout_logprobs: Vec<f32>,
-    /// The advantage of every token of the completion.
-    pub advantage: f32,
+    /// One a completion token: what it is raised by.
+    pub advantages: Vec<f32>,
+    /// One a completion token: its log-probability by the policy before the first update of the step; that of sampling
+    /// when absent.
+    pub old_logprobs: Option<Vec<f32>>,
+    /// One a completion token: its log-probability by the reference, where there is one.
+    pub ref_logprobs: Option<Vec<f32>>,
+    /// One a completion token: what its objective is multiplied by because another policy sampled it; 1 when absent.
+    pub corrections: Option<Vec<f32>>,
     /// Left out of the objective, as one that was not judged is and a truncated completion may be.
     pub masked: bool,
 }
@@ -32,18 +39,22 @@ impl TrainSample {
     }
 
     /// Whether any token of the sample is part of the objective.
-    fn counts(&self) -> bool {
+    pub fn counts(&self) -> bool {
         !self.masked && self.completion_len() > 0
     }
 
     fn assert_shape(&self) {
         let length = self.completion_len();
         assert!(self.prompt_len > 0, "a sample has no prompt token to predict its completion from");
-        assert_eq!(
-            self.rollout_logprobs.len(),
-            length,
-            "rollout_logprobs must have one entry for each completion token"
-        );
+        let lengths = [
+            Some(&self.rollout_logprobs),
+            Some(&self.advantages),
+            self.old_logprobs.as_ref(),
+            self.ref_logprobs.as_ref(),
+            self.corrections.as_ref(),
+        ];
+        let whole = lengths.iter().flatten().all(|values| values.len() == length);
+        assert!(whole, "log-probabilities, advantages and corrections have one entry for each completion token");
     }
 }
 
@@ -171,9 +182,15 @@ impl MicroBatch {
         self.targets.extend_from_slice(&sample.tokens[sample.prompt_len..]);
         self.samples.push(self.targets.len() - weights.len()..self.targets.len());
         self.rollout_logprobs.extend_from_slice(&sample.rollout_logprobs);
-        self.old_logprobs.extend_from_slice(&sample.rollout_logprobs);
-        self.advantages.extend(std::iter::repeat_n(sample.advantage, weights.len()));
+        self.old_logprobs.extend_from_slice(sample.old_logprobs.as_ref().unwrap_or(&sample.rollout_logprobs));
+        self.advantages.extend_from_slice(&sample.advantages);
         self.loss_weights.extend_from_slice(weights);
+        if let Some(reference) = &sample.ref_logprobs {
+            self.ref_logprobs.get_or_insert_default().extend_from_slice(reference);
+        }
+        if let Some(corrections) = &sample.corrections {
+            self.corrections.extend_from_slice(corrections);
+        }
     }
 }
 
@@ -186,7 +203,8 @@ mod tests {
     fn sample(first: u32, prompt_len: usize, completion_len: usize) -> TrainSample {
         let tokens: Vec<u32> = (first..).take(prompt_len + completion_len).collect();
         let rollout_logprobs: Vec<f32> = tokens[prompt_len..].iter().map(|&token| -(token as f32) / 100.0).collect();
-        TrainSample { tokens, prompt_len, rollout_logprobs, advantage: first as f32, masked: false }
+        let advantages = vec![first as f32; completion_len];
+        TrainSample { tokens, prompt_len, rollout_logprobs, advantages, ..TrainSample::default() }
     }
 
     fn masked(sample: TrainSample) -> TrainSample {
@@ -226,6 +244,7 @@ mod tests {
         let of = |completion: &[u32]| TrainSample {
             tokens: [&[1, 2], completion].concat(),
             rollout_logprobs: vec![-0.5; completion.len()],
+            advantages: vec![0.0; completion.len()],
             ..sample(0, 2, completion.len())
         };
         let samples = [of(&[5, 6]), of(&[7]), of(&[8, 9, 9]), sample(1, 1, 2)];

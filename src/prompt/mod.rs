@@ -44,6 +44,8 @@ pub struct Prompt {
     pub tokens: Vec<u32>,
     /// Which source of the run's data it comes from, which names its rubric.
     pub source: usize,
+    /// Which row of it.
+    pub row: usize,
     /// The start of the completion that stands in `tokens` already: verifiers read it before what was sampled.
     pub prefill: Arc<str>,
 }
@@ -51,7 +53,7 @@ pub struct Prompt {
 impl Prompt {
     /// A prompt of the first source, without a prefilled start.
     pub fn new(example: Arc<Example>, index: u64, tokens: Vec<u32>) -> Self {
-        Self { example, index, tokens, source: 0, prefill: Arc::from("") }
+        Self { example, index, tokens, source: 0, row: 0, prefill: Arc::from("") }
     }
 }
 
@@ -63,10 +65,14 @@ impl<'a> From<&'a Prompt> for PromptTokens<'a> {
 
 /// An endless, resumable order of prompts: prompt `i` of a run is a function of the seed and `i`.
 pub struct PromptSource {
+    /// Those that are trained on, then further held-out sets.
     sources: Vec<Source>,
+    /// How many are trained on.
+    trained: usize,
     lengths: Vec<Lengths>,
     order: Order,
     held_out: Option<HeldOut>,
+    sets: Vec<HeldOut>,
     tokenizer: Tokenizer,
 }
 
@@ -105,26 +111,54 @@ impl PromptSource {
         let train = |s: &Source| Lane { weight: s.weight, len: s.train.len(), shuffled: s.shuffled };
         let order = Order::new(seed, &sources.iter().map(train).collect::<Vec<_>>())?;
         let held_out = HeldOut::of(&sources)?;
-        Ok(Self { sources, lengths, order, held_out, tokenizer })
+        Ok(Self { trained: sources.len(), sources, lengths, order, held_out, sets: Vec::new(), tokenizer })
+    }
+
+    /// With further held-out sets, whose sources follow those that are trained on.
+    fn with_sets(mut self, views: &[SourceView], companions: &Companions, window: Window) -> Result<Self> {
+        for view in views {
+            let (source, _) = Source::open_set(view, companions)?.fit_to(&self.tokenizer, window)?;
+            let source = source.all_held_out();
+            let lane = Lane { weight: 1.0, len: source.held_out.len(), shuffled: false };
+            self.sets.push(HeldOut { sources: vec![self.sources.len()], order: Order::new(0, &[lane])? });
+            self.sources.push(source);
+        }
+        Ok(self)
     }
 
     /// Opens the data of `config` for a policy, whose completions end from now on with what the templates end a turn with.
     pub fn of(config: &TrainConfig, policy: &mut Policy) -> Result<Self> {
         let (window, tokenizer) = (Window::of(config, &policy.config), policy.tokenizer.clone());
         let prompts = Self::open(&config.sources()?, tokenizer, &policy.companions, config.seed, window)?;
+        let prompts = prompts.with_sets(&config.eval_sources(), &policy.companions, window)?;
         policy.end_with(prompts.end_tokens())?;
         Ok(prompts)
     }
 
-    /// The sources, in the order of the config.
+    /// The sources that are trained on, in the order of the config.
     pub fn sources(&self) -> &[Source] {
-        &self.sources
+        &self.sources[..self.trained]
+    }
+
+    /// Rows to train on; `None` where some source is endless.
+    pub fn rows(&self) -> Option<usize> {
+        self.sources().iter().map(|source| source.shuffled.then(|| source.train.len())).sum()
     }
 
     /// Prompts `from..from + count` of the run.
     pub fn train(&self, from: u64, count: usize) -> Result<Vec<Prompt>> {
-        let turns = self.order.turns(from, count).into_iter().zip(from..);
-        turns.map(|((source, row), index)| self.prompt(source, self.sources[source].train.get(row), index)).collect()
+        self.turns(from, count).into_iter().zip(from..).map(|(turn, index)| self.turn(turn, index)).collect()
+    }
+
+    /// Source and row of prompts `from..from + count` of the run.
+    pub fn turns(&self, from: u64, count: usize) -> Vec<(usize, usize)> {
+        self.order.turns(from, count)
+    }
+
+    /// A row of a source as prompt `index`.
+    pub fn turn(&self, (source, row): (usize, usize), index: u64) -> Result<Prompt> {
+        let prompt = self.prompt(source, self.sources[source].train.get(row), index)?;
+        Ok(Prompt { row, ..prompt })
     }
 
     /// The first `count` held-out prompts, or as many as there are.
@@ -132,15 +166,24 @@ impl PromptSource {
     /// # Errors
     /// Some are asked for, and there is none.
     pub fn held_out(&self, count: usize) -> Result<Vec<Prompt>> {
-        let Some(HeldOut { sources, order }) = &self.held_out else {
+        let Some(held_out) = &self.held_out else {
             ensure!(
                 count == 0,
                 "no row is held out to evaluate on: raise data.held_out, name a file there, or set eval.problems = 0"
             );
             return Ok(Vec::new());
         };
+        self.first_of(held_out, count, HELD_OUT_INDEX)
+    }
+
+    /// The first `count` prompts of further held-out set `set`, or as many as there are.
+    pub fn set(&self, set: usize, count: usize) -> Result<Vec<Prompt>> {
+        self.first_of(&self.sets[set], count, HELD_OUT_INDEX + ((set as u64 + 1) << 32))
+    }
+
+    fn first_of(&self, HeldOut { sources, order }: &HeldOut, count: usize, from: u64) -> Result<Vec<Prompt>> {
         let mut seen = HashSet::new();
-        let turns = order.turns(0, count).into_iter().filter(|turn| seen.insert(*turn)).zip(HELD_OUT_INDEX..);
+        let turns = order.turns(0, count).into_iter().filter(|turn| seen.insert(*turn)).zip(from..);
         let prompt = |((lane, row), index): ((usize, usize), u64)| {
             let source = sources[lane];
             self.prompt(source, self.sources[source].held_out.get(row), index)
@@ -150,7 +193,7 @@ impl PromptSource {
 
     /// What the rows of each source are, for a resumed run to compare.
     pub fn fingerprints(&self) -> BTreeMap<String, String> {
-        self.sources.iter().map(|source| (source.name.clone(), source.fingerprint())).collect()
+        self.sources().iter().map(|source| (source.name.clone(), source.fingerprint())).collect()
     }
 
     /// Refuses to go on with other data than a run began with.

@@ -57,6 +57,23 @@ impl Source {
         Ok(Self { name, shape, weight: view.weight, train, held_out, shuffled, template, long_prompts })
     }
 
+    /// Opens a held-out set. Of files all rows are in it.
+    pub(super) fn open_set(view: &SourceView, companions: &Companions) -> Result<Self> {
+        let from = match view.from {
+            DataConfig::File(file) => DataConfig::File(FileConfig { held_out: HeldOut::Share(0.0), ..file.clone() }),
+            generated => generated.clone(),
+        };
+        Self::open(&SourceView { from: &from, ..*view }, 0, companions, 0)
+    }
+
+    /// A held-out set as all that is held out.
+    pub(super) fn all_held_out(mut self) -> Self {
+        if self.shuffled {
+            std::mem::swap(&mut self.train, &mut self.held_out);
+        }
+        self
+    }
+
     /// The source without prompts of more than `tokens` tokens, and how long the others are; `length` counts one. A run
     /// that does not leave them out is refused, for a `limit` of this name.
     pub(super) fn fit(

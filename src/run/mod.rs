@@ -36,7 +36,7 @@ pub fn run(trainer: &mut Trainer, folder: &RunFolder, stop: &AtomicBool, bar: Ba
     let before = before(trainer, folder, &mut metrics, &bar)?;
     let steps = trainer.config.steps;
     let mut after = None;
-    while trainer.progress.step < steps && !stop.load(Ordering::Relaxed) {
+    while trainer.progress.step < steps && !is_out_of_patience(trainer) && !stop.load(Ordering::Relaxed) {
         let step = trainer.progress.step + 1;
         let one_step = |trainer: &mut Trainer| trainer.step().with_context(|| format!("step {step}"));
         let Step { mut record, groups } = saved_on_error(trainer, folder, one_step)?;
@@ -44,24 +44,39 @@ pub fn run(trainer: &mut Trainer, folder: &RunFolder, stop: &AtomicBool, bar: Ba
         if due(trainer.config.eval.every) {
             after = saved_on_error(trainer, folder, |trainer| evaluated(trainer, &mut record, &bar))?;
         }
+        // A checkpoint of the best, and one of where a run ends.
+        let best = trainer.progress.best.is_some_and(|(_, best)| best == step);
+        let ends = best || is_out_of_patience(trainer);
         bar.tick(step, &summary(&record, after.as_ref().or(before.as_ref())), &times(&record));
         let rollouts_every = trainer.config.save.rollouts_every;
         if rollouts_every > 0 && (step - 1).is_multiple_of(rollouts_every) {
             rollouts::write(folder, step, &groups)?;
         }
         metrics.append(&record)?;
-        if due(trainer.config.save.every) || stop.load(Ordering::Relaxed) {
+        if due(trainer.config.save.every) || ends || stop.load(Ordering::Relaxed) {
             metrics.sync()?;
             state::save(trainer, folder)?;
         }
     }
+    let ended_early = is_out_of_patience(trainer);
+    if let Some((best, at)) = trainer.progress.best.filter(|_| ended_early) {
+        let (by, since) = (&trainer.config.eval.best_by, trainer.progress.since_best);
+        bar.line(&format!("ends early: {since} evaluations without a {by} above {best:.3}, that of step {at}"));
+    }
     bar.finish(&format!("{} steps, in {}", trainer.progress.step, folder.path().display()));
-    let Some(before) = before.filter(|_| trainer.progress.step == steps) else { return Ok(None) };
+    let over = ended_early || trainer.progress.step == steps;
+    let Some(before) = before.filter(|_| over) else { return Ok(None) };
     // A run that was over when it was resumed is evaluated again.
     let after = after.map_or_else(|| held_out(trainer), |after| Ok(Some(after)))?;
     let Some(after) = after else { return Ok(None) };
     write_file(&folder.after(), &serde_json::to_vec(&after)?)?;
     Ok(Some(Outcome { before, after }))
+}
+
+/// Whether the last `eval.patience` evaluations gave no new best.
+fn is_out_of_patience(trainer: &Trainer) -> bool {
+    let patience = trainer.config.eval.patience;
+    patience > 0 && trainer.progress.since_best >= patience
 }
 
 /// The policy's accuracy on the held-out problems, where the config asks for some.
@@ -72,6 +87,20 @@ pub fn held_out(trainer: &Trainer) -> Result<Option<Evaluation>> {
     }
     let prompts = trainer.prompts().held_out(eval.problems)?;
     evaluate(trainer.rollouts_by(&trainer.eval_sampling()), prompts, eval.samples).map(Some)
+}
+
+/// The same on each of the further held-out sets, by name.
+pub fn held_out_sets(trainer: &Trainer) -> Result<Vec<(String, Evaluation)>> {
+    let eval = &trainer.config.eval;
+    let sized = eval.sets.iter().enumerate().map(|(index, set)| (index, set, set.problems.unwrap_or(eval.problems)));
+    let asked = sized.filter(|(.., problems)| *problems > 0);
+    let evaluated = asked.map(|(index, set, problems)| {
+        let prompts = trainer.prompts().set(index, problems)?;
+        let found =
+            evaluate(trainer.rollouts_by(&trainer.eval_sampling()), prompts, set.samples.unwrap_or(eval.samples))?;
+        Ok((set.name.clone(), found))
+    });
+    evaluated.collect()
 }
 
 /// What precedes step 1: the audit, the first evaluation, and the checkpoint of step 0. A resumed run reads the evaluation.
@@ -97,6 +126,11 @@ fn before(
         evaluation.record(&mut record);
         write_file(&folder.before(), &serde_json::to_vec(evaluation)?)?;
     }
+    for (name, evaluation) in held_out_sets(trainer)? {
+        evaluation.unreadable.iter().for_each(|fault| bar.line(&format!("held-out set {name}, left out: {fault}")));
+        bar.line(&format!("step 0: held-out set {name} {evaluation}"));
+        evaluation.record_as(&format!("eval/{name}"), &mut record);
+    }
     if metrics.is_empty() {
         metrics.append(&record)?;
     }
@@ -104,16 +138,24 @@ fn before(
     Ok(before)
 }
 
-/// The held-out evaluation of the step just done, on its record.
+/// The held-out evaluations of the step just done, on its record.
 fn evaluated(trainer: &mut Trainer, record: &mut Record, bar: &Bar) -> Result<Option<Evaluation>> {
+    let step = trainer.progress.step;
     let found = held_out(trainer)?;
     if let Some(evaluation) = &found {
-        let step = trainer.progress.step;
         evaluation.record(record);
-        if trainer.progress.best.is_none_or(|(best, _)| evaluation.accuracy > best) {
-            trainer.progress.best = Some((evaluation.accuracy, step));
-        }
         bar.line(&format!("step {step}: held-out {evaluation}"));
+    }
+    for (name, evaluation) in held_out_sets(trainer)? {
+        evaluation.record_as(&format!("eval/{name}"), record);
+        bar.line(&format!("step {step}: held-out set {name} {evaluation}"));
+    }
+    if let Some(value) = record.get(&format!("eval/{}", trainer.config.eval.best_by)) {
+        if trainer.progress.best.is_none_or(|(best, _)| value > best) {
+            (trainer.progress.best, trainer.progress.since_best) = (Some((value, step)), 0);
+        } else {
+            trainer.progress.since_best += 1;
+        }
     }
     Ok(found)
 }

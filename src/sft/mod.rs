@@ -137,7 +137,7 @@ impl SftTrainer {
 fn negative_log_likelihood(micro: &MicroBatch, now: &TokenStats) -> TokenLosses {
     let loss = now.logprobs.iter().zip(&micro.loss_weights).map(|(&l, &w)| -f64::from(l * w)).sum();
     let gradient = micro.loss_weights.iter().map(|w| -w).collect();
-    TokenLosses { gradient, stats: LossStats { loss, ..LossStats::default() } }
+    TokenLosses { gradient, stats: LossStats { loss, ..LossStats::default() }, ..TokenLosses::default() }
 }
 
 /// Packs samples, in order, into micro-batches of up to `max_tokens`, each a segment of its own: no token attends to

@@ -1,29 +1,31 @@
 //! [`Trainer::step`], the algorithm on one screen: sample groups from the policy, judge them, and move the policy toward
 //! the better half. Evaluation, files and progress are left to the run around it.
 
+mod difficulty;
+mod groups;
+mod samples;
 mod stats;
 pub mod teacher;
 
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use reckon_datasets::Counted;
-use reckon_rewards::soft_overlong;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{LossStats, MicroBatch, TokenStats};
 use crate::behaviours::Behaviours;
-use crate::config::{Control, GrpoConfig, TrainConfig};
-use crate::groups::{RolloutTimes, Rollouts};
-use crate::grpo::{TrainSample, Truncated, advantages, has_signal, micro_batches, mini_batches, token_losses};
-use crate::judge::{Group, Judge, Rollout};
+use crate::config::{GrpoConfig, TrainConfig};
+use crate::groups::Rollouts;
+use crate::grpo::{EntropyState, mini_batches, token_losses};
+use crate::judge::{Group, Judge};
 use crate::metrics::Record;
 use crate::model::Layout;
 use crate::optim::{Schedule, Update};
 use crate::plan::{Job, Taught};
-use crate::policy::{Largest, Policy, REHEARSAL, Training, Who};
+use crate::policy::{Largest, Policy, REHEARSAL, Training};
 use crate::prompt::PromptSource;
-use crate::rollout::{FinishReason, LocalSampler, SampleKey, Sampler, Sampling};
+use crate::rollout::{LocalSampler, Sampler, Sampling};
+pub use difficulty::{Difficulty, Seen};
 use stats::StepStats;
 use teacher::Teacher;
 
@@ -38,8 +40,17 @@ pub struct Progress {
     pub skipped: u64,
     /// Version of the policy after the last step.
     pub policy_version: u64,
-    /// Best held-out accuracy so far and the step it was measured at.
+    /// The best value so far of what `eval.best_by` names, and the step it was measured at.
     pub best: Option<(f64, u64)>,
+    /// Evaluations since then.
+    #[serde(default)]
+    pub since_best: u64,
+    /// Where the weight of the entropy bonus stands, with a target and once an update was made.
+    #[serde(default)]
+    pub entropy: Option<EntropyState>,
+    /// How rows have fared, where the config remembers them.
+    #[serde(default)]
+    pub difficulty: Difficulty,
 }
 
 /// A run in memory.
@@ -71,19 +82,6 @@ pub struct Step {
     pub groups: Vec<Group>,
 }
 
-/// The groups of a step.
-#[derive(Default)]
-struct StepGroups {
-    /// All that were sampled.
-    all: Vec<Group>,
-    /// Whether each has a signal: rewards that differ before any penalty on length.
-    signal: Vec<bool>,
-    /// Which of them are trained on.
-    kept: Vec<usize>,
-    prompts_used: u64,
-    times: RolloutTimes,
-}
-
 impl Trainer {
     /// Puts a run together and refuses one that could not work, before step 0.
     pub fn new(mut config: TrainConfig, mut policy: Policy, judge: Judge) -> Result<Self> {
@@ -91,6 +89,7 @@ impl Trainer {
         config.compute.suit(Layout::of(&policy.config)?.len());
         let (grpo, behaviours) = (config.grpo.clone(), Behaviours::of(&config)?);
         let prompts = PromptSource::of(&config, &mut policy)?;
+        count_epochs(&mut config, &prompts)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
@@ -115,17 +114,20 @@ impl Trainer {
     /// objective and denominators, how many updates a step makes, and whether groups that teach nothing are replaced.
     pub fn step(&mut self) -> Result<Step> {
         let (start, step, mut stats) = (Instant::now(), self.progress.step + 1, StepStats::default());
-        let (loss, temperature) = (self.grpo.loss(), self.sampling.logprob_temperature());
+        let temperature = self.sampling.logprob_temperature();
         self.refresh_reference(step)?;
         self.limit_tokens(step);
         // Prompts to the sampler, completions to the judge, until enough groups have a signal.
         let groups = self.sample_groups(step)?;
-        let rewards: Vec<_> = groups.kept().map(Group::penalised_rewards).collect();
-        let samples = self.train_samples(groups.kept(), advantages(&rewards, self.grpo.advantage));
-        for mini_batch in mini_batches(&samples, self.grpo.completions_per_update) {
-            let mut micros = self.micro_batches(mini_batch);
+        // What the reference says of them, and where it is asked the policy itself.
+        let mut samples = timed(&mut stats.forward_backward_s, || self.train_samples(&groups))?;
+        stats.corrected = self.grpo.correction().map(|correction| correction.apply(&mut samples));
+        self.set_advantages(&groups, &mut samples);
+        stats.kl_penalty = self.kl_penalty(&samples);
+        for (index, mini_batch) in mini_batches(&samples, self.grpo.completions_per_update).into_iter().enumerate() {
+            let loss = self.grpo.loss(self.grpo.entropy().weight(self.progress.entropy));
             let losses = timed(&mut stats.forward_backward_s, || {
-                self.add_reference_logprobs(&mut micros, temperature)?;
+                let mut micros = self.selected(self.micro_batches(mini_batch), step, index)?;
                 let token_losses = |micro: &MicroBatch, now: &TokenStats| token_losses(now, micro, &loss);
                 match &self.teacher {
                     None => self.policy.learner.gradients(&micros, temperature, &token_losses),
@@ -134,11 +136,12 @@ impl Trainer {
             })?;
             // Clips the gradient by its norm, then AdamW.
             let update = timed(&mut stats.update_s, || self.update(&losses, step))?;
-            stats.add(&losses, update);
+            stats.add(&losses, update, loss.entropy_coef);
         }
         self.sampler.publish(&self.policy)?;
-        let version = self.policy.version;
-        self.progress = Progress { step, prompts_used: groups.prompts_used, policy_version: version, ..self.progress };
+        self.remember(&groups, step);
+        (self.progress.step, self.progress.prompts_used) = (step, groups.prompts_used);
+        self.progress.policy_version = self.policy.version;
         let record = self.record(&groups, &stats, start.elapsed().as_secs_f64());
         Ok(Step { record, groups: groups.all })
     }
@@ -150,97 +153,9 @@ impl Trainer {
         whole && self.progress.skipped < self.config.optim.max_skipped
     }
 
-    /// Prompts, completions and verdicts of a step.
-    ///
-    /// Groups without signal are dropped and, if asked, replaced from further prompts, a bounded number of times
-    /// (dynamic sampling of DAPO, arXiv:2503.14476, section 3.2).
-    fn sample_groups(&self, step: u64) -> Result<StepGroups> {
-        let (wanted, group_size) = (self.config.rollout.prompts_per_step, self.config.rollout.group_size);
-        let key = SampleKey { seed: self.config.seed, step };
-        let mut groups = StepGroups { prompts_used: self.progress.prompts_used, ..StepGroups::default() };
-        for _ in 0..=self.grpo.resample_max {
-            let prompts = self.prompts.train(groups.prompts_used, wanted)?;
-            groups.prompts_used += wanted as u64;
-            let (sampled, times) = self.rollouts().groups(prompts, group_size, key)?;
-            groups.times.sample_s += times.sample_s;
-            groups.times.verify_s += times.verify_s;
-            for mut group in sampled {
-                let signal = self.set_rewards(&mut group, key);
-                // A teacher has something to say of every completion.
-                if (signal || !self.grpo.drop_zero_signal || self.teacher.is_some()) && groups.kept.len() < wanted {
-                    groups.kept.push(groups.all.len());
-                }
-                groups.signal.push(signal);
-                groups.all.push(group);
-            }
-            if groups.kept.len() >= wanted {
-                break;
-            }
-        }
-        Ok(groups)
-    }
-
-    /// Puts in place of the rubric's rewards what a control or the limit of tokens makes of them, sets the penalties on
-    /// length, and returns whether the group has a signal. What was not judged stays so.
-    fn set_rewards(&self, group: &mut Group, key: SampleKey) -> bool {
-        let (index, truncated) = (group.prompt.index, self.grpo.truncated());
-        let rubric = self.judge.rubric(group.prompt.source);
-        for (sample, rollout) in group.rollouts.iter_mut().enumerate().filter(|(_, r)| r.reward.is_some()) {
-            rollout.reward = rubric.total_at(&rollout.score, key.step);
-            if self.config.control == Control::CoinFlip {
-                let coin = Counted::new(&[key.seed, key.step, index, sample as u64, 0xc014]).next_u64() & 1;
-                rollout.reward = Some(coin as f32);
-            } else if truncated == Truncated::Zero && is_truncated(rollout) {
-                rollout.reward = Some(0.0);
-            } else if let Truncated::SoftOverlong { buffer } = truncated {
-                let tokens = rollout.completion.tokens.len();
-                rollout.penalty = soft_overlong(tokens, self.sampling.max_new_tokens, buffer);
-            }
-        }
-        has_signal(&group.rewards())
-    }
-
-    /// Rollouts with their advantages, as token ids.
-    fn train_samples<'a>(
-        &self,
-        groups: impl Iterator<Item = &'a Group>,
-        advantages: Vec<Vec<f32>>,
-    ) -> Vec<TrainSample> {
-        let mut samples = Vec::new();
-        for (group, advantages) in groups.zip(advantages) {
-            for (rollout, advantage) in group.rollouts.iter().zip(advantages) {
-                samples.push(TrainSample {
-                    tokens: [group.prompt.tokens.as_slice(), &rollout.completion.tokens].concat(),
-                    prompt_len: group.prompt.tokens.len(),
-                    rollout_logprobs: rollout.completion.logprobs.clone(),
-                    advantage: if self.learns_rewards() { advantage } else { 0.0 },
-                    masked: (self.learns_rewards() && rollout.reward.is_none())
-                        || self.grpo.truncated() == Truncated::Mask && is_truncated(rollout),
-                });
-            }
-        }
-        samples
-    }
-
     /// Whether rewards teach, and not a teacher alone.
     fn learns_rewards(&self) -> bool {
         self.teacher.as_ref().is_none_or(|teacher| teacher.config().rewards)
-    }
-
-    /// The samples of an update, packed.
-    fn micro_batches(&self, mini_batch: &[TrainSample]) -> Vec<MicroBatch> {
-        let (tokens, layout) = (self.config.compute.micro_batch_tokens, self.policy.learner.prompt_layout());
-        micro_batches(mini_batch, self.grpo.loss_norm(), tokens, layout)
-    }
-
-    /// What the KL term compares with.
-    fn add_reference_logprobs(&self, micros: &mut [MicroBatch], temperature: f32) -> Result<()> {
-        if !self.grpo.needs_reference() {
-            return Ok(());
-        }
-        let stats = self.policy.learner.logprobs(Who::Reference, micros, temperature)?;
-        micros.iter_mut().zip(stats).for_each(|(micro, stats)| micro.ref_logprobs = Some(stats.logprobs));
-        Ok(())
     }
 
     /// Clips the gradient and moves the weights, or skips the update when loss or gradient is not finite and stops after
@@ -252,6 +167,11 @@ impl Trainer {
         }
         let update = if loss.is_finite() { self.policy.update(self.schedule.at(step - 1))? } else { Update::Skipped };
         self.progress.skipped = if update == Update::Skipped { self.progress.skipped + 1 } else { 0 };
+        if update != Update::Skipped {
+            let mut all = LossStats::default();
+            losses.iter().for_each(|stats| all.add(stats));
+            self.progress.entropy = self.grpo.entropy().next(self.progress.entropy, all.per_token(all.entropy));
+        }
         ensure!(
             self.progress.skipped < self.config.optim.max_skipped,
             "loss or gradient was not finite in {} updates in a row (loss {loss}): lower optim.lr",
@@ -296,10 +216,9 @@ impl Trainer {
         self.rollouts_by(&self.sampling)
     }
 
-    /// How held-out problems are sampled: as in the step, or greedily where the config says so.
+    /// How held-out problems are sampled: as in the step, but for what the config says of evaluations.
     pub fn eval_sampling(&self) -> Sampling {
-        let temperature = if self.config.eval.greedy { 0.0 } else { self.sampling.temperature };
-        Sampling { temperature, ..self.sampling.clone() }
+        self.config.eval.sampling(&self.sampling)
     }
 
     /// The same as [`Self::rollouts`], sampled in another way.
@@ -319,16 +238,14 @@ impl Trainer {
     }
 }
 
-impl StepGroups {
-    /// Those that are trained on.
-    fn kept(&self) -> impl Iterator<Item = &Group> {
-        self.kept.iter().map(|&index| &self.all[index])
-    }
-}
-
-/// Whether a completion reached the limit of new tokens.
-fn is_truncated(rollout: &Rollout) -> bool {
-    rollout.completion.finish == FinishReason::Length
+/// Puts the steps of `epochs` in their place.
+fn count_epochs(config: &mut TrainConfig, prompts: &PromptSource) -> Result<()> {
+    let Some(epochs) = config.epochs.take() else { return Ok(()) };
+    let rows = prompts.rows().with_context(|| {
+        format!("epochs = {epochs}: problems that are generated have no end to pass over; give steps")
+    })?;
+    config.steps = (epochs * rows as f64 / config.rollout.prompts_per_step as f64).ceil().max(1.0) as u64;
+    Ok(())
 }
 
 /// Does `work` and adds the seconds that it took.

@@ -1,8 +1,9 @@
 //! What the updates of a step did, and the step's metrics. What each means is in the table of [`crate::metrics`].
 
-use super::{StepGroups, Trainer};
+use super::Trainer;
+use super::groups::StepGroups;
 use crate::batch::LossStats;
-use crate::grpo::Truncated;
+use crate::grpo::{Corrected, KlPlace, Truncated};
 use crate::metrics::Record;
 use crate::optim::Update;
 
@@ -12,6 +13,14 @@ pub(super) struct StepStats {
     all: LossStats,
     /// Of the first update, whose weights are those that were sampled from.
     first: Option<LossStats>,
+    /// `policy/mismatch_kl` of each further update, by the number of updates between sampling and it.
+    ages: Vec<f64>,
+    /// What was done about a sampler that is not the policy.
+    pub(super) corrected: Option<Corrected>,
+    /// Mean of what KL terms take from rewards.
+    pub(super) kl_penalty: f64,
+    /// Weight of the entropy bonus in the last update.
+    entropy_coef: f64,
     grad_norm: f64,
     applied: u64,
     skipped: u64,
@@ -21,7 +30,7 @@ pub(super) struct StepStats {
 
 impl StepStats {
     /// Adds an update, given what the loss said of its micro-batches.
-    pub(super) fn add(&mut self, losses: &[LossStats], update: Update) {
+    pub(super) fn add(&mut self, losses: &[LossStats], update: Update, entropy_coef: f64) {
         let mut stats = LossStats::default();
         losses.iter().for_each(|next| stats.add(next));
         match update {
@@ -33,6 +42,10 @@ impl StepStats {
             Update::Nothing => return,
         }
         self.all.add(&stats);
+        self.entropy_coef = entropy_coef;
+        if self.first.is_some() {
+            self.ages.push(stats.per_token(stats.mismatch));
+        }
         self.first.get_or_insert(stats);
     }
 }
@@ -52,8 +65,19 @@ impl Trainer {
             let (sum, count) = penalties.fold((0.0, 0), |(sum, n), r| (sum + f64::from(r.penalty), n + 1));
             record.set("penalty/overlong_mean", sum / f64::from(count.max(1)));
         }
+        if self.grpo.kl_place == KlPlace::Reward {
+            record.set("penalty/kl_mean", stats.kl_penalty);
+        }
+        let greedy: Vec<f64> = groups.greedy.iter().filter_map(|r| r.reward).map(f64::from).collect();
+        if !greedy.is_empty() {
+            record.set("reward/greedy_mean", greedy.iter().sum::<f64>() / greedy.len() as f64);
+        }
+        if self.config.curriculum.is_on() {
+            self.record_difficulty(&mut record, groups.passed_over);
+        }
         self.record_updates(&mut record, stats);
-        let tokens: usize = groups.all.iter().flat_map(|g| &g.rollouts).map(|r| r.completion.tokens.len()).sum();
+        let sampled = groups.all.iter().flat_map(|group| &group.rollouts).chain(&groups.greedy);
+        let tokens: usize = sampled.map(|rollout| rollout.completion.tokens.len()).sum();
         record.set("time/sample_s", groups.times.sample_s);
         record.set("time/verify_s", groups.times.verify_s);
         record.set("time/forward_backward_s", stats.forward_backward_s);
@@ -81,9 +105,49 @@ impl Trainer {
         record.set("policy/clip_low_frac", all.per_token(all.clipped_low as f64));
         record.set("policy/clip_high_frac", all.per_token(all.clipped_high as f64));
         record.set("policy/mismatch_kl", stats.first.map_or(0.0, |first| first.per_token(first.mismatch)));
+        self.record_choices(record, stats);
         record.set("optim/grad_norm", stats.grad_norm / stats.applied.max(1) as f64);
         record.set("optim/lr", self.schedule.at(self.progress.step - 1));
         record.set("optim/updates", stats.applied as f64);
         record.set("optim/skipped", stats.skipped as f64);
+    }
+
+    /// What is known of the rows.
+    fn record_difficulty(&self, record: &mut Record, passed_over: u64) {
+        let (next, memory) = (self.progress.step + 1, &self.progress.difficulty);
+        let (mut seen, mut resting, mut easy, mut hard) = (0u32, 0u32, 0u32, 0u32);
+        for row in memory.seen() {
+            seen += 1;
+            resting += u32::from(row.rests_until > next);
+            easy += u32::from(10 * row.passed >= 9 * row.judged);
+            hard += u32::from(10 * row.passed <= row.judged);
+        }
+        record.set("curriculum/passed_over", passed_over as f64);
+        record.set("curriculum/seen", f64::from(seen));
+        record.set("curriculum/resting", f64::from(resting));
+        record.set("curriculum/easy_frac", f64::from(easy) / f64::from(seen.max(1)));
+        record.set("curriculum/hard_frac", f64::from(hard) / f64::from(seen.max(1)));
+    }
+
+    /// What only some objectives have.
+    fn record_choices(&self, record: &mut Record, stats: &StepStats) {
+        let all = &stats.all;
+        if self.grpo.loss(0.0).objective.selection().is_some() {
+            record.set("policy/selected_frac", all.per_token(all.selected as f64));
+        }
+        if self.grpo.entropy_coef > 0.0 || self.grpo.entropy_target.is_some() {
+            record.set("policy/entropy_coef", stats.entropy_coef);
+        }
+        for (age, kl) in (1..).zip(&stats.ages) {
+            record.set(format!("policy/kl_age/{age}"), *kl);
+        }
+        if let Some(corrected) = stats.corrected.filter(|corrected| corrected.tokens > 0) {
+            let per_token = |sum: f64| sum / corrected.tokens.max(1) as f64;
+            record.set("correction/kl", per_token(corrected.kl));
+            record.set("correction/weight_mean", per_token(corrected.weight));
+            record.set("correction/effective_frac", corrected.effective_share());
+            record.set("correction/masked_frac", per_token(corrected.masked as f64));
+            record.set("correction/rejected_frac", corrected.rejected as f64 / corrected.samples.max(1) as f64);
+        }
     }
 }

@@ -166,19 +166,30 @@ fn metrics_of(run: &Path) -> BTreeSet<&'static str> {
 fn every_preset_leaves_its_traces_and_all_that_is_written_is_in_the_table_of_metrics() {
     let folder = tempfile::tempdir().unwrap();
     let mut written = BTreeSet::new();
+    let mut leaves = |config: &Path, metric: &str| {
+        let run = folder.path().join(metric.replace('/', "-"));
+        succeeds(&["train", text(config), "--out", text(&run)]);
+        let values: Vec<f64> = records(&run).iter().filter_map(|record| record.get(metric)).collect();
+        assert!(values.iter().any(|&value| value > 0.0), "{metric} is {values:?}");
+        written.extend(metrics_of(&run));
+    };
     for (grpo, metric) in [
-        ("{preset = 'dapo', resample_max = 2}", "group/resampled"),
-        ("{preset = 'grpo', kl_coef = 0.05, completions_per_update = 8, ref_refresh_every = 2}", "policy/kl_ref"),
-        ("{preset = 'dr_grpo', truncated = 'mask'}", "policy/entropy"),
+        ("preset = 'dapo', resample_max = 2", "group/resampled"),
+        ("preset = 'grpo', kl_coef = 0.05, completions_per_update = 8, ref_refresh_every = 2", "policy/kl_ref"),
+        ("preset = 'dr_grpo', truncated = 'mask'", "policy/entropy"),
+        (
+            "preset = 'kl_cov', completions_per_update = 8, correction = 'truncate_tokens', entropy_coef = 0.01",
+            "policy/selected_frac",
+        ),
+        ("preset = 'remax'", "reward/greedy_mean"),
+        ("preset = 'reinforce_plus_plus', kl_estimator = 'k3', kl_coef = 0.1", "penalty/kl_mean"),
     ] {
         let counted = "behaviours = ['countdown-traces', 'aha-r1']";
-        let config = small_run(folder.path(), 3, &format!("grpo = {grpo}\n{counted}"));
-        let run = folder.path().join(metric.replace('/', "-"));
-        succeeds(&["train", text(&config), "--out", text(&run)]);
-        let values: Vec<f64> = records(&run).iter().filter_map(|record| record.get(metric)).collect();
-        assert!(values.iter().any(|&value| value > 0.0), "{grpo}: {metric} is {values:?}");
-        written.extend(metrics_of(&run));
+        leaves(&small_run(folder.path(), 3, &format!("grpo = {{{grpo}}}\n{counted}")), metric);
     }
+    leaves(&crate::curriculum::hopeless(folder.path(), 3), "curriculum/seen");
+    let eval = "problems = 8\nsamples = 2\n[[eval.sets]]\nname = 'more'\ndata = {dataset = 'countdown'}\nproblems = 8";
+    leaves(&crate::evaluating::with_eval(folder.path(), 1, "", eval), "eval/more/pass@2");
     crate::teaching::runs_of_every_kind(folder.path()).iter().for_each(|run| written.extend(metrics_of(run)));
     assert_eq!(written, METRICS.iter().map(|metric| metric.name).collect(), "what the table says is written");
     let printed = succeeds(&["metrics", "--markdown"]);

@@ -17,7 +17,7 @@ pub(super) fn loss(micro: &MicroBatch, stats: &TokenStats) -> TokenLosses {
     let rows = stats.logprobs.iter().zip(&micro.loss_weights);
     let value = rows.clone().map(|(&l, &w)| f64::from(w * (l + 0.1 * l * l))).sum();
     let gradient = rows.map(|(l, w)| w * (1.0 + 0.2 * l)).collect();
-    TokenLosses { gradient, stats: LossStats { loss: value, ..LossStats::default() } }
+    TokenLosses { gradient, stats: LossStats { loss: value, ..LossStats::default() }, ..TokenLosses::default() }
 }
 
 /// A tiny model whose weights bf16 holds exactly, so that both sides start alike.

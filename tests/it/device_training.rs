@@ -164,7 +164,7 @@ fn what_does_not_fit_is_said_before_the_first_step_with_the_class_and_the_key() 
 
 /// The objective of GRPO.
 fn objective(micro: &MicroBatch, now: &TokenStats) -> TokenLosses {
-    let config = LossConfig { kl_coef: 0.1, ..GrpoConfig::default().loss() };
+    let config = LossConfig { kl_coef: 0.1, ..GrpoConfig::default().loss(0.0) };
     token_losses(now, micro, &config)
 }
 

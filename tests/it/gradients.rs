@@ -8,12 +8,16 @@ use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, shared_micros, tiny
 /// Distance of the two points of a difference quotient from the middle.
 const STEP: f64 = 3e-4;
 
-/// A smooth loss of the log-probabilities: `sum of weight (l + 0.1 l²)`.
+/// A smooth loss of the log-probabilities and the entropies: `sum of weight (l + 0.1 l² + 0.3 h)`.
 fn loss(micro: &MicroBatch, stats: &TokenStats) -> TokenLosses {
     let rows = stats.logprobs.iter().zip(&micro.loss_weights);
-    let value = rows.clone().map(|(&l, &w)| f64::from(w) * (f64::from(l) + 0.1 * f64::from(l) * f64::from(l))).sum();
+    let value: f64 =
+        rows.clone().map(|(&l, &w)| f64::from(w) * (f64::from(l) + 0.1 * f64::from(l) * f64::from(l))).sum();
+    let entropy: f64 =
+        stats.entropies.iter().zip(&micro.loss_weights).map(|(&h, &w)| 0.3 * f64::from(h) * f64::from(w)).sum();
     let gradient = rows.map(|(l, w)| w * (1.0 + 0.2 * l)).collect();
-    TokenLosses { gradient, stats: LossStats { loss: value, ..LossStats::default() } }
+    let entropy_gradient = micro.loss_weights.iter().map(|w| 0.3 * w).collect();
+    TokenLosses { gradient, entropy_gradient, stats: LossStats { loss: value + entropy, ..LossStats::default() } }
 }
 
 fn total(policy: &Policy, micros: &[MicroBatch]) -> f64 {

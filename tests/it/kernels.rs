@@ -194,9 +194,11 @@ fn rows_are_taken_put_and_summed_by_token() {
 
 #[test]
 fn log_probabilities_agree_with_their_twin() {
-    for (r, v) in [(1, 24), (5, 1000), (3, 513)] {
+    let cases = [(1, 24), (5, 1000), (3, 513)].into_iter().flat_map(|(r, v)| [(r, v, false), (r, v, true)]);
+    for (r, v, with_entropy) in cases {
         let (size, temperature) = (16, 0.7);
         let (h, w, d_logprobs) = (random(1, r * size), random(2, v * size), random(3, r));
+        let d_entropies = if with_entropy { random(4, r) } else { Vec::new() };
         let targets: Vec<u32> = (0..r).map(|i| ((i * 7 + 3) % v) as u32).collect();
         let (team, mut logits) = (&Team::alone(), linear_logprob::Logits::default());
         let packed = PackedMatrix::new(team, &w, size, Precision::Fp32);
@@ -204,17 +206,19 @@ fn log_probabilities_agree_with_their_twin() {
         let rows = linear_logprob::Rows { h: &h, targets: &targets, temperature };
         let (logprobs, entropies) = linear_logprob::forward(team, rows, &head, &mut logits);
         let (mut dh, mut dw) = (vec![0f32; r * size], vec![0f32; v * size]);
-        linear_logprob::backward(team, rows, &head, &d_logprobs, &mut logits, &mut dh, &mut dw);
+        let slopes = linear_logprob::Slopes { logprobs: &d_logprobs, entropies: &d_entropies };
+        linear_logprob::backward(team, rows, &head, slopes, &mut logits, &mut dh, &mut dw);
         let expected: [(&[f32], f64); 4] = [(&logprobs, FP32), (&entropies, 1e-4), (&dh, BF16), (&dw, BF16)];
-        check(&format!("linear_logprob {r} x {v}"), &expected, |d| {
+        check(&format!("linear_logprob {r} x {v}, entropy {with_entropy}"), &expected, |d| {
             let (h, w, targets) = (up(d, &to_bf16(&h)), up(d, &to_bf16(&w)), up(d, &targets));
             let (dh, dw) = (empty(d, r * size), d.zeros(Class::Gradients, v * size).unwrap());
             let w = Weight { values: w.all(), gradient: Some(dw.all()) };
             let head = device_logprob::Head { w, k: size, temperature };
             let mut scratch = device_logprob::Scratch::new(d).unwrap();
             let (logprobs, entropies) = device_logprob::forward(head, h.all(), targets.all(), &mut scratch).unwrap();
-            let g = up(d, &d_logprobs);
-            device_logprob::backward(head, h.all(), targets.all(), g.all(), dh.all(), &mut scratch).unwrap();
+            let (g, e) = (up(d, &d_logprobs), with_entropy.then(|| up(d, &d_entropies)));
+            let slopes = device_logprob::Slopes { logprobs: g.all(), entropies: e.as_ref().map(|e| e.all()) };
+            device_logprob::backward(head, h.all(), targets.all(), slopes, dh.all(), &mut scratch).unwrap();
             vec![logprobs, entropies, down(dh.all()), dw.all().read().unwrap()]
         });
     }

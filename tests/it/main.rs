@@ -5,8 +5,12 @@
 mod bf16;
 /// Chat templates in prompts, in training and in samples.
 mod chat;
+/// Runs with each choice of an objective.
+mod choices;
 /// Every command works, and complains clearly.
 mod commands;
+/// Rows that are remembered.
+mod curriculum;
 /// Data mixtures, wrong data, and looking at data.
 mod data;
 /// An adapter on such a device agrees with the CPU.
@@ -17,6 +21,8 @@ mod device_model;
 mod device_sampling;
 /// Training on such a device.
 mod device_training;
+/// Evaluations that decide, and how long a run is.
+mod evaluating;
 /// Arms by seeds from one file, and what rollouts show.
 mod experiments;
 /// Model folders read back, and damaged ones are refused.
@@ -41,6 +47,8 @@ mod killing;
 mod lora;
 /// Models and batches that several tests use.
 mod models;
+/// Objectives beside other trainers' code.
+mod objectives;
 /// Logits equal those of candle's own models.
 mod oracle;
 /// The losses of TRL and transformers.

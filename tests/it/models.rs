@@ -78,8 +78,8 @@ pub(crate) fn samples(count: usize) -> Vec<TrainSample> {
                 tokens: prompt.chain((0..new).map(|_| random.below(VOCAB) as u32)).collect(),
                 prompt_len,
                 rollout_logprobs: vec![-2.0; new],
-                advantage: random.normal() as f32,
-                masked: false,
+                advantages: vec![random.normal() as f32; new],
+                ..TrainSample::default()
             }
         })
         .collect()

@@ -27,8 +27,8 @@ fn sample() -> TrainSample {
         tokens: (0..=TOKENS).map(|i| (i % VOCAB) as u32).collect(),
         prompt_len: 1,
         rollout_logprobs: vec![-1.0; TOKENS],
-        advantage: 1.0,
-        masked: false,
+        advantages: vec![1.0; TOKENS],
+        ..TrainSample::default()
     }
 }
 

@@ -28,8 +28,8 @@ pub(crate) fn train_samples(prompts: &[Prompt], completions: &[Completion]) -> V
         tokens: [prompts[i / 4].tokens.as_slice(), &c.tokens].concat(),
         prompt_len: prompts[i / 4].tokens.len(),
         rollout_logprobs: c.logprobs.clone(),
-        advantage: 1.0,
-        masked: false,
+        advantages: vec![1.0; c.tokens.len()],
+        ..TrainSample::default()
     };
     completions.iter().enumerate().map(sample).collect()
 }

@@ -88,17 +88,26 @@ pub fn forward(head: Head, h: View<bf16>, targets: View<u32>, scratch: &mut Scra
     Ok((out.read()?, entropies.read()?))
 }
 
-/// `d_logprobs (R)` -> `dh (R, K)` written, the gradient of the matrix added to if it is trained; after [`forward`] of the same rows.
+/// Derivatives of what is minimised, by row.
+#[derive(Clone, Copy)]
+pub struct Slopes<'a> {
+    /// (R) with respect to the log-probability of the target.
+    pub logprobs: View<'a, f32>,
+    /// (R) with respect to the entropy, where it has one.
+    pub entropies: Option<View<'a, f32>>,
+}
+
+/// Slopes `(R)` -> `dh (R, K)` written, the gradient of the matrix added to if it is trained; after [`forward`] of the same rows.
 pub fn backward(
     head: Head,
     h: View<bf16>,
     targets: View<u32>,
-    d_logprobs: View<f32>,
+    slopes: Slopes,
     dh: View<bf16>,
     scratch: &mut Scratch,
 ) -> Result<()> {
     let (count, v) = (targets.len(), head.columns());
-    let lses = scratch.lses.sized(count)?;
+    let (lses, entropies) = (scratch.lses.sized(count)?, scratch.entropies.sized(count)?);
     let chunk = chunk_rows(v).min(count) * v;
     let (logits, d_logits) = (scratch.logits.sized(chunk)?, scratch.d_logits.sized(chunk)?);
     for rows in chunks(v, count) {
@@ -106,7 +115,14 @@ pub fn backward(
         let places = rows.start * head.k..rows.end * head.k;
         product(h.part(places.clone()), head.w.values, values, head.k, false)?;
         let logits = Logits { values, targets: targets.part(rows.clone()), temperature: head.temperature };
-        logprobs_backward(logits, lses.part(rows.clone()), d_logprobs.part(rows), dz)?;
+        let lses = lses.part(rows.clone());
+        match slopes.entropies {
+            None => logprobs_backward(logits, lses, slopes.logprobs.part(rows), dz)?,
+            Some(slope) => {
+                let entropy = (entropies.part(rows.clone()), slope.part(rows.clone()));
+                entropies_backward(logits, lses, slopes.logprobs.part(rows), entropy, dz)?;
+            }
+        }
         backward_input(dz, head.w.values, dh.part(places.clone()), head.k)?;
         if let Some(dw) = head.w.gradient {
             backward_weight(dz, h.part(places), dw, head.k)?;
@@ -152,4 +168,20 @@ fn logprobs_backward(logits: Logits, lses: View<f32>, d_logprobs: View<f32>, dz:
     let launch = logits.launch("logprob_backward").arg(lses).arg(d_logprobs).arg(dz);
     // SAFETY: lengths are checked above.
     unsafe { lses.device().launch(&launch.arg(logits.columns() as u32).arg(logits.temperature)) }
+}
+
+/// `dlogprob (R)`, entropy and its slope `(R)` -> `dz (R, V)`.
+fn entropies_backward(
+    logits: Logits,
+    lses: View<f32>,
+    d_logprobs: View<f32>,
+    (entropies, d_entropies): (View<f32>, View<f32>),
+    dz: View<bf16>,
+) -> Result<()> {
+    let rows = logits.targets.len();
+    assert_eq!((lses.len(), d_logprobs.len(), dz.len()), (rows, rows, logits.values.len()));
+    assert_eq!((entropies.len(), d_entropies.len()), (rows, rows));
+    let launch = logits.launch("logprob_entropy_backward").arg(lses).arg(d_logprobs).arg(entropies).arg(d_entropies);
+    // SAFETY: lengths are checked above.
+    unsafe { lses.device().launch(&launch.arg(dz).arg(logits.columns() as u32).arg(logits.temperature)) }
 }

@@ -49,3 +49,20 @@ extern "C" __global__ void __launch_bounds__(512)
     }
 }
 EXPORT(logprob_backward)
+
+// The same with the slope of the entropy: dz = (g (onehot - p) - e p (ln p + entropy)) / temperature.
+extern "C" __global__ void __launch_bounds__(512)
+    logprob_entropy_backward(const float* __restrict__ logits, const uint32_t* __restrict__ targets,
+                             const float* __restrict__ lses, const float* __restrict__ dlogprobs,
+                             const float* __restrict__ entropies, const float* __restrict__ dentropies,
+                             bf16* __restrict__ dz, uint32_t v, float temperature) {
+    const size_t start = static_cast<size_t>(blockIdx.x) * v;
+    const float scale = 1.0f / temperature, g = dlogprobs[blockIdx.x] * scale, e = dentropies[blockIdx.x] * scale;
+    const float lse = lses[blockIdx.x], entropy = entropies[blockIdx.x];
+    for (uint32_t i = threadIdx.x; i < v; i += blockDim.x) {
+        const float log_p = logits[start + i] * scale - lse;
+        const float slope = (i == targets[blockIdx.x] ? g : 0.0f) - (g + e * (log_p + entropy)) * __expf(log_p);
+        dz[start + i] = to_bf16(slope);
+    }
+}
+EXPORT(logprob_entropy_backward)

@@ -86,6 +86,7 @@ pub struct Logits {
     /// `(rows, V)`, scaled.
     values: Vec<f32>,
     lse: Vec<f32>,
+    entropy: Vec<f32>,
 }
 
 impl Logits {
@@ -102,13 +103,17 @@ impl Logits {
         let (v, rows) = (head.outputs(), h.len() / head.inputs());
         self.values.resize(rows * v, 0.0);
         self.lse.resize(rows, 0.0);
+        self.entropy.resize(rows, 0.0);
         head.forward(team, h, &mut self.values, Epilogue::None);
         let piece = team.piece(rows);
-        let outs = self.lse.chunks_mut(piece).zip(out.chunks_mut(piece));
-        team.each(self.values.chunks_mut(piece * v).zip(outs).zip((0..).step_by(piece)), |((z, (lse, out)), first)| {
-            for (row, (z, (lse, out))) in z.chunks_exact_mut(v).zip(lse.iter_mut().zip(out)).enumerate() {
+        let said = self.lse.chunks_mut(piece).zip(self.entropy.chunks_mut(piece));
+        let outs = said.zip(out.chunks_mut(piece));
+        team.each(self.values.chunks_mut(piece * v).zip(outs).zip((0..).step_by(piece)), |((z, outs), first)| {
+            let ((lse, entropy), out) = outs;
+            let said = lse.iter_mut().zip(entropy).zip(out);
+            for (row, (z, ((lse, entropy), out))) in z.chunks_exact_mut(v).zip(said).enumerate() {
                 let stats = normalise(z, temperature);
-                (*lse, *out) = (stats.lse, read(first + row, z, stats));
+                (*lse, *entropy, *out) = (stats.lse, stats.entropy, read(first + row, z, stats));
             }
         });
     }
@@ -127,15 +132,24 @@ pub fn forward(team: &Team, rows: Rows, head: &Linear, logits: &mut Logits) -> (
     both.into_iter().unzip()
 }
 
-/// `dlogprob (R)` -> `dh (R, K)` written, and the gradient of what is trained of the head added to `gradients`:
-/// `dz = dlogprob (onehot - softmax(z)) / temperature`.
+/// Derivatives of what is minimised, by row.
+#[derive(Debug, Clone, Copy)]
+pub struct Slopes<'a> {
+    /// (R) with respect to the log-probability of the target.
+    pub logprobs: &'a [f32],
+    /// (R) with respect to the entropy; empty for 0.
+    pub entropies: &'a [f32],
+}
+
+/// Slopes `(R)` -> `dh (R, K)` written, and the gradient of what is trained of the head added to `gradients`:
+/// `dz = (dlogprob (onehot - p) - dentropy p (ln p + entropy)) / temperature`, `p = softmax(z)`.
 ///
 /// `logits` are as [`forward`] left them: of one chunk nothing is computed again.
 pub fn backward(
     team: &Team,
     rows: Rows,
     head: &Linear,
-    dlogprob: &[f32],
+    slopes: Slopes,
     logits: &mut Logits,
     dh: &mut [f32],
     gradients: &mut [f32],
@@ -143,25 +157,37 @@ pub fn backward(
     let (v, k) = (head.outputs(), head.inputs());
     let at_a_time = chunk_values(v) / v;
     let chunks = rows.h.chunks(at_a_time * k).zip(dh.chunks_mut(at_a_time * k));
-    for ((h, dh), (targets, g)) in chunks.zip(rows.targets.chunks(at_a_time).zip(dlogprob.chunks(at_a_time))) {
+    let starts = (0..).step_by(at_a_time);
+    for (((h, dh), targets), start) in chunks.zip(rows.targets.chunks(at_a_time)).zip(starts) {
         if rows.targets.len() > at_a_time {
             logits.of(team, h, head, rows.temperature, &mut vec![(); targets.len()], |_, _, _| ());
         }
         let piece = team.piece(targets.len());
-        let inputs = logits.lse.chunks(piece).zip(targets.chunks(piece).zip(g.chunks(piece)));
-        team.each(logits.values.chunks_mut(piece * v).zip(inputs), |(z, (lse, (targets, g)))| {
-            for ((z, lse), (&target, g)) in z.chunks_exact_mut(v).zip(lse).zip(targets.iter().zip(g)) {
-                let g = g / rows.temperature;
-                vectorised(
-                    #[inline(always)]
-                    || z.iter_mut().for_each(|z| *z = -g * exp(*z - lse)),
-                );
-                z[target as usize] += g;
+        let said = logits.lse.chunks(piece).zip(logits.entropy.chunks(piece)).zip(targets.chunks(piece));
+        let inputs = said.zip((start..).step_by(piece));
+        team.each(logits.values.chunks_mut(piece * v).zip(inputs), |(z, (((lse, entropy), targets), first))| {
+            let said = lse.iter().zip(entropy).zip(targets);
+            for (row, (z, ((&lse, &entropy), &target))) in z.chunks_exact_mut(v).zip(said).enumerate() {
+                let of = |slopes: &[f32]| slopes.get(first + row).map_or(0.0, |slope| slope / rows.temperature);
+                slope_of_row(z, RowStats { lse, entropy }, target as usize, of(slopes.logprobs), of(slopes.entropies));
             }
         });
         head.backward_input(team, &logits.values, dh);
         head.backward_weight(team, h, &logits.values, gradients);
     }
+}
+
+/// Puts the derivatives in the place of a row of logits; `g` and `e` are the slopes over the temperature.
+fn slope_of_row(z: &mut [f32], stats: RowStats, target: usize, g: f32, e: f32) {
+    let RowStats { lse, entropy } = stats;
+    vectorised(
+        #[inline(always)]
+        || match e {
+            0.0 => z.iter_mut().for_each(|z| *z = -g * exp(*z - lse)),
+            e => z.iter_mut().for_each(|z| *z = -(g + e * (*z - lse + entropy)) * exp(*z - lse)),
+        },
+    );
+    z[target] += g;
 }
 
 /// What log-probabilities are taken of: `h (R, K)`, `targets (R)`.

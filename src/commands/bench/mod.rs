@@ -177,13 +177,13 @@ fn one_step(args: &Args, vocab: usize, policy: &mut Policy, step: u64) -> Result
         .map(|(p, _, c)| TrainSample {
             tokens: [prompts[p].tokens.as_slice(), &c.tokens].concat(),
             prompt_len: args.prompt,
+            advantages: vec![stream.normal() as f32; c.tokens.len()],
             rollout_logprobs: c.logprobs,
-            advantage: stream.normal() as f32,
-            masked: false,
+            ..TrainSample::default()
         })
         .collect();
     let (grpo, mut trained) = (GrpoConfig::default(), 0);
-    let (loss, layout) = (grpo.loss(), policy.learner.prompt_layout());
+    let (loss, layout) = (grpo.loss(0.0), policy.learner.prompt_layout());
     for mini_batch in mini_batches(&samples, args.completions_per_update) {
         let micros = micro_batches(mini_batch, grpo.loss_norm(), args.micro_batch_tokens, layout);
         policy.learner.gradients(&micros, 1.0, &|micro, now| token_losses(now, micro, &loss))?;

@@ -10,8 +10,7 @@ pub mod workspace;
 
 use crate::batch::{Loss, LossStats, MicroBatch, Teaching, TokenStats};
 use crate::ops::linear::{Linear, Precision};
-use crate::ops::linear_logprob::distill::{self, Slopes};
-use crate::ops::linear_logprob::{self, Logits, Rows};
+use crate::ops::linear_logprob::{self, Logits, Rows, Slopes, distill};
 use crate::ops::team::Team;
 use crate::parallel::{Pool, map_in_order};
 
@@ -295,11 +294,12 @@ impl CpuModel {
         let (h, now) = self.forward(team, weights, micro, job.temperature, keep, ws);
         let mut losses = (job.loss)(micro, &now);
         let (k, d_logprobs) = (self.decoder.hidden, &losses.gradient);
+        let slopes = Slopes { logprobs: d_logprobs, entropies: &losses.entropy_gradient };
         let rows = Rows { h: &h, targets: &micro.targets, temperature: job.temperature };
         let mut dh = vec![0f32; h.len()];
         let logits = &mut ws.logits;
         match &job.lesson {
-            None => linear_logprob::backward(team, rows, &weights.lm_head, d_logprobs, logits, &mut dh, gradient),
+            None => linear_logprob::backward(team, rows, &weights.lm_head, slopes, logits, &mut dh, gradient),
             Some(lesson) => {
                 let divergences =
                     lesson.backward(team, (micro, rows), &weights.lm_head, d_logprobs, logits, &mut dh, gradient);
@@ -378,7 +378,7 @@ impl Lesson<'_> {
         let mut ws = teacher.workspaces.take();
         let h = teacher.hidden(team, &self.weights, micro, Keep::Nothing, &mut ws);
         let slopes: Vec<f32> = micro.loss_weights.iter().map(|weight| coef * weight).collect();
-        let slopes = Slopes { logprob: d_logprobs, divergence: &slopes };
+        let slopes = distill::Slopes { logprob: d_logprobs, divergence: &slopes };
         let taught = distill::Teacher { h: &h, head: &self.weights.lm_head };
         let both = [logits, &mut ws.logits];
         let divergences = distill::backward(team, rows, head, taught, (divergence, slopes), both, dh, gradient);

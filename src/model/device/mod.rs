@@ -19,13 +19,13 @@ use super::files::{Source, pieces};
 use super::layout::{Layer, Layout};
 use super::lora::{Adapter, AdapterLayout};
 use super::parameters::Parameters;
-use crate::batch::{Loss, LossStats, MicroBatch, TokenStats};
+use crate::batch::{Loss, LossStats, MicroBatch, TokenLosses, TokenStats};
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::columns::Rows;
 use crate::ops::device::{Buffer, Class, Device};
 use crate::ops::embedding::device as embedding;
 use crate::ops::linear::device::Flat;
-use crate::ops::linear_logprob::device::{self as linear_logprob, Head};
+use crate::ops::linear_logprob::device::{self as linear_logprob, Head, Slopes};
 use crate::ops::rms_norm::device as rms_norm;
 use crate::parallel::lock;
 use decoder::{Backward, Context, Run};
@@ -165,7 +165,7 @@ impl DeviceModel {
         self.with_workspace(micro, |ws| {
             let (input, now) = self.forward(&weights, micro, temperature, ws)?;
             let losses = loss(micro, &now);
-            self.head_backward(&weights, micro, temperature, &input, &losses.gradient, ws)?;
+            self.head_backward(&weights, micro, temperature, &input, &losses, ws)?;
             let back = Backward { run: self.run(&weights, &input, &ws.forward), tiles: input.tiles.all(), ws };
             for index in (0..weights.layers.len()).rev() {
                 if self.decoder.recompute {
@@ -253,14 +253,18 @@ impl DeviceModel {
         micro: &MicroBatch,
         temperature: f32,
         input: &Input,
-        d_logprobs: &[f32],
+        losses: &TokenLosses,
         ws: &mut Workspace,
     ) -> Result<()> {
         let (t, r, hidden) = (micro.tokens.len(), micro.rows.len(), self.decoder.hidden);
         let (h, dh) = (ws.predicting.part(0..r * hidden), ws.d_predicting.part(0..r * hidden));
-        let d_logprobs = self.device.upload(Class::Activations, d_logprobs)?;
+        let upload = |slopes: &[f32]| self.device.upload(Class::Activations, slopes);
+        let d_logprobs = upload(&losses.gradient)?;
+        let with_entropy = !losses.entropy_gradient.is_empty();
+        let d_entropies = with_entropy.then(|| upload(&losses.entropy_gradient)).transpose()?;
+        let slopes = Slopes { logprobs: d_logprobs.all(), entropies: d_entropies.as_ref().map(Buffer::all) };
         let head = Head { w: weights.lm_head, k: hidden, temperature };
-        linear_logprob::backward(head, h, input.targets.all(), d_logprobs.all(), dh, &mut ws.logprob)?;
+        linear_logprob::backward(head, h, input.targets.all(), slopes, dh, &mut ws.logprob)?;
         let (d_hidden, dx) = (ws.forward.hidden.part(0..t * hidden), ws.dx.part(0..t * hidden));
         d_hidden.zero()?;
         embedding::put_rows(input.rows.all(), dh, d_hidden, hidden)?;

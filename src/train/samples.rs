@@ -1,0 +1,147 @@
+//! From the groups of a step to what its updates learn from: samples with their log-probabilities by the reference and by
+//! the policy before the step, their advantages, and micro-batches.
+
+use anyhow::Result;
+
+use super::Trainer;
+use super::groups::{StepGroups, is_truncated};
+use crate::batch::MicroBatch;
+use crate::config::Control;
+use crate::grpo::{KlPlace, Outcome, Outcomes, TrainSample, Truncated, advantages, micro_batches, select};
+use crate::judge::{Group, Rollout};
+use crate::policy::Who;
+
+/// In the names of the random numbers by which tokens are treated apart.
+const SELECTION: u64 = 0x5e1e;
+
+impl Trainer {
+    /// The rollouts that are trained on, as token ids, with the log-probabilities that the objective asks for. Advantages
+    /// are still 0.
+    pub(super) fn train_samples(&self, groups: &StepGroups) -> Result<Vec<TrainSample>> {
+        let mut samples = Vec::new();
+        for group in groups.kept() {
+            samples.extend(group.rollouts.iter().map(|rollout| self.train_sample(group, rollout)));
+        }
+        if self.grpo.needs_reference() {
+            self.look_back(Who::Reference, &mut samples, |sample| &mut sample.ref_logprobs)?;
+        }
+        if self.grpo.correction().is_some() {
+            self.look_back(Who::Policy, &mut samples, |sample| &mut sample.old_logprobs)?;
+        }
+        Ok(samples)
+    }
+
+    fn train_sample(&self, group: &Group, rollout: &Rollout) -> TrainSample {
+        TrainSample {
+            tokens: [group.prompt.tokens.as_slice(), &rollout.completion.tokens].concat(),
+            prompt_len: group.prompt.tokens.len(),
+            rollout_logprobs: rollout.completion.logprobs.clone(),
+            advantages: vec![0.0; rollout.completion.tokens.len()],
+            masked: (self.learns_rewards() && rollout.reward.is_none())
+                || self.grpo.truncated() == Truncated::Mask && is_truncated(rollout),
+            ..TrainSample::default()
+        }
+    }
+
+    /// Puts what `who` says of each sample that counts where `place` says.
+    fn look_back(
+        &self,
+        who: Who,
+        samples: &mut [TrainSample],
+        place: impl Fn(&mut TrainSample) -> &mut Option<Vec<f32>>,
+    ) -> Result<()> {
+        let micros = self.micro_batches(samples);
+        let stats = self.policy.learner.logprobs(who, &micros, self.sampling.logprob_temperature())?;
+        let of_micro = |(micro, stats): (&MicroBatch, Vec<f32>)| -> Vec<Vec<f32>> {
+            micro.samples.iter().map(|rows| stats[rows.clone()].to_vec()).collect()
+        };
+        let said = micros.iter().zip(stats.into_iter().map(|stats| stats.logprobs)).flat_map(of_micro);
+        let counting = samples.iter_mut().filter(|sample| sample.counts());
+        counting.zip(said).for_each(|(sample, said)| *place(sample) = Some(said));
+        Ok(())
+    }
+
+    /// Gives each token its advantage; where rewards do not teach, it stays 0.
+    pub(super) fn set_advantages(&self, groups: &StepGroups, samples: &mut [TrainSample]) {
+        if !self.learns_rewards() {
+            return;
+        }
+        let mut rest = &*samples;
+        let mut outcomes = Vec::with_capacity(groups.kept.len());
+        for &index in &groups.kept {
+            let (of_group, after) = rest.split_at(groups.all[index].rollouts.len());
+            outcomes.push(self.outcomes(&groups.all[index], groups.greedy.get(index), of_group));
+            rest = after;
+        }
+        let found = advantages(&outcomes, self.grpo.advantage, self.grpo.pass_k());
+        for (sample, advantages) in samples.iter_mut().zip(found.into_iter().flatten()) {
+            sample.advantages = advantages;
+        }
+    }
+
+    /// What a group brings to its advantages.
+    fn outcomes(&self, group: &Group, greedy: Option<&Rollout>, samples: &[TrainSample]) -> Outcomes {
+        let coin = self.config.control == Control::CoinFlip;
+        let rubric = self.judge.rubric(group.prompt.source);
+        let outcome = |((rollout, reward), sample): ((&Rollout, Option<f32>), &TrainSample)| Outcome {
+            reward,
+            parts: if coin { vec![reward] } else { self.parts(rollout) },
+            length: sample.completion_len(),
+            kl: self.kl_terms(sample),
+        };
+        let rewarded = group.rollouts.iter().zip(group.penalised_rewards()).zip(samples);
+        Outcomes {
+            rollouts: rewarded.map(outcome).collect(),
+            weights: if coin { vec![1.0] } else { rubric.weights_at(self.progress.step + 1) },
+            greedy: greedy.and_then(|rollout| Some(rollout.reward? + rollout.penalty)),
+        }
+    }
+
+    /// What each verifier said; 0 where the limit of tokens makes the reward 0.
+    fn parts(&self, rollout: &Rollout) -> Vec<Option<f32>> {
+        let zero = self.grpo.truncated() == Truncated::Zero && is_truncated(rollout);
+        rollout.score.parts.iter().map(|verdict| verdict.judged().map(|said| if zero { 0.0 } else { said })).collect()
+    }
+
+    /// What is taken from the reward of each token; nothing where the KL term stands in the loss.
+    fn kl_terms(&self, sample: &TrainSample) -> Vec<f32> {
+        let reference = sample.ref_logprobs.as_ref().filter(|_| self.grpo.kl_place == KlPlace::Reward);
+        let Some(reference) = reference else { return Vec::new() };
+        let policy = sample.old_logprobs.as_ref().unwrap_or(&sample.rollout_logprobs);
+        let term = |(now, reference): (&f32, &f32)| {
+            let (kl, _) = self.grpo.kl_estimator.estimate(f64::from(*now) - f64::from(*reference));
+            (self.grpo.kl_coef * kl) as f32
+        };
+        policy.iter().zip(reference).map(term).collect()
+    }
+
+    /// The samples of an update, packed.
+    pub(super) fn micro_batches(&self, mini_batch: &[TrainSample]) -> Vec<MicroBatch> {
+        let (tokens, layout) = (self.config.compute.micro_batch_tokens, self.policy.learner.prompt_layout());
+        micro_batches(mini_batch, self.grpo.loss_norm(), tokens, layout)
+    }
+
+    /// Marks the tokens that the objective treats apart, in update `index` of a step.
+    pub(super) fn selected(&self, mut micros: Vec<MicroBatch>, step: u64, index: usize) -> Result<Vec<MicroBatch>> {
+        let Some(selection) = self.grpo.loss(0.0).objective.selection() else { return Ok(micros) };
+        // Before the first update the policy is the one that the old log-probabilities are of.
+        let now = match index {
+            0 => micros.iter().map(|micro| micro.old_logprobs.clone()).collect(),
+            _ => {
+                let temperature = self.sampling.logprob_temperature();
+                let stats = self.policy.learner.logprobs(Who::Policy, &micros, temperature)?;
+                stats.into_iter().map(|stats| stats.logprobs).collect::<Vec<_>>()
+            }
+        };
+        select(&mut micros, &now, selection, &[self.config.seed, step, index as u64, SELECTION]);
+        Ok(micros)
+    }
+
+    /// Mean over the judged completions that are trained on of what KL terms take from their rewards.
+    pub(super) fn kl_penalty(&self, samples: &[TrainSample]) -> f64 {
+        let terms = samples.iter().filter(|sample| sample.counts()).map(|sample| self.kl_terms(sample));
+        let sums = terms.map(|terms| terms.iter().copied().map(f64::from).sum::<f64>());
+        let (sum, count) = sums.fold((0.0, 0), |(sum, count), of_sample| (sum + of_sample, count + 1));
+        sum / f64::from(count.max(1))
+    }
+}
