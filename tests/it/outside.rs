@@ -139,7 +139,15 @@ fn the_sampled_objective_has_the_gradient_that_autograd_gives() {
     assert!((loss - sampled.loss).abs() < 1e-5, "{loss}, not {}", sampled.loss);
     let rows = Rows { h: &inputs.student, targets: &inputs.targets, temperature: 1.0 };
     let (mut dh, mut dw) = (vec![0.0; inputs.student.len()], vec![0.0; inputs.student_head.len()]);
-    linear_logprob::backward(team, rows, &head, &slopes, &mut logits, &mut dh, &mut dw);
+    linear_logprob::backward(
+        team,
+        rows,
+        &head,
+        linear_logprob::Slopes { logprobs: &slopes, entropies: &[] },
+        &mut logits,
+        &mut dh,
+        &mut dw,
+    );
     near("hidden states", &dh, &sampled.d_hidden);
     near("output matrix", &dw, &sampled.d_head);
 }
