@@ -339,7 +339,8 @@ mod tests {
         let rows = Rows { h: &case.h, targets: &case.targets, temperature: TEMPERATURE };
         let (mut logits, mut expected_dh, mut expected_dw) = (Logits::default(), vec![0.0; R * K], vec![0.0; V * K]);
         linear_logprob::forward(&team, rows, &head, &mut logits);
-        linear_logprob::backward(&team, rows, &head, &case.g, &mut logits, &mut expected_dh, &mut expected_dw);
+        let slopes = linear_logprob::Slopes { logprobs: &case.g, entropies: &[] };
+        linear_logprob::backward(&team, rows, &head, slopes, &mut logits, &mut expected_dh, &mut expected_dw);
         let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
         assert!(near(&dh, &expected_dh) && near(&dw, &expected_dw));
     }
