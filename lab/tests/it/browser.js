@@ -79,7 +79,6 @@
     await pause(150);
     check("without a hash everything is as at first", all(".arm").every(arm => arm.getAttribute("aria-pressed") === "true"));
     await tab("curves");
-    for (const chart of all(".chart")) { chart.scrollIntoView(); await until(() => chart.querySelector("canvas"), 1500); }
     const bare = () => all(".chart").filter(chart => !chart.querySelector("canvas")).map(chart => chart.id);
     check("every chart is drawn", await until(() => bare().length === 0));
     outcome.bare = bare();
