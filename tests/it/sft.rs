@@ -29,7 +29,7 @@ fn workplace(keys: &str) -> (tempfile::TempDir, PathBuf) {
     let row = |n: usize| {
         let first = [turn("user", format!("{n}?")), turn("assistant", format!("{n}."))];
         let second = [turn("user", format!("twice {n}?")), turn("assistant", format!("{}.", 2 * n))];
-        let messages = if n % 2 == 0 { first.to_vec() } else { [first, second].concat() };
+        let messages = if n.is_multiple_of(2) { first.to_vec() } else { [first, second].concat() };
         json!({ "messages": messages }).to_string() + "\n"
     };
     fs::write(&rows, (1..13).map(row).collect::<String>()).unwrap();

@@ -152,8 +152,11 @@ enum Act {
     Refuses,
 }
 
+/// The path and the body of a request.
+type Request = (String, Value);
+
 /// A service that does one thing after the other, and then answers. Returns its address and the requests it got.
-fn service(acts: Vec<Act>) -> (String, Arc<Mutex<Vec<(String, Value)>>>) {
+fn service(acts: Vec<Act>) -> (String, Arc<Mutex<Vec<Request>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, requests) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
     let (acts, seen) = (Arc::new(Mutex::new(acts.into_iter())), requests.clone());
@@ -166,7 +169,7 @@ fn service(acts: Vec<Act>) -> (String, Arc<Mutex<Vec<(String, Value)>>>) {
     (format!("http://{address}/v1"), requests)
 }
 
-fn serve(mut stream: TcpStream, acts: &Mutex<std::vec::IntoIter<Act>>, seen: &Mutex<Vec<(String, Value)>>) {
+fn serve(mut stream: TcpStream, acts: &Mutex<std::vec::IntoIter<Act>>, seen: &Mutex<Vec<Request>>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut head, mut length) = (String::new(), 0);
     loop {
