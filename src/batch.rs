@@ -35,6 +35,8 @@ pub struct MicroBatch {
     pub targets: Vec<u32>,
     /// (N) which of the R completion tokens are each sample's.
     pub samples: Vec<Range<usize>>,
+    /// (N) place of each sample among those of its update.
+    pub places: Vec<usize>,
     /// (R) log-probabilities that the completion tokens were sampled at.
     pub rollout_logprobs: Vec<f32>,
     /// (R) log-probabilities by the policy before the first update of the step. A sampler over the very weights of the

@@ -31,6 +31,18 @@ pub struct Rollout {
     pub reward: Option<f32>,
     /// What the completion's length adds to it where it is learned from; 0 or less.
     pub penalty: f32,
+    /// What the step learned from it; `None` where its group was left out.
+    pub learned: Option<Learned>,
+}
+
+/// What a step learned from a completion.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Learned {
+    /// The mean of its tokens' advantages.
+    pub advantage: f32,
+    /// Entropy in nats of the distribution that each token was drawn from, by the policy that was about to be updated;
+    /// empty where the completion was masked.
+    pub entropies: Vec<f32>,
 }
 
 /// All rollouts of one prompt.
@@ -217,7 +229,7 @@ fn judge_batch(asked: &[Asked], batch: Vec<Finished>) -> Result<Vec<Judged>> {
     let scores = rubric.score_batch(&submissions)?;
     let judged = batch.into_iter().zip(scores).map(|((prompt, sample, completion), score)| {
         let reward = score.total;
-        (prompt, sample, Rollout { completion, score, reward, penalty: 0.0 })
+        (prompt, sample, Rollout { completion, score, reward, penalty: 0.0, learned: None })
     });
     Ok(judged.collect())
 }

@@ -249,6 +249,11 @@ impl Record {
         self.values.get(name).copied()
     }
 
+    /// All numbers with their names, in alphabetical order.
+    pub fn values(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.values.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
     /// The record without the numbers that depend on the clock: what two equal runs agree on.
     pub fn without_timings(&self) -> Self {
         let mut record = self.clone();

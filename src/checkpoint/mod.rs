@@ -33,7 +33,7 @@ impl RunFolder {
         // Another process may have used the folder and left between the first look and the lock.
         refuse_used(&path)?;
         let run = Self { path, _lock: lock };
-        for folder in [run.rollouts(), run.checkpoints()] {
+        for folder in [run.rollouts(), run.path.join(EVALS), run.checkpoints()] {
             fs::create_dir_all(&folder).with_context(|| format!("cannot create {folder:?}"))?;
         }
         Ok(run)
@@ -47,7 +47,7 @@ impl RunFolder {
         }
         let lock = lock(&path)?;
         let run = Self { path, _lock: lock };
-        for folder in [run.rollouts(), run.checkpoints()] {
+        for folder in [run.rollouts(), run.path.join(EVALS), run.checkpoints()] {
             fs::create_dir_all(&folder).with_context(|| format!("cannot create {folder:?}"))?;
             tidy(&folder)?;
         }
@@ -85,6 +85,21 @@ impl RunFolder {
         self.path.join("rollouts")
     }
 
+    /// The held-out evaluation after `step` steps.
+    pub fn eval(&self, step: u64) -> PathBuf {
+        self.path.join(EVALS).join(format!("{}.json", step_name(step)))
+    }
+
+    /// What the run was started on.
+    pub fn machine(&self) -> PathBuf {
+        self.path.join("machine.json")
+    }
+
+    /// A few rollouts of the step just done, for who watches the run.
+    pub fn live(&self) -> PathBuf {
+        self.path.join("live.jsonl")
+    }
+
     /// The folder of the checkpoints, one folder a saved step.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
@@ -92,6 +107,8 @@ impl RunFolder {
 }
 
 const LOCK: &str = "lock";
+/// The folder of the held-out evaluations.
+const EVALS: &str = "evals";
 
 /// An error if `path` holds anything but a lock and empty folders, which a run that failed at once leaves behind.
 fn refuse_used(path: &Path) -> Result<()> {

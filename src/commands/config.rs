@@ -12,9 +12,9 @@ use toml::Value;
 
 use crate::config::{
     ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, CurriculumConfig, DistilConfig, EvalConfig,
-    EvalSet, ExperimentConfig, FileConfig, FilterConfig, GrpoConfig, LoraConfig, ModelSource, OptimConfig, PRESETS,
-    PipelineConfig, PromptConfig, RolloutConfig, SaveConfig, SftAccuracy, SftConfig, SftEval, SftModel, SourceConfig,
-    StageConfig, TeacherConfig, TracesConfig, TrainConfig,
+    EvalSet, ExperimentConfig, FileConfig, FilterConfig, GrpoConfig, LogConfig, LoraConfig, ModelSource, OptimConfig,
+    PRESETS, PipelineConfig, PromptConfig, RolloutConfig, SaveConfig, SftAccuracy, SftConfig, SftEval, SftModel,
+    SourceConfig, StageConfig, TeacherConfig, TracesConfig, TrainConfig,
 };
 use crate::output::print;
 use crate::strict;
@@ -77,6 +77,7 @@ fn reference() -> Result<String> {
         section::<EvalConfig>("`[eval]`", "")?,
         section::<EvalSet>("`[[eval.sets]]`", "name = ''\ndata = {dataset = 'parity'}")?,
         section::<SaveConfig>("`[save]`", "")?,
+        section::<LogConfig>("`[log]`", "")?,
         section::<AuditConfig>("`[audit]`", "")?,
         section::<SftConfig>("A config of `reckon sft`", base)?,
         section::<SftModel>("`[model]` of `reckon sft`", "")?,

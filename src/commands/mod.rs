@@ -11,11 +11,13 @@ mod doctor;
 mod eval;
 mod experiment;
 mod export;
+mod machine;
 mod memory;
 mod metrics;
 mod pipeline;
 mod plan;
 mod policies;
+mod report;
 mod sample;
 mod sft;
 mod signals;
@@ -23,6 +25,8 @@ mod summary;
 mod traces;
 mod train;
 mod verify;
+#[cfg(feature = "watch")]
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,6 +80,11 @@ enum Command {
     Export(export::Args),
     /// The memory of a run, and settings that make it fit.
     Plan(plan::Args),
+    /// Runs as one page: charts, rollouts, figures with intervals; also as text, CSV, SVG.
+    Report(report::Args),
+    /// A run that goes on, in the terminal.
+    #[cfg(feature = "watch")]
+    Watch(watch::Args),
     /// What the numbers in a run's `metrics.jsonl` are.
     Metrics(metrics::Args),
     /// Speed of sampling and update on the common job.
@@ -120,6 +129,9 @@ impl Cli {
             Command::Data(args) => data::run(args, registry),
             Command::Export(args) => export::run(args),
             Command::Plan(args) => plan::run(args),
+            Command::Report(args) => report::run(&args),
+            #[cfg(feature = "watch")]
+            Command::Watch(args) => watch::run(&args),
             Command::Metrics(args) => metrics::run(&args),
             Command::Bench(args) => bench::run(args),
             Command::Config(args) => config::run(args),

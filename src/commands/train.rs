@@ -1,12 +1,20 @@
 //! `reckon train`: what a run starts or goes on from, a dry run, and the summary at the end; the run is [`crate::run`].
 
+#[cfg(feature = "serve")]
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
+#[cfg(feature = "serve")]
+use anyhow::Context;
 use anyhow::Result;
+#[cfg(feature = "serve")]
+use reckon_lab::serve;
 use reckon_rewards::Registry;
 
 use super::changes::check_changes;
-use super::{ConfigArgs, compute, judge, plan, policies, signals, summary};
+#[cfg(feature = "serve")]
+use super::report;
+use super::{ConfigArgs, compute, judge, machine, plan, policies, signals, summary};
 use crate::checkpoint::{RunFolder, state};
 use crate::config::TrainConfig;
 use crate::disk::{read_text, write_file};
@@ -28,6 +36,13 @@ pub(super) struct Args {
     /// Continue the run in this folder, with its own config; `--set` changes keys of it from here on.
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["config", "dry_run"])]
     resume: Option<PathBuf>,
+    /// Show the run in a browser while it goes on, at this address.
+    #[arg(
+        long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "127.0.0.1:7878",
+        conflicts_with = "dry_run"
+    )]
+    #[cfg(feature = "serve")]
+    serve: Option<SocketAddr>,
     /// Print the resolved config and what follows from it; run nothing.
     #[arg(long)]
     dry_run: bool,
@@ -37,6 +52,8 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     if args.dry_run {
         return dry_run(&build(args.config.load()?, registry)?);
     }
+    #[cfg(feature = "serve")]
+    let listener = args.serve.map(listen).transpose()?;
     let (mut trainer, folder) = match args.resume {
         Some(path) => {
             let Resumed { trainer, folder, how } = resume(path, &args.config.sets, registry)?;
@@ -50,6 +67,10 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         }
     };
     note!("{}", compute::place(&trainer.config.compute));
+    #[cfg(feature = "serve")]
+    if let Some(listener) = listener {
+        serve::serve(listener, folder.path().to_owned(), report::meaning)?;
+    }
     let stop = signals::stop_flag()?;
     let bar = Bar::new(trainer.config.steps, "train");
     if let Some(outcome) = run::run(&mut trainer, &folder, &stop, bar)? {
@@ -58,12 +79,26 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     Ok(())
 }
 
+/// Takes the address that the run is to be shown at, before anything long begins.
+#[cfg(feature = "serve")]
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address).with_context(|| {
+        format!("cannot show the run at {address}: name another address, such as --serve=127.0.0.1:0")
+    })?;
+    note!("serve    http://{}", listener.local_addr()?);
+    if !address.ip().is_loopback() {
+        note!("serve    whoever reaches this address can read the run");
+    }
+    Ok(listener)
+}
+
 /// A new run, whose config is written into its folder.
 pub(super) fn start(config: TrainConfig, out: PathBuf, registry: &Registry) -> Result<(Trainer, RunFolder)> {
     let mut trainer = build(config, registry)?;
     check_memory(&mut trainer)?;
     let folder = RunFolder::create(out)?;
     write_file(&folder.config(), strict::print(&trainer.config)?.as_bytes())?;
+    write_file(&folder.machine(), machine::describe(&trainer.config.compute).as_bytes())?;
     Ok((trainer, folder))
 }
 

@@ -86,6 +86,9 @@ table! {
         /// What is kept on disk.
         #[serde(default)]
         pub save: SaveConfig,
+        /// What is kept for looking at the run, and for other programs.
+        #[serde(default)]
+        pub log: LogConfig,
         /// What is asked of rubric and data before step 0.
         #[serde(default)]
         pub audit: AuditConfig,
@@ -203,6 +206,19 @@ table! {
 }
 
 table! {
+    /// What is kept for looking at the run, and for other programs. `docs/lab.md` has what it is good for.
+    pub struct LogConfig {
+        /// Groups of a step whose kept rollouts have each token's probability and entropy, and its share of the text; 0
+        /// for none.
+        pub token_groups: usize = 4,
+        /// Whether the metrics are written for TensorBoard too, into `tensorboard/` of the run's folder.
+        pub tensorboard: bool = false,
+        /// Whether they are written in the offline format of Weights & Biases too, into `wandb/`, for `wandb sync`.
+        pub wandb: bool = false,
+    }
+}
+
+table! {
     /// What is asked of rubric and data before step 0: a short `reckon verify audit`.
     pub struct AuditConfig {
         /// Rows that are looked at; 0 for none.
@@ -236,7 +252,7 @@ impl TrainConfig {
             "eval.every",
             "eval.patience",
         ];
-        KEYS.contains(&key) || ["save.", "audit.", "behaviours"].iter().any(|table| key.starts_with(table))
+        KEYS.contains(&key) || ["save.", "log.", "audit.", "behaviours"].iter().any(|table| key.starts_with(table))
     }
 
     /// Fixes the day that chat templates are told, where the config gives none: a run that is resumed on another day

@@ -125,6 +125,7 @@ pub fn micro_batches(
         }
         if let Some(micro) = packed.last_mut() {
             micro.push(sample, &weights[index], layout);
+            micro.places.push(index);
         }
     }
     packed
@@ -231,6 +232,7 @@ mod tests {
         assert_eq!(micro.positions, [0, 1, 2, 0, 1]);
         assert_eq!(micro.segments, [Segment::alone(0..3), Segment::alone(3..5)]);
         assert_eq!(micro.samples, [0..2, 2..4]);
+        assert_eq!(micro.places, [0, 2], "the masked one is not packed");
         assert_eq!(micro.rows, [1, 2, 3, 4]);
         assert_eq!(micro.targets, [12, 13, 21, 22]);
         assert_eq!(micro.old_logprobs, [-0.12, -0.13, -0.21, -0.22]);

@@ -3,6 +3,7 @@
 //!
 //! Leaves to the caller the folder, the trainer (restored where the run is resumed), and what is said of the outcome.
 
+mod logs;
 pub mod rollouts;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +14,11 @@ use crate::audit;
 use crate::checkpoint::{RunFolder, state};
 use crate::disk::{read_text, write_file};
 use crate::eval::{Evaluation, evaluate};
+use crate::judge::Group;
 use crate::metrics::{MetricsFile, Record};
 use crate::progress::Bar;
 use crate::train::{Step, Trainer};
+use logs::Logs;
 
 /// The held-out evaluations before the first step of a run and after its last.
 #[derive(Debug)]
@@ -32,8 +35,9 @@ pub struct Outcome {
 /// held-out problems.
 pub fn run(trainer: &mut Trainer, folder: &RunFolder, stop: &AtomicBool, bar: Bar) -> Result<Option<Outcome>> {
     let mut metrics = MetricsFile::open(folder.metrics(), trainer.progress.step)?;
+    let mut logs = Logs::open(folder, &trainer.config)?;
     trainer.limit_tokens(trainer.progress.step.max(1));
-    let before = before(trainer, folder, &mut metrics, &bar)?;
+    let before = before(trainer, folder, &mut metrics, &mut logs, &bar)?;
     let steps = trainer.config.steps;
     let mut after = None;
     while trainer.progress.step < steps && !is_out_of_patience(trainer) && !stop.load(Ordering::Relaxed) {
@@ -43,16 +47,15 @@ pub fn run(trainer: &mut Trainer, folder: &RunFolder, stop: &AtomicBool, bar: Ba
         let due = |every: u64| step.is_multiple_of(every) || step == steps;
         if due(trainer.config.eval.every) {
             after = saved_on_error(trainer, folder, |trainer| evaluated(trainer, &mut record, &bar))?;
+            keep_eval(folder, step, after.as_ref())?;
         }
         // A checkpoint of the best, and one of where a run ends.
         let best = trainer.progress.best.is_some_and(|(_, best)| best == step);
         let ends = best || is_out_of_patience(trainer);
         bar.tick(step, &summary(&record, after.as_ref().or(before.as_ref())), &times(&record));
-        let rollouts_every = trainer.config.save.rollouts_every;
-        if rollouts_every > 0 && (step - 1).is_multiple_of(rollouts_every) {
-            rollouts::write(folder, step, &groups)?;
-        }
+        keep_rollouts(trainer, folder, step, &groups)?;
         metrics.append(&record)?;
+        logs.append(&record)?;
         if due(trainer.config.save.every) || ends || stop.load(Ordering::Relaxed) {
             metrics.sync()?;
             state::save(trainer, folder)?;
@@ -65,6 +68,9 @@ pub fn run(trainer: &mut Trainer, folder: &RunFolder, stop: &AtomicBool, bar: Ba
     }
     bar.finish(&format!("{} steps, in {}", trainer.progress.step, folder.path().display()));
     let over = ended_early || trainer.progress.step == steps;
+    if over {
+        logs.finish()?;
+    }
     let Some(before) = before.filter(|_| over) else { return Ok(None) };
     // A run that was over when it was resumed is evaluated again.
     let after = after.map_or_else(|| held_out(trainer), |after| Ok(Some(after)))?;
@@ -108,6 +114,7 @@ fn before(
     trainer: &mut Trainer,
     folder: &RunFolder,
     metrics: &mut MetricsFile,
+    logs: &mut Logs,
     bar: &Bar,
 ) -> Result<Option<Evaluation>> {
     if trainer.progress.step > 0 {
@@ -133,6 +140,7 @@ fn before(
     }
     if metrics.is_empty() {
         metrics.append(&record)?;
+        logs.append(&record)?;
     }
     state::save(trainer, folder)?;
     Ok(before)
@@ -158,6 +166,23 @@ fn evaluated(trainer: &mut Trainer, record: &mut Record, bar: &Bar) -> Result<Op
         }
     }
     Ok(found)
+}
+
+/// The rollouts of the step just done, where they are kept, and a group of them for who watches.
+fn keep_rollouts(trainer: &Trainer, folder: &RunFolder, step: u64, groups: &[Group]) -> Result<()> {
+    let (every, token_groups) = (trainer.config.save.rollouts_every, trainer.config.log.token_groups);
+    let saving =
+        rollouts::Saving { judge: trainer.rollouts().judge, tokenizer: &trainer.policy.tokenizer, token_groups };
+    if every > 0 && (step - 1).is_multiple_of(every) {
+        rollouts::write(folder, step, groups, saving)?;
+    }
+    rollouts::write_live(folder, step, groups, saving)
+}
+
+/// An evaluation with its completions, so that two can be compared problem by problem.
+fn keep_eval(folder: &RunFolder, step: u64, evaluation: Option<&Evaluation>) -> Result<()> {
+    let Some(evaluation) = evaluation else { return Ok(()) };
+    write_file(&folder.eval(step), &serde_json::to_vec(evaluation)?).context("cannot write the held-out evaluation")
 }
 
 /// Does `work`; an error of it, such as a broken verifier's, stops the run, and what was learned stays. Between the updates

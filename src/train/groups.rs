@@ -5,11 +5,12 @@ use reckon_datasets::Counted;
 use reckon_rewards::soft_overlong;
 
 use super::Trainer;
+use super::entropies::Entropies;
 use crate::config::{Control, Curriculum};
 use crate::eval::passes;
 use crate::groups::{RolloutTimes, Rollouts};
-use crate::grpo::{AdvantageKind, Truncated, has_signal};
-use crate::judge::{Group, Rollout};
+use crate::grpo::{AdvantageKind, TrainSample, Truncated, has_signal};
+use crate::judge::{Group, Learned, Rollout};
 use crate::prompt::Prompt;
 use crate::rollout::{FinishReason, SampleKey, Sampling};
 
@@ -40,6 +41,17 @@ impl StepGroups {
     /// Those that are trained on.
     pub(super) fn kept(&self) -> impl Iterator<Item = &Group> {
         self.kept.iter().map(|&index| &self.all[index])
+    }
+
+    /// Says of the rollouts that were trained on what was learned: `samples` are theirs, in their order.
+    pub(super) fn set_learned(&mut self, samples: &[TrainSample], entropies: Entropies) {
+        let mut learned = samples.iter().zip(entropies.into_samples());
+        for &index in &self.kept {
+            for (rollout, (sample, entropies)) in self.all[index].rollouts.iter_mut().zip(&mut learned) {
+                let advantage = sample.advantages.iter().sum::<f32>() / sample.advantages.len().max(1) as f32;
+                rollout.learned = Some(Learned { advantage, entropies });
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! the better half. Evaluation, files and progress are left to the run around it.
 
 mod difficulty;
+mod entropies;
 mod groups;
 mod samples;
 mod stats;
@@ -26,6 +27,7 @@ use crate::policy::{Largest, Policy, REHEARSAL, Training};
 use crate::prompt::PromptSource;
 use crate::rollout::{LocalSampler, Sampler, Sampling};
 pub use difficulty::{Difficulty, Seen};
+use entropies::Entropies;
 use stats::StepStats;
 use teacher::Teacher;
 
@@ -118,17 +120,22 @@ impl Trainer {
         self.refresh_reference(step)?;
         self.limit_tokens(step);
         // Prompts to the sampler, completions to the judge, until enough groups have a signal.
-        let groups = self.sample_groups(step)?;
+        let mut groups = self.sample_groups(step)?;
         // What the reference says of them, and where it is asked the policy itself.
         let mut samples = timed(&mut stats.forward_backward_s, || self.train_samples(&groups))?;
         stats.corrected = self.grpo.correction().map(|correction| correction.apply(&mut samples));
         self.set_advantages(&groups, &mut samples);
         stats.kl_penalty = self.kl_penalty(&samples);
+        let mut entropies = Entropies::default();
         for (index, mini_batch) in mini_batches(&samples, self.grpo.completions_per_update).into_iter().enumerate() {
             let loss = self.grpo.loss(self.grpo.entropy().weight(self.progress.entropy));
+            let seen = entropies.of_update(mini_batch.len());
             let losses = timed(&mut stats.forward_backward_s, || {
                 let mut micros = self.selected(self.micro_batches(mini_batch), step, index)?;
-                let token_losses = |micro: &MicroBatch, now: &TokenStats| token_losses(now, micro, &loss);
+                let token_losses = |micro: &MicroBatch, now: &TokenStats| {
+                    seen.add(micro, now);
+                    token_losses(now, micro, &loss)
+                };
                 match &self.teacher {
                     None => self.policy.learner.gradients(&micros, temperature, &token_losses),
                     Some(teacher) => teacher.gradients(&mut self.policy, &mut micros, temperature, &token_losses),
@@ -138,6 +145,7 @@ impl Trainer {
             let update = timed(&mut stats.update_s, || self.update(&losses, step))?;
             stats.add(&losses, update, loss.entropy_coef);
         }
+        groups.set_learned(&samples, entropies);
         self.sampler.publish(&self.policy)?;
         self.remember(&groups, step);
         (self.progress.step, self.progress.prompts_used) = (step, groups.prompts_used);

@@ -43,6 +43,8 @@ mod hub;
 mod kernels;
 /// A killed run resumes exactly.
 mod killing;
+/// Reports, dashboards, and files of other programs.
+mod lab;
 /// Adapters on a frozen base.
 mod lora;
 /// Models and batches that several tests use.
@@ -71,6 +73,9 @@ mod recipes;
 mod resuming;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
+/// A run that is shown in a browser while it goes on.
+#[cfg(feature = "serve")]
+mod served;
 /// Supervised runs: conversations, adapters, epochs, resume.
 mod sft;
 /// Two ways to share a model's work among threads.

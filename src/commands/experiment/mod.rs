@@ -73,7 +73,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
             note!("stopped; the same command goes on from here");
             Ok(())
         }
-        None => Ok(()),
+        None => super::report::page(&experiment.arms(), &experiment.out.join("report.html")),
     }
 }
 

@@ -79,9 +79,14 @@ impl Experiment<'_> {
         }
     }
 
+    /// The folder of all runs.
+    pub(super) fn arms(&self) -> PathBuf {
+        self.out.join("arms")
+    }
+
     /// The folder of a run.
     pub(super) fn run_folder(&self, arm: &ArmConfig, seed: u64) -> PathBuf {
-        self.out.join("arms").join(&arm.name).join(format!("seed-{seed}"))
+        self.arms().join(&arm.name).join(format!("seed-{seed}"))
     }
 
     /// The configs of all arms with the first seed.
