@@ -1,13 +1,15 @@
 //! Writes an experiment that nobody ran: folders of runs as `reckon train` leaves them, with made-up numbers and texts, to
 //! try and to measure what is done with such folders.
 //!
-//! `cargo run --release -p reckon-lab --example made_up -- FOLDER [STEPS]`
+//! `cargo run --release -p reckon-lab --example made_up -- FOLDER [STEPS]`, which also writes `FOLDER/report.html`.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use reckon_lab::arms::Study;
+use reckon_lab::report::{Options, Report};
 use reckon_lab::stats::Draws;
 use serde_json::{Map, Value, json};
 
@@ -33,9 +35,11 @@ pub const ARMS: [(&str, f64, f64); 5] = [
 #[allow(dead_code)]
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let steps = arguments.get(2).map_or(500, |steps| steps.parse().unwrap());
-    let size = Size { seeds: 3, steps, groups: 16, group_size: 16, problems: 300 };
-    experiment(Path::new(&arguments[1]), size);
+    let (folder, steps) = (Path::new(&arguments[1]), arguments.get(2).map_or(500, |steps| steps.parse().unwrap()));
+    experiment(folder, Size { seeds: 3, steps, groups: 16, group_size: 16, problems: 300 });
+    let mut study = Study::read(&[arguments[1].clone()]).unwrap();
+    let report = Report::of(&mut study, &Options { meaning: &|_| None, live: false }).unwrap();
+    fs::write(folder.join("report.html"), report.page()).unwrap();
 }
 
 /// All arms and seeds, as `ROOT/ARM/seed-1`.

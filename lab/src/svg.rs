@@ -188,14 +188,19 @@ fn axes(svg: &mut String, x: Scale, y: [Scale; 2], has_right: bool, names: &[Str
     }
     let _ =
         writeln!(svg, "<path d=\"M{:.1} {:.1}V{bottom:.1}H{end:.1}\" fill=\"none\" stroke=\"#222\"/>", left(), above());
-    let middle = f64::midpoint(above(), bottom);
+    axis_names(svg, names);
+}
+
+/// The names below, on the left and on the right.
+fn axis_names(svg: &mut String, names: &[String; 3]) {
+    let middle = f64::midpoint(above(), HEIGHT - below());
     let turned = |x: f64, name: &str| {
         format!(
             "<text transform=\"translate({x:.1} {middle:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>\n",
             escaped(name)
         )
     };
-    let across = f64::midpoint(left(), end);
+    let across = f64::midpoint(left(), WIDTH - right());
     let _ = writeln!(
         svg,
         "<text x=\"{across:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
