@@ -6,9 +6,10 @@ pub mod behaviour_judge;
 pub mod stats;
 pub mod texts;
 
-use self::stats::{Interval, pass_at_k, wilson};
+use self::stats::{Interval, wilson};
 use anyhow::Result;
 use reckon_datasets::Example;
+use reckon_lab::stats::pass_at_k;
 use serde::Serialize;
 
 use crate::behaviours::{Behaviours, Read};

@@ -1,4 +1,4 @@
-//! Shares with their intervals, and pass@k.
+//! Shares with their intervals.
 
 use serde::Serialize;
 
@@ -17,12 +17,4 @@ pub fn wilson(right: usize, all: usize) -> Interval {
     let centre = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
     let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt() / (1.0 + z * z / n);
     Interval { low: centre - half, high: centre + half }
-}
-
-/// The unbiased estimate of the chance that one of `k` samples is right, of `n` of which `right` are.
-pub fn pass_at_k(n: usize, right: usize, k: usize) -> f64 {
-    if n - right < k {
-        return 1.0;
-    }
-    1.0 - (n - right + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product::<f64>()
 }
