@@ -3,13 +3,11 @@
 //! A judge that is a language model counts what no parser reads ([`behaviour_judge`]).
 
 pub mod behaviour_judge;
-pub mod stats;
 pub mod texts;
 
-use self::stats::{Interval, wilson};
 use anyhow::Result;
 use reckon_datasets::Example;
-use reckon_lab::stats::pass_at_k;
+use reckon_lab::stats::{Interval, pass_at_k, wilson};
 use serde::Serialize;
 
 use crate::behaviours::{Behaviours, Read};

@@ -4,6 +4,8 @@
 //! Every function is held against scipy or statsmodels in `tests/statistics.rs`, whose numbers
 //! `scripts/lab_statistics.py` printed.
 
+use serde::Serialize;
+
 mod band;
 mod bootstrap;
 mod paired;
@@ -15,7 +17,7 @@ pub use paired::{Paired, mcnemar, mcnemar_exact};
 pub use proportion::{pass_at_k, wilson};
 
 /// A 95% interval.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {
     /// Its lower end.
     pub low: f64,
