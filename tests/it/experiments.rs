@@ -39,8 +39,15 @@ fn an_experiment_runs_every_arm_with_every_seed_and_reports_what_is_met_and_miss
 
     let printed = succeeds(&["experiment", text(&file), "--out", text(&out)]);
     assert_eq!(std::fs::read_to_string(out.join("report.txt")).unwrap(), printed);
-    for expected in ["primed: as it is (2 of 2 seeds)", "accuracy", "backtracks", "met           it is above nothing: "]
-    {
+    for expected in [
+        "primed: as it is (2 of 2 seeds)",
+        "accuracy",
+        "backtracks",
+        "met           it is above nothing: ",
+        "primed: seeds 1, 2, 2 steps",
+        "(McNemar exact, ",
+        "dots less primed",
+    ] {
         assert!(printed.contains(expected), "{expected} in {printed}");
     }
     assert!(printed.contains("MISSED        it is above everything: "), "{printed}");

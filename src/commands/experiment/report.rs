@@ -1,9 +1,12 @@
 //! What came of an experiment, as text for a terminal and a README: each arm's numbers before and after, the seeds apart,
-//! and which of the criteria are met. Of an experiment that is not over, the runs that are.
+//! which of the criteria are met, and held-out accuracy with its intervals, which the crate `lab` computes. Of an
+//! experiment that is not over, the runs that are.
 
 use std::fmt::Write;
 
 use anyhow::Result;
+use reckon_lab::arms::Study;
+use reckon_lab::summary::Summary;
 
 use super::work::{Experiment, outcome};
 use crate::config::{ArmConfig, CriterionConfig, Of};
@@ -26,7 +29,7 @@ struct Arm<'a> {
 
 /// The report.
 pub(super) fn text(experiment: &Experiment) -> Result<String> {
-    let mut arms = Vec::new();
+    let (mut arms, mut runs) = (Vec::new(), Vec::new());
     for config in &experiment.config.arms {
         let mut done = Vec::new();
         for &seed in &experiment.config.seeds {
@@ -35,6 +38,7 @@ pub(super) fn text(experiment: &Experiment) -> Result<String> {
             let mut evaluations = metrics::read(&folder.join("metrics.jsonl"))?;
             evaluations.retain(|record| record.get("eval/len_mean").is_some());
             done.push(Done { outcome, evaluations });
+            runs.push(format!("{}={}", config.name, folder.display()));
         }
         arms.push(Arm { config, done });
     }
@@ -46,7 +50,19 @@ pub(super) fn text(experiment: &Experiment) -> Result<String> {
     for criterion in &experiment.config.criteria {
         let _ = writeln!(text, "{}", criterion_text(criterion, &arms));
     }
+    text += &intervals(&runs)?;
     Ok(text)
+}
+
+/// The accuracies of `runs`, each `ARM=FOLDER`, with their intervals, and the arms beside the first one.
+fn intervals(runs: &[String]) -> Result<String> {
+    if runs.is_empty() {
+        return Ok(String::new());
+    }
+    let mut summary = Summary::of(&Study::read(runs)?);
+    // What else changed stands above.
+    summary.arms.iter_mut().for_each(|arm| arm.changes.clear());
+    Ok(format!("\n{summary}"))
 }
 
 /// What is shown of every arm; what its task counts follows.
