@@ -1,8 +1,10 @@
 //! What the completions of a run do: the readers of its tasks' traces and the lists of key words that its config names, and
-//! what they make of many completions. How a completion is read, [`reckon_datasets`] knows.
+//! what they make of many completions. How a trace is read, [`reckon_datasets`] knows; how words are counted,
+//! [`reckon_lab::words`].
 
 use anyhow::{Result, bail};
-use reckon_datasets::{Example, Fold, TraceReader, WORD_LISTS, WordList};
+use reckon_datasets::{Example, Fold, TraceReader};
+use reckon_lab::words::{WORD_LISTS, WordList};
 
 use crate::config::{DataConfig, TrainConfig};
 use crate::judge::Group;
@@ -218,9 +220,9 @@ mod tests {
             ("behaviour/attempts_max", 2.0),
             ("behaviour/repeat_share", 0.5),
             ("behaviour/gave_up", 0.5),
-            // "wait" of the first after its tag; but, wait, check, wait of the second. Within the trace it follows a digit.
-            ("words/aha-r1/mean", 2.5),
-            ("words/aha-r1/per_1k", 100.0),
+            // "wait" of the first in its trace and after it; but, wait, check, wait of the second.
+            ("words/aha-r1/mean", 3.0),
+            ("words/aha-r1/per_1k", 120.0),
             ("words/aha-r1/any", 1.0),
         ] {
             let value = found.iter().find(|(found, _)| found == name).map(|(_, value)| *value);

@@ -16,7 +16,6 @@ mod write;
 
 pub use answer::Answer;
 pub use behaviour::search::TraceStats;
-pub use behaviour::words::{WORD_LISTS, WordList};
 pub use behaviour::{Fold, Measure, TraceReader};
 pub use error::Error;
 pub use example::{Dataset, Example};

@@ -35,12 +35,16 @@ function short(value) {
 const signed = value => (value > 0 ? "+" : "") + short(value);
 const className = verdict => verdict.replace(/ /g, "-");
 
-// Where words of the lists, or of the reader's own, stand in a text: [[start, end], ...].
+// Where words of the lists, or of the reader's own, stand in a text: [[start, end], ...]; words are [[word, rule], ...]
+// with the rules of lab/src/words.rs.
 function hits(text, words) {
   if (words.length === 0) return [];
-  const longestFirst = [...words].sort((a, b) => b.length - a.length);
-  const escaped = longestFirst.map(word => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  const found = text.matchAll(new RegExp(escaped.join("|"), "gi"));
+  const longestFirst = [...words].sort((a, b) => b[0].length - a[0].length);
+  const patterns = longestFirst.map(([word, rule]) => {
+    const escaped = word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+    return rule === "whole_word" ? `(?<!\\p{L})${escaped}(?!\\p{L})` : escaped;
+  });
+  const found = text.matchAll(new RegExp(patterns.join("|"), "giu"));
   return Array.from(found, match => [match.index, match.index + match[0].length]);
 }
 

@@ -85,7 +85,7 @@ function textBox(text, spans) {
 function bodyOf(text, spans) {
   const body = element("div", { class: "body" }), known = spans ? tokens(text) : null;
   const marked = state.marks ? hits(text.t, lab.data.words) : [];
-  const found = state.words ? hits(text.t, [state.words]) : [];
+  const found = state.words ? hits(text.t, [[state.words, "any_case"]]) : [];
   const ranges = [...marked, ...found].sort((a, b) => a[0] - b[0]);
   let at = 0;
   for (const token of known || [{ text: text.t }]) {

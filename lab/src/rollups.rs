@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::run::Run;
 use crate::transcripts::{Group, Verdict};
-use crate::words::LISTS;
+use crate::words::WordList;
 
 /// What the names of these curves begin with: no metric of `metrics.jsonl` does.
 pub const PREFIX: &str = "kept/";
@@ -12,7 +12,7 @@ pub const PREFIX: &str = "kept/";
 /// What each of them is.
 pub fn meaning(name: &str) -> Option<String> {
     let name = name.strip_prefix(PREFIX)?;
-    if let Some(list) = LISTS.iter().find(|list| name.strip_prefix("words_") == Some(list.name)) {
+    if let Some(list) = name.strip_prefix("words_").and_then(WordList::named) {
         return Some(format!("words in a completion, mean over the rollouts kept of a step: {}", list.source));
     }
     let (what, verdict) = name.split_once('_')?;
@@ -39,9 +39,8 @@ pub fn of(groups: &[Group]) -> BTreeMap<String, f64> {
             found.insert(format!("{PREFIX}len_{}", verdict.name()), mean(sum, lengths.len()));
         }
     }
-    let texts: Vec<String> = rollouts.iter().map(|rollout| rollout.completion.to_lowercase()).collect();
-    for list in LISTS {
-        let count = texts.iter().map(|text| list.count(text)).sum::<usize>();
+    for list in WordList::drawn() {
+        let count = rollouts.iter().map(|rollout| list.count(&rollout.completion)).sum::<usize>();
         found.insert(format!("{PREFIX}words_{}", list.name), mean(count as f64, rollouts.len()));
     }
     found

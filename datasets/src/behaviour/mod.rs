@@ -1,12 +1,10 @@
-//! What a completion does, as its task says it: a parser of the task's traces, and published lists of key words for texts
-//! that no parser reads. A parser is total: any text has counts. What is made of the counts of many completions, each
-//! [`Measure`] says; how they were judged, nobody here knows.
+//! What a completion does, as its task says it: a parser of the task's traces. A parser is total: any text has counts.
+//! What is made of the counts of many completions, each [`Measure`] says; how they were judged, nobody here knows.
 
 mod parity;
 mod prose;
 pub(crate) mod search;
 mod three_sum;
-pub(crate) mod words;
 
 use crate::Example;
 

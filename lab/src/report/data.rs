@@ -16,7 +16,7 @@ use crate::run::Run;
 use crate::stats::{Interval, wilson};
 use crate::summary::{ALPHA, Accuracy, ArmSummary, Between, Summary};
 use crate::transcripts::Verdict;
-use crate::words::LISTS;
+use crate::words::{Rule, WordList};
 
 #[derive(Serialize)]
 struct Data<'a> {
@@ -30,7 +30,7 @@ struct Data<'a> {
     questions: Vec<Vec<&'a str>>,
     verdicts: Vec<&'static str>,
     /// What reflection is highlighted by.
-    words: Vec<&'static str>,
+    words: Vec<(&'static str, Rule)>,
     summary: String,
     figures: Vec<Value>,
     between: Vec<Value>,
@@ -83,9 +83,7 @@ pub(super) fn of(study: &Study, summary: &Summary, kept: &[(Vec<u64>, usize)], o
     let names = study.runs.iter().flat_map(|run| run.series.keys());
     let meaning = |name: &'_ str| rollups::meaning(name).or_else(|| (options.meaning)(name));
     let meanings = names.filter_map(|name| Some((name.as_str(), meaning(name)?))).collect();
-    let mut words: Vec<&str> = LISTS.iter().flat_map(|list| list.words.iter().copied()).collect();
-    words.sort_unstable();
-    words.dedup();
+    let words = WordList::drawn().flat_map(|list| list.words.iter().map(|word| (*word, list.rule))).collect();
     Ok(serde_json::to_string(&Data {
         live: options.live,
         version: env!("CARGO_PKG_VERSION"),
