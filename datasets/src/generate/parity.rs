@@ -78,6 +78,11 @@ impl Traced for ParityConfig {
             Attempt { text, answer: odd.to_string(), correct: true }
         })
     }
+
+    /// Each bit is a token by itself.
+    fn tokens(thought: &str) -> usize {
+        thought.len()
+    }
 }
 
 #[cfg(test)]

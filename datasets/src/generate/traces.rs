@@ -84,6 +84,11 @@ pub trait Traced: Task {
 
     /// What attempts at `problem` can be.
     fn attempts<'a>(&'a self, problem: &'a Self::Problem) -> Attempts<'a>;
+
+    /// Tokens of a thought: as many dots take its place. Here each number, word and sign is one.
+    fn tokens(thought: &str) -> usize {
+        lexemes(thought)
+    }
 }
 
 /// A problem with a completion to learn from.
@@ -185,7 +190,7 @@ impl<T: Traced> Traces<T> {
         let mut found = self.search(attempts, direct, random);
         if self.config.thought == Thought::Dots && !direct {
             let label = attempts(true, random);
-            let text = T::WORDS.dot.repeat(lexemes(&found.text));
+            let text = T::WORDS.dot.repeat(T::tokens(&found.text));
             found = Thinking { text, answer: label.answer, attempts: 0, correct: label.correct };
         }
         found

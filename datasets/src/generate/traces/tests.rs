@@ -187,11 +187,11 @@ fn three_sum_traces_add_up_and_say_whether_they_fit() {
 
 #[test]
 fn parity_traces_carry_the_parity_along_or_guess_it_at_once() {
-    let make = |direct_share| {
+    let make = |direct_share, thought| {
         let problems = Parity::new(ParityConfig::default(), 1, Split::Train).unwrap();
-        Traces::new(problems, TraceConfig { direct_share, ..TraceConfig::default() }, 5).unwrap()
+        Traces::new(problems, TraceConfig { direct_share, thought, ..TraceConfig::default() }, 5).unwrap()
     };
-    let (long, mixed) = (make(0.0), make(0.8));
+    let (long, mixed, dots) = (make(0.0, Thought::Search), make(0.8, Thought::Search), make(0.0, Thought::Dots));
     for index in 0..200 {
         let trace = long.get(index);
         let (mut odd, mut thought) = (false, String::new());
@@ -201,6 +201,9 @@ fn parity_traces_carry_the_parity_along_or_guess_it_at_once() {
         }
         let answer = u8::from(odd);
         assert_eq!(trace.completion, format!("<think>{thought}</think><answer>{answer}</answer>"));
+        // A dot for each bit, though its tokenizer knows no numbers of several digits.
+        let thought = ".".repeat(thought.len());
+        assert_eq!(dots.get(index).completion, format!("<think>{thought}</think><answer>{answer}</answer>"));
     }
     let short = (0..500).filter(|&index| mixed.get(index).completion.starts_with("<think></think>")).count();
     assert!((360..440).contains(&short), "{short} of 500");
