@@ -19,6 +19,7 @@ pub mod embedding;
 pub mod linear;
 pub mod linear_logprob;
 mod matrix;
+pub mod memory;
 pub mod parallel;
 mod product;
 pub mod rms_norm;

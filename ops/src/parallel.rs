@@ -24,9 +24,9 @@ impl<T: Default> Pool<T> {
         lock(&self.0).push(thing);
     }
 
-    /// Drops all that was given back.
-    pub fn clear(&self) {
-        lock(&self.0).clear();
+    /// All that was given back, for the caller to be done with.
+    pub fn take_all(&self) -> Vec<T> {
+        std::mem::take(&mut lock(&self.0))
     }
 }
 

@@ -13,6 +13,7 @@
 //! respect to the student's logits over the temperature.
 
 use super::super::linear::{Epilogue, Linear};
+use super::super::memory;
 use super::super::team::Team;
 use super::super::vector::{LANES, exp, reduce, vectorised};
 use super::{Logits, Rows, chunk_values, normalise};
@@ -90,7 +91,7 @@ impl Logits {
     /// Leaves the scaled logits of rows `h`.
     fn scaled(&mut self, team: &Team, h: &[f32], head: &Linear, temperature: f32) {
         let v = head.outputs();
-        self.values.resize(h.len() / head.inputs() * v, 0.0);
+        memory::sized(&mut self.values, h.len() / head.inputs() * v);
         head.forward(team, h, &mut self.values, Epilogue::None);
         let piece = team.piece(h.len() / head.inputs()) * v;
         team.each(self.values.chunks_mut(piece), |z| z.iter_mut().for_each(|z| *z /= temperature));

@@ -7,6 +7,7 @@ pub mod device;
 pub mod distill;
 
 use super::linear::{Epilogue, Linear};
+use super::memory;
 use super::team::Team;
 use super::vector::{self, LANES, exp, reduce, vectorised};
 
@@ -90,6 +91,11 @@ pub struct Logits {
 }
 
 impl Logits {
+    /// Gives their memory back to the system.
+    pub fn give_back(self) {
+        memory::give_back(self.values);
+    }
+
     /// Leaves the scaled logits of rows `h`, and what they say, with the pairs that `read` makes of each row in `out`.
     fn of<T: Send>(
         &mut self,
@@ -101,7 +107,7 @@ impl Logits {
         read: impl Fn(usize, &[f32], RowStats) -> T + Sync,
     ) {
         let (v, rows) = (head.outputs(), h.len() / head.inputs());
-        self.values.resize(rows * v, 0.0);
+        memory::sized(&mut self.values, rows * v);
         self.lse.resize(rows, 0.0);
         self.entropy.resize(rows, 0.0);
         head.forward(team, h, &mut self.values, Epilogue::None);

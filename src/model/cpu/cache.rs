@@ -1,6 +1,6 @@
 //! Keys and values of the tokens so far, in blocks of 16 positions that completions of one prompt share.
 
-use crate::ops::LANES;
+use crate::ops::{LANES, memory};
 
 /// Index of a block in its [`Cache`].
 pub type BlockId = u32;
@@ -37,6 +37,11 @@ impl Cache {
     /// An empty pool for `layers` layers, each with `layer_len` values in each block.
     pub fn new(layers: usize, layer_len: usize) -> Self {
         Self { layer_len, layers, ..Self::default() }
+    }
+
+    /// Gives its memory back to the system.
+    pub fn give_back(self) {
+        self.slabs.into_iter().for_each(memory::give_back);
     }
 
     /// Makes it a pool for such layers; one that is not yet is emptied.

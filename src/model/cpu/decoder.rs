@@ -5,13 +5,14 @@
 
 use crate::ops::attention::{Heads, Segment, cached, packed};
 use crate::ops::linear::{self, Epilogue};
+use crate::ops::memory::sized;
 use crate::ops::rms_norm::{self, Kept, Vectors};
 use crate::ops::team::Team;
 use crate::ops::{LANES, swiglu};
 
 use super::cache::{BlockId, Cache, Sequence};
 use super::weights::{PackedLayer, PackedWeights, Vector};
-use super::workspace::{Keep, Workspace, sized};
+use super::workspace::{Keep, Workspace};
 use crate::model::decoder::Decoder;
 use crate::model::layout::{Attention, DenseMlp, GroupedAttention, HeadNorms, Mlp};
 

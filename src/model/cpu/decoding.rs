@@ -8,6 +8,7 @@ use super::workspace::{Keep, Workspace};
 use crate::model::decoder::Decoder;
 use crate::ops::attention::cached;
 use crate::ops::linear::Epilogue;
+use crate::ops::memory;
 use crate::ops::team::Team;
 
 /// What a team samples in. Used again, because to get a cache anew from the system costs a tenth of the sampling.
@@ -16,6 +17,15 @@ pub struct DecodingMemory {
     cache: Cache,
     workspace: Workspace,
     logits: Vec<f32>,
+}
+
+impl DecodingMemory {
+    /// Gives all of it back to the system.
+    pub fn give_back(self) {
+        self.cache.give_back();
+        self.workspace.give_back();
+        memory::give_back(self.logits);
+    }
 }
 
 /// Rows being sampled by a team: each is a sequence in a slot, which begins with the prompt at hand.

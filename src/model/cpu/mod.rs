@@ -58,11 +58,13 @@ impl Sharing {
     }
 
     /// Tokens of a micro-batch that is fast: a few sequences of a small model, of which little leaves a thread's cache;
-    /// of others enough that weights and their gradient, which come from memory, are worth the way.
-    pub fn micro_batch_tokens(self) -> usize {
-        match self {
-            Self::MicroBatches => 512,
-            Self::Operations => 1024,
+    /// of others enough that weights and their gradient, which come from memory, are worth the way. A frozen base has no
+    /// gradient, so that fewer are as fast, and what they keep is most of the memory that an adapter takes.
+    pub fn micro_batch_tokens(self, frozen: bool) -> usize {
+        match (self, frozen) {
+            (Self::MicroBatches, _) => 512,
+            (Self::Operations, true) => 256,
+            (Self::Operations, false) => 1024,
         }
     }
 
@@ -149,7 +151,7 @@ impl CpuModel {
     /// Memory to sample in. That of updates is freed first where a large model's would have to fit beside it.
     pub fn decoding_memory(&self) -> DecodingMemory {
         if self.sharing.phases() == Phases::InTurn {
-            self.workspaces.clear();
+            self.workspaces.take_all().into_iter().for_each(Workspace::give_back);
         }
         self.decoding.take()
     }
@@ -161,7 +163,7 @@ impl CpuModel {
 
     /// Runs `work` in the memory of micro-batches, that of sampling freed first.
     fn with_workspace<R>(&self, work: impl FnOnce(&mut Workspace) -> R) -> R {
-        self.decoding.clear();
+        self.decoding.take_all().into_iter().for_each(DecodingMemory::give_back);
         let mut workspace = self.workspaces.take();
         let result = work(&mut workspace);
         self.workspaces.give_back(workspace);

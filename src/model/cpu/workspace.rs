@@ -2,6 +2,7 @@
 //! A workspace is used again for the next micro-batch, so a run's memory is that of its largest one.
 
 use crate::ops::linear_logprob::Logits;
+use crate::ops::memory;
 
 /// What a forward keeps of its layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,16 @@ impl Workspace {
         self.layers.resize_with(self.used.1.max(self.layers.len()), Default::default);
     }
 
+    /// Gives all of it back to the system.
+    pub(super) fn give_back(self) {
+        let Self { streams, layers, hidden, dx, inputs, gradients, logits, used: _ } = self;
+        let of_layers = layers.into_iter().flat_map(|a| [a.raw_qkv, a.qkv, a.attended, a.lse, a.middle, a.gate_up]);
+        let LayerGradients { activated, gate_up, normed, attended, qkv, raw_qkv } = gradients;
+        let others = [hidden, dx, inputs.normed, inputs.activated, activated, gate_up, normed, attended, qkv, raw_qkv];
+        streams.into_iter().chain(of_layers).chain(others).for_each(memory::give_back);
+        logits.give_back();
+    }
+
     /// Which of `streams` is before layer `index`, or after the last.
     pub(super) fn stream(&self, index: usize) -> usize {
         index % self.used.0
@@ -82,10 +93,4 @@ impl Workspace {
     pub(super) fn layer(&self, index: usize) -> usize {
         index % self.used.1
     }
-}
-
-/// Gives a buffer the length `n`. What it holds is of no meaning: the next operation writes all of it.
-pub(super) fn sized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
-    buffer.resize(n, 0.0);
-    buffer
 }
