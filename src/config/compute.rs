@@ -93,7 +93,8 @@ table! {
         /// Threads; 0 takes one per core.
         pub threads: usize = 0,
         /// Most tokens of a micro-batch; 0 takes what suits the model: on a CPU 512 for a small one, whose activations then
-        /// stay in the caches, and more for one whose weights do not, and 16384 on a card.
+        /// stay in the caches, 1024 for one whose weights do not, 256 beside the frozen base of an adapter, and 16384 on a
+        /// card.
         pub micro_batch_tokens: usize = 0,
         /// Compute layers again in the backward instead of keeping their activations.
         pub recompute: bool = false,
@@ -119,11 +120,11 @@ impl ComputeConfig {
         };
     }
 
-    /// Puts what suits a model of so many weights in place of 0 tokens.
-    pub fn suit(&mut self, weights: usize) {
+    /// Puts what suits a model of so many weights, all trained or the frozen base of an adapter, in place of 0 tokens.
+    pub fn suit(&mut self, weights: usize, frozen: bool) {
         if self.micro_batch_tokens == 0 {
             self.micro_batch_tokens = match self.target() {
-                Target::Cpu => Sharing::of(weights).micro_batch_tokens(),
+                Target::Cpu => Sharing::of(weights).micro_batch_tokens(frozen),
                 Target::Cuda => 16_384,
             };
         }

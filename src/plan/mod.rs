@@ -144,7 +144,7 @@ impl Job {
             Ok::<_, anyhow::Error>(Lora::of(&layout, base_bytes))
         });
         let mut compute = config.compute.clone();
-        compute.suit(Layout::of(shape)?.len());
+        compute.suit(Layout::of(shape)?.len(), config.lora.is_some());
         Ok(Self {
             device,
             threads: if device == Target::Cpu { config.compute.threads() } else { 1 },

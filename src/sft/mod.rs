@@ -80,7 +80,7 @@ impl SftTrainer {
         policy.learner.begin(&Training { adamw, moments, reference: false })?;
         let schedule = config.optim.schedule(steps);
         let mut compute = config.compute.clone();
-        compute.suit(Layout::of(&policy.config)?.len());
+        compute.suit(Layout::of(&policy.config)?.len(), config.lora.is_some());
         let max_skipped = config.optim.max_skipped;
         let micro_batch_tokens = compute.micro_batch_tokens;
         Ok(Self { policy, schedule, micro_batch_tokens, max_skipped, skipped: 0, step: 0 })

@@ -88,7 +88,7 @@ impl Trainer {
     /// Puts a run together and refuses one that could not work, before step 0.
     pub fn new(mut config: TrainConfig, mut policy: Policy, judge: Judge) -> Result<Self> {
         config.validate()?;
-        config.compute.suit(Layout::of(&policy.config)?.len());
+        config.compute.suit(Layout::of(&policy.config)?.len(), config.lora.is_some());
         let (grpo, behaviours) = (config.grpo.clone(), Behaviours::of(&config)?);
         let prompts = PromptSource::of(&config, &mut policy)?;
         count_epochs(&mut config, &prompts)?;

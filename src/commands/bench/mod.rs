@@ -89,7 +89,7 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     let (weights, bytes) = (model.weights.layout.len(), shape.products() * args.precision.bytes());
     let (device, micro_batch_tokens) = (DeviceChoice::Cpu, args.micro_batch_tokens);
     let mut compute = ComputeConfig { device, micro_batch_tokens, ..ComputeConfig::default() };
-    compute.suit(weights);
+    compute.suit(weights, false);
     args.micro_batch_tokens = compute.micro_batch_tokens;
     let mut policy =
         Policy::new(model, CpuOptions { threads, precision: args.precision.into(), recompute: args.recompute });
