@@ -3,8 +3,8 @@
 
 use anyhow::Result;
 
-use super::memory;
-use crate::config::{ComputeConfig, PrecisionChoice, Target};
+use super::memory::{self, gib};
+use crate::config::{ComputeConfig, LoraConfig, PrecisionChoice, Target};
 use crate::ops::bf16::Unit;
 
 #[cfg(feature = "cuda")]
@@ -35,6 +35,25 @@ pub(super) fn place(compute: &ComputeConfig) -> String {
         }
         Target::Cuda => format!("card     {}", describe()),
     }
+}
+
+/// What becomes of the frozen base of an adapter where that is not what its file has, for people: a line each. As it is read
+/// it takes `bytes` for so many weights.
+pub(super) fn base(lora: &LoraConfig, compute: &ComputeConfig, bytes: usize, weights: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let tiles = 2 * weights;
+    if compute.target() == Target::Cpu && compute.precision == PrecisionChoice::Bf16 && bytes < tiles {
+        let (blocks, tiles) = (gib(bytes), gib(tiles));
+        lines.push(format!(
+            "base     {blocks} of blocks become {tiles} of bf16: compute.precision = \"fp32\" keeps them"
+        ));
+    }
+    if lora.base.is_some() {
+        lines.push(
+            "base     kept as lora.base says; `reckon export` merges with the base as its file has it".to_owned(),
+        );
+    }
+    lines
 }
 
 #[cfg(feature = "cuda")]

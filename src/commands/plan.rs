@@ -14,6 +14,11 @@ use crate::plan::{Free, Job, Plan, Sizes, Taught, fit};
 use crate::strict::{self, Tree};
 use crate::train::Trainer;
 
+/// Bytes of the running program without a tokenizer.
+const PROGRAM: usize = 20 << 20;
+/// Bytes that a tokenizer with merges holds of each token, by one of 49,152.
+const TOKEN: usize = 450;
+
 /// Arguments of `reckon plan`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -47,7 +52,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         Some(tokens) => tokens,
         None => open_prompts(&config)?.1.longest(),
     };
-    let (sizes, mut job) = (Sizes::of(&shape)?, Job::of(&config, &shape, base_bytes(&config, &shape)?, prompt)?);
+    let bytes = base_bytes(&config, &shape)?;
+    let (sizes, mut job) = (Sizes::of(&shape)?, Job::of(&config, &shape, bytes, prompt)?);
     if let Some(teacher) = &config.teacher {
         let shape = load_shape(&teacher.name())?;
         job.teacher = Some(Taught::of(teacher, &shape, frozen_bytes(&teacher.name(), &shape, None)?)?);
@@ -66,6 +72,10 @@ pub(super) fn run(args: Args) -> Result<()> {
             Sharing::Operations => "shares in each operation, over one micro-batch and one gradient",
         };
         say!("\neach of {} threads {how}", job.threads)?;
+        say!("the program itself and its tokenizer come on top: about {}", gib(program(&shape)))?;
+    }
+    if let Some(lora) = &config.lora {
+        compute::base(lora, &config.compute, bytes, sizes.weights()).iter().try_for_each(|line| say!("{line}"))?;
     }
     let Some(job) = picked else {
         bail!("the run does not fit into {}: take a smaller model, or more memory", gib(memory))
@@ -74,6 +84,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     say!("[compute]\nmicro_batch_tokens = {}\nrecompute = {}\n", job.micro_batch_tokens, job.recompute)?;
     say!("[rollout]\ncapacity = {}", job.rows)?;
     Ok(())
+}
+
+/// Bytes that a run takes beside what a plan counts: the program itself, and the tokenizer.
+fn program(shape: &ModelConfig) -> usize {
+    PROGRAM + TOKEN * shape.vocab_size
 }
 
 /// Bytes of the frozen base of a run with an adapter, as far as they can be told without its weights.

@@ -19,6 +19,7 @@ use crate::checkpoint::{RunFolder, state};
 use crate::config::TrainConfig;
 use crate::disk::{read_text, write_file};
 use crate::grpo::updates;
+use crate::model::Layout;
 use crate::output::{note, say};
 use crate::progress::Bar;
 use crate::run;
@@ -67,6 +68,10 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         }
     };
     note!("{}", compute::place(&trainer.config.compute));
+    if let Some(lora) = &trainer.config.lora {
+        let (bytes, weights) = (trainer.policy.learner.base_bytes(), Layout::of(&trainer.policy.config)?.len());
+        compute::base(lora, &trainer.config.compute, bytes, weights).iter().for_each(|line| note!("{line}"));
+    }
     #[cfg(feature = "serve")]
     if let Some(listener) = listener {
         serve::serve(listener, folder.path().to_owned(), report::meaning)?;
