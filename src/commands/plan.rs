@@ -14,10 +14,10 @@ use crate::plan::{Free, Job, Plan, Sizes, Taught, fit};
 use crate::strict::{self, Tree};
 use crate::train::Trainer;
 
-/// Bytes of the running program without a tokenizer.
-const PROGRAM: usize = 20 << 20;
+/// Bytes of the running program, verifiers included, without a tokenizer.
+const PROGRAM: usize = 40 << 20;
 /// Bytes that a tokenizer with merges holds of each token, by one of 49,152.
-const TOKEN: usize = 450;
+const TOKEN: usize = 800;
 
 /// Arguments of `reckon plan`.
 #[derive(Debug, clap::Args)]
