@@ -104,11 +104,11 @@ macro_rules! text_model {
 text_model!(gemma2::Model, gemma3::Model, glm4_new::ModelForCausalLM, mistral::Model, olmo2::Model, phi3::Model);
 
 /// Tokens as a batch of one row.
-fn row(tokens: &[u32]) -> candle_core::Result<Tensor> {
+pub(super) fn row(tokens: &[u32]) -> candle_core::Result<Tensor> {
     Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)
 }
 
 /// The logits of the last token of one row.
-fn last(logits: Tensor) -> candle_core::Result<Vec<f32>> {
+pub(super) fn last(logits: Tensor) -> candle_core::Result<Vec<f32>> {
     logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
 }

@@ -2,6 +2,7 @@
 //! them, one row at a time, on the CPU; what this file adds is one trait in front of all of them.
 
 mod folders;
+mod quantized;
 
 use std::fmt;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::sync::Mutex;
 use anyhow::{Result, bail};
 
 use crate::model::files::folder::{ModelFolder, read_beside};
+use crate::model::files::gguf;
 use crate::parallel::lock;
 
 /// A decoder with a cache of keys and values.
@@ -34,13 +36,17 @@ impl fmt::Debug for ForeignModel {
 }
 
 impl ForeignModel {
-    /// Reads a model folder of a family that is known here.
+    /// Reads a model folder or a GGUF file of a family that is known here.
     pub fn read(folder: &Path) -> Result<ModelFolder<Self>> {
         let ModelFolder { config, tokenizer, companions, .. } = read_beside(folder)?;
         let Some(family) = folders::family(&config) else {
             bail!("model folder {} is of no family that can be sampled from", folder.display())
         };
-        let weights = Self { family, model: Mutex::new(folders::read(family, &config, folder)?) };
+        let model = match gguf::is_named(folder) {
+            true => quantized::read(family, folder)?,
+            false => folders::read(family, &config, folder)?,
+        };
+        let weights = Self { family, model: Mutex::new(model) };
         Ok(ModelFolder { config, tokenizer, companions, weights })
     }
 
@@ -57,8 +63,11 @@ impl ForeignModel {
     }
 }
 
-/// The family of the model in a folder, if it is one that is sampled from and not trained.
+/// The family of the model in a folder or a GGUF file, if it is one that is sampled from and not trained.
 pub fn family_of(folder: &Path) -> Option<&'static str> {
     // What cannot be read is for those to say who read it in earnest.
+    if gguf::is_named(folder) {
+        return gguf::sampled(folder).ok().flatten();
+    }
     read_beside(folder).ok().and_then(|model| folders::family(&model.config))
 }

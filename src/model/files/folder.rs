@@ -257,8 +257,15 @@ impl<W: Load> ModelFolder<W> {
     }
 }
 
-/// What a folder holds beside its weights, whatever family the model is of. The config is not checked.
+/// What a folder holds beside its weights, whatever family the model is of, or what a GGUF file of a family that is not
+/// trained says. The config is not checked.
 pub fn read_beside(folder: &Path) -> Result<ModelFolder<()>> {
+    if gguf::is_named(folder) {
+        let gguf::Other { mut config, files, .. } = gguf::Other::open(folder)?;
+        let companions = Companions { files, ..Companions::default() };
+        let tokenizer = companions.tokenizer(&mut config)?;
+        return Ok(ModelFolder { config, tokenizer, companions, weights: () });
+    }
     let read = || -> Result<ModelFolder<()>> {
         let mut config: ModelConfig =
             serde_json::from_slice(&fs::read(folder.join("config.json"))?).context("config.json")?;

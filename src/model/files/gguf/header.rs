@@ -83,9 +83,7 @@ pub(super) fn number_of(dtype: GgmlDType) -> Option<u32> {
 
 /// Walks the header of an open file and refuses one that is damaged or cannot be read. The source is left anywhere.
 pub(super) fn check(source: &mut dyn ReadSeek) -> Result<()> {
-    let len = source.seek(SeekFrom::End(0))?;
-    source.seek(SeekFrom::Start(0))?;
-    let mut walk = Walk { source: BufReader::new(source), at: 0, len, held: 0, alignment: ALIGNMENT };
+    let mut walk = Walk::new(source)?;
     let (tensors, entries) = walk.begin()?;
     let mut names = HashSet::new();
     for _ in 0..entries {
@@ -110,11 +108,26 @@ pub(super) fn check(source: &mut dyn ReadSeek) -> Result<()> {
         );
         let end = start.checked_add(offset).and_then(|from| from.checked_add(bytes));
         ensure!(
-            end.is_some_and(|end| end <= len),
+            end.is_some_and(|end| end <= walk.len),
             "a tensor of {bytes} bytes begins at {offset} of the values, beyond the end of the file: it is cut short"
         );
     }
     Ok(())
+}
+
+/// What architecture an open file is of, where it says so. No more is read than what stands before it.
+pub(super) fn architecture(source: &mut dyn ReadSeek) -> Result<Option<String>> {
+    let mut walk = Walk::new(source)?;
+    let (_, entries) = walk.begin()?;
+    for _ in 0..entries {
+        let key = walk.name()?;
+        if key == "general.architecture" {
+            ensure!(walk.number()? == STRING, "metadata {key} is not a text");
+            return walk.name().map(Some);
+        }
+        walk.value(&key)?;
+    }
+    Ok(None)
 }
 
 /// A header on the way through it.
@@ -130,7 +143,13 @@ struct Walk<'a> {
     alignment: u64,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(source: &'a mut dyn ReadSeek) -> Result<Self> {
+        let len = source.seek(SeekFrom::End(0))?;
+        source.seek(SeekFrom::Start(0))?;
+        Ok(Self { source: BufReader::new(source), at: 0, len, held: 0, alignment: ALIGNMENT })
+    }
+
     /// The numbers of tensors and of entries of metadata.
     fn begin(&mut self) -> Result<(u64, u64)> {
         let known = self.source.fill_buf()?.starts_with(b"GGUF");

@@ -6,6 +6,7 @@ mod header;
 mod metadata;
 pub(super) mod mix;
 mod names;
+mod other;
 mod pre;
 mod shape;
 mod tokens;
@@ -31,6 +32,7 @@ use crate::ops::linear::BlockType;
 use metadata::Metadata;
 
 pub use mix::Mix;
+pub use other::{Other, sampled};
 pub use write::Written;
 
 /// A model in a GGUF file.

@@ -13,6 +13,10 @@ use crate::model::config::{Family, ModelConfig};
 pub(super) const ARCHITECTURES: [(&str, &str); 3] =
     [("llama", "LlamaForCausalLM"), ("qwen2", "Qwen2ForCausalLM"), ("qwen3", "Qwen3ForCausalLM")];
 
+/// Architectures of models that are sampled from and not trained, as GGUF and `model_type` call them. Gemma 3 is not among
+/// them: candle's from blocks has another activation, and what it says is not what transformers says.
+pub(super) const SAMPLED: [&str; 2] = ["glm4", "phi3"];
+
 /// Keys that ask for what the decoder does not compute, unless they are 0.
 const UNSUPPORTED: [&str; 7] = [
     "expert_count",
@@ -26,7 +30,7 @@ const UNSUPPORTED: [&str; 7] = [
 
 /// Longest context that is taken for one, in tokens: ten times what models of this kind have. The angles of all its
 /// positions are held.
-const LONGEST_CONTEXT: usize = 1 << 24;
+pub(super) const LONGEST_CONTEXT: usize = 1 << 24;
 
 /// What is known of a file beside its metadata.
 pub(super) struct Found {
@@ -46,7 +50,8 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
     ensure!(parts <= 1, "it is one of {parts} parts of a model: join them with `llama-gguf-split --merge`");
     let name = metadata.text("general.architecture")?.context("metadata general.architecture is missing")?;
     let Some((model_type, architecture)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
-        bail!("architecture \"{name}\" cannot be read: {} can", ARCHITECTURES.map(|(name, _)| name).join(", "))
+        let (trained, sampled) = (ARCHITECTURES.map(|(name, _)| name).join(", "), SAMPLED.join(", "));
+        bail!("architecture \"{name}\" cannot be read: {trained} can, and {sampled} to be sampled from")
     };
     let key = |part: &str| format!("{name}.{part}");
     let required = |part: &str| metadata.required(&key(part));
@@ -66,9 +71,6 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
     ensure!(context <= LONGEST_CONTEXT, "{name}.context_length = {context} is above {LONGEST_CONTEXT}");
     let epsilon = key("attention.layer_norm_rms_epsilon");
     let theta = metadata.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
-    let end = ["eos", "eot"].map(|which| metadata.count(&format!("tokenizer.ggml.{which}_token_id")));
-    let mut ends: Vec<usize> = end.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-    ends.dedup();
     let config = json!({
         "architectures": [architecture],
         "model_type": model_type,
@@ -85,12 +87,20 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
         "rope_scaling": scaling(metadata, name, theta, size, found.divisors.as_deref())?,
         "tie_word_embeddings": found.tied,
         "bos_token_id": metadata.count("tokenizer.ggml.bos_token_id")?,
-        "eos_token_id": ends,
+        "eos_token_id": ends(metadata)?,
         "hidden_act": "silu",
     });
     let config: ModelConfig = serde_json::from_value(config)?;
     config.validate()?;
     Ok(config)
+}
+
+/// The tokens that end a completion.
+pub(super) fn ends(metadata: &Metadata) -> Result<Vec<usize>> {
+    let end = ["eos", "eot"].map(|which| metadata.count(&format!("tokenizer.ggml.{which}_token_id")));
+    let mut ends: Vec<usize> = end.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    ends.dedup();
+    Ok(ends)
 }
 
 /// What a GGUF file calls the family of a model.
