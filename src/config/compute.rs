@@ -92,9 +92,8 @@ table! {
         pub precision: PrecisionChoice = PrecisionChoice::Fp32,
         /// Threads; 0 takes one per core.
         pub threads: usize = 0,
-        /// Most tokens of a micro-batch; 0 takes what suits the model: on a CPU 512 for a small one, whose activations then
-        /// stay in the caches, 1024 for one whose weights do not, 256 beside the frozen base of an adapter, and 16384 on a
-        /// card.
+        /// Most tokens of a micro-batch; 0 takes what is fast: on a CPU 512, or 256 beside the large frozen base of an
+        /// adapter, and 16384 on a card.
         pub micro_batch_tokens: usize = 0,
         /// Compute layers again in the backward instead of keeping their activations.
         pub recompute: bool = false,

@@ -13,10 +13,10 @@ use super::vector::{self, LANES, exp, reduce, vectorised};
 
 /// Logits held at a time, in values: 1 MiB, which stays in the second cache.
 const CHUNK_VALUES: usize = 1 << 18;
-/// But at least so many rows, because the weights of a large vocabulary lie in memory and are read anew for every chunk,
-/// and because of one chunk nothing is computed again.
-const CHUNK_ROWS: usize = 512;
-/// As long as they take 128 MiB at most.
+/// But at least so many rows, if they take 128 MiB at most: the weights of a large vocabulary lie in memory and are read anew
+/// for every chunk, and of one chunk nothing is computed again.
+pub const CHUNK_ROWS: usize = 512;
+/// Those 128 MiB.
 const MOST_VALUES: usize = 1 << 25;
 
 /// Logits that exist at a time for a vocabulary of `v`: whole rows.

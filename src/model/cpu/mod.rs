@@ -58,13 +58,13 @@ impl Sharing {
     }
 
     /// Tokens of a micro-batch that is fast: a few sequences of a small model, of which little leaves a thread's cache;
-    /// of others enough that weights and their gradient, which come from memory, are worth the way. A frozen base has no
-    /// gradient, so that fewer are as fast, and what they keep is most of the memory that an adapter takes.
+    /// of others enough that weights and their gradient, which come from memory, are worth the way, and few enough that
+    /// the logits of a large vocabulary are held and not computed again. A frozen base has no gradient, so that fewer are
+    /// as fast, and what they keep is most of the memory that an adapter takes.
     pub fn micro_batch_tokens(self, frozen: bool) -> usize {
         match (self, frozen) {
-            (Self::MicroBatches, _) => 512,
             (Self::Operations, true) => 256,
-            (Self::Operations, false) => 1024,
+            (Self::MicroBatches, _) | (Self::Operations, false) => linear_logprob::CHUNK_ROWS,
         }
     }
 
