@@ -96,7 +96,7 @@ pub fn completions(groups: &[Group]) -> impl Iterator<Item = Read<'_>> + Clone {
             source: group.prompt.source,
             example: &group.prompt.example,
             text: &rollout.completion.text,
-            tokens: rollout.completion.tokens.len(),
+            tokens: rollout.completion.sampled_len(),
         })
     })
 }

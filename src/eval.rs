@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::behaviours::{Behaviours, completions};
 use crate::config::passes_at;
+use crate::environment::tool_use;
 use crate::groups::Rollouts;
 use crate::judge::{Group, Judge, Rollout};
 use crate::metrics::Record;
@@ -67,7 +68,7 @@ pub struct Evaluation {
     /// Mean over the sampled tokens of -ln of their probability: at temperature 1 an estimate of the entropy, in nats.
     #[serde(default)]
     pub entropy: f64,
-    /// What the completions do, by name: [`Behaviours::measure`].
+    /// What the completions do, by name: [`Behaviours::measure`], and before it what they call.
     #[serde(default)]
     pub behaviours: Vec<(String, f64)>,
 }
@@ -95,16 +96,23 @@ pub fn evaluate(rollouts: Rollouts, prompts: Vec<Prompt>, samples: usize) -> Res
         majority: (samples > 1).then(|| majority(&votes)).flatten().map(|share| (samples, share)),
         not_judged: mean(&groups, |r| f64::from(r.score.total.is_none())),
         margin: 1.96 * (accuracy * (1.0 - accuracy) / n).sqrt(),
-        len_mean: mean(&groups, |r| r.completion.tokens.len() as f64),
+        len_mean: mean(&groups, |r| r.completion.sampled_len() as f64),
         len_right: length_of(rollouts.judge, &groups, true),
         len_wrong: length_of(rollouts.judge, &groups, false),
         len_max: longest(&groups),
         truncated: mean(&groups, |r| f64::from(is_cut(r))),
         entropy: surprise(&groups),
-        behaviours: rollouts.behaviours.measure(completions(&groups)),
+        behaviours: doings(rollouts, &groups),
         judged,
         unreadable,
     })
+}
+
+/// What completions do, and what they call.
+fn doings(rollouts: Rollouts, groups: &[Group]) -> Vec<(String, f64)> {
+    let called = rollouts.environment.map(|_| tool_use(groups)).unwrap_or_default();
+    let called = called.into_iter().map(|(name, value)| (name.to_owned(), value));
+    called.chain(rollouts.behaviours.measure(completions(groups))).collect()
 }
 
 /// A judged completion: whether it passes, and the answer that was read from it.
@@ -233,14 +241,14 @@ fn is_cut(rollout: &Rollout) -> bool {
 
 /// Tokens of the longest completion.
 fn longest(groups: &[Group]) -> usize {
-    groups.iter().flat_map(|g| &g.rollouts).map(|r| r.completion.tokens.len()).max().unwrap_or(0)
+    groups.iter().flat_map(|g| &g.rollouts).map(|r| r.completion.sampled_len()).max().unwrap_or(0)
 }
 
 /// Mean tokens of the completions that ended by themselves and were judged so.
 fn length_of(judge: &Judge, groups: &[Group], right: bool) -> Option<f64> {
     let judged = groups.iter().flat_map(|group| group.rollouts.iter().map(move |rollout| (group, rollout)));
     let of = judged.filter(|(group, rollout)| !is_cut(rollout) && passes(judge, group, rollout) == Some(right));
-    let lengths: Vec<f64> = of.map(|(_, rollout)| rollout.completion.tokens.len() as f64).collect();
+    let lengths: Vec<f64> = of.map(|(_, rollout)| rollout.completion.sampled_len() as f64).collect();
     (!lengths.is_empty()).then(|| lengths.iter().sum::<f64>() / lengths.len() as f64)
 }
 
@@ -269,7 +277,7 @@ pub fn record_rollouts(record: &mut Record, groups: &[Group], judge: &Judge, beh
     let verifiers = judge.names();
     let names: BTreeSet<&String> = verifiers.iter().flatten().collect();
     names.into_iter().for_each(|name| record_verifier(record, groups, &verifiers, name));
-    record.set("completion/len_mean", mean(groups, |r| r.completion.tokens.len() as f64));
+    record.set("completion/len_mean", mean(groups, |r| r.completion.sampled_len() as f64));
     record.set("completion/len_max", longest(groups) as f64);
     length_of(judge, groups, true).into_iter().for_each(|length| record.set("completion/len_right", length));
     length_of(judge, groups, false).into_iter().for_each(|length| record.set("completion/len_wrong", length));

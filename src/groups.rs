@@ -5,10 +5,11 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::behaviours::Behaviours;
+use crate::environment::Environment;
 use crate::judge::{Group, Judge};
 use crate::policy::Policy;
 use crate::prompt::Prompt;
-use crate::rollout::{PromptTokens, Request, SampleKey, Sampler, Sampling};
+use crate::rollout::{Calling, PromptTokens, Request, SampleKey, Sampler, Sampling};
 
 /// What samples, and what judges.
 #[derive(Clone, Copy)]
@@ -23,6 +24,8 @@ pub struct Rollouts<'a> {
     pub sampling: &'a Sampling,
     /// What is counted in them.
     pub behaviours: &'a Behaviours,
+    /// What completions may call.
+    pub environment: Option<&'a Environment>,
 }
 
 /// Seconds of sampling and judging. They overlap: completions are judged while others are being sampled.
@@ -53,7 +56,9 @@ impl Rollouts<'_> {
         let start = Instant::now();
         let judging = self.judge.begin(prompts, group_size);
         let prompts: Vec<PromptTokens> = judging.prompts().iter().map(PromptTokens::from).collect();
-        let request = Request { prompts: &prompts, group_size, sampling: self.sampling, key };
+        let asked = self.environment.map(|environment| (environment, environment.asked_by(judging.prompts())));
+        let calling = asked.as_ref().map(|(environment, tools)| Calling { turns: &environment.turns, tools });
+        let request = Request { prompts: &prompts, group_size, sampling: self.sampling, key, calling };
         self.sampler.sample(self.policy, &request, &|prompt, sample, completion| {
             judging.take(prompt, sample, completion);
         })?;

@@ -216,13 +216,14 @@ fn judge_batch(asked: &[Asked], batch: Vec<Finished>) -> Result<Vec<Judged>> {
     let Some(rubric) = batch.first().map(|(prompt, ..)| &asked[*prompt].rubric) else { return Ok(Vec::new()) };
     let texts: Vec<_> =
         batch.iter().map(|(prompt, _, c)| [&asked[*prompt].prefill, c.text.as_str()].concat()).collect();
+    let sampled: Vec<_> = batch.iter().map(|(_, _, completion)| completion.sampled()).collect();
     let submissions: Vec<_> = batch
         .iter()
-        .zip(&texts)
-        .map(|((prompt, _, completion), text)| Submission {
+        .zip(texts.iter().zip(&sampled))
+        .map(|((prompt, _, completion), (text, tokens))| Submission {
             example: &asked[*prompt].example,
             completion: text,
-            tokens: &completion.tokens,
+            tokens,
             truncated: completion.finish == FinishReason::Length,
         })
         .collect();

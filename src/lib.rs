@@ -23,6 +23,7 @@ pub mod strict;
 
 // From prompts to completions, and from completions to judged groups.
 pub mod behaviours;
+pub mod environment;
 pub mod groups;
 pub mod judge;
 pub mod rollout;

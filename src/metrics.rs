@@ -79,6 +79,11 @@ pub const METRICS: &[Metric] = &[
         "how often the key words of a list of `behaviours` occur: `mean`, in a completion; `per_1k`, in a thousand tokens; \
          `any`, completions that hold one / all completions",
     ),
+    metric("tools/calls_mean", "calls that were answered in a completion; this and the next five with an [environment] alone"),
+    metric("tools/calling_frac", "completions with such a call / all completions"),
+    metric("tools/failed_frac", "calls whose answer says that they failed / calls that were answered"),
+    metric("tools/turns_mean", "turns of a completion: 1, and one more behind each answer"),
+    metric("tools/tokens_mean", "tokens of a completion that are answers, in no other length and with nothing learned from them"),
     metric(
         "group/zero_signal_frac",
         "groups whose judged rollouts' rewards are all equal before any length penalty, so that they teach nothing / all \
@@ -156,6 +161,7 @@ pub const METRICS: &[Metric] = &[
     metric("optim/updates", "updates that moved the weights"),
     metric("optim/skipped", "updates left out because loss or gradient was not finite"),
     metric("time/sample_s", "seconds spent in sampling completions"),
+    metric("time/tools_s", "seconds from calls to their answers, summed over completions, while others are sampled"),
     metric("time/verify_s", "seconds spent waiting for verifiers after the last completion"),
     metric("time/forward_backward_s", "seconds in forward and backward passes, the reference's included"),
     metric("time/update_s", "seconds in the optimizer"),
@@ -198,6 +204,7 @@ pub const METRICS: &[Metric] = &[
          the entropy, in nats",
     ),
     metric("eval/behaviour/<name>", "as behaviour/<name>, on held-out prompts"),
+    metric("eval/tools/<number>", "as tools/<number>, on held-out prompts"),
     metric("eval/words/<list>/<rate>", "as words/<list>/<rate>, on held-out prompts"),
     metric("eval/<set>/<number>", "eval/<number> on the further held-out set of eval.sets with this name"),
 ];

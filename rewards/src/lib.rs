@@ -56,6 +56,7 @@ mod registry;
 mod repetition;
 mod rubric;
 pub mod sandbox;
+mod tools;
 mod verdict;
 mod words;
 
@@ -65,6 +66,10 @@ pub use extract::{AnswerFrom, ExtractOptions, Extractor};
 pub use rational::Rational;
 pub use registry::{Registry, RustOptions};
 pub use rubric::{MAX_COMPLETION_BYTES, Mode, Part, Rubric, Score};
+pub use tools::{
+    Calculator, CalculatorOptions, CommandToolOptions, FunctionOptions, Memory, Program, ProgramOptions, Said, TOOL_KINDS,
+    Tool, ToolAnswer, ToolError, ToolOptions, Toolbox, WorkerTool,
+};
 pub use verdict::{Credit, Outcome, Reference, ReferenceKind, Scope, Submission, Verdict, Verifier, VerifierError};
 
 // A verifier is its file, its `mod` above, and its row here. Shaping terms weigh 0: they say how a completion is

@@ -14,6 +14,7 @@ use crate::behaviours::Behaviours;
 use crate::checkpoint::latest;
 use crate::config::TrainConfig;
 use crate::disk::read_text;
+use crate::environment::Environment;
 use crate::eval::in_words;
 use crate::groups::Rollouts;
 use crate::judge::Judge;
@@ -95,12 +96,14 @@ fn pass_at(args: &Args, samples: usize, config: &TrainConfig, judge: &Judge) -> 
         let mut config = config.clone();
         config.model.path = model.to_string_lossy().into_owned();
         let mut policy = policies::sampled(&config.model.path, &config.compute)?;
-        let prompts = PromptSource::of(&config, &mut policy)?.held_out(args.problems)?;
+        let prompts = PromptSource::of(&config, &mut policy)?;
+        let environment = Environment::of(&config, &prompts)?;
+        let prompts = prompts.held_out(args.problems)?;
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
         let sampler = LocalSampler { capacity: config.rollout.capacity };
         let behaviours = Behaviours::default();
         let rollouts =
-            Rollouts { policy: &policy, sampler: &sampler, judge, sampling: &sampling, behaviours: &behaviours };
+            Rollouts { policy: &policy, sampler: &sampler, judge, sampling: &sampling, behaviours: &behaviours, environment: environment.as_ref() };
         solve(rollouts, prompts, samples)
     };
     Ok([of(Path::new(&config.model.name()))?, of(&newest)?])

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use crate::config::{
-    ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, CurriculumConfig, DistilConfig, EvalConfig,
+    ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, CurriculumConfig, DistilConfig, EnvironmentConfig, EvalConfig,
     EvalSet, ExperimentConfig, FileConfig, FilterConfig, GrpoConfig, LogConfig, LoraConfig, ModelSource, OptimConfig,
     PRESETS, PipelineConfig, PromptConfig, RolloutConfig, SaveConfig, SftAccuracy, SftConfig, SftEval, SftModel,
     SourceConfig, StageConfig, TeacherConfig, TracesConfig, TrainConfig,
@@ -67,6 +67,7 @@ fn reference() -> Result<String> {
         section::<PromptConfig>("`[prompt]`", "")?,
         section::<CurriculumConfig>("`[curriculum]`", "")?,
         section::<RolloutConfig>("`[rollout]`", "")?,
+        section::<EnvironmentConfig>("`[environment]`", "tools = []")?,
         RUBRIC.to_owned(),
         section::<GrpoConfig>("`[grpo]`", "")?,
         presets()?,

@@ -5,6 +5,7 @@ mod compute;
 mod curriculum;
 mod data;
 mod distil;
+mod environment;
 mod eval;
 mod experiment;
 mod grpo;
@@ -24,6 +25,7 @@ pub use compute::{ComputeConfig, DeviceChoice, PrecisionChoice, Target};
 pub use curriculum::{Curriculum, CurriculumConfig};
 pub use data::{DataConfig, FileConfig, HeldOut, LongPrompts, Paths, PromptConfig, SourceConfig, SourceView};
 pub use distil::{DistilConfig, DistilObjective};
+pub use environment::{EnvironmentConfig, ToolFormat};
 pub use eval::{EvalConfig, EvalSet, passes_at};
 pub use experiment::{ArmConfig, BaseConfig, CriterionConfig, ExperimentConfig, Of};
 pub use grpo::{GrpoConfig, LossWeights, PRESETS, Preset, TruncatedKind};
@@ -65,6 +67,8 @@ table! {
         /// How completions are sampled.
         #[serde(default)]
         pub rollout: RolloutConfig,
+        /// What completions may call between their turns.
+        pub environment: Option<EnvironmentConfig>,
         /// How they are judged, where a source has no rubric of its own.
         pub rubric: RubricConfig,
         /// The objective.
@@ -298,6 +302,7 @@ impl TrainConfig {
         self.audit.check("audit.").map_err(Error::msg)?;
         self.grpo.validate(self.rollout.max_new_tokens, self.rollout.group_size)?;
         self.lora.iter().try_for_each(LoraConfig::validate)?;
+        self.environment.iter().try_for_each(EnvironmentConfig::validate)?;
         self.teacher.iter().try_for_each(DistilConfig::validate)?;
         ensure!(
             self.rollout.group_size > 1 || self.teacher.as_ref().is_some_and(|teacher| !teacher.rewards),

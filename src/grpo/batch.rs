@@ -17,6 +17,9 @@ pub struct TrainSample {
     pub tokens: Vec<u32>,
     /// How many of `tokens` are the prompt; at least 1, as the first token has nothing to be predicted from.
     pub prompt_len: usize,
+    /// Which completion tokens, counted from the prompt's end, are not the policy's but a tool's: nothing is learned from
+    /// them, and what follows has no entries for them.
+    pub observed: Vec<Range<usize>>,
     /// One a completion token: the log-probability it was sampled at.
     pub rollout_logprobs: Vec<f32>,
     /// One a completion token: what it is raised by.
@@ -35,7 +38,12 @@ pub struct TrainSample {
 impl TrainSample {
     /// How many tokens the policy sampled, `|o_i|`.
     pub fn completion_len(&self) -> usize {
-        self.tokens.len() - self.prompt_len
+        self.tokens.len() - self.prompt_len - self.observed.iter().map(Range::len).sum::<usize>()
+    }
+
+    /// Whether each token behind the prompt is the policy's.
+    fn is_sampled(&self) -> impl Iterator<Item = bool> {
+        (0..self.tokens.len() - self.prompt_len).map(|place| !self.observed.iter().any(|range| range.contains(&place)))
     }
 
     /// Whether any token of the sample is part of the objective.
@@ -179,8 +187,11 @@ impl MicroBatch {
 
     fn push(&mut self, sample: &TrainSample, weights: &[f32], layout: PromptLayout) {
         let predicting = self.push_inputs(sample, layout);
-        self.rows.extend(predicting);
-        self.targets.extend_from_slice(&sample.tokens[sample.prompt_len..]);
+        let targets = predicting.into_iter().zip(&sample.tokens[sample.prompt_len..]);
+        for ((row, &target), _) in targets.zip(sample.is_sampled()).filter(|(_, sampled)| *sampled) {
+            self.rows.push(row);
+            self.targets.push(target);
+        }
         self.samples.push(self.targets.len() - weights.len()..self.targets.len());
         self.rollout_logprobs.extend_from_slice(&sample.rollout_logprobs);
         self.old_logprobs.extend_from_slice(sample.old_logprobs.as_ref().unwrap_or(&sample.rollout_logprobs));
@@ -239,6 +250,28 @@ mod tests {
         assert_eq!(micro.rollout_logprobs, micro.old_logprobs);
         assert_eq!(micro.advantages, [10.0, 10.0, 20.0, 20.0]);
         assert_eq!(micro.loss_weights, [0.25; 4]);
+    }
+
+    #[test]
+    fn what_a_tool_said_is_attended_to_and_not_learned() {
+        let observed = |sample: TrainSample| TrainSample {
+            observed: vec![1..3],
+            rollout_logprobs: vec![-0.5; 3],
+            advantages: vec![1.0; 3],
+            ..sample
+        };
+        // Of the completion 12, 13, 14, 15, 16 a tool said 13 and 14.
+        let samples = [observed(sample(10, 2, 5)), sample(20, 2, 1)];
+        assert_eq!((samples[0].completion_len(), samples[1].completion_len()), (3, 1));
+        assert_eq!(loss_weights(&samples, LossNorm::Token), [vec![0.25; 3], vec![0.25]]);
+        for (layout, rows) in [(PromptLayout::Shared, [1, 4, 5, 7]), (PromptLayout::Repeated, [1, 4, 5, 7])] {
+            let micro = &micro_batches(&samples, LossNorm::Token, 100, layout)[0];
+            assert_eq!(micro.tokens, [10, 11, 12, 13, 14, 15, 20, 21], "{layout:?}");
+            assert_eq!(micro.positions, [0, 1, 2, 3, 4, 5, 0, 1]);
+            assert_eq!(micro.rows, rows);
+            assert_eq!(micro.targets, [12, 15, 16, 22]);
+            assert_eq!(micro.samples, [0..3, 3..4]);
+        }
     }
 
     #[test]

@@ -77,6 +77,21 @@ impl Chat {
         }
     }
 
+    /// What the template puts around an answer of a tool, from behind the text `end`, by which the assistant ends its turn, to
+    /// the beginning of its next one; `None` where it has no place for one.
+    pub(super) fn around_an_answer(&self, end: &str) -> Option<[String; 2]> {
+        const WORDS: &str = "reckon-words";
+        const ANSWER: &str = "reckon-answer";
+        let roles = [("user", "?"), ("assistant", WORDS), ("tool", ANSWER)];
+        let messages = roles.map(|(role, content)| Message::new(role, content)).to_vec();
+        let variables = self.variables.clone();
+        let conversation = Conversation { messages, variables, add_generation_prompt: true, ..Conversation::default() };
+        let text = self.template.render(&conversation).ok()?;
+        let (_, behind) = text.split_once(WORDS)?;
+        let (before, after) = behind.split_once(ANSWER)?;
+        Some([before.split_once(end)?.1.to_owned(), after.to_owned()])
+    }
+
     /// What the template writes behind the words of an assistant who has spoken last; `None` where it refuses to.
     pub(super) fn behind_a_turn(&self) -> Option<String> {
         const WORDS: &str = "reckon-words";

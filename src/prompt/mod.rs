@@ -135,6 +135,11 @@ impl PromptSource {
         Ok(prompts)
     }
 
+    /// What makes tokens of prompts.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// The sources that are trained on, in the order of the config.
     pub fn sources(&self) -> &[Source] {
         &self.sources[..self.trained]

@@ -144,6 +144,14 @@ impl Template {
         }
     }
 
+    /// What the model's chat template puts around an answer of a tool.
+    pub fn around_an_answer(&self, tokenizer: &Tokenizer) -> Result<[String; 2]> {
+        let chat = self.chat().context("environment.format = \"chat\" needs prompt.template = \"chat\"")?;
+        let end = self.end_of_turn(tokenizer);
+        let around = end.and_then(|end| chat.around_an_answer(&end.text));
+        around.context("environment.format = \"chat\", but the model's template does not write answers of tools: take \"tags\"")
+    }
+
     /// The prompt of an example, without the prefilled start.
     pub fn render(&self, example: &Example) -> Result<Rendered> {
         let user = self.user_words(example)?;

@@ -56,6 +56,11 @@ impl Runner for CpuRunner<'_> {
         Ok(sampled.into_iter().flatten().collect())
     }
 
+    fn take_in(&mut self, slot: usize, tokens: &[u32], uniform: f64) -> Result<Sampled> {
+        let logits = self.decoding.take_in(tokens, slot);
+        Ok(self.sampling.sample(logits, uniform))
+    }
+
     fn leave(&mut self, slot: usize) {
         self.decoding.leave(slot);
     }

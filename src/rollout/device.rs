@@ -87,6 +87,15 @@ impl Runner for DeviceRunner<'_> {
         Ok(all)
     }
 
+    fn take_in(&mut self, slot: usize, tokens: &[u32], uniform: f64) -> Result<Sampled> {
+        let last = self.decoding.take_in(tokens, slot)?;
+        Ok(self.sample(self.decoding.logits(last)?, &[uniform])?[0])
+    }
+
+    fn slots(&self) -> usize {
+        self.decoding.rows()
+    }
+
     fn leave(&mut self, slot: usize) {
         self.decoding.leave(slot);
     }

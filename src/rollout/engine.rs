@@ -3,7 +3,7 @@
 //! A worker keeps its rows full: a finished row leaves, and the next completion due enters at once. A prompt is
 //! prefilled when its first completion enters, and its keys and values serve the others. Completions are handed on as
 //! they finish. A token's random number depends on (seed, step, prompt, sample, position) alone, so capacity and threads
-//! change the speed and nothing else. How rows are computed is left to `Runner`.
+//! change the speed and nothing else. How rows are computed is left to `Runner`, and what they call to `turns`.
 
 use std::panic::resume_unwind;
 use std::sync::Mutex;
@@ -21,7 +21,8 @@ use super::cpu::CpuRunner;
 use super::device::DeviceRunner;
 use super::foreign::ForeignRunner;
 use super::sampling::Sampled;
-use super::{Completion, FinishReason, Finished, Request, SampleKey, Sampler, Sampling};
+use super::turns::{Answered, Desk, Line, Talk, with_desk};
+use super::{Calling, Completion, FinishReason, Finished, Request, SampleKey, Sampler, Sampling};
 
 /// Samples from the very weights that the trainer updates, so that nothing has to be kept in step.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +65,14 @@ pub(super) trait Runner {
     /// Takes in the last token of every row and chooses the next one by its number of `uniforms`.
     fn next(&mut self, rows: &[Row], uniforms: &[f64]) -> Result<Vec<Sampled>>;
 
+    /// Takes in several tokens of the row in `slot`, which are behind all that it has, and chooses the next one.
+    fn take_in(&mut self, slot: usize, tokens: &[u32], uniform: f64) -> Result<Sampled>;
+
+    /// Most rows that hold a slot, those included that wait for a tool.
+    fn slots(&self) -> usize {
+        usize::MAX
+    }
+
     /// Frees a slot.
     fn leave(&mut self, slot: usize);
 }
@@ -76,6 +85,19 @@ pub(super) struct Row {
     pub(super) tokens: Vec<u32>,
     logprobs: Vec<f32>,
     pub(super) slot: usize,
+    pub(super) talk: Talk,
+}
+
+impl Row {
+    /// The place of its prompt in the request.
+    pub(super) fn prompt(&self) -> usize {
+        self.prompt
+    }
+
+    /// The tokens of the present turn.
+    fn turn(&self) -> &[u32] {
+        &self.tokens[self.talk.begins..]
+    }
 }
 
 impl<'a> Engine<'a> {
@@ -87,10 +109,19 @@ impl<'a> Engine<'a> {
 
     /// As [`Sampler::sample`]. A device can fail; a CPU does not.
     pub fn generate(&self, request: &Request, finished: &Finished) -> Result<()> {
+        match request.calling {
+            None => self.run(request, finished, None),
+            Some(calling) => {
+                with_desk(calling, self.tokenizer, |desk| self.run(request, finished, Some(&desk)))
+            }
+        }
+    }
+
+    fn run(&self, request: &Request, finished: &Finished, desk: Option<&Desk>) -> Result<()> {
         let Request { prompts, group_size, sampling, .. } = *request;
         let queue = Mutex::new(Queue { begun: vec![0; prompts.len()], group_size });
         let stops = Stops::of(sampling, self.tokenizer);
-        let job = Job { request, tokenizer: self.tokenizer, stops: &stops, queue: &queue, finished };
+        let job = Job { request, tokenizer: self.tokenizer, stops: &stops, queue: &queue, finished, desk };
         let rows = self.capacity.min(prompts.len() * group_size).max(1);
         match self.model {
             Model::Cpu(model) => Team::with(self.threads, |team| {
@@ -184,6 +215,8 @@ struct Job<'a> {
     stops: &'a Stops<'a>,
     queue: &'a Mutex<Queue>,
     finished: &'a Finished<'a>,
+    /// Where calls are answered.
+    desk: Option<&'a Desk>,
 }
 
 /// One share of the batch.
@@ -194,26 +227,58 @@ struct Worker<'a, R: Runner> {
     rows: Vec<Row>,
     /// Which prompt the runner has at hand.
     at_hand: Option<usize>,
+    /// Where rows wait for tools.
+    line: Option<Line>,
 }
 
 impl<'a, R: Runner> Worker<'a, R> {
     fn new(job: Job<'a>, capacity: usize, runner: R) -> Self {
-        Self { job, capacity, runner, rows: Vec::new(), at_hand: None }
+        let line = job.desk.map(|desk| desk.line());
+        Self { job, capacity, runner, rows: Vec::new(), at_hand: None, line }
     }
 
     /// Samples until the queue is empty; returns the runner, all of whose slots are free.
     fn run(mut self) -> Result<R> {
         loop {
             while self.rows.len() < self.capacity {
+                let Some(answered) = self.line.as_mut().and_then(Line::answered) else { break };
+                self.go_on(answered?)?;
+            }
+            while self.rows.len() < self.capacity && self.rows.len() + self.away() < self.runner.slots() {
                 let next = lock(self.job.queue).next(self.at_hand);
                 let Some((prompt, sample)) = next else { break };
                 self.enter(prompt, sample)?;
             }
-            if self.rows.is_empty() {
-                return Ok(self.runner);
+            match &mut self.line {
+                _ if !self.rows.is_empty() => self.next()?,
+                Some(line) if line.away > 0 => {
+                    let answered = line.wait()?;
+                    self.go_on(answered)?;
+                }
+                _ => return Ok(self.runner),
             }
-            self.next()?;
         }
+    }
+
+    /// Rows that wait for tools.
+    fn away(&self) -> usize {
+        self.line.as_ref().map_or(0, |line| line.away)
+    }
+
+    /// Takes a row back with what its calls got, or ends it where that has no room.
+    fn go_on(&mut self, Answered { mut row, tokens }: Answered) -> Result<()> {
+        if row.tokens.len() + tokens.len() >= self.job.request.sampling.max_new_tokens {
+            self.finish(row, FinishReason::Length);
+            return Ok(());
+        }
+        let (last, before) = (row.tokens.len() - 1, row.tokens.len());
+        row.tokens.extend(tokens);
+        row.talk.used.observed.push(before..row.tokens.len());
+        row.talk.begins = row.tokens.len();
+        let uniform = self.job.uniform(row.prompt, row.sample, row.tokens.len());
+        let sampled = self.runner.take_in(row.slot, &row.tokens[last..], uniform)?;
+        self.extend(row, sampled);
+        Ok(())
     }
 
     /// Begins a completion.
@@ -223,7 +288,8 @@ impl<'a, R: Runner> Worker<'a, R> {
             self.at_hand = Some(prompt);
         }
         let (slot, sampled) = self.runner.enter(self.job.uniform(prompt, sample, 0))?;
-        self.extend(Row { prompt, sample, tokens: Vec::new(), logprobs: Vec::new(), slot }, sampled);
+        let (tokens, logprobs, talk) = Default::default();
+        self.extend(Row { prompt, sample, tokens, logprobs, slot, talk }, sampled);
         Ok(())
     }
 
@@ -238,19 +304,34 @@ impl<'a, R: Runner> Worker<'a, R> {
         Ok(())
     }
 
-    /// Puts a row with one more token back into the batch, or hands on its completion.
+    /// Puts a row with one more token back into the batch, lets it wait for a tool, or hands on its completion.
     fn extend(&mut self, mut row: Row, sampled: Sampled) {
         row.tokens.push(sampled.token);
         row.logprobs.push(sampled.logprob);
-        let Some(finish) = self.job.ends(&row.tokens) else {
-            self.rows.push(row);
-            return;
-        };
-        self.runner.leave(row.slot);
-        let text = self.job.text(&row.tokens);
-        let completion = Completion { text, tokens: row.tokens, logprobs: row.logprobs, finish };
-        (self.job.finished)(row.prompt, row.sample, completion);
+        match (self.job.goes_on(&row), &mut self.line) {
+            (Next::Call(calls), Some(line)) => line.ask(row, calls),
+            (Next::End(finish), _) => self.finish(row, finish),
+            _ => self.rows.push(row),
+        }
     }
+
+    /// Hands on a completion.
+    fn finish(&mut self, row: Row, finish: FinishReason) {
+        self.runner.leave(row.slot);
+        let Row { prompt, sample, tokens, logprobs, talk, .. } = row;
+        let text = self.job.text(&tokens);
+        (self.job.finished)(prompt, sample, Completion { text, tokens, logprobs, finish, tools: talk.used });
+    }
+}
+
+/// What comes after a token.
+enum Next {
+    /// Another one.
+    Token,
+    /// Answers to these calls.
+    Call(Vec<String>),
+    /// Nothing.
+    End(FinishReason),
 }
 
 impl Job<'_> {
@@ -260,21 +341,40 @@ impl Job<'_> {
         Counted::new(&[seed, step, index, sample as u64, position as u64]).unit()
     }
 
-    /// Why a completion ends with the last of `tokens`, if it does.
-    fn ends(&self, tokens: &[u32]) -> Option<FinishReason> {
-        if self.ends_in_stop_token(tokens) || self.ends_with_stop_string(tokens) {
-            return Some(FinishReason::Stop);
+    /// What comes after the last token of a row.
+    fn goes_on(&self, row: &Row) -> Next {
+        let stops = self.ends_in_stop_token(&row.tokens);
+        let full = row.tokens.len() >= self.request.sampling.max_new_tokens;
+        let calls = self.calls(row, stops);
+        match self.request.calling {
+            // There is room for neither the answers nor what would follow.
+            Some(Calling { turns, .. }) if !calls.is_empty() => {
+                let too_many = row.talk.used.calls + calls.len() > turns.max_calls;
+                if full || too_many { Next::End(FinishReason::Length) } else { Next::Call(calls) }
+            }
+            _ if stops || self.ends_with(row.turn(), &self.stops.strings) => Next::End(FinishReason::Stop),
+            _ if full => Next::End(FinishReason::Length),
+            _ => Next::Token,
         }
-        (tokens.len() >= self.request.sampling.max_new_tokens).then_some(FinishReason::Length)
+    }
+
+    /// The calls of a turn that is over.
+    fn calls(&self, row: &Row, stops: bool) -> Vec<String> {
+        let Some(Calling { turns, .. }) = self.request.calling else { return Vec::new() };
+        let over = if turns.whole_turns { stops } else { self.ends_with(row.turn(), &[&turns.call[1]]) };
+        if !over {
+            return Vec::new();
+        }
+        let turn = self.tokenizer.decode(row.turn(), false).unwrap_or_default();
+        turns.calls(&turn).into_iter().map(ToOwned::to_owned).collect()
     }
 
     fn ends_in_stop_token(&self, tokens: &[u32]) -> bool {
         tokens.last().is_some_and(|token| self.stops.tokens.contains(token))
     }
 
-    /// Whether one of the stop strings has just been completed. Only as many tokens as it can span are looked at.
-    fn ends_with_stop_string(&self, tokens: &[u32]) -> bool {
-        let stops = &self.stops.strings;
+    /// Whether one of `stops` has just been completed. Only as many tokens as it can span are looked at.
+    fn ends_with(&self, tokens: &[u32], stops: &[&str]) -> bool {
         let Some(longest) = stops.iter().map(|stop| stop.len()).max() else { return false };
         let tail = &tokens[tokens.len().saturating_sub(longest + 1)..];
         let text = self.tokenizer.decode(tail, false).unwrap_or_default();

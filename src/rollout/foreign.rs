@@ -47,5 +47,13 @@ impl Runner for ForeignRunner<'_> {
         pairs.map(|(row, uniform)| self.go_on(&row.tokens[row.tokens.len() - 1..], *uniform)).collect()
     }
 
+    fn take_in(&mut self, _: usize, tokens: &[u32], uniform: f64) -> Result<Sampled> {
+        self.go_on(tokens, uniform)
+    }
+
+    fn slots(&self) -> usize {
+        1
+    }
+
     fn leave(&mut self, _: usize) {}
 }

@@ -5,12 +5,14 @@ mod device;
 pub mod engine;
 mod foreign;
 pub mod sampling;
+mod turns;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 pub use engine::{Engine, LocalSampler};
 pub use sampling::Sampling;
+pub use turns::{Answer, Calling, ToolUse, Tools, Turns};
 
 use crate::policy::Policy;
 
@@ -38,6 +40,8 @@ pub struct Request<'a> {
     pub sampling: &'a Sampling,
     /// Names the random numbers.
     pub key: SampleKey,
+    /// What completions may call between their turns; they have one turn without it.
+    pub calling: Option<Calling<'a>>,
 }
 
 /// A prompt as the model sees it.
@@ -64,19 +68,39 @@ pub struct SampleKey {
 pub enum FinishReason {
     /// A stop token or stop string was sampled.
     Stop,
-    /// The limit of new tokens was reached.
+    /// The limit of new tokens was reached, or that of calls.
     Length,
 }
 
 /// Tokens sampled after a prompt. They are never re-tokenized: training uses exactly these ids.
 #[derive(Debug, Clone)]
 pub struct Completion {
-    /// The sampled tokens, the stop token included.
+    /// The sampled tokens, the stop token included, and between them what tools said.
     pub tokens: Vec<u32>,
-    /// Each token's log-probability at the sampling temperature, before top-p, top-k and min-p. Same length as `tokens`.
+    /// Each sampled token's log-probability at the sampling temperature, before top-p, top-k and min-p. Same length as
+    /// `tokens`, less those of tools.
     pub logprobs: Vec<f32>,
     /// The text of `tokens` without the stop token.
     pub text: String,
     /// Why it ended.
     pub finish: FinishReason,
+    /// What tools did in it.
+    pub tools: ToolUse,
+}
+
+impl Completion {
+    /// How many tokens the policy sampled.
+    pub fn sampled_len(&self) -> usize {
+        self.tokens.len() - self.tools.observed_len()
+    }
+
+    /// Whether each of `tokens` was sampled, and not a tool's.
+    pub fn is_sampled(&self) -> impl Iterator<Item = bool> {
+        (0..self.tokens.len()).map(|place| !self.tools.observed.iter().any(|range| range.contains(&place)))
+    }
+
+    /// The tokens that the policy sampled.
+    pub fn sampled(&self) -> Vec<u32> {
+        self.tokens.iter().zip(self.is_sampled()).filter_map(|(token, sampled)| sampled.then_some(*token)).collect()
+    }
 }

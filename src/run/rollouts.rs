@@ -36,8 +36,11 @@ pub struct SavedGroup {
 pub struct SavedRollout {
     /// What was judged: the prefilled start and the sampled text.
     pub completion: String,
-    /// The sampled tokens.
+    /// Its tokens.
     pub tokens: Vec<u32>,
+    /// Which of them are what tools said, as pairs of first and end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observed: Vec<[usize; 2]>,
     /// Whether the limit of tokens cut it.
     pub truncated: bool,
     /// What the rubric said.
@@ -87,12 +90,17 @@ impl ByToken {
         let mut piece = |&token: &u32| stream.step(token).ok().flatten().map_or(0, |text| text.len());
         let entropies = rollout.learned.as_ref().map_or(&[][..], |learned| &learned.entropies);
         // Adding 0 makes 0 of -0, which would be printed with its sign.
-        let rounded = |values: &[f32]| values.iter().map(|value| (value * 1000.0).round() / 1000.0 + 0.0).collect();
+        // What a tool said was certain.
+        let rounded = |values: &[f32]| {
+            let (mut values, sampled) = (values.iter(), rollout.completion.is_sampled());
+            let value = |sampled: bool| if sampled { values.next() } else { Some(&0.0) };
+            sampled.map_while(value).map(|value| (value * 1000.0).round() / 1000.0 + 0.0).collect()
+        };
         Self {
             start: prefill.len(),
             pieces: rollout.completion.tokens.iter().map(&mut piece).collect(),
             logprobs: rounded(&rollout.completion.logprobs),
-            entropies: rounded(entropies),
+            entropies: if entropies.is_empty() { Vec::new() } else { rounded(entropies) },
         }
     }
 }
@@ -103,6 +111,7 @@ impl SavedGroup {
         let saved = |rollout: &Rollout| SavedRollout {
             completion: [prefill, rollout.completion.text.as_str()].concat(),
             tokens: rollout.completion.tokens.clone(),
+            observed: rollout.completion.tools.observed.iter().map(|range| [range.start, range.end]).collect(),
             truncated: rollout.completion.finish == FinishReason::Length,
             score: rollout.score.clone(),
             reward: rollout.reward,

@@ -14,7 +14,7 @@ use crate::config::{RolloutConfig, TeacherConfig, TeacherPlace};
 use crate::output::note;
 use crate::parallel::lock;
 use crate::prompt::Prompt;
-use crate::rollout::{Completion, FinishReason, Finished};
+use crate::rollout::{Completion, FinishReason, Finished, ToolUse};
 
 /// An answer of more bytes than this is refused.
 const MAX_ANSWER: u64 = 1 << 24;
@@ -175,7 +175,7 @@ impl Service {
 
 /// A completion without tokens: only the service knows them.
 fn completion(text: String, finish: FinishReason) -> Completion {
-    Completion { tokens: Vec::new(), logprobs: Vec::new(), text, finish }
+    Completion { tokens: Vec::new(), logprobs: Vec::new(), text, finish, tools: ToolUse::default() }
 }
 
 /// What of an answer is the completion. Thoughts that a service gives apart are put back in front.

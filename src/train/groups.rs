@@ -156,7 +156,7 @@ impl Trainer {
             } else if truncated == Truncated::Zero && is_truncated(rollout) {
                 rollout.reward = Some(0.0);
             } else if let Truncated::SoftOverlong { buffer } = truncated {
-                let tokens = rollout.completion.tokens.len();
+                let tokens = rollout.completion.sampled_len();
                 rollout.penalty = soft_overlong(tokens, self.sampling.max_new_tokens, buffer);
             }
         }

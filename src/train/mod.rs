@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{LossStats, MicroBatch, TokenStats};
 use crate::behaviours::Behaviours;
 use crate::config::{GrpoConfig, TrainConfig};
+use crate::environment::Environment;
 use crate::groups::Rollouts;
 use crate::grpo::{EntropyState, mini_batches, token_losses};
 use crate::judge::{Group, Judge};
@@ -73,6 +74,7 @@ pub struct Trainer {
     judge: Judge,
     behaviours: Behaviours,
     prompts: PromptSource,
+    environment: Option<Environment>,
 }
 
 /// What a step did.
@@ -91,15 +93,27 @@ impl Trainer {
         config.compute.suit(Layout::of(&policy.config)?.len(), config.lora.is_some());
         let (grpo, behaviours) = (config.grpo.clone(), Behaviours::of(&config)?);
         let prompts = PromptSource::of(&config, &mut policy)?;
+        let environment = Environment::of(&config, &prompts)?;
         count_epochs(&mut config, &prompts)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
         let schedule = config.optim.schedule(config.steps);
         let sampler = Box::new(LocalSampler { capacity: config.rollout.capacity });
-        let progress = Progress::default();
-        let teacher = None;
-        Ok(Self { config, policy, sampler, progress, teacher, grpo, schedule, sampling, judge, behaviours, prompts })
+        Ok(Self {
+            config,
+            policy,
+            sampler,
+            progress: Progress::default(),
+            teacher: None,
+            grpo,
+            schedule,
+            sampling,
+            judge,
+            behaviours,
+            prompts,
+            environment,
+        })
     }
 
     /// The same with a teacher, whom the config names.
@@ -237,6 +251,7 @@ impl Trainer {
             judge: &self.judge,
             sampling,
             behaviours: &self.behaviours,
+            environment: self.environment.as_ref(),
         }
     }
 

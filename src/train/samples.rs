@@ -36,7 +36,8 @@ impl Trainer {
             tokens: [group.prompt.tokens.as_slice(), &rollout.completion.tokens].concat(),
             prompt_len: group.prompt.tokens.len(),
             rollout_logprobs: rollout.completion.logprobs.clone(),
-            advantages: vec![0.0; rollout.completion.tokens.len()],
+            observed: rollout.completion.tools.observed.clone(),
+            advantages: vec![0.0; rollout.completion.sampled_len()],
             masked: (self.learns_rewards() && rollout.reward.is_none())
                 || self.grpo.truncated() == Truncated::Mask && is_truncated(rollout),
             ..TrainSample::default()

@@ -3,6 +3,7 @@
 use super::Trainer;
 use super::groups::StepGroups;
 use crate::batch::LossStats;
+use crate::environment::tool_use;
 use crate::grpo::{Corrected, KlPlace, Truncated};
 use crate::metrics::Record;
 use crate::optim::Update;
@@ -55,6 +56,11 @@ impl Trainer {
     pub(super) fn record(&self, groups: &StepGroups, stats: &StepStats, step_s: f64) -> Record {
         let mut record = Record::new(self.progress.step);
         crate::eval::record_rollouts(&mut record, &groups.all, &self.judge, &self.behaviours);
+        if self.environment.is_some() {
+            tool_use(&groups.all).into_iter().for_each(|(name, value)| record.set(name, value));
+            let rollouts = groups.all.iter().flat_map(|group| &group.rollouts);
+            record.set("time/tools_s", rollouts.map(|rollout| rollout.completion.tools.waited_s).sum());
+        }
         let sampled = groups.all.len();
         let silent = groups.signal.iter().filter(|signal| !**signal).count();
         record.set("group/zero_signal_frac", silent as f64 / sampled.max(1) as f64);
@@ -77,7 +83,7 @@ impl Trainer {
         }
         self.record_updates(&mut record, stats);
         let sampled = groups.all.iter().flat_map(|group| &group.rollouts).chain(&groups.greedy);
-        let tokens: usize = sampled.map(|rollout| rollout.completion.tokens.len()).sum();
+        let tokens: usize = sampled.map(|rollout| rollout.completion.sampled_len()).sum();
         record.set("time/sample_s", groups.times.sample_s);
         record.set("time/verify_s", groups.times.verify_s);
         record.set("time/forward_backward_s", stats.forward_backward_s);

@@ -90,6 +90,8 @@ mod stopping;
 mod structure;
 /// Policies taught by a model.
 mod teaching;
+/// Completions of several turns.
+mod tools;
 /// Traces of teachers, here and behind a URL.
 mod traces;
 /// Audits, replays and measured verdicts.

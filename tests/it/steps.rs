@@ -107,7 +107,7 @@ fn rewards_that_differ_by_their_length_alone_are_no_signal() {
         let mut tokens = completion.tokens.clone();
         tokens.resize(if sample == 0 { 2 } else { 10 }, 3);
         let logprobs = vec![-1.0; tokens.len()];
-        Some(Completion { text: "d".into(), tokens, logprobs, finish: FinishReason::Stop })
+        Some(Completion { text: "d".into(), tokens, logprobs, finish: FinishReason::Stop, ..completion })
     };
     let (mut trainer, _) = trainer(2, "preset = 'dapo', resample_max = 1", near_the_limit);
     let step = trainer.step().unwrap();

@@ -5,19 +5,19 @@ use crate::sandbox::{End, Limits, Run};
 
 /// How a test failed.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) outcome: Outcome,
-    pub(super) reason: String,
+pub(crate) struct Failure {
+    pub(crate) outcome: Outcome,
+    pub(crate) reason: String,
 }
 
 impl Failure {
     /// Understood, and wrong.
-    pub(super) fn wrong(reason: impl Into<String>) -> Self {
+    pub(crate) fn wrong(reason: impl Into<String>) -> Self {
         Self { outcome: Outcome::Fail, reason: reason.into() }
     }
 
     /// Whether a run did not end well.
-    pub(super) fn of(run: &Run, limits: Limits) -> Option<Self> {
+    pub(crate) fn of(run: &Run, limits: Limits) -> Option<Self> {
         let (outcome, reason) = match run.end {
             End::Exited(0) => return None,
             End::Exited(status) => (Outcome::Crash, format!("exit status {status}: {}", last_line(&run.stderr))),
@@ -30,7 +30,7 @@ impl Failure {
 }
 
 /// The last line of a program's errors, short and without control characters: `NameError: name 'x' is not defined`.
-pub(super) fn last_line(stderr: &[u8]) -> String {
+pub(crate) fn last_line(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let line = text.trim_end().lines().next_back().unwrap_or("");
     line.chars().filter(|c| !c.is_control()).take(120).collect()

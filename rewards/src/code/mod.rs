@@ -4,9 +4,9 @@
 mod cases;
 mod checker;
 mod compare;
-mod failure;
+pub(crate) mod failure;
 mod program;
-mod python;
+pub(crate) mod python;
 mod runner;
 mod shapes;
 

@@ -49,9 +49,9 @@ print(json.dumps({'bare': bare, 'with_packages': sys.executable, 'folders': fold
 
 /// A source text with the text that runs before it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) prelude: &'a str,
-    pub(super) program: &'a str,
+pub(crate) struct Source<'a> {
+    pub(crate) prelude: &'a str,
+    pub(crate) program: &'a str,
 }
 
 impl<'a> Source<'a> {
@@ -64,19 +64,19 @@ impl<'a> Source<'a> {
 
 /// A function and what it is given.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Request<'a> {
-    pub(super) function: &'a str,
-    pub(super) args: &'a Value,
-    pub(super) kwargs: &'a Value,
+pub(crate) struct Request<'a> {
+    pub(crate) function: &'a str,
+    pub(crate) args: &'a Value,
+    pub(crate) kwargs: &'a Value,
 }
 
 /// Python in a sandbox.
 #[derive(Debug, Clone)]
-pub(super) struct Python(Interpreter);
+pub(crate) struct Python(Interpreter);
 
 impl Python {
     /// Asks `python` where it lives, outside the sandbox: it is the user's own. Then tries it inside.
-    pub(super) fn find(python: &str, packages: bool, make: &Making) -> Result<Self, String> {
+    pub(crate) fn find(python: &str, packages: bool, make: &Making) -> Result<Self, String> {
         let output = Command::new(python).args(["-I", "-c", ABOUT]).stdin(Stdio::null()).output();
         let wayout = "give `python` the path of a Python 3";
         let output = output.map_err(|error| format!("cannot start `{python}` ({error}); {wayout}"))?;
@@ -106,21 +106,21 @@ impl Python {
         ))
     }
 
-    pub(super) fn level(&self) -> Level {
+    pub(crate) fn level(&self) -> Level {
         self.0.sandbox().level()
     }
 
-    pub(super) fn unprepared(&self) -> Option<&str> {
+    pub(crate) fn unprepared(&self) -> Option<&str> {
         self.0.unprepared()
     }
 
     /// Runs a program as the interpreter would.
-    pub(super) fn run(&self, source: Source, input: &[u8]) -> Result<Run, SandboxError> {
+    pub(crate) fn run(&self, source: Source, input: &[u8]) -> Result<Run, SandboxError> {
         self.script(SCRIPT, source, input)
     }
 
     /// Calls a function of a program: what it returned, or how it failed.
-    pub(super) fn call(&self, source: Source, request: Request) -> Result<Result<Value, Failure>, SandboxError> {
+    pub(crate) fn call(&self, source: Source, request: Request) -> Result<Result<Value, Failure>, SandboxError> {
         let nonce = nonce()?;
         let Request { function, args, kwargs } = request;
         let request = json!({"nonce": nonce, "function": function, "args": args, "kwargs": kwargs}).to_string();
@@ -137,7 +137,7 @@ impl Python {
         self.0.run(script, &Work { arguments: &arguments, files: &files, input })
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         self.0.sandbox().limits()
     }
 }
@@ -149,15 +149,15 @@ fn returned(stdout: &[u8], nonce: &str) -> Option<Value> {
 
 /// What a config says of the sandbox.
 #[derive(Debug)]
-pub(super) struct Making {
-    pub(super) level: Option<Level>,
-    pub(super) readable: Vec<PathBuf>,
-    pub(super) limits: Limits,
+pub(crate) struct Making {
+    pub(crate) level: Option<Level>,
+    pub(crate) readable: Vec<PathBuf>,
+    pub(crate) limits: Limits,
 }
 
 impl Making {
     /// One in which programs read `folders` too.
-    pub(super) fn sandbox(&self, folders: Vec<PathBuf>) -> Result<Sandbox, String> {
+    pub(crate) fn sandbox(&self, folders: Vec<PathBuf>) -> Result<Sandbox, String> {
         let readable = self.readable.iter().cloned().chain(folders).collect();
         Sandbox::new(self.level, readable, self.limits).map_err(|error| error.to_string())
     }

@@ -14,7 +14,7 @@ const MAX_LINE: usize = 1 << 20;
 
 /// Why no line came.
 #[derive(Debug)]
-pub(super) enum NoLine {
+pub(crate) enum NoLine {
     /// The deadline passed.
     Late,
     /// The worker closed its output; how it ended, in words.
@@ -24,7 +24,7 @@ pub(super) enum NoLine {
 }
 
 /// Both pipes of a worker.
-pub(super) struct Channel {
+pub(crate) struct Channel {
     process: Process,
     outgoing: Vec<u8>,
     /// Bytes of `outgoing` that have left.
@@ -37,12 +37,12 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(process: Process) -> Self {
+    pub(crate) fn new(process: Process) -> Self {
         Self { process, outgoing: Vec::new(), sent: 0, incoming: Vec::new(), taken: 0, searched: 0 }
     }
 
     /// Lines that leave while answers are awaited.
-    pub(super) fn send<'a>(&mut self, lines: impl Iterator<Item = &'a str>) {
+    pub(crate) fn send<'a>(&mut self, lines: impl Iterator<Item = &'a str>) {
         self.outgoing.drain(..self.sent);
         self.sent = 0;
         for line in lines {
@@ -52,7 +52,7 @@ impl Channel {
     }
 
     /// The next line, without its end.
-    pub(super) fn receive(&mut self, deadline: Instant) -> Result<&[u8], NoLine> {
+    pub(crate) fn receive(&mut self, deadline: Instant) -> Result<&[u8], NoLine> {
         loop {
             let end = self.incoming[self.searched..].iter().position(|&byte| byte == b'\n');
             if let Some(end) = end {
@@ -70,7 +70,7 @@ impl Channel {
     }
 
     /// Whether the worker has said more than was taken.
-    pub(super) fn has_more(&mut self) -> bool {
+    pub(crate) fn has_more(&mut self) -> bool {
         self.taken < self.incoming.len() || self.read().is_ok_and(|bytes| bytes > 0)
     }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::pool::{PoolOptions, Worker};
-use super::worker::ProcessWorker;
+use super::channel::Channel;
+use super::worker::{ProcessWorker, ready};
 use super::{OnError, PluginOptions, Setup};
 use crate::Scope;
 
@@ -44,21 +45,36 @@ impl ProcessOptions {
     ) -> Setup {
         let (options, timeout_s) = (self.clone(), pool.timeout_s);
         let start = move || {
-            let mut command = command();
-            command.env_clear();
-            let passed = PASSED.into_iter().chain(options.env.iter().map(String::as_str));
-            command.envs(passed.filter_map(|name| Some((name, std::env::var_os(name)?))));
-            // A verdict must not depend on where or when it is given.
-            command.envs([("PYTHONHASHSEED", "0"), ("TZ", "UTC"), ("LC_ALL", "C.UTF-8")]);
-            let seconds = |key: &str, value: f64| {
-                Duration::try_from_secs_f64(value).map_err(|error| format!("`{key} = {value}`: {error}"))
-            };
-            let (start, timeout) = (seconds("start_s", options.start_s)?, seconds("timeout_s", timeout_s)?);
-            let memory = (options.memory_mb > 0).then_some(options.memory_mb << 20);
-            Ok(Box::new(ProcessWorker::start(command, memory, start, timeout)?) as Box<dyn Worker>)
+            let timeout = seconds("timeout_s", timeout_s)?;
+            Ok(Box::new(ProcessWorker::of(options.channel(command())?, timeout)) as Box<dyn Worker>)
         };
         Setup::new(scope, pool, start)
     }
+
+    /// Both pipes of a process of `command` that is ready.
+    pub(crate) fn channel(&self, mut command: Command) -> Result<Channel, String> {
+        command.env_clear();
+        let passed = PASSED.into_iter().chain(self.env.iter().map(String::as_str));
+        command.envs(passed.filter_map(|name| Some((name, std::env::var_os(name)?))));
+        // What it says must not depend on where or when it is asked.
+        command.envs([("PYTHONHASHSEED", "0"), ("TZ", "UTC"), ("LC_ALL", "C.UTF-8")]);
+        let memory = (self.memory_mb > 0).then_some(self.memory_mb << 20);
+        ready(command, memory, seconds("start_s", self.start_s)?)
+    }
+}
+
+/// The seconds that a key gives.
+pub(crate) fn seconds(key: &str, value: f64) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(value).map_err(|error| format!("`{key} = {value}`: {error}"))
+}
+
+/// The program and its arguments.
+pub(crate) fn of_words(words: &[String]) -> Command {
+    // Without a program, starting it fails by its empty name.
+    let mut words = words.iter();
+    let mut command = Command::new(words.next().map(PathBuf::from).unwrap_or_default());
+    command.args(words);
+    command
 }
 
 /// Options of kind `command`.
@@ -107,13 +123,7 @@ pub struct CommandOptions {
 impl PluginOptions for CommandOptions {
     fn setup(&self) -> Setup {
         let words = self.command.clone();
-        let setup = self.process.setup(self.scope, &self.pool, move || {
-            // Without a program, starting it fails by its empty name.
-            let mut words = words.iter();
-            let mut command = Command::new(words.next().map(PathBuf::from).unwrap_or_default());
-            command.args(words);
-            command
-        });
+        let setup = self.process.setup(self.scope, &self.pool, move || of_words(&words));
         setup.laid_out(&self.layout).on_error(self.on_error)
     }
 }

@@ -1,5 +1,5 @@
 """From the entry of a config to a function: the user's files are loaded by their path, so that no name of theirs stands
-in the way of a library. Put before `worker.py`; what is done with the function is left to that.
+in the way of a library. Put before `worker.py` or `tool.py`, which call it.
 """
 import sys
 
@@ -15,6 +15,7 @@ import importlib.util
 import inspect
 import os
 import re
+import traceback
 
 
 class Siblings:
@@ -119,13 +120,18 @@ def load_module(name):
     return importlib.import_module(name)
 
 
-def load(entry, kwargs):
-    """What `file.py:function` or `module:function` names, with `kwargs` bound; of a class, an instance made with them."""
+def named(entry):
+    """What `file.py:function` or `module:function` names, and its name."""
     place, colon, name = entry.rpartition(":")
     if not colon:
         raise ValueError(f"entry {entry!r} is not file.py:function or module:function")
     module = load_file(place) if place.endswith(".py") else load_module(place)
-    function = functools.reduce(getattr, name.split("."), module)
+    return functools.reduce(getattr, name.split("."), module), name
+
+
+def load(entry, kwargs):
+    """What `entry` names, with `kwargs` bound; of a class, an instance made with them."""
+    function, name = named(entry)
     if inspect.isclass(function):
         function, kwargs = function(**kwargs), {}
     if not callable(function):
@@ -137,5 +143,15 @@ def shown(value):
     """The start of a value, on one line."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def told(error):
+    """An exception on one line, with where it was raised and the way out where it is known."""
+    text = " ".join(str(error).split())
+    frames = traceback.extract_tb(error.__traceback__)
+    of_user = [frame for frame in frames if frame.filename != "<string>"]
+    place = f" ({os.path.basename(of_user[-1].filename)}, line {of_user[-1].lineno})" if of_user else ""
+    hint = getattr(error, "reckon_hint", None)
+    return type(error).__name__ + (": " + text if text else "") + place + ("; " + hint if hint else "")
 
 

@@ -6,13 +6,13 @@
 //! Read it in this order: `wire` is what is said, `channel` and `worker` how it is said to a process, `http` to a URL;
 //! `pool` decides whose fault it is when no verdict comes.
 
-mod channel;
-mod command;
+pub(crate) mod channel;
+pub(crate) mod command;
 mod http;
 mod pool;
 mod python;
 mod wire;
-mod worker;
+pub(crate) mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

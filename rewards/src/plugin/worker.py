@@ -7,7 +7,6 @@ import asyncio
 import json
 import math
 import random
-import traceback
 
 NOT_JUDGED = {"outcome": "skipped"}
 # What TRL passes by these names is not the row's column.
@@ -201,16 +200,6 @@ def verl(function, config):
         return function.judged(value["score"] if isinstance(value, dict) else value)
 
     return judge
-
-
-def told(error):
-    """An exception on one line, with where it was raised and the way out where it is known."""
-    text = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    of_user = [frame for frame in frames if frame.filename != "<string>"]
-    place = f" ({os.path.basename(of_user[-1].filename)}, line {of_user[-1].lineno})" if of_user else ""
-    hint = getattr(error, "reckon_hint", None)
-    return type(error).__name__ + (": " + text if text else "") + place + ("; " + hint if hint else "")
 
 
 def answer(judge, call, skip):

@@ -16,28 +16,28 @@ pub(super) struct ProcessWorker {
 }
 
 impl ProcessWorker {
-    /// Starts `command` and waits at most `start` for its `{"ready": true}`.
-    pub(super) fn start(
-        mut command: Command,
-        memory: Option<u64>,
-        start: Duration,
-        timeout: Duration,
-    ) -> Result<Self, String> {
-        let program = command.get_program().to_string_lossy().into_owned();
-        let process =
-            Process::spawn(&mut command, memory).map_err(|error| format!("`{program}` cannot be started: {error}"))?;
-        let mut channel = Channel::new(process);
-        let answer = match channel.receive(Instant::now() + start) {
-            Ok(line) => Answer::parse(line)?,
-            Err(NoLine::Late) => return Err(format!("`{program}` was not ready within {} s", start.as_secs_f64())),
-            Err(NoLine::Closed(end)) => return Err(format!("`{program}` {end} before it was ready")),
-            Err(NoLine::TooLong) => return Err(format!("`{program}` did not say {{\"ready\": true}} first")),
-        };
-        match answer {
-            Answer { error: Some(error), .. } => Err(error),
-            Answer { ready: true, .. } => Ok(Self { channel, timeout }),
-            _ => Err(format!("`{program}` did not say {{\"ready\": true}} first")),
-        }
+    /// A worker behind `channel` that has `timeout` for each completion.
+    pub(super) fn of(channel: Channel, timeout: Duration) -> Self {
+        Self { channel, timeout }
+    }
+}
+
+/// Starts `command` and waits at most `start` for its `{"ready": true}`.
+pub(crate) fn ready(mut command: Command, memory: Option<u64>, start: Duration) -> Result<Channel, String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let process =
+        Process::spawn(&mut command, memory).map_err(|error| format!("`{program}` cannot be started: {error}"))?;
+    let mut channel = Channel::new(process);
+    let answer = match channel.receive(Instant::now() + start) {
+        Ok(line) => Answer::parse(line)?,
+        Err(NoLine::Late) => return Err(format!("`{program}` was not ready within {} s", start.as_secs_f64())),
+        Err(NoLine::Closed(end)) => return Err(format!("`{program}` {end} before it was ready")),
+        Err(NoLine::TooLong) => return Err(format!("`{program}` did not say {{\"ready\": true}} first")),
+    };
+    match answer {
+        Answer { error: Some(error), .. } => Err(error),
+        Answer { ready: true, .. } => Ok(channel),
+        _ => Err(format!("`{program}` did not say {{\"ready\": true}} first")),
     }
 }
 

@@ -28,6 +28,8 @@ mod references;
 mod rubric;
 /// Terms that say how a completion is written.
 mod shaping;
+/// Tools that completions call.
+mod tools;
 /// Any text gets a verdict.
 mod total;
 /// What the plain verifiers say, as tables.

@@ -9,6 +9,7 @@ use reckon_rewards::Registry;
 
 use super::super::{ConfigArgs, judge, policies};
 use crate::behaviours::Behaviours;
+use crate::environment::Environment;
 use crate::groups::Rollouts;
 use crate::measure::{Rates, measure};
 use crate::output::note;
@@ -39,6 +40,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let judge = judge(&config, registry)?;
     let prompts = PromptSource::of(&config, &mut policy)?;
     prompts.dropped().iter().for_each(|line| note!("{line}"));
+    let environment = Environment::of(&config, &prompts)?;
     let rows = rows(&prompts)?;
     let model = config.model.name();
     let mut rates = Rates::open(&args.out, &model, args.samples)?;
@@ -46,7 +48,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let sampler = LocalSampler { capacity: config.rollout.capacity };
     let behaviours = Behaviours::default();
     let rollouts =
-        Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling, behaviours: &behaviours };
+        Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling, behaviours: &behaviours, environment: environment.as_ref() };
     let left: Vec<Prompt> = rows.iter().filter(|row| rates.get(&row.example.id).is_none()).cloned().collect();
     let (bar, mut done) = (Bar::new(rows.len() as u64, "measure"), rows.len() - left.len());
     let mut faults = Vec::new();

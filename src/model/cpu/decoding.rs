@@ -106,6 +106,28 @@ impl<'a> Decoding<'a> {
         logits
     }
 
+    /// Takes in `tokens` behind the row in `slot`; `(V)` are the logits of what follows.
+    pub fn take_in(&mut self, tokens: &[u32], slot: usize) -> &mut [f32] {
+        let DecodingMemory { cache, workspace, logits } = &mut self.memory;
+        let row = &mut self.slots[slot];
+        // Each token is the last one of the sequence that ends with it.
+        let mut up_to_each = Vec::with_capacity(tokens.len());
+        for _ in tokens {
+            cache.make_room(row);
+            up_to_each.push(Sequence { blocks: row.blocks.clone(), cached: row.cached });
+            row.cached += 1;
+        }
+        let sequences: Vec<&Sequence> = up_to_each.iter().collect();
+        let positions: Vec<u32> = sequences.iter().map(|sequence| sequence.cached as u32).collect();
+        let context = Context::Cached { cache, sequences: &sequences };
+        let input = Input { tokens, positions: &positions };
+        self.decoder.forward(self.team, self.weights, input, context, Keep::Nothing, workspace);
+        logits.resize(self.weights.lm_head.outputs(), 0.0);
+        let last = &workspace.hidden[workspace.hidden.len() - self.decoder.hidden..];
+        self.weights.lm_head.forward(self.team, last, logits, Epilogue::None);
+        logits
+    }
+
     /// Frees the slot of a row that has ended.
     pub fn leave(&mut self, slot: usize) {
         self.memory.cache.free(&mut self.slots[slot]);

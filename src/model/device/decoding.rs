@@ -127,6 +127,28 @@ impl Decoding<'_> {
         Ok(())
     }
 
+    /// Takes in `tokens` behind the row in `slot`, as many at a time as there may be rows; returns the row whose
+    /// [`Decoding::logits`] are of what follows.
+    pub fn take_in(&mut self, tokens: &[u32], slot: usize) -> Result<Range<usize>> {
+        let mut last = 0;
+        for tokens in tokens.chunks(self.room.rows) {
+            let start = self.cached[slot];
+            let places: Vec<(usize, usize)> = (start..start + tokens.len()).map(|position| (slot, position)).collect();
+            let uploaded = self.upload_slots(&places)?;
+            let (cache, partial) = (&self.cache, self.partial.all());
+            let context = Context::Cached { cache, slots: uploaded.all(), longest: start + tokens.len(), partial };
+            self.hidden(tokens, &places, context)?;
+            self.cached[slot] += tokens.len();
+            last = tokens.len() - 1;
+        }
+        Ok(last..last + 1)
+    }
+
+    /// Rows that there are slots for.
+    pub fn rows(&self) -> usize {
+        self.room.rows
+    }
+
     /// Frees the slot of a row that has ended.
     pub fn leave(&mut self, slot: usize) {
         self.free.push(slot);

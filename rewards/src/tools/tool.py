@@ -1,0 +1,74 @@
+"""A worker of the Python tools: reads a call a line, calls the user's function or class, writes an answer a line.
+
+The host passes `entry.py` and this text to `python3 -c`, with a JSON object that says which function.
+"""
+import json
+import random
+
+
+class Tool:
+    """The user's tool: a function of the input, or an object with `step` and perhaps `reset`."""
+
+    def __init__(self, config):
+        target, self.name = named(config["entry"])
+        kwargs = config["kwargs"]
+        if inspect.isclass(target):
+            target, kwargs = target(**kwargs), {}
+        self.has_state = hasattr(target, "step")
+        if not self.has_state and not callable(target):
+            raise TypeError(f"{self.name} is {shown(target)}: name a function, or a class with `step(state, input)`")
+        self.reset = getattr(target, "reset", None) if self.has_state else None
+        self.call = target.step if self.has_state else functools.partial(target, **kwargs)
+
+    def answer(self, call):
+        """The text, and the state after it."""
+        state, given = call["state"], call["input"]
+        if not self.has_state:
+            return self.text(self.call(given)), None
+        if state is None and self.reset is not None:
+            state = self.reset({key: call[key] for key in ("example", "question", "answer", "info")})
+        value = self.call(state, given)
+        if not isinstance(value, tuple) or len(value) != 2:
+            raise TypeError(f"`{self.name}.step` returned {shown(value)}: return the next state and the answer")
+        return self.text(value[1]), value[0]
+
+    def text(self, value):
+        return value if isinstance(value, str) else str(value)
+
+
+def answered(tool, call):
+    # Whichever worker answers, and whatever it answered before: a function that draws draws the same.
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    try:
+        text, state = tool.answer(call)
+        return {"id": call["id"], "answer": text, "state": state}
+    except MemoryError:
+        os._exit(1)
+    except Exception as error:
+        return {"id": call["id"], "error": told(error), "state": call["state"]}
+
+
+def main():
+    # The user's prints go to standard error, and the user's reads get nothing: the protocol keeps its own ends.
+    answers, calls = os.dup(1), os.fdopen(os.dup(0), "rb", 1 << 16)
+    os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+    def say(said):
+        line = json.dumps(said).encode() + b"\n"
+        while line:
+            line = line[os.write(answers, line) :]
+
+    try:
+        tool = Tool(json.loads(sys.argv[1]))
+    except Exception as error:
+        traceback.print_exc()
+        return say({"error": told(error)})
+    say({"ready": True})
+    for line in calls:
+        say(answered(tool, json.loads(line)))
+
+
+main()

@@ -1,0 +1,203 @@
+//! Completions of several turns: what tools say is in the context and in no loss, and nothing depends on when they answer.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::Result;
+use reckon::grpo::TrainSample;
+use reckon::policy::{Model, Policy};
+use reckon::prompt::Prompt;
+use reckon::rollout::{
+    Answer, Calling, Completion, Engine, FinishReason, PromptTokens, Request, SampleKey, Tools, Turns,
+};
+use serde_json::{Map, Value, json};
+
+use super::device_model::rounded;
+use super::device_sampling::model;
+use super::host_device::device;
+use super::models::{FAMILIES, cpu, micros, prompts, sampling, shared_micros, tiny};
+use super::program::{fails, records, small_run, succeeds, text};
+
+/// Answers by letters that follow from the call and from how many there were, after a while that follows from them too.
+struct Letters;
+
+impl Tools for Letters {
+    fn answer(&self, prompt: usize, memory: &mut Map<String, Value>, call: &str) -> Result<Answer> {
+        let before = memory.get("calls").and_then(Value::as_u64).unwrap_or(0);
+        memory.insert("calls".into(), json!(before + 1));
+        let number = prompt as u64 + 7 * before + 3 * call.len() as u64;
+        std::thread::sleep(Duration::from_micros(number * 977 % 3000));
+        let letters = (0..number % 9).map(|i| char::from(b'k' + ((number + i) % 7) as u8));
+        Ok(Answer { text: letters.collect(), failed: number.is_multiple_of(4) })
+    }
+}
+
+/// Calls stand between `a` and `b`, answers between `m` and `n`.
+fn turns(max_calls: usize) -> Turns {
+    let pair = |texts: [&str; 2]| texts.map(String::from);
+    Turns {
+        call: pair(["a", "b"]),
+        answer: pair(["m", "n"]),
+        whole_turns: false,
+        max_calls,
+        max_answer_tokens: 5,
+        workers: 3,
+    }
+}
+
+fn ask(engine: &Engine, prompts: &[Prompt], turns: &Turns, max_new_tokens: usize) -> Vec<Completion> {
+    let (done, sampling) = (Mutex::new(Vec::new()), sampling(max_new_tokens));
+    let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
+    let (key, calling) = (SampleKey { seed: 1, step: 2 }, Some(Calling { turns, tools: &Letters }));
+    let request = Request { prompts: &prompts, group_size: 4, sampling: &sampling, key, calling };
+    engine.generate(&request, &|p, s, c| done.lock().unwrap().push((p, s, c))).unwrap();
+    let mut done = done.into_inner().unwrap();
+    done.sort_by_key(|(p, s, _)| (*p, *s));
+    done.into_iter().map(|(_, _, c)| c).collect()
+}
+
+fn train_samples(prompts: &[Prompt], completions: &[Completion]) -> Vec<TrainSample> {
+    let sample = |(i, c): (usize, &Completion)| TrainSample {
+        tokens: [prompts[i / 4].tokens.as_slice(), &c.tokens].concat(),
+        prompt_len: prompts[i / 4].tokens.len(),
+        observed: c.tools.observed.clone(),
+        rollout_logprobs: c.logprobs.clone(),
+        advantages: vec![1.0; c.sampled_len()],
+        ..TrainSample::default()
+    };
+    completions.iter().enumerate().map(sample).collect()
+}
+
+#[test]
+fn when_tools_answer_changes_nothing() {
+    let policy = tiny("Qwen2ForCausalLM", true);
+    let (prompts, turns) = (prompts(9), turns(3));
+    let by = |threads, capacity| {
+        let engine = Engine { threads, ..Engine::of(&policy, capacity) };
+        ask(&engine, &prompts, &turns, 60)
+    };
+    let expected = by(1, 64);
+    assert!(expected.iter().filter(|c| c.tools.calls > 1).count() > 5, "several call twice");
+    for (threads, capacity) in [(1, 1), (1, 7), (2, 7), (2, 64), (3, 5)] {
+        for (a, b) in expected.iter().zip(by(threads, capacity)) {
+            assert_eq!((&a.tokens, &a.text), (&b.tokens, &b.text), "{threads} threads, capacity {capacity}");
+            assert_eq!((&a.logprobs, &a.tools.observed), (&b.logprobs, &b.tools.observed));
+            assert_eq!((a.tools.calls, a.tools.failed), (b.tools.calls, b.tools.failed));
+        }
+    }
+}
+
+#[test]
+fn an_answer_stands_behind_its_call_and_calls_are_bounded() {
+    let policy = tiny("Qwen2ForCausalLM", true);
+    let prompts = prompts(12);
+    let completions = ask(&Engine::of(&policy, 16), &prompts, &turns(2), 60);
+    let (mut too_many, mut full) = (0, 0);
+    for c in &completions {
+        assert_eq!(c.logprobs.len(), c.sampled_len());
+        assert_eq!(c.tokens.len(), c.sampled_len() + c.tools.observed_len());
+        assert_eq!(c.tools.observed.len(), c.tools.calls);
+        assert!(c.tools.calls <= 2 && c.tokens.len() <= 60);
+        for range in &c.tools.observed {
+            let said = &c.tokens[range.clone()];
+            // `m`, at most five letters, `n`.
+            assert!(said[0] == 12 && said[said.len() - 1] == 13 && said.len() <= 7, "{said:?}");
+            assert_eq!(c.tokens[range.start - 1], 1, "an answer stands behind `b`: {}", c.text);
+            assert!(range.end < c.tokens.len(), "something is sampled behind it: {}", c.text);
+        }
+        let last = c.tools.observed.last().map_or(0, |range| range.end);
+        let calls = c.text.is_char_boundary(last) && c.text[last..].contains('a') && c.text.ends_with('b');
+        too_many += usize::from(calls && c.tools.calls == 2 && c.finish == FinishReason::Length);
+        full += usize::from(c.tokens.len() == 60);
+        assert!(!calls || c.finish == FinishReason::Length, "a call that is not answered ends in the middle: {}", c.text);
+    }
+    assert!(too_many > 0 && full > 0, "{too_many} called too often, {full} are full");
+}
+
+#[test]
+fn the_trainer_agrees_to_the_bit_about_tokens_behind_an_answer() {
+    for architecture in FAMILIES {
+        let policy = tiny(architecture, false);
+        let prompts = prompts(6);
+        let samples = train_samples(&prompts, &ask(&Engine::of(&policy, 5), &prompts, &turns(4), 70));
+        let observed: usize = samples.iter().map(|sample| sample.observed.len()).sum();
+        assert!(observed > 10, "{architecture}: {observed} answers");
+        for max_tokens in [1, 100, 10_000] {
+            let micros = shared_micros(&samples, max_tokens);
+            for (micro, stats) in micros.iter().zip(cpu(&policy).logprobs(None, &micros, 0.8)) {
+                assert_eq!(micro.old_logprobs, stats.logprobs, "{architecture}, {max_tokens} tokens a micro-batch");
+            }
+        }
+    }
+}
+
+#[test]
+fn on_a_device_rows_that_wait_keep_their_slots_and_the_trainer_agrees() {
+    let policy = rounded(FAMILIES[1], true);
+    let Some(device) = device(0) else { return };
+    let model = model(&policy, device);
+    let prompts = prompts(4);
+    let engine = Engine { model: Model::Device(&model), ..Engine::of(&policy, 3) };
+    let completions = ask(&engine, &prompts, &turns(2), 40);
+    assert!(completions.iter().filter(|c| c.tools.calls > 0).count() > 3);
+    let samples = train_samples(&prompts, &completions);
+    let micros = micros(&samples, 10_000);
+    let on_cpu = cpu(&policy).logprobs(None, &micros, 0.8).into_iter().flat_map(|stats| stats.logprobs);
+    let sampled = completions.iter().flat_map(|c| c.logprobs.iter().copied());
+    let far = sampled.zip(on_cpu).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(far < 0.1, "log-probabilities differ by {far}");
+}
+
+const COUNT: &str = "
+class Count:
+    def reset(self, row):
+        return 0
+    def step(self, state, input):
+        if state > 0:
+            raise ValueError('once')
+        return state + 1, 'ok'
+";
+
+/// The embedded model thinks between these tags in every completion: each thought is a call.
+fn thoughtful_run(folder: &std::path::Path, more: &str) -> std::path::PathBuf {
+    let tool = folder.join("count.py");
+    std::fs::write(&tool, COUNT).unwrap();
+    let tools = format!("tools = [{{kind = 'function', entry = '{}:Count'}}]", tool.display());
+    let more = format!("environment = {{call = ['<think>', '</think>'], answer = ['', ''], {tools}}}\n{more}");
+    small_run(folder, 2, &more)
+}
+
+#[test]
+fn a_run_counts_calls_and_sampler_and_trainer_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = thoughtful_run(folder.path(), "");
+    let by = |name: &str, set: &str| {
+        let out = folder.path().join(name);
+        succeeds(&["train", text(&config), "--out", text(&out), "--set", set]);
+        records(&out)
+    };
+    let found = by("one", "rollout.capacity=3");
+    let step = &found[1];
+    let get = |name: &str| step.get(name).unwrap_or_else(|| panic!("{name} is not recorded"));
+    assert!(get("tools/calls_mean") > 0.3 && get("tools/calls_mean") <= 8.0, "{step:?}");
+    assert_eq!(get("tools/turns_mean"), 1.0 + get("tools/calls_mean"));
+    assert_eq!(get("policy/mismatch_kl"), 0.0);
+    assert!(found[0].get("eval/tools/calls_mean").is_some());
+    assert_eq!(by("other", "compute.threads=1"), found, "whoever waits for whom");
+}
+
+#[test]
+fn an_environment_that_cannot_work_is_refused_before_the_first_step() {
+    let folder = tempfile::tempdir().unwrap();
+    for (more, expected) in [
+        ("environment = {tools = []}", "environment.tools is empty"),
+        ("environment = {tools = [{kind = 'abacus'}]}", "abacus"),
+        ("environment = {tools = [{kind = 'calculator', place = 1}]}", "place"),
+        ("environment = {format = 'chat', tools = [{kind = 'calculator'}]}", "needs prompt.template = \"chat\""),
+        ("environment = {tools = [{kind = 'function', entry = 'nowhere.py:f'}]}", "tool `function`"),
+    ] {
+        let config = small_run(folder.path(), 1, more);
+        let message = fails(&["train", text(&config), "--out", text(&folder.path().join("run"))]);
+        assert!(message.contains(expected), "{more}: {message}");
+    }
+}
