@@ -161,6 +161,25 @@ pub fn passes(judge: &Judge, group: &Group, rollout: &Rollout) -> Option<bool> {
     rollout.score.total.map(|_| rollout.completion.finish == FinishReason::Stop && accepts())
 }
 
+/// What groups are told apart by: none of their judged completions is right, up to a quarter, and so on, all are.
+pub const PASS_RATES: [&str; 6] = ["none", "to_25", "to_50", "to_75", "below_100", "all"];
+
+/// How many groups have which share of right completions, in the order of [`PASS_RATES`]; those without a verdict are left
+/// out.
+pub fn difficulties(judge: &Judge, groups: &[Group]) -> [usize; 6] {
+    let mut counts = [0; 6];
+    for group in groups {
+        let verdicts: Vec<bool> = group.rollouts.iter().filter_map(|rollout| passes(judge, group, rollout)).collect();
+        let passed = verdicts.iter().filter(|passed| **passed).count();
+        match verdicts.len() {
+            0 => {}
+            all if passed == all => counts[5] += 1,
+            all => counts[(4 * passed).div_ceil(all)] += 1,
+        }
+    }
+    counts
+}
+
 /// The prompts whose examples can be judged, and what is wrong with each of the others.
 pub fn readable(judge: &Judge, prompts: Vec<Prompt>) -> (Vec<Prompt>, Vec<String>) {
     let mut faults = Vec::new();
@@ -286,6 +305,10 @@ pub fn record_rollouts(record: &mut Record, groups: &[Group], judge: &Judge, beh
     let (passed, judged) = verdicts.flatten().fold((0, 0), |(p, n), passed| (p + usize::from(passed), n + 1));
     if judged > 0 {
         record.set("completion/pass_frac", passed as f64 / judged as f64);
+    }
+    let counts = difficulties(judge, groups);
+    for (name, count) in PASS_RATES.iter().zip(counts) {
+        record.set(format!("group/pass_rate/{name}"), count as f64 / counts.iter().sum::<usize>().max(1) as f64);
     }
     behaviours.measure(completions(groups)).into_iter().for_each(|(name, value)| record.set(name, value));
 }

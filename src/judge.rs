@@ -89,13 +89,19 @@ impl Judge {
         self.rubrics.iter().map(|rubric| rubric.names().iter().map(ToString::to_string).collect()).collect()
     }
 
+    /// The rubrics of all sources in order.
+    pub fn rubrics(&self) -> &[Arc<Rubric>] {
+        &self.rubrics
+    }
+
     /// The rubric of a source.
     pub fn rubric(&self, source: usize) -> &Rubric {
         &self.rubrics[source]
     }
 
-    /// Begins to judge `group_size` completions of each of `prompts`, in whatever order they come.
-    pub fn begin(&self, prompts: Vec<Prompt>, group_size: usize) -> Judging<'_> {
+    /// Begins to judge `group_size` completions of each of `prompts`, or as many as `watch` says, in whatever order they
+    /// come.
+    pub fn begin(&self, prompts: Vec<Prompt>, group_size: usize, watch: Option<Arc<dyn Watch>>) -> Judging<'_> {
         let (completions, receiver) = unbounded_channel();
         let asked = prompts.iter().map(|p| Asked {
             rubric: self.rubrics[p.source].clone(),
@@ -103,8 +109,9 @@ impl Judge {
             example: p.example.clone(),
             prefill: p.prefill.clone(),
         });
-        let verdicts = self.runtime.spawn(judge_all(asked.collect(), group_size, receiver));
-        Judging { judge: self, prompts, group_size, completions, verdicts }
+        let watched = Watched { asked: asked.collect(), watch: watch.clone() };
+        let verdicts = self.runtime.spawn(judge_all(Arc::new(watched), group_size, receiver));
+        Judging { judge: self, prompts, group_size, watch, completions, verdicts }
     }
 
     /// Refuses to go on where a verifier failed over too many of the completions that were judged together.
@@ -118,11 +125,24 @@ impl Judge {
     }
 }
 
+/// Who has to know of verdicts before the last one.
+pub trait Watch: Send + Sync {
+    /// Completion `sample` of the prompt at place `prompt` has its verdict.
+    fn judged(&self, prompt: usize, sample: usize, rollout: &Rollout);
+
+    /// A verifier is broken: some verdicts will never come.
+    fn failed(&self);
+
+    /// Completions of each prompt, once the last one has begun.
+    fn sizes(&self) -> Vec<usize>;
+}
+
 /// A judgement under way.
 pub struct Judging<'a> {
     judge: &'a Judge,
     prompts: Vec<Prompt>,
     group_size: usize,
+    watch: Option<Arc<dyn Watch>>,
     completions: UnboundedSender<Finished>,
     verdicts: JoinHandle<Result<Vec<Judged>>>,
 }
@@ -139,18 +159,20 @@ impl Judging<'_> {
         let _ = self.completions.send((prompt, sample, completion));
     }
 
-    /// Waits for the last verdict.
+    /// Waits for the last verdict. Prompts of which no completion has begun have no group.
     ///
     /// # Errors
     /// A verifier's, one that names a completion without a verdict, or that a verifier failed over too many.
     pub fn groups(self) -> Result<Vec<Group>> {
         drop(self.completions);
         let judged = self.judge.runtime.block_on(self.verdicts).context("a verifier panicked")??;
-        let mut places: Vec<Vec<Option<Rollout>>> = self.prompts.iter().map(|_| vec![None; self.group_size]).collect();
+        let sizes = self.watch.map_or_else(|| vec![self.group_size; self.prompts.len()], |watch| watch.sizes());
+        let mut places: Vec<Vec<Option<Rollout>>> = sizes.into_iter().map(|size| vec![None; size]).collect();
         for (prompt, sample, rollout) in judged {
             places[prompt][sample] = Some(rollout);
         }
-        let groups = self.prompts.into_iter().zip(places).map(|(prompt, places)| {
+        let asked = self.prompts.into_iter().zip(places).filter(|(_, places)| !places.is_empty());
+        let groups = asked.map(|(prompt, places)| {
             let missing = |sample| format!("completion {sample} of example {} has no verdict", prompt.example.id);
             let rollouts = places.into_iter().enumerate();
             let rollouts = rollouts.map(|(sample, rollout)| rollout.with_context(|| missing(sample)));
@@ -174,17 +196,51 @@ struct Asked {
     prefill: Arc<str>,
 }
 
+/// What is judged, and who watches.
+struct Watched {
+    asked: Vec<Asked>,
+    watch: Option<Arc<dyn Watch>>,
+}
+
+impl Watched {
+    /// Judges a batch and tells who watches, also where a verifier fails or panics: nobody waits for such a verdict.
+    fn judge(&self, batch: Vec<Finished>) -> Result<Vec<Judged>> {
+        let alarm = Alarm(self.watch.as_deref());
+        let judged = judge_batch(&self.asked, batch)?;
+        let watch = alarm.off();
+        for (prompt, sample, rollout) in &judged {
+            watch.iter().for_each(|watch| watch.judged(*prompt, *sample, rollout));
+        }
+        Ok(judged)
+    }
+}
+
+/// Says when dropped that a verifier has failed.
+struct Alarm<'a>(Option<&'a dyn Watch>);
+
+impl<'a> Alarm<'a> {
+    fn off(mut self) -> Option<&'a dyn Watch> {
+        self.0.take()
+    }
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|watch| watch.failed());
+    }
+}
+
 /// Judges completions as they arrive, or whole groups where a rubric asks for them.
 async fn judge_all(
-    asked: Vec<Asked>,
+    watched: Arc<Watched>,
     group_size: usize,
     mut receiver: UnboundedReceiver<Finished>,
 ) -> Result<Vec<Judged>> {
-    let asked = Arc::new(asked);
+    let asked = &watched.asked;
     let mut batches = tokio::task::JoinSet::new();
     let mut judge = |batch: Vec<Finished>| {
-        let asked = asked.clone();
-        batches.spawn_blocking(move || judge_batch(&asked, batch));
+        let watched = watched.clone();
+        batches.spawn_blocking(move || watched.judge(batch));
     };
     let mut arrived = Vec::new();
     let mut groups = vec![Vec::new(); asked.len()];

@@ -89,7 +89,13 @@ pub const METRICS: &[Metric] = &[
         "groups whose judged rollouts' rewards are all equal before any length penalty, so that they teach nothing / all \
          sampled groups",
     ),
+    metric(
+        "group/pass_rate/<share>",
+        "groups of whose judged completions none pass, up to 25%, up to 50%, up to 75%, fewer than all, or all / groups with \
+         such a completion: how hard the step's prompts are",
+    ),
     metric("group/resampled", "groups sampled beyond rollout.prompts_per_step, in place of groups without signal"),
+    metric("group/stopped_frac", "groups that stopped after rollout.probe completions / all sampled groups; with a probe alone"),
     metric("group/kept", "groups trained on: those left when groups without signal are dropped"),
     metric(
         "curriculum/passed_over",

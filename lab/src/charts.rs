@@ -103,6 +103,13 @@ const KNOWN: &[Known] = &[
     curves("clip", "Clipped tokens", "share of trained tokens", &["policy/clip_*"], &[]),
     curves("truncated", "Truncated completions", "share of all", &["completion/truncated_frac"], &[]),
     curves("signal", "Groups without signal", "share of sampled groups", &["group/zero_signal_frac"], &[]),
+    curves(
+        "difficulty",
+        "How hard prompts are",
+        "share of groups, by how many of their completions are right",
+        &["group/pass_rate/*"],
+        &[],
+    ),
     curves("mismatch", "Sampler against trainer", "0 where both are equal", &["policy/mismatch_kl"], &[]),
     curves("optim", "Norm of the gradient", "before clipping", &["optim/grad_norm"], &[]),
     curves("time", "Where a step's time goes", "seconds", &["time/*"], &[]),

@@ -144,6 +144,18 @@ fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
     Trainer::new(config, policy, judge)?.taught_by(teacher)
 }
 
+/// How many of the first step's groups have how many right completions, as a line of bars.
+fn difficulties(trainer: &Trainer) -> Result<String> {
+    let counts = trainer.first_difficulties()?;
+    let most = counts.iter().copied().max().unwrap_or(0).max(1);
+    let shown = ["none", "to 25%", "to 50%", "to 75%", "below 100%", "all"].iter().zip(counts).map(|(share, count)| {
+        // Eighths of a bar.
+        let bar = char::from_u32(0x2580 + (8 * count).div_ceil(most) as u32).filter(|_| count > 0).unwrap_or(' ');
+        format!("{share} {bar} {count}")
+    });
+    Ok(shown.collect::<Vec<_>>().join(", "))
+}
+
 /// Refuses a run that would end for want of memory: first by its plan, then by its worst step.
 fn check_memory(trainer: &mut Trainer) -> Result<()> {
     if let Some(free) = compute::memory(trainer.config.compute.target())? {
@@ -167,6 +179,7 @@ fn dry_run(trainer: &Trainer) -> Result<()> {
         let (p, g) = (before.accuracy, r.group_size as i32);
         let silent = p.powi(g) + (1.0 - p).powi(g);
         say!("# measured pass rate {p:.3} on held-out problems: a group has no signal with chance {silent:.3}")?;
+        say!("# the first step's groups by right completions: {}", difficulties(trainer)?)?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ pub enum Curriculum {
 }
 
 table! {
-    /// Which rows are asked, by how their completions have fared in the run; for rows of files, which come again.
+    /// Which rows are asked, by how their completions have fared in the run; for rows that come again, as those of files do.
     pub struct CurriculumConfig {
         /// Rows as they come (`uniform`), those whose groups are likely to have right and wrong completions (`balanced`), or
         /// those of a pass rate that falls from 1 to 0 over the run (`easy_to_hard`). A row not asked yet counts as 1/2.
@@ -30,6 +30,9 @@ table! {
         pub rest_after: u64 = 0,
         /// Steps that it rests.
         pub rest_steps: u64 = 50 => AtLeast(1.0),
+        /// Problems of each source that generates them, the first so many, which come again in each pass as rows of files do;
+        /// without it they are endless, and nothing can be remembered of them.
+        pub rows: Option<usize> = None,
     }
 }
 
@@ -43,9 +46,15 @@ impl CurriculumConfig {
     pub fn validate(&self, generated: bool) -> Result<()> {
         self.check("curriculum.").map_err(Error::msg)?;
         ensure!(
-            !(self.is_on() && generated),
-            "curriculum: generated problems do not come again, so nothing can be remembered of them; give rows of files, or \
-             remove the table"
+            !self.is_on() || !generated || self.rows.is_some(),
+            "curriculum: generated problems do not come again, so nothing can be remembered of them; give curriculum.rows, \
+             so many that come again, or remove the table"
+        );
+        ensure!(self.rows != Some(0), "curriculum.rows = 0: there would be nothing to train on; remove it for endless problems");
+        ensure!(
+            generated || self.rows.is_none(),
+            "curriculum.rows = {}: rows of files come again anyway; remove it",
+            self.rows.unwrap_or_default()
         );
         Ok(())
     }

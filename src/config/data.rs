@@ -196,6 +196,8 @@ pub struct SourceView<'a> {
     pub prompt: &'a PromptConfig,
     /// How completions are judged.
     pub rubric: &'a RubricConfig,
+    /// Problems to train on that come again, where they are generated; endless ones do not.
+    pub rows: Option<usize>,
 }
 
 impl DataConfig {
@@ -214,7 +216,7 @@ impl DataConfig {
     /// The sources: those of a mixture, or the one that this is.
     pub fn sources<'a>(&'a self, prompt: &'a PromptConfig, rubric: &'a RubricConfig) -> Result<Vec<SourceView<'a>>> {
         let Self::Mixture { sources } = self else {
-            return Ok(vec![SourceView { name: None, weight: 1.0, from: self, prompt, rubric }]);
+            return Ok(vec![SourceView { name: None, weight: 1.0, from: self, prompt, rubric, rows: None }]);
         };
         ensure!(!sources.is_empty(), "data.sources is empty: a mixture needs at least one source");
         let views = sources.iter().map(|source| {
@@ -227,6 +229,7 @@ impl DataConfig {
                 from: &source.from,
                 prompt: source.prompt.as_ref().unwrap_or(prompt),
                 rubric: source.rubric.as_ref().unwrap_or(rubric),
+                rows: None,
             })
         });
         views.collect()

@@ -84,6 +84,7 @@ impl EvalConfig {
             from: &set.data,
             prompt: set.prompt.as_ref().unwrap_or(prompt),
             rubric: set.rubric.as_ref().unwrap_or(rubric),
+            rows: None,
         };
         self.sets.iter().map(view).collect()
     }

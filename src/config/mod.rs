@@ -138,6 +138,10 @@ table! {
         pub prompts_per_step: usize = 16 => AtLeast(1.0),
         /// Completions per prompt; with fewer than 2 no group has a signal, and a teacher alone can teach.
         pub group_size: usize = 16 => AtLeast(1.0),
+        /// Completions of a group that are judged before its others are sampled: where their rewards are equal, the group
+        /// stops there, and the next prompt has the rest, so that a step has as many completions as without; 0 for whole
+        /// groups at once. Only with `grpo.drop_zero_signal`.
+        pub probe: usize = 0,
         /// Longest completion, in tokens.
         pub max_new_tokens: usize = 256 => AtLeast(1.0),
         /// Shorter limits of the first steps, each with the last step that it holds for, as in `[[100, 64], [150, 96]]`;
@@ -271,7 +275,9 @@ impl TrainConfig {
 
     /// Where prompts come from, with what is said of each.
     pub fn sources(&self) -> Result<Vec<SourceView<'_>>> {
-        self.data.sources(&self.prompt, &self.rubric)
+        let rows = self.curriculum.rows;
+        let views = self.data.sources(&self.prompt, &self.rubric)?;
+        Ok(views.into_iter().map(|view| SourceView { rows, ..view }).collect())
     }
 
     /// Where the prompts of further held-out sets come from.
@@ -307,6 +313,16 @@ impl TrainConfig {
         ensure!(
             self.rollout.group_size > 1 || self.teacher.as_ref().is_some_and(|teacher| !teacher.rewards),
             "rollout.group_size = 1: no group has a signal; it must be at least 2, but with a [teacher] alone"
+        );
+        let (probe, group_size) = (self.rollout.probe, self.rollout.group_size);
+        ensure!(
+            probe == 0 || (2..group_size).contains(&probe),
+            "rollout.probe = {probe}: it is 0, or from 2 to less than rollout.group_size = {group_size}"
+        );
+        ensure!(
+            probe == 0 || self.grpo.drop_zero_signal && self.teacher.is_none(),
+            "rollout.probe = {probe}: groups of equal rewards teach here, so they cannot stop early; it needs \
+             grpo.drop_zero_signal, and no [teacher]"
         );
         let whole = self.teacher.as_ref().is_some_and(|teacher| teacher.objective == DistilObjective::Full);
         ensure!(

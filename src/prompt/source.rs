@@ -49,7 +49,10 @@ impl Source {
         let name = view.name.map_or_else(|| format!("{kind}-{index}"), str::to_owned);
         let rows = open(view.from, seed).map_err(|e| anyhow!("data source \"{name}\": {e:#}"))?;
         let template = Template::new(view.prompt, companions)?;
-        let Rows { train, held_out, shape, shuffled } = rows;
+        let Rows { train, held_out, shape, shuffled } = match view.rows {
+            Some(first) if !rows.shuffled => rows.first(first),
+            _ => rows,
+        };
         let long_prompts = match view.from {
             DataConfig::File(file) => file.long_prompts,
             _ => LongPrompts::Error,
@@ -125,6 +128,30 @@ struct Rows {
     held_out: Box<dyn Dataset>,
     shape: String,
     shuffled: bool,
+}
+
+impl Rows {
+    /// The first `count` of endless problems, which come in random order in each pass.
+    fn first(self, count: usize) -> Self {
+        let shape = format!("{}, {count} of them", self.shape);
+        Self { train: Box::new(First { rows: self.train, count }), shape, shuffled: true, ..self }
+    }
+}
+
+/// The first rows of others.
+struct First {
+    rows: Box<dyn Dataset>,
+    count: usize,
+}
+
+impl Dataset for First {
+    fn len(&self) -> usize {
+        self.count.min(self.rows.len())
+    }
+
+    fn get(&self, index: usize) -> Example {
+        self.rows.get(index)
+    }
 }
 
 fn open(data: &DataConfig, seed: u64) -> Result<Rows> {

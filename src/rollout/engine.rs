@@ -6,7 +6,6 @@
 //! change the speed and nothing else. How rows are computed is left to `Runner`, and what they call to `turns`.
 
 use std::panic::resume_unwind;
-use std::sync::Mutex;
 
 use anyhow::Result;
 use reckon_datasets::Counted;
@@ -14,12 +13,12 @@ use tokenizers::Tokenizer;
 
 use crate::model::Sharing;
 use crate::ops::team::Team;
-use crate::parallel::lock;
 use crate::policy::{Model, Policy};
 
 use super::cpu::CpuRunner;
 use super::device::DeviceRunner;
 use super::foreign::ForeignRunner;
+use super::order::{Due, Fixed, Order};
 use super::sampling::Sampled;
 use super::turns::{Answered, Desk, Line, Talk, with_desk};
 use super::{Calling, Completion, FinishReason, Finished, Request, SampleKey, Sampler, Sampling};
@@ -119,9 +118,10 @@ impl<'a> Engine<'a> {
 
     fn run(&self, request: &Request, finished: &Finished, desk: Option<&Desk>) -> Result<()> {
         let Request { prompts, group_size, sampling, .. } = *request;
-        let queue = Mutex::new(Queue { begun: vec![0; prompts.len()], group_size });
+        let fixed = Fixed::new(prompts.len(), group_size);
         let stops = Stops::of(sampling, self.tokenizer);
-        let job = Job { request, tokenizer: self.tokenizer, stops: &stops, queue: &queue, finished, desk };
+        let order = request.order.unwrap_or(&fixed);
+        let job = Job { request, tokenizer: self.tokenizer, stops: &stops, order, finished, desk };
         let rows = self.capacity.min(prompts.len() * group_size).max(1);
         match self.model {
             Model::Cpu(model) => Team::with(self.threads, |team| {
@@ -162,27 +162,6 @@ fn on_threads(threads: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Resu
     })
 }
 
-/// Completions not yet begun.
-struct Queue {
-    /// Samples already handed out, a prompt each.
-    begun: Vec<usize>,
-    group_size: usize,
-}
-
-impl Queue {
-    /// The next (prompt, sample): of the prompt at hand, else of one nobody has prefilled, else of any.
-    fn next(&mut self, at_hand: Option<usize>) -> Option<(usize, usize)> {
-        let group_size = self.group_size;
-        let left = |begun: &usize| *begun < group_size;
-        let prompt = at_hand
-            .filter(|&p| left(&self.begun[p]))
-            .or_else(|| self.begun.iter().position(|&begun| begun == 0 && group_size > 0))
-            .or_else(|| self.begun.iter().position(left))?;
-        self.begun[prompt] += 1;
-        Some((prompt, self.begun[prompt] - 1))
-    }
-}
-
 /// What ends a completion.
 struct Stops<'a> {
     /// Tokens that are no part of its text.
@@ -213,7 +192,7 @@ struct Job<'a> {
     request: &'a Request<'a>,
     tokenizer: &'a Tokenizer,
     stops: &'a Stops<'a>,
-    queue: &'a Mutex<Queue>,
+    order: &'a dyn Order,
     finished: &'a Finished<'a>,
     /// Where calls are answered.
     desk: Option<&'a Desk>,
@@ -244,18 +223,22 @@ impl<'a, R: Runner> Worker<'a, R> {
                 let Some(answered) = self.line.as_mut().and_then(Line::answered) else { break };
                 self.go_on(answered?)?;
             }
+            let mut due = Due::Never;
             while self.rows.len() < self.capacity && self.rows.len() + self.away() < self.runner.slots() {
-                let next = lock(self.job.queue).next(self.at_hand);
-                let Some((prompt, sample)) = next else { break };
+                due = self.job.order.next(self.at_hand);
+                let Due::Now(prompt, sample) = due else { break };
                 self.enter(prompt, sample)?;
             }
-            match &mut self.line {
+            match (due, &mut self.line) {
                 _ if !self.rows.is_empty() => self.next()?,
-                Some(line) if line.away > 0 => {
+                (_, Some(line)) if line.away > 0 => {
                     let answered = line.wait()?;
                     self.go_on(answered)?;
                 }
-                _ => return Ok(self.runner),
+                // A completion that ended with its first token leaves its seat to the next one.
+                (Due::Now(..), _) => {}
+                (Due::Later(known), _) => self.job.order.wait(known),
+                (Due::Never, _) => return Ok(self.runner),
             }
         }
     }

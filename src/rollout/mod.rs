@@ -4,6 +4,7 @@ mod cpu;
 mod device;
 pub mod engine;
 mod foreign;
+mod order;
 pub mod sampling;
 mod turns;
 
@@ -11,6 +12,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 pub use engine::{Engine, LocalSampler};
+pub use order::{Due, Order};
 pub use sampling::Sampling;
 pub use turns::{Answer, Calling, ToolUse, Tools, Turns};
 
@@ -30,7 +32,7 @@ pub trait Sampler: Send + Sync {
 pub type Finished<'a> = dyn Fn(usize, usize, Completion) + Sync + 'a;
 
 /// What is to be sampled.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// What to go on from.
     pub prompts: &'a [PromptTokens<'a>],
@@ -42,6 +44,8 @@ pub struct Request<'a> {
     pub key: SampleKey,
     /// What completions may call between their turns; they have one turn without it.
     pub calling: Option<Calling<'a>>,
+    /// Which completions begin when, at most `group_size` of each prompt; all of them without it.
+    pub order: Option<&'a dyn Order>,
 }
 
 /// A prompt as the model sees it.

@@ -111,7 +111,7 @@ impl Collector<'_> {
         if let Some(first) = faults.first() {
             anyhow::bail!("{} rows cannot be judged: {first}", faults.len());
         }
-        let judging = self.judge.begin(prompts, samples);
+        let judging = self.judge.begin(prompts, samples, None);
         let usage =
             self.teacher.answer(judging.prompts(), samples, self.config.seed, &|prompt, sample, completion| {
                 judging.take(prompt, sample, completion);

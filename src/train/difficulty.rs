@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     const CONFIG: CurriculumConfig =
-        CurriculumConfig { order: Curriculum::Balanced, pool: 3, rest_after: 2, rest_steps: 5 };
+        CurriculumConfig { order: Curriculum::Balanced, pool: 3, rest_after: 2, rest_steps: 5, rows: None };
 
     #[test]
     fn rows_that_are_solved_or_hopeless_rest_for_a_while() {

@@ -1,14 +1,17 @@
 //! The groups of a step: which prompts are sampled, what their completions are worth, and which of them are trained on.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use reckon_datasets::Counted;
-use reckon_rewards::soft_overlong;
+use reckon_rewards::{Rubric, soft_overlong};
 
 use super::Trainer;
 use super::entropies::Entropies;
+use super::ration::{Rationed, Rations};
 use crate::config::{Control, Curriculum};
-use crate::eval::passes;
-use crate::groups::{RolloutTimes, Rollouts};
+use crate::eval::{difficulties, passes};
+use crate::groups::{Ration, RolloutTimes, Rollouts};
 use crate::grpo::{AdvantageKind, TrainSample, Truncated, has_signal};
 use crate::judge::{Group, Learned, Rollout};
 use crate::prompt::Prompt;
@@ -58,35 +61,81 @@ impl StepGroups {
 impl Trainer {
     /// Prompts, completions and verdicts of a step.
     ///
-    /// Groups without signal are dropped and, if asked, replaced from further prompts, a bounded number of times
-    /// (dynamic sampling of DAPO, arXiv:2503.14476, section 3.2).
+    /// Groups without signal are dropped and, if asked, replaced by those of further prompts as soon as they are known
+    /// (dynamic sampling of DAPO, arXiv:2503.14476, section 3.2); with a probe they stop early.
     pub(super) fn sample_groups(&self, step: u64) -> Result<StepGroups> {
-        let (wanted, group_size) = (self.config.rollout.prompts_per_step, self.config.rollout.group_size);
+        let group_size = self.config.rollout.group_size;
         let key = SampleKey { seed: self.config.seed, step };
-        let mut groups = StepGroups { prompts_used: self.progress.prompts_used, ..StepGroups::default() };
-        for _ in 0..=self.grpo.resample_max {
-            let (prompts, passed) = self.next_prompts(groups.prompts_used, step)?;
-            groups.prompts_used += passed;
-            groups.passed_over += passed - prompts.len() as u64;
-            if self.grpo.advantage == AdvantageKind::Greedy {
-                self.sample_greedy(prompts.clone(), key, &mut groups)?;
+        let rations = self.rations();
+        let candidates = self.candidates(rations.map_or(1, |rations| rations.prompts()), step)?;
+        let rewarding = Arc::new(self.rewarding(key));
+        let prompts: Vec<Prompt> = candidates.iter().map(|candidate| candidate.prompt.clone()).collect();
+        let ration = rations.map(|rations| rationed(rations, &prompts, rewarding.clone()));
+        let (sampled, times) = self.rollouts().rationed(prompts, group_size, key, ration)?;
+        let mut groups = StepGroups { times, ..StepGroups::default() };
+        let last = sampled.len().checked_sub(1).map(|last| &candidates[last]);
+        groups.prompts_used = last.map_or(self.progress.prompts_used, |last| last.end);
+        groups.passed_over = groups.prompts_used - self.progress.prompts_used - sampled.len() as u64;
+        if self.grpo.advantage == AdvantageKind::Greedy {
+            let prompts = sampled.iter().map(|group| group.prompt.clone()).collect();
+            self.sample_greedy(prompts, key, &mut groups)?;
+        }
+        for mut group in sampled {
+            let signal = rewarding.set(&mut group);
+            // A teacher has something to say of every completion.
+            let kept = signal || !self.grpo.drop_zero_signal || self.teacher.is_some();
+            if kept && groups.kept.len() < self.config.rollout.prompts_per_step {
+                groups.kept.push(groups.all.len());
             }
-            let (sampled, times) = self.rollouts().groups(prompts, group_size, key)?;
-            groups.times.add(times);
-            for mut group in sampled {
-                let signal = self.set_rewards(&mut group, key);
-                // A teacher has something to say of every completion.
-                if (signal || !self.grpo.drop_zero_signal || self.teacher.is_some()) && groups.kept.len() < wanted {
-                    groups.kept.push(groups.all.len());
-                }
-                groups.signal.push(signal);
-                groups.all.push(group);
-            }
-            if groups.kept.len() >= wanted {
-                break;
-            }
+            groups.signal.push(signal);
+            groups.all.push(group);
         }
         Ok(groups)
+    }
+
+    /// How many groups of the first step have which share of right completions, in the order of
+    /// [`crate::eval::PASS_RATES`]. Changes nothing.
+    pub fn first_difficulties(&self) -> Result<[usize; 6]> {
+        let (rollout, key) = (&self.config.rollout, SampleKey { seed: self.config.seed, step: 1 });
+        let prompts = self.prompts.train(0, rollout.prompts_per_step)?;
+        let (groups, _) = self.rollouts().groups(prompts, rollout.group_size, key)?;
+        Ok(difficulties(&self.judge, &groups))
+    }
+
+    /// How the step's completions are shared out, where groups may differ in size or number.
+    fn rations(&self) -> Option<Rations> {
+        let rollout = &self.config.rollout;
+        let (wanted, group_size, resample) = (rollout.prompts_per_step, rollout.group_size, self.grpo.resample_max);
+        let dropped = self.grpo.drop_zero_signal && self.teacher.is_none();
+        let probe = if rollout.probe > 0 { rollout.probe } else { group_size };
+        let completions = wanted * group_size * (1 + resample);
+        (dropped && (probe < group_size || resample > 0)).then_some(Rations { probe, group_size, wanted, completions })
+    }
+
+    /// The prompts that may be asked, at least `count` of them, or those of one pass where that is enough.
+    fn candidates(&self, count: usize, step: u64) -> Result<Vec<Candidate>> {
+        let (mut candidates, mut end) = (Vec::new(), self.progress.prompts_used);
+        while candidates.len() < count {
+            let (prompts, passed) = self.next_prompts(end, step)?;
+            // Those in the order of the run come one by one, those of a pool all at once.
+            let one_by_one = prompts.len() as u64 == passed;
+            let start = end;
+            end += passed;
+            let ends = (1..).map(|used| if one_by_one { start + used } else { end });
+            candidates.extend(prompts.into_iter().zip(ends).map(|(prompt, end)| Candidate { prompt, end }));
+        }
+        Ok(candidates)
+    }
+
+    /// What makes the rewards of a step.
+    fn rewarding(&self, key: SampleKey) -> Rewarding {
+        Rewarding {
+            rubrics: self.judge.rubrics().to_vec(),
+            key,
+            control: self.config.control,
+            truncated: self.grpo.truncated(),
+            max_new_tokens: self.sampling.max_new_tokens,
+        }
     }
 
     /// The prompts that are asked next, and how many of the run's order they take.
@@ -134,30 +183,65 @@ impl Trainer {
         let sampling = Sampling { temperature: 0.0, ..self.sampling.clone() };
         let rollouts = Rollouts { sampling: &sampling, ..self.rollouts() };
         let key = SampleKey { step: key.step + GREEDY, ..key };
+        let rewarding = self.rewarding(key);
         let (sampled, times) = rollouts.groups(prompts, 1, key)?;
         groups.times.add(times);
         for mut group in sampled {
-            self.set_rewards(&mut group, key);
+            rewarding.set(&mut group);
             groups.greedy.append(&mut group.rollouts);
         }
         Ok(())
     }
+}
 
-    /// Puts in place of the rubric's rewards what a control or the limit of tokens makes of them, sets the penalties on
-    /// length, and returns whether the group has a signal. What was not judged stays so.
-    fn set_rewards(&self, group: &mut Group, key: SampleKey) -> bool {
-        let (index, truncated) = (group.prompt.index, self.grpo.truncated());
-        let rubric = self.judge.rubric(group.prompt.source);
+/// A prompt that may come to be asked, and how far the run's order has come with it.
+struct Candidate {
+    prompt: Prompt,
+    end: u64,
+}
+
+/// The order of completions that are shared out by their rewards.
+fn rationed(rations: Rations, prompts: &[Prompt], rewarding: Arc<Rewarding>) -> Arc<dyn Ration> {
+    let places: Vec<(u64, usize)> = prompts.iter().map(|prompt| (prompt.index, prompt.source)).collect();
+    let count = places.len();
+    let reward = move |prompt: usize, sample: usize, rollout: &Rollout| {
+        let (index, source) = places[prompt];
+        rewarding.reward(index, source, sample, rollout)
+    };
+    Arc::new(Rationed::new(rations, count, Box::new(reward)))
+}
+
+/// What makes rewards of the rubric's: a control, or the limit of tokens.
+struct Rewarding {
+    rubrics: Vec<Arc<Rubric>>,
+    key: SampleKey,
+    control: Control,
+    truncated: Truncated,
+    max_new_tokens: usize,
+}
+
+impl Rewarding {
+    /// The reward of a completion; what was not judged has none.
+    fn reward(&self, index: u64, source: usize, sample: usize, rollout: &Rollout) -> Option<f32> {
+        let SampleKey { seed, step } = self.key;
+        let reward = self.rubrics[source].total_at(&rollout.score, step % GREEDY);
+        Some(match rollout.reward {
+            None => return None,
+            Some(_) if self.control == Control::CoinFlip => {
+                (Counted::new(&[seed, step, index, sample as u64, 0xc014]).next_u64() & 1) as f32
+            }
+            Some(_) if self.truncated == Truncated::Zero && is_truncated(rollout) => 0.0,
+            Some(_) => return reward,
+        })
+    }
+
+    /// Gives a group its rewards and penalties on length, and returns whether it has a signal.
+    fn set(&self, group: &mut Group) -> bool {
+        let (index, source) = (group.prompt.index, group.prompt.source);
         for (sample, rollout) in group.rollouts.iter_mut().enumerate().filter(|(_, r)| r.reward.is_some()) {
-            rollout.reward = rubric.total_at(&rollout.score, key.step % GREEDY);
-            if self.config.control == Control::CoinFlip {
-                let coin = Counted::new(&[key.seed, key.step, index, sample as u64, 0xc014]).next_u64() & 1;
-                rollout.reward = Some(coin as f32);
-            } else if truncated == Truncated::Zero && is_truncated(rollout) {
-                rollout.reward = Some(0.0);
-            } else if let Truncated::SoftOverlong { buffer } = truncated {
-                let tokens = rollout.completion.sampled_len();
-                rollout.penalty = soft_overlong(tokens, self.sampling.max_new_tokens, buffer);
+            rollout.reward = self.reward(index, source, sample, rollout);
+            if let (Control::None, Truncated::SoftOverlong { buffer }) = (self.control, self.truncated) {
+                rollout.penalty = soft_overlong(rollout.completion.sampled_len(), self.max_new_tokens, buffer);
             }
         }
         has_signal(&group.rewards())

@@ -4,6 +4,7 @@
 mod difficulty;
 mod entropies;
 mod groups;
+mod ration;
 mod samples;
 mod stats;
 pub mod teacher;
@@ -11,6 +12,7 @@ pub mod teacher;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use reckon_rewards::Scope;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{LossStats, MicroBatch, TokenStats};
@@ -91,6 +93,11 @@ impl Trainer {
     pub fn new(mut config: TrainConfig, mut policy: Policy, judge: Judge) -> Result<Self> {
         config.validate()?;
         config.compute.suit(Layout::of(&policy.config)?.len(), config.lora.is_some());
+        ensure!(
+            config.rollout.probe == 0 || judge.rubrics().iter().all(|rubric| rubric.scope() == Scope::Completion),
+            "rollout.probe = {}: a verifier judges whole groups, so no group can stop early; remove one of them",
+            config.rollout.probe
+        );
         let (grpo, behaviours) = (config.grpo.clone(), Behaviours::of(&config)?);
         let prompts = PromptSource::of(&config, &mut policy)?;
         let environment = Environment::of(&config, &prompts)?;

@@ -5,6 +5,7 @@ use super::groups::StepGroups;
 use crate::batch::LossStats;
 use crate::environment::tool_use;
 use crate::grpo::{Corrected, KlPlace, Truncated};
+use crate::judge::Group;
 use crate::metrics::Record;
 use crate::optim::Update;
 
@@ -66,6 +67,11 @@ impl Trainer {
         record.set("group/zero_signal_frac", silent as f64 / sampled.max(1) as f64);
         record.set("group/resampled", sampled.saturating_sub(self.config.rollout.prompts_per_step) as f64);
         record.set("group/kept", groups.kept.len() as f64);
+        if self.config.rollout.probe > 0 {
+            let stops = |group: &&Group| group.rollouts.len() < self.config.rollout.group_size;
+            let stopped = groups.all.iter().filter(stops).count();
+            record.set("group/stopped_frac", stopped as f64 / sampled.max(1) as f64);
+        }
         if let Truncated::SoftOverlong { .. } = self.grpo.truncated() {
             let penalties = groups.all.iter().flat_map(|group| &group.rollouts).filter(|r| r.reward.is_some());
             let (sum, count) = penalties.fold((0.0, 0), |(sum, n), r| (sum + f64::from(r.penalty), n + 1));

@@ -62,4 +62,8 @@ fn a_curriculum_changes_what_is_asked_and_is_refused_where_nothing_comes_again()
     let generated = small_run(folder.path(), 2, "curriculum = {order = 'balanced'}");
     let complaint = fails(&["train", text(&generated), "--dry-run"]);
     assert!(complaint.contains("generated problems do not come again"), "{complaint}");
+    let again = small_run(folder.path(), 3, "curriculum = {order = 'balanced', rows = 6}");
+    let out = folder.path().join("again");
+    succeeds(&["train", text(&again), "--out", text(&out)]);
+    assert_eq!(counts(&records(&out), "curriculum/seen")[2], 6.0, "all six have been asked");
 }

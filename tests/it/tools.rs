@@ -8,7 +8,7 @@ use reckon::grpo::TrainSample;
 use reckon::policy::{Model, Policy};
 use reckon::prompt::Prompt;
 use reckon::rollout::{
-    Answer, Calling, Completion, Engine, FinishReason, PromptTokens, Request, SampleKey, Tools, Turns,
+    Answer, Calling, Completion, Engine, FinishReason, PromptTokens, Request, SampleKey, Sampling, Tools, Turns,
 };
 use serde_json::{Map, Value, json};
 
@@ -46,10 +46,12 @@ fn turns(max_calls: usize) -> Turns {
 }
 
 fn ask(engine: &Engine, prompts: &[Prompt], turns: &Turns, max_new_tokens: usize) -> Vec<Completion> {
-    let (done, sampling) = (Mutex::new(Vec::new()), sampling(max_new_tokens));
+    // Nothing but the limits ends a completion, so that there are many calls.
+    let sampling = Sampling { stop_tokens: Vec::new(), stop_strings: Vec::new(), ..sampling(max_new_tokens) };
+    let done = Mutex::new(Vec::new());
     let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
     let (key, calling) = (SampleKey { seed: 1, step: 2 }, Some(Calling { turns, tools: &Letters }));
-    let request = Request { prompts: &prompts, group_size: 4, sampling: &sampling, key, calling };
+    let request = Request { prompts: &prompts, group_size: 4, sampling: &sampling, key, calling, order: None };
     engine.generate(&request, &|p, s, c| done.lock().unwrap().push((p, s, c))).unwrap();
     let mut done = done.into_inner().unwrap();
     done.sort_by_key(|(p, s, _)| (*p, *s));

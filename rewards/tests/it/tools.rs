@@ -58,7 +58,7 @@ fn a_tool_with_state_gets_it_back_whoever_answers() {
     let tools = format!("tools = [{{kind = 'function', entry = '{}:Guess', kwargs = {{hint = 'cold'}}}}]", path.display());
     let tools = toolbox(&tools).unwrap();
     let (mut one, mut other) = (Memory::new(), Memory::new());
-    let mut ask = |memory: &mut Memory, call: &str| tools.answer(&example(), memory, call).unwrap().text;
+    let ask = |memory: &mut Memory, call: &str| tools.answer(&example(), memory, call).unwrap().text;
     assert_eq!(ask(&mut one, "1"), "cold");
     assert_eq!(ask(&mut other, "42"), "yes, after 1");
     assert_eq!(ask(&mut one, "2"), "cold");
