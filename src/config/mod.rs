@@ -138,10 +138,13 @@ table! {
         pub prompts_per_step: usize = 16 => AtLeast(1.0),
         /// Completions per prompt; with fewer than 2 no group has a signal, and a teacher alone can teach.
         pub group_size: usize = 16 => AtLeast(1.0),
-        /// Completions of a group that are judged before its others are sampled: where their rewards are equal, the group
-        /// stops there, and the next prompt has the rest, so that a step has as many completions as without; 0 for whole
-        /// groups at once. Only with `grpo.drop_zero_signal`.
+        /// Completions of a group that are judged before its others are sampled: a group that they decide stops there, and
+        /// the next prompt has the rest, so that a step has as many completions as without; 0 for whole groups at once.
+        /// Only with `grpo.drop_zero_signal`.
         pub probe: usize = 0,
+        /// Which groups go on behind the probe: those whose rewards differ (`mixed`), all the way, or those whose rewards are
+        /// equal (`flat`), a probe at a time until they differ, so that a step asks more prompts in smaller groups.
+        pub goes_on: GoesOn = GoesOn::Mixed,
         /// Longest completion, in tokens.
         pub max_new_tokens: usize = 256 => AtLeast(1.0),
         /// Shorter limits of the first steps, each with the last step that it holds for, as in `[[100, 64], [150, 96]]`;
@@ -161,6 +164,17 @@ table! {
         /// Rows sampled at a time, over all threads.
         pub capacity: usize = 128 => AtLeast(1.0),
     }
+}
+
+/// The words of the key `goes_on`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoesOn {
+    /// Groups whose rewards differ, to their whole size.
+    #[default]
+    Mixed,
+    /// Groups whose rewards are equal, until they differ.
+    Flat,
 }
 
 impl RolloutConfig {

@@ -156,6 +156,22 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_a_tool_stands_between_the_turns_of_the_assistant() {
+        let around = |template: &str| {
+            let files = vec![("chat_template.jinja".to_owned(), template.as_bytes().to_vec())];
+            let companions = Companions { files, ..Companions::default() };
+            Chat::new(&PromptConfig::default(), &companions).unwrap().around_an_answer("</s>")
+        };
+        let turns = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>\n{% endfor %}\
+            {% if add_generation_prompt %}<assistant>{% endif %}";
+        assert_eq!(around(turns), Some(["\n<tool>", "</s>\n<assistant>"].map(String::from)));
+        // A template without a place for tools, one that refuses them, and one whose turns do not end.
+        assert_eq!(around("{% for m in messages if m.role != 'tool' %}{{ m.content }}</s>{% endfor %}"), None);
+        assert_eq!(around("{{ raise_exception('no tools') }}"), None);
+        assert_eq!(around("{% for m in messages %}{{ m.content }}{% endfor %}"), None);
+    }
+
+    #[test]
     fn a_template_that_refuses_the_conversation_says_why_in_one_line() {
         let refusing = "{{ raise_exception('no system\\nplease') }}";
         let message = format!("{:#}", render(refusing, PromptConfig::default(), json!({})).unwrap_err());

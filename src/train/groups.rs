@@ -9,7 +9,7 @@ use reckon_rewards::{Rubric, soft_overlong};
 use super::Trainer;
 use super::entropies::Entropies;
 use super::ration::{Rationed, Rations};
-use crate::config::{Control, Curriculum};
+use crate::config::{Control, Curriculum, GoesOn};
 use crate::eval::{difficulties, passes};
 use crate::groups::{Ration, RolloutTimes, Rollouts};
 use crate::grpo::{AdvantageKind, TrainSample, Truncated, has_signal};
@@ -84,7 +84,7 @@ impl Trainer {
             let signal = rewarding.set(&mut group);
             // A teacher has something to say of every completion.
             let kept = signal || !self.grpo.drop_zero_signal || self.teacher.is_some();
-            if kept && groups.kept.len() < self.config.rollout.prompts_per_step {
+            if kept && groups.kept.len() < rations.map_or(usize::MAX, |rations| rations.wanted) {
                 groups.kept.push(groups.all.len());
             }
             groups.signal.push(signal);
@@ -108,8 +108,11 @@ impl Trainer {
         let (wanted, group_size, resample) = (rollout.prompts_per_step, rollout.group_size, self.grpo.resample_max);
         let dropped = self.grpo.drop_zero_signal && self.teacher.is_none();
         let probe = if rollout.probe > 0 { rollout.probe } else { group_size };
-        let completions = wanted * group_size * (1 + resample);
-        (dropped && (probe < group_size || resample > 0)).then_some(Rations { probe, group_size, wanted, completions })
+        let (goes_on, completions) = (rollout.goes_on, wanted * group_size * (1 + resample));
+        // Groups that stop once they have a signal are smaller: as many are taken as there are completions for.
+        let wanted = if probe < group_size && goes_on == GoesOn::Flat { completions } else { wanted };
+        let rations = Rations { probe, goes_on, group_size, wanted, completions };
+        (dropped && (probe < group_size || resample > 0)).then_some(rations)
     }
 
     /// The prompts that may be asked, at least `count` of them, or those of one pass where that is enough.

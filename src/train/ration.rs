@@ -1,12 +1,13 @@
-//! How a step's completions are shared out among its prompts, where groups differ in size: a group whose first completions
-//! are worth the same stops there, and the next prompt has the rest; a group without a signal is replaced while others are
-//! still sampled.
+//! How a step's completions are shared out among its prompts, where groups differ in size: a group stops where its first
+//! completions decide it, and the next prompt has the rest; a group without a signal is replaced while others are still
+//! sampled.
 //!
 //! A prompt begins as soon as what is known of those before it makes sure that it will be among those that are asked, and
 //! not before. So which prompts are asked, and how often, is a function of the rewards alone, whoever is judged first.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use crate::config::GoesOn;
 use crate::grpo::has_signal;
 use crate::judge::{Rollout, Watch};
 use crate::parallel::lock;
@@ -17,6 +18,8 @@ use crate::rollout::{Due, Order};
 pub(super) struct Rations {
     /// Completions of a group that are judged before its others are sampled.
     pub(super) probe: usize,
+    /// Which groups go on then: those of the same rewards, until these differ, or the others, all the way.
+    pub(super) goes_on: GoesOn,
     /// Completions of a group that goes on.
     pub(super) group_size: usize,
     /// Groups with a signal that are enough.
@@ -55,6 +58,8 @@ struct State {
 #[derive(Clone)]
 struct GroupState {
     begun: usize,
+    /// Completions after which it is decided whether it goes on.
+    portion: usize,
     /// By sample: its reward once it is judged, which may be none.
     rewards: Vec<Option<Option<f32>>>,
     /// Completions that the group has in the end, once that is known.
@@ -64,21 +69,29 @@ struct GroupState {
 }
 
 impl GroupState {
-    fn has_due(&self, rations: &Rations) -> bool {
-        self.begun < rations.probe.min(rations.group_size) || self.size.is_some_and(|size| self.begun < size)
+    fn has_due(&self) -> bool {
+        self.begun < self.size.unwrap_or(self.portion)
     }
 
     /// Decides what its verdicts decide.
     fn decide(&mut self, rations: &Rations) {
-        let judged = |count: usize| self.rewards[..count].iter().copied().collect::<Option<Vec<Option<f32>>>>();
-        if self.size.is_none() {
-            let Some(first) = judged(rations.probe) else { return };
-            let goes_on = rations.probe == rations.group_size || has_signal(&first);
-            self.size = Some(if goes_on { rations.group_size } else { rations.probe });
+        while self.size.is_none() {
+            let Some(signal) = self.signal_of(self.portion) else { return };
+            if self.portion == rations.group_size || signal == (rations.goes_on == GoesOn::Flat) {
+                self.size = Some(self.portion);
+            } else if signal {
+                self.size = Some(rations.group_size);
+            } else {
+                self.portion = (self.portion + rations.probe).min(rations.group_size);
+            }
         }
-        if let Some(rewards) = self.size.and_then(judged) {
-            self.signal = Some(has_signal(&rewards));
-        }
+        self.signal = self.size.and_then(|size| self.signal_of(size));
+    }
+
+    /// Whether the first `count` completions have a signal, once all of them are judged.
+    fn signal_of(&self, count: usize) -> Option<bool> {
+        let rewards: Option<Vec<Option<f32>>> = self.rewards[..count].iter().copied().collect();
+        rewards.map(|rewards| has_signal(&rewards))
     }
 }
 
@@ -101,7 +114,7 @@ impl Rationed {
     /// For so many prompts, of which all may come to be asked.
     pub(super) fn new(rations: Rations, prompts: usize, reward: Box<Reward>) -> Self {
         let rewards = vec![None; rations.group_size];
-        let group = GroupState { begun: 0, rewards, size: None, signal: None };
+        let group = GroupState { begun: 0, portion: rations.probe.min(rations.group_size), rewards, size: None, signal: None };
         let state = State { groups: vec![group; prompts], known: 0, failed: false };
         Self { rations, reward, state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -122,7 +135,7 @@ impl Order for Rationed {
             return Due::Never;
         }
         let sure = state.sure(&self.rations);
-        let due = |place: &usize| state.groups[*place].has_due(&self.rations);
+        let due = |place: &usize| state.groups[*place].has_due();
         let prompt = at_hand
             .filter(|place| *place < sure && due(place))
             .or_else(|| (0..sure).find(|&place| state.groups[place].begun == 0))
@@ -205,9 +218,11 @@ mod tests {
     #[test]
     fn who_is_judged_first_changes_nothing() {
         for rations in [
-            Rations { probe: 4, group_size: 8, wanted: 6, completions: 48 },
-            Rations { probe: 8, group_size: 8, wanted: 4, completions: 96 },
-            Rations { probe: 2, group_size: 8, wanted: 100, completions: 41 },
+            Rations { probe: 4, goes_on: GoesOn::Mixed, group_size: 8, wanted: 6, completions: 48 },
+            Rations { probe: 8, goes_on: GoesOn::Mixed, group_size: 8, wanted: 4, completions: 96 },
+            Rations { probe: 2, goes_on: GoesOn::Mixed, group_size: 8, wanted: 100, completions: 41 },
+            Rations { probe: 2, goes_on: GoesOn::Flat, group_size: 8, wanted: 100, completions: 48 },
+            Rations { probe: 3, goes_on: GoesOn::Flat, group_size: 8, wanted: 3, completions: 48 },
         ] {
             let expected = asked(rations, &[0], mixed);
             for delays in [&[1][..], &[50], &[7, 0, 31, 2], &[0, 100, 3]] {
@@ -218,15 +233,19 @@ mod tests {
 
     #[test]
     fn flat_groups_stop_and_leave_their_rest_to_others() {
-        let rations = Rations { probe: 4, group_size: 8, wanted: 6, completions: 48 };
+        let rations = Rations { probe: 4, goes_on: GoesOn::Mixed, group_size: 8, wanted: 6, completions: 48 };
         // 8 + 4 + 4 + 8 + 4 + 4 + 8 and 40 are used: another may be 8 long.
         assert_eq!(asked(rations, &[0], mixed), [8, 4, 4, 8, 4, 4, 8, 4]);
         // All with a signal: as many as without a probe. None: as many as fit.
         assert_eq!(asked(rations, &[0], |_, sample| sample as f32), [8; 6]);
         assert_eq!(asked(rations, &[0], |_, _| 1.0), [4; 11]);
         // Whole groups are replaced until enough have a signal, or nothing is left.
-        let whole = Rations { probe: 8, group_size: 8, wanted: 2, completions: 48 };
+        let whole = Rations { probe: 8, goes_on: GoesOn::Mixed, group_size: 8, wanted: 2, completions: 48 };
         assert_eq!(asked(whole, &[0], mixed), [8; 3]);
         assert_eq!(asked(whole, &[0], |_, _| 0.0), [8; 6]);
+        // The other way round: those with a signal stop, the others grow until they have one.
+        let growing = Rations { probe: 3, goes_on: GoesOn::Flat, group_size: 8, wanted: 99, completions: 32 };
+        assert_eq!(asked(growing, &[0], mixed), [3, 8, 6, 3, 8]);
+        assert_eq!(asked(growing, &[0], |_, _| 0.0), [8; 4]);
     }
 }

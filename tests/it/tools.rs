@@ -203,3 +203,32 @@ fn an_environment_that_cannot_work_is_refused_before_the_first_step() {
         assert!(message.contains(expected), "{more}: {message}");
     }
 }
+
+#[test]
+fn calls_of_a_whole_turn_are_answered_together() {
+    let policy = tiny("Qwen2ForCausalLM", true);
+    // `c` ends a turn, whose calls stand between `a` and `b`.
+    let turns = Turns { whole_turns: true, ..turns(4) };
+    let prompts = prompts(9);
+    let prompts_of: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
+    let sampling = Sampling { stop_tokens: vec![2], stop_strings: Vec::new(), ..sampling(80) };
+    let (key, calling) = (SampleKey { seed: 1, step: 2 }, Some(Calling { turns: &turns, tools: &Letters }));
+    let request = Request { prompts: &prompts_of, group_size: 8, sampling: &sampling, key, calling, order: None };
+    let done = Mutex::new(Vec::new());
+    Engine::of(&policy, 16).generate(&request, &|_, _, c: Completion| done.lock().unwrap().push(c)).unwrap();
+    let done = done.into_inner().unwrap();
+    assert!(done.iter().any(|c| c.tools.calls > 0) && done.iter().any(|c| c.tools.calls == 0));
+    for c in &done {
+        assert!(c.tools.observed.iter().all(|range| c.tokens[range.start - 1] == 2), "a turn ends before an answer");
+        let said = c.tools.observed.last().map_or(0, |range| range.end);
+        let ended = c.tokens[said..].iter().filter(|token| **token == 2).count();
+        assert!(ended <= 1, "the last turn goes to its end: {:?}", c.tokens);
+        assert_eq!(c.finish == FinishReason::Stop, ended == 1 && !turns_call(&c.text, said));
+    }
+}
+
+/// Whether the text from its token `from` on holds a call.
+fn turns_call(text: &str, from: usize) -> bool {
+    // A token is a letter, but for stop tokens, which are in the text where a turn follows them.
+    text.get(from..).is_some_and(|turn| turn.split_once('a').is_some_and(|(_, rest)| rest.contains('b')))
+}
