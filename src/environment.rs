@@ -24,7 +24,8 @@ impl Environment {
     /// The tools that a config asks for, if any. Their workers are started.
     pub fn of(config: &TrainConfig, prompts: &PromptSource) -> Result<Option<Self>> {
         let Some(config) = &config.environment else { return Ok(None) };
-        let [call, answer] = [config.call(), config.answer.clone().unwrap_or(["<result>", "</result>"].map(String::from))];
+        let [call, answer] =
+            [config.call(), config.answer.clone().unwrap_or(["<result>", "</result>"].map(String::from))];
         let whole_turns = config.format == ToolFormat::Chat;
         let answer = if whole_turns { prompts.around_answers()? } else { answer };
         let workers = match config.workers {

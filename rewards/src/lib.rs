@@ -67,8 +67,8 @@ pub use rational::Rational;
 pub use registry::{Registry, RustOptions};
 pub use rubric::{MAX_COMPLETION_BYTES, Mode, Part, Rubric, Score};
 pub use tools::{
-    Calculator, CalculatorOptions, CommandToolOptions, FunctionOptions, Memory, Program, ProgramOptions, Said, TOOL_KINDS,
-    Tool, ToolAnswer, ToolError, ToolOptions, Toolbox, WorkerTool,
+    Calculator, CalculatorOptions, CommandToolOptions, FunctionOptions, Memory, Program, ProgramOptions, Said,
+    TOOL_KINDS, Tool, ToolAnswer, ToolError, ToolOptions, Toolbox, WorkerTool,
 };
 pub use verdict::{Credit, Outcome, Reference, ReferenceKind, Scope, Submission, Verdict, Verifier, VerifierError};
 

@@ -102,8 +102,14 @@ fn pass_at(args: &Args, samples: usize, config: &TrainConfig, judge: &Judge) -> 
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
         let sampler = LocalSampler { capacity: config.rollout.capacity };
         let behaviours = Behaviours::default();
-        let rollouts =
-            Rollouts { policy: &policy, sampler: &sampler, judge, sampling: &sampling, behaviours: &behaviours, environment: environment.as_ref() };
+        let rollouts = Rollouts {
+            policy: &policy,
+            sampler: &sampler,
+            judge,
+            sampling: &sampling,
+            behaviours: &behaviours,
+            environment: environment.as_ref(),
+        };
         solve(rollouts, prompts, samples)
     };
     Ok([of(Path::new(&config.model.name()))?, of(&newest)?])

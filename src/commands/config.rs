@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use crate::config::{
-    ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, CurriculumConfig, DistilConfig, EnvironmentConfig, EvalConfig,
-    EvalSet, ExperimentConfig, FileConfig, FilterConfig, GrpoConfig, LogConfig, LoraConfig, ModelSource, OptimConfig,
-    PRESETS, PipelineConfig, PromptConfig, RolloutConfig, SaveConfig, SftAccuracy, SftConfig, SftEval, SftModel,
-    SourceConfig, StageConfig, TeacherConfig, TracesConfig, TrainConfig,
+    ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, CurriculumConfig, DistilConfig,
+    EnvironmentConfig, EvalConfig, EvalSet, ExperimentConfig, FileConfig, FilterConfig, GrpoConfig, LogConfig,
+    LoraConfig, ModelSource, OptimConfig, PRESETS, PipelineConfig, PromptConfig, RolloutConfig, SaveConfig,
+    SftAccuracy, SftConfig, SftEval, SftModel, SourceConfig, StageConfig, TeacherConfig, TracesConfig, TrainConfig,
 };
 use crate::output::print;
 use crate::strict;

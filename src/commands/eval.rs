@@ -8,8 +8,8 @@ use reckon_rewards::Registry;
 use super::{ConfigArgs, judge, policies};
 use crate::behaviours::Behaviours;
 use crate::config::{EvalConfig, ModelSource};
-use crate::eval::evaluate;
 use crate::environment::Environment;
+use crate::eval::evaluate;
 use crate::groups::Rollouts;
 use crate::output::{note, say};
 use crate::prompt::{Prompt, PromptSource};
@@ -57,8 +57,14 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let (prompts, samples) = held_out(&prompts, eval, args.on.as_deref())?;
     let sampler = LocalSampler { capacity: config.rollout.capacity };
     let behaviours = Behaviours::of(&config)?;
-    let rollouts =
-        Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling, behaviours: &behaviours, environment: environment.as_ref() };
+    let rollouts = Rollouts {
+        policy: &policy,
+        sampler: &sampler,
+        judge: &judge,
+        sampling: &sampling,
+        behaviours: &behaviours,
+        environment: environment.as_ref(),
+    };
     let asked = prompts.len();
     let found = evaluate(rollouts, prompts, samples)?;
     let problems = asked - found.unreadable.len();

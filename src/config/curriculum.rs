@@ -50,7 +50,10 @@ impl CurriculumConfig {
             "curriculum: generated problems do not come again, so nothing can be remembered of them; give curriculum.rows, \
              so many that come again, or remove the table"
         );
-        ensure!(self.rows != Some(0), "curriculum.rows = 0: there would be nothing to train on; remove it for endless problems");
+        ensure!(
+            self.rows != Some(0),
+            "curriculum.rows = 0: there would be nothing to train on; remove it for endless problems"
+        );
         ensure!(
             generated || self.rows.is_none(),
             "curriculum.rows = {}: rows of files come again anyway; remove it",

@@ -149,7 +149,9 @@ impl Template {
         let chat = self.chat().context("environment.format = \"chat\" needs prompt.template = \"chat\"")?;
         let end = self.end_of_turn(tokenizer);
         let around = end.and_then(|end| chat.around_an_answer(&end.text));
-        around.context("environment.format = \"chat\", but the model's template does not write answers of tools: take \"tags\"")
+        around.context(
+            "environment.format = \"chat\", but the model's template does not write answers of tools: take \"tags\"",
+        )
     }
 
     /// The prompt of an example, without the prefilled start.

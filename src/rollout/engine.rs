@@ -110,9 +110,7 @@ impl<'a> Engine<'a> {
     pub fn generate(&self, request: &Request, finished: &Finished) -> Result<()> {
         match request.calling {
             None => self.run(request, finished, None),
-            Some(calling) => {
-                with_desk(calling, self.tokenizer, |desk| self.run(request, finished, Some(&desk)))
-            }
+            Some(calling) => with_desk(calling, self.tokenizer, |desk| self.run(request, finished, Some(&desk))),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a run remembers of how hard its problems are, and which of them it asks next.
 //!
-//! Only rows of files come again, so only they are remembered. Which rows are asked is a function of the seed, a count and
+//! Only rows that come again are remembered. Which rows are asked is a function of the seed, a count and
 //! this memory, which is part of a checkpoint: a resumed run asks the same.
 
 use std::collections::BTreeMap;

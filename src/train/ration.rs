@@ -114,7 +114,8 @@ impl Rationed {
     /// For so many prompts, of which all may come to be asked.
     pub(super) fn new(rations: Rations, prompts: usize, reward: Box<Reward>) -> Self {
         let rewards = vec![None; rations.group_size];
-        let group = GroupState { begun: 0, portion: rations.probe.min(rations.group_size), rewards, size: None, signal: None };
+        let group =
+            GroupState { begun: 0, portion: rations.probe.min(rations.group_size), rewards, size: None, signal: None };
         let state = State { groups: vec![group; prompts], known: 0, failed: false };
         Self { rations, reward, state: Mutex::new(state), changed: Condvar::new() }
     }

@@ -72,7 +72,14 @@ fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy,
     let engine = Engine { model: Model::Device(&model), ..Engine::of(policy, job.rows) };
     let held = Mutex::new(0);
     let (prompt, key) = (prompt_of(&vec![1; job.prompt], 0), SampleKey { seed: 1, step: 2 });
-    let request = Request { prompts: &[PromptTokens::from(&prompt)], group_size: job.rows, sampling: &sampling, key, calling: None, order: None };
+    let request = Request {
+        prompts: &[PromptTokens::from(&prompt)],
+        group_size: job.rows,
+        sampling: &sampling,
+        key,
+        calling: None,
+        order: None,
+    };
     engine
         .generate(&request, &|_, _, _| {
             assert_eq!(device.held(Class::Activations), 0, "{what}: the update's memory is given back");

@@ -111,7 +111,11 @@ fn an_answer_stands_behind_its_call_and_calls_are_bounded() {
         let calls = c.text.is_char_boundary(last) && c.text[last..].contains('a') && c.text.ends_with('b');
         too_many += usize::from(calls && c.tools.calls == 2 && c.finish == FinishReason::Length);
         full += usize::from(c.tokens.len() == 60);
-        assert!(!calls || c.finish == FinishReason::Length, "a call that is not answered ends in the middle: {}", c.text);
+        assert!(
+            !calls || c.finish == FinishReason::Length,
+            "a call that is not answered ends in the middle: {}",
+            c.text
+        );
     }
     assert!(too_many > 0 && full > 0, "{too_many} called too often, {full} are full");
 }

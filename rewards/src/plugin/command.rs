@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::pool::{PoolOptions, Worker};
 use super::channel::Channel;
+use super::pool::{PoolOptions, Worker};
 use super::worker::{ProcessWorker, ready};
 use super::{OnError, PluginOptions, Setup};
 use crate::Scope;

@@ -96,7 +96,8 @@ fn decimal(value: Rational, places: u32) -> Option<String> {
     // Half up, of the magnitude.
     let digits = (rest.checked_mul(unit)?.checked_mul(2)?.checked_add(d)?) / (2 * d);
     let (whole, digits) = (whole + digits / unit, digits % unit);
-    let mut text = if places == 0 { whole.to_string() } else { format!("{whole}.{digits:0width$}", width = places as usize) };
+    let mut text =
+        if places == 0 { whole.to_string() } else { format!("{whole}.{digits:0width$}", width = places as usize) };
     if text.contains('.') {
         text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
     }

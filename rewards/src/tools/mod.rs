@@ -209,7 +209,8 @@ mod tests {
     #[test]
     fn a_call_names_its_tool_where_there_are_several() {
         let one = toolbox("tools = [{kind = 'calculator'}]").unwrap();
-        let two = toolbox("tools = [{kind = 'calculator'}, {kind = 'calculator', name = 'round', places = 1}]").unwrap();
+        let two =
+            toolbox("tools = [{kind = 'calculator'}, {kind = 'calculator', name = 'round', places = 1}]").unwrap();
         for (tools, call, expected) in [
             (&one, "2*3", "6"),
             (&one, "\n7/4\n", "1.75"),

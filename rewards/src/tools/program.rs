@@ -62,7 +62,9 @@ impl Program {
     /// What is missing.
     pub fn new(options: &ProgramOptions) -> Result<Self, String> {
         if options.level == Some(Level::S0) {
-            return Err("`level = \"S0\"` would run the model's programs without a sandbox; take \"S1\" or \"S2\"".into());
+            return Err(
+                "`level = \"S0\"` would run the model's programs without a sandbox; take \"S1\" or \"S2\"".into()
+            );
         }
         let making = Making { level: options.level, readable: options.readable.clone(), limits: options.limits };
         let python = Python::find(&options.python, options.packages, &making)?;

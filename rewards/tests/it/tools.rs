@@ -55,7 +55,8 @@ def die(text):
 fn a_tool_with_state_gets_it_back_whoever_answers() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), GAME);
-    let tools = format!("tools = [{{kind = 'function', entry = '{}:Guess', kwargs = {{hint = 'cold'}}}}]", path.display());
+    let tools =
+        format!("tools = [{{kind = 'function', entry = '{}:Guess', kwargs = {{hint = 'cold'}}}}]", path.display());
     let tools = toolbox(&tools).unwrap();
     let (mut one, mut other) = (Memory::new(), Memory::new());
     let ask = |memory: &mut Memory, call: &str| tools.answer(&example(), memory, call).unwrap().text;
@@ -69,7 +70,9 @@ fn a_tool_with_state_gets_it_back_whoever_answers() {
 fn a_function_answers_and_its_faults_are_told_to_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), GAME);
-    let entry = |name: &str| format!("{{kind = 'function', name = '{name}', entry = '{}:{name}', timeout_s = 0.5}}", path.display());
+    let entry = |name: &str| {
+        format!("{{kind = 'function', name = '{name}', entry = '{}:{name}', timeout_s = 0.5}}", path.display())
+    };
     let tools = format!("tools = [{}, {}, {}]", entry("double"), entry("hang"), entry("die"));
     let tools = toolbox(&tools).unwrap();
     for (call, expected, failed) in [
@@ -127,7 +130,9 @@ fn a_program_answers_what_it_prints_and_every_call_is_alone() {
     for level in ["S2", "S1"] {
         // Under root the first may live where only root may look.
         let built = ["python3", "/usr/bin/python3"].map(|python| {
-            toolbox(&format!("tools = [{{kind = 'python', level = '{level}', python = '{python}', limits = {{time_s = 1}}}}]"))
+            toolbox(&format!(
+                "tools = [{{kind = 'python', level = '{level}', python = '{python}', limits = {{time_s = 1}}}}]"
+            ))
         });
         let Some(tools) = built.into_iter().find_map(Result::ok) else {
             eprintln!("skipped at {level}");

@@ -47,8 +47,14 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
     let sampler = LocalSampler { capacity: config.rollout.capacity };
     let behaviours = Behaviours::default();
-    let rollouts =
-        Rollouts { policy: &policy, sampler: &sampler, judge: &judge, sampling: &sampling, behaviours: &behaviours, environment: environment.as_ref() };
+    let rollouts = Rollouts {
+        policy: &policy,
+        sampler: &sampler,
+        judge: &judge,
+        sampling: &sampling,
+        behaviours: &behaviours,
+        environment: environment.as_ref(),
+    };
     let left: Vec<Prompt> = rows.iter().filter(|row| rates.get(&row.example.id).is_none()).cloned().collect();
     let (bar, mut done) = (Bar::new(rows.len() as u64, "measure"), rows.len() - left.len());
     let mut faults = Vec::new();
