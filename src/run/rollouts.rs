@@ -36,11 +36,8 @@ pub struct SavedGroup {
 pub struct SavedRollout {
     /// What was judged: the prefilled start and the sampled text.
     pub completion: String,
-    /// Its tokens.
+    /// The sampled tokens; what tools said is in the text alone.
     pub tokens: Vec<u32>,
-    /// Which of them are what tools said, as pairs of first and end.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub observed: Vec<[usize; 2]>,
     /// Whether the limit of tokens cut it.
     pub truncated: bool,
     /// What the rubric said.
@@ -110,8 +107,7 @@ impl SavedGroup {
         let prefill = &group.prompt.prefill;
         let saved = |rollout: &Rollout| SavedRollout {
             completion: [prefill, rollout.completion.text.as_str()].concat(),
-            tokens: rollout.completion.tokens.clone(),
-            observed: rollout.completion.tools.observed.iter().map(|range| [range.start, range.end]).collect(),
+            tokens: rollout.completion.sampled(),
             truncated: rollout.completion.finish == FinishReason::Length,
             score: rollout.score.clone(),
             reward: rollout.reward,
