@@ -63,7 +63,7 @@ pub struct ByToken {
     pub start: usize,
     /// Bytes of text that the token added; those of a stop token are not in the completion.
     pub pieces: Vec<usize>,
-    /// Log-probability that it was sampled at.
+    /// Log-probability that it was sampled at; 0 for what a tool said.
     pub logprobs: Vec<f32>,
     /// Entropy in nats of the distribution that it was drawn from; empty where nothing was learned from the completion.
     pub entropies: Vec<f32>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use reckon::grpo::TrainSample;
-use reckon::policy::{Model, Policy};
+use reckon::policy::Model;
 use reckon::prompt::Prompt;
 use reckon::rollout::{
     Answer, Calling, Completion, Engine, FinishReason, PromptTokens, Request, SampleKey, Sampling, Tools, Turns,
