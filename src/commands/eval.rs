@@ -9,7 +9,7 @@ use super::{ConfigArgs, judge, policies};
 use crate::behaviours::Behaviours;
 use crate::config::{EvalConfig, ModelSource};
 use crate::environment::Environment;
-use crate::eval::evaluate;
+use crate::eval::{Evaluation, evaluate};
 use crate::groups::Rollouts;
 use crate::output::{note, say};
 use crate::prompt::{Prompt, PromptSource};
@@ -68,7 +68,16 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let asked = prompts.len();
     let found = evaluate(rollouts, prompts, samples)?;
     let problems = asked - found.unreadable.len();
-    if args.json {
+    tell(&found, [problems, samples], args.json)?;
+    if let Some(first) = found.unreadable.first() {
+        bail!("{} of {asked} held-out rows cannot be judged: {first}", found.unreadable.len());
+    }
+    Ok(())
+}
+
+/// What was found, as lines or as one JSON object.
+fn tell(found: &Evaluation, [problems, samples]: [usize; 2], json: bool) -> Result<()> {
+    if json {
         let object = serde_json::json!({
             "pass@1": found.accuracy, "margin": found.margin, "not_judged": found.not_judged,
             "len_mean": found.len_mean, "len_right": found.len_right, "len_wrong": found.len_wrong,
@@ -92,9 +101,6 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         for (name, value) in &found.behaviours {
             say!("{name} {value:.3}")?;
         }
-    }
-    if let Some(first) = found.unreadable.first() {
-        bail!("{} of {asked} held-out rows cannot be judged: {first}", found.unreadable.len());
     }
     Ok(())
 }

@@ -98,7 +98,9 @@ fn an_answer_stands_behind_its_call_and_calls_are_bounded() {
     for c in &completions {
         assert_eq!(c.logprobs.len(), c.sampled_len());
         assert_eq!(c.tokens.len(), c.sampled_len() + c.tools.observed_len());
-        assert_eq!(c.tools.observed.len(), c.tools.calls);
+        // The answer that a completion has no room for is its last.
+        let lost = c.tools.calls - c.tools.observed.len();
+        assert!(lost == 0 || lost == 1 && c.finish == FinishReason::Length, "{lost} answers are lost: {}", c.text);
         assert!(c.tools.calls <= 2 && c.tokens.len() <= 60);
         for range in &c.tools.observed {
             let said = &c.tokens[range.clone()];
@@ -145,7 +147,7 @@ fn on_a_device_rows_that_wait_keep_their_slots_and_the_trainer_agrees() {
     let prompts = prompts(4);
     let engine = Engine { model: Model::Device(&model), ..Engine::of(&policy, 3) };
     let completions = ask(&engine, &prompts, &turns(2), 40);
-    assert!(completions.iter().filter(|c| c.tools.calls > 0).count() > 3);
+    assert!(completions.iter().any(|c| c.tools.calls > 0));
     let samples = train_samples(&prompts, &completions);
     let micros = micros(&samples, 10_000);
     let on_cpu = cpu(&policy).logprobs(None, &micros, 0.8).into_iter().flat_map(|stats| stats.logprobs);
@@ -186,7 +188,7 @@ fn a_run_counts_calls_and_sampler_and_trainer_agree() {
     let step = &found[1];
     let get = |name: &str| step.get(name).unwrap_or_else(|| panic!("{name} is not recorded"));
     assert!(get("tools/calls_mean") > 0.3 && get("tools/calls_mean") <= 8.0, "{step:?}");
-    assert_eq!(get("tools/turns_mean"), 1.0 + get("tools/calls_mean"));
+    assert!(get("tools/turns_mean") > 1.0 && get("tools/turns_mean") <= 1.0 + get("tools/calls_mean"), "{step:?}");
     assert_eq!(get("policy/mismatch_kl"), 0.0);
     assert!(found[0].get("eval/tools/calls_mean").is_some());
     assert_eq!(by("other", "compute.threads=1"), found, "whoever waits for whom");
