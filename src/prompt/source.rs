@@ -31,6 +31,9 @@ pub struct Source {
 /// Rows of an endless source that are looked at before a run.
 pub const LOOKED_AT: usize = 1000;
 
+/// Rows from which on a source counts as endless: generated problems have as many.
+const ENDLESS: usize = 1 << 30;
+
 /// Tokens of the prompts of a source.
 #[derive(Debug, Default)]
 pub struct Lengths {
@@ -85,8 +88,8 @@ impl Source {
         limit: &str,
         length: &(dyn Fn(&Template, Example) -> Result<usize> + Sync),
     ) -> Result<(Self, Lengths)> {
-        let count = if self.shuffled { usize::MAX } else { LOOKED_AT };
-        let fit = |rows, side: &str| -> Result<Fitted> {
+        let fit = |rows: Box<dyn Dataset>, side: &str| -> Result<Fitted> {
+            let count = if rows.len() < ENDLESS { usize::MAX } else { LOOKED_AT };
             let what = format!("{side} of data source \"{}\"", self.name);
             let room = Room { tokens, long: self.long_prompts, what: &what, limit };
             room.fit(rows, count, &|example| length(&self.template, example))
