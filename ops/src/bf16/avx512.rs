@@ -17,19 +17,20 @@ const ROWS: usize = 8;
 /// Sums a block.
 pub(super) fn sum(block: Block) {
     for (i, left) in block.lefts.into_iter().enumerate() {
-        for first in (0..SIDE).step_by(ROWS) {
-            let place = |(at, row): (*const f32, usize)| (at.wrapping_add((i * SIDE + first) * row), row);
+        for part in 0..SIDE / ROWS {
+            let first = i * SIDE + part * ROWS;
+            let place = |(at, row): (*const f32, usize)| (at.wrapping_add(first * row), row);
             let (start, out) = (place(block.start), place((block.out.0.cast_const(), block.out.1)));
             #[allow(unsafe_code)]
             // SAFETY: `Unit::detect` has seen the instructions, and the block's pointers are those of such rows.
             unsafe {
-                sum_rows(left, first, block.rights, start, (out.0.cast_mut(), out.1));
+                sum_rows(left, part, block.rights, start, (out.0.cast_mut(), out.1));
             }
         }
     }
 }
 
-/// Sums of the rows from `first` on of a tile.
+/// Sums of some rows of a tile, those of its first or its second half.
 ///
 /// # Safety
 /// `start` and `out` point to [`ROWS`] rows of two tiles' width, to read and to write.
@@ -37,7 +38,7 @@ pub(super) fn sum(block: Block) {
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn sum_rows(
     left: &[Tile],
-    first: usize,
+    part: usize,
     rights: [&[Tile]; 2],
     start: (*const f32, usize),
     out: (*mut f32, usize),
@@ -48,7 +49,7 @@ unsafe fn sum_rows(
         let mut sums: [[__m512; 2]; ROWS] =
             std::array::from_fn(|r| std::array::from_fn(|j| _mm512_loadu_ps(start.0.add(r * start.1 + j * SIDE))));
         for ((left, right), right2) in left.iter().zip(rights[0]).zip(rights[1]) {
-            let rows: &[[u32; SIDE]; ROWS] = left.0[first..].first_chunk().unwrap();
+            let rows: &[[u32; SIDE]; ROWS] = &bytemuck::cast_ref::<_, [_; SIDE / ROWS]>(&left.0)[part];
             for pair in 0..SIDE {
                 let lines = [load(&right.0[pair]), load(&right2.0[pair])];
                 for (sums, row) in sums.iter_mut().zip(rows) {
