@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn what_a_tool_said_is_attended_to_and_not_learned() {
         let observed = |sample: TrainSample| TrainSample {
-            observed: vec![1..3],
+            observed: std::iter::once(1..3).collect(),
             rollout_logprobs: vec![-0.5; 3],
             advantages: vec![1.0; 3],
             ..sample

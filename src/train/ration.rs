@@ -213,7 +213,7 @@ mod tests {
 
     /// Every third prompt has right and wrong completions among its first, every fourth only later.
     fn mixed(prompt: usize, sample: usize) -> f32 {
-        f32::from(u8::from(prompt % 3 == 0 && sample == 1 || prompt % 4 == 2 && sample == 5))
+        f32::from(u8::from(prompt.is_multiple_of(3) && sample == 1 || prompt % 4 == 2 && sample == 5))
     }
 
     #[test]
