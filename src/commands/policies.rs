@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{builtin, compute, load_model};
 use crate::config::{ComputeConfig, DeviceChoice, LoraConfig, Target, TrainConfig};
-use crate::foreign::{self, ForeignModel};
+use crate::foreign::{self, ForeignModel, Place};
 use crate::hub::{self, Wanted};
 use crate::model::files::peft;
 use crate::model::{Base, BaseType, CpuOptions, ModelFolder, Parameters};
@@ -43,9 +43,13 @@ pub(super) fn frozen(path: &str) -> Result<ModelFolder<Parameters>> {
 /// The policy of a model of which nothing is to learn, of whatever family.
 pub(super) fn sampled(path: &str, compute: &ComputeConfig) -> Result<Policy> {
     if let Some(folder) = foreign_folder(path)? {
-        ensure!(compute.device != DeviceChoice::Cuda, "{path} is of a family that is sampled from on the CPU alone");
+        let place = match compute.device {
+            DeviceChoice::Auto => Place::best(),
+            DeviceChoice::Cpu => Place::Cpu,
+            DeviceChoice::Cuda => Place::Card,
+        };
         note!("{path} is computed by candle, one row at a time: slower than the families that are trained here");
-        return Ok(Policy::foreign(ForeignModel::read(&folder)?));
+        return Ok(Policy::foreign(ForeignModel::read(&folder, place)?));
     }
     computed(compute, || frozen(path))
 }

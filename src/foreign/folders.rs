@@ -26,15 +26,14 @@ pub(super) fn family(config: &ModelConfig) -> Option<&'static str> {
 }
 
 /// Reads the weights of a folder into the model of a family, as fp32.
-pub(super) fn read(family: &str, config: &ModelConfig, folder: &Path) -> Result<Box<dyn TextModel>> {
+pub(super) fn read(family: &str, config: &ModelConfig, folder: &Path, device: &Device) -> Result<Box<dyn TextModel>> {
     let config = as_before(config)?;
     let mut tensors: HashMap<String, Tensor> = HashMap::new();
     for (file, _) in Reader::open(folder)?.shards() {
         let path = folder.join(file);
-        tensors
-            .extend(candle_core::safetensors::load(&path, &Device::Cpu).with_context(|| path.display().to_string())?);
+        tensors.extend(candle_core::safetensors::load(&path, device).with_context(|| path.display().to_string())?);
     }
-    let builder = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
     build(family, config, builder).with_context(|| format!("a model of family {family} in {}", folder.display()))
 }
 
@@ -90,8 +89,8 @@ fn as_before(config: &ModelConfig) -> Result<Value> {
 macro_rules! text_model {
     ($($model:path),*) => {$(
         impl TextModel for $model {
-            fn forward(&mut self, tokens: &[u32], position: usize) -> candle_core::Result<Vec<f32>> {
-                last(<$model>::forward(self, &row(tokens)?, position)?)
+            fn forward(&mut self, tokens: &Tensor, position: usize) -> candle_core::Result<Tensor> {
+                <$model>::forward(self, tokens, position)
             }
 
             fn forget(&mut self) {
@@ -102,13 +101,3 @@ macro_rules! text_model {
 }
 
 text_model!(gemma2::Model, gemma3::Model, glm4_new::ModelForCausalLM, mistral::Model, olmo2::Model, phi3::Model);
-
-/// Tokens as a batch of one row.
-pub(super) fn row(tokens: &[u32]) -> candle_core::Result<Tensor> {
-    Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)
-}
-
-/// The logits of the last token of one row.
-pub(super) fn last(logits: Tensor) -> candle_core::Result<Vec<f32>> {
-    logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
-}

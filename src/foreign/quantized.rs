@@ -5,17 +5,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::quantized::gguf_file::Value;
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::{quantized_glm4, quantized_phi3};
 
 use super::TextModel;
-use super::folders::{last, row};
 use crate::model::files::gguf::Other;
 
 /// Reads the weights of a file into the model of a family.
-pub(super) fn read(family: &str, path: &Path) -> Result<Box<dyn TextModel>> {
+pub(super) fn read(family: &str, path: &Path, device: &Device) -> Result<Box<dyn TextModel>> {
     let Other { content, mut source, .. } = Other::open(path)?;
-    let (source, device) = (&mut source, &Device::Cpu);
+    let source = &mut source;
     let model = || -> Result<Box<dyn TextModel>> {
         Ok(match family {
             "glm4" => Box::new(quantized_glm4::ModelWeights::from_gguf(content, source, device, DType::F32)?),
@@ -35,8 +34,8 @@ pub(super) fn read(family: &str, path: &Path) -> Result<Box<dyn TextModel>> {
 macro_rules! text_model {
     ($($model:path),*) => {$(
         impl TextModel for $model {
-            fn forward(&mut self, tokens: &[u32], position: usize) -> candle_core::Result<Vec<f32>> {
-                last(<$model>::forward(self, &row(tokens)?, position)?)
+            fn forward(&mut self, tokens: &Tensor, position: usize) -> candle_core::Result<Tensor> {
+                <$model>::forward(self, tokens, position)
             }
 
             fn forget(&mut self) {}

@@ -5,32 +5,29 @@ use anyhow::Result;
 use super::Sampling;
 use super::engine::{Row, Runner};
 use super::sampling::Sampled;
-use crate::foreign::TextModel;
+use crate::foreign::Reading;
 
 /// The row.
-pub(super) struct ForeignRunner<'a> {
-    model: &'a mut dyn TextModel,
+pub(super) struct ForeignRunner<'a, 'm> {
+    model: &'a mut Reading<'m>,
     sampling: &'a Sampling,
     /// The prompt at hand.
     prompt: Vec<u32>,
-    /// Tokens in the cache.
-    position: usize,
 }
 
-impl<'a> ForeignRunner<'a> {
-    pub(super) fn new(model: &'a mut dyn TextModel, sampling: &'a Sampling) -> Self {
-        Self { model, sampling, prompt: Vec::new(), position: 0 }
+impl<'a, 'm> ForeignRunner<'a, 'm> {
+    pub(super) fn new(model: &'a mut Reading<'m>, sampling: &'a Sampling) -> Self {
+        Self { model, sampling, prompt: Vec::new() }
     }
 
     /// Takes in tokens and chooses what comes behind them.
     fn go_on(&mut self, tokens: &[u32], uniform: f64) -> Result<Sampled> {
-        let mut logits = self.model.forward(tokens, self.position)?;
-        self.position += tokens.len();
+        let mut logits = self.model.take_in(tokens)?;
         Ok(self.sampling.sample(&mut logits, uniform))
     }
 }
 
-impl Runner for ForeignRunner<'_> {
+impl Runner for ForeignRunner<'_, '_> {
     fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
         self.prompt = tokens.to_vec();
         Ok(())
@@ -38,7 +35,6 @@ impl Runner for ForeignRunner<'_> {
 
     fn enter(&mut self, uniform: f64) -> Result<(usize, Sampled)> {
         self.model.forget();
-        self.position = 0;
         Ok((0, self.go_on(&self.prompt.clone(), uniform)?))
     }
 

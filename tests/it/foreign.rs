@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::quantized::gguf_file::{self, Value as Entry};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor, safetensors};
-use reckon::foreign::ForeignModel;
+use reckon::foreign::{ForeignModel, Place};
 use reckon::policy::Policy;
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,7 +30,7 @@ struct Expected {
 
 /// The model of a family at a path says what transformers says of the family's folder.
 fn check(family: &str, path: &Path) {
-    let policy = Policy::foreign(ForeignModel::read(path).unwrap());
+    let policy = Policy::foreign(ForeignModel::read(path, Place::Cpu).unwrap());
     let expected = std::fs::read(folder(family).join("expected.json")).unwrap();
     let expected: Vec<Expected> = serde_json::from_slice(&expected).unwrap();
     for (index, Expected { prompt, mut greedy, logprobs }) in expected.into_iter().enumerate() {
