@@ -190,6 +190,8 @@ fn every_preset_leaves_its_traces_and_all_that_is_written_is_in_the_table_of_met
     leaves(&crate::curriculum::hopeless(folder.path(), 3), "curriculum/seen");
     let eval = "problems = 8\nsamples = 2\n[[eval.sets]]\nname = 'more'\ndata = {dataset = 'countdown'}\nproblems = 8";
     leaves(&crate::evaluating::with_eval(folder.path(), 1, "", eval), "eval/more/pass@2");
+    leaves(&crate::tools::thoughtful_run(folder.path(), ""), "tools/calls_mean");
+    leaves(&crate::probes::probing_run(folder.path(), 2, "flat"), "group/stopped_frac");
     crate::teaching::runs_of_every_kind(folder.path()).iter().for_each(|run| written.extend(metrics_of(run)));
     assert_eq!(written, METRICS.iter().map(|metric| metric.name).collect(), "what the table says is written");
     let printed = succeeds(&["metrics", "--markdown"]);

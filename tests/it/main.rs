@@ -63,6 +63,8 @@ mod parity;
 mod pipes;
 /// What a plan counts is what a run holds.
 mod plan;
+/// Groups that are made smaller or larger as they are known.
+mod probes;
 /// The program, run as a user would.
 mod program;
 /// The commands and paths in the documents.

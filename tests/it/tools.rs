@@ -166,8 +166,8 @@ class Count:
         return state + 1, 'ok'
 ";
 
-/// The embedded model thinks between these tags in every completion: each thought is a call.
-fn thoughtful_run(folder: &std::path::Path, more: &str) -> std::path::PathBuf {
+/// A run in which the embedded model thinks between these tags in every completion: each thought is a call.
+pub(crate) fn thoughtful_run(folder: &std::path::Path, more: &str) -> std::path::PathBuf {
     let tool = folder.join("count.py");
     std::fs::write(&tool, COUNT).unwrap();
     let tools = format!("tools = [{{kind = 'function', entry = '{}:Count'}}]", tool.display());
@@ -192,6 +192,17 @@ fn a_run_counts_calls_and_sampler_and_trainer_agree() {
     assert_eq!(get("policy/mismatch_kl"), 0.0);
     assert!(found[0].get("eval/tools/calls_mean").is_some());
     assert_eq!(by("other", "compute.threads=1"), found, "whoever waits for whom");
+}
+
+#[test]
+fn a_run_with_tools_that_was_resumed_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = thoughtful_run(folder.path(), "");
+    let [whole, resumed] = ["whole", "resumed"].map(|name| folder.path().join(name));
+    succeeds(&["train", text(&config), "--out", text(&whole)]);
+    succeeds(&["train", text(&config), "--out", text(&resumed), "--set", "steps=1"]);
+    succeeds(&["train", "--resume", text(&resumed), "--set", "steps=2"]);
+    assert_eq!(records(&resumed)[1..], records(&whole)[1..]);
 }
 
 #[test]
