@@ -202,7 +202,8 @@ fn a_run_with_tools_that_was_resumed_is_the_same() {
     succeeds(&["train", text(&config), "--out", text(&whole)]);
     succeeds(&["train", text(&config), "--out", text(&resumed), "--set", "steps=1"]);
     succeeds(&["train", "--resume", text(&resumed), "--set", "steps=2"]);
-    assert_eq!(records(&resumed)[1..], records(&whole)[1..]);
+    // What stopped at step 1 was evaluated there.
+    assert_eq!(records(&resumed)[2..], records(&whole)[2..]);
 }
 
 #[test]
