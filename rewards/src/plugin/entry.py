@@ -1,5 +1,6 @@
-"""From the entry of a config to a function: the user's files are loaded by their path, so that no name of theirs stands
-in the way of a library. Put before `worker.py` or `tool.py`, which call it.
+"""What the workers of Python share: from the entry of a config to a function, where the user's files are loaded by their
+path, so that no name of theirs stands in the way of a library, and the lines between a worker and its host. Put before
+`worker.py` or `tool.py`, which call it.
 """
 import sys
 
@@ -13,7 +14,9 @@ import importlib
 import importlib.machinery
 import importlib.util
 import inspect
+import json
 import os
+import random
 import re
 import traceback
 
@@ -155,3 +158,27 @@ def told(error):
     return type(error).__name__ + (": " + text if text else "") + place + ("; " + hint if hint else "")
 
 
+def serve(prepare):
+    """Answers the host's calls, a line each, by the function that `prepare` makes of its settings."""
+    # The user's prints go to standard error, and the user's reads get nothing: the protocol keeps its own ends.
+    answers, calls = os.dup(1), os.fdopen(os.dup(0), "rb", 1 << 16)
+    os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+    def say(said):
+        line = json.dumps(said).encode() + b"\n"
+        while line:
+            line = line[os.write(answers, line) :]
+
+    try:
+        answer = prepare(json.loads(sys.argv[1]))
+    except Exception as error:
+        traceback.print_exc()
+        return say({"error": told(error)})
+    say({"ready": True})
+    for line in calls:
+        # Whichever worker answers, and whatever it answered before: a function that draws draws the same.
+        random.seed(0)
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed(0)
+        say(answer(json.loads(line)))

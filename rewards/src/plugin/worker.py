@@ -4,9 +4,7 @@ The host passes `entry.py` and this text to `python3 -c`, with a JSON object tha
 it is called.
 """
 import asyncio
-import json
 import math
-import random
 
 NOT_JUDGED = {"outcome": "skipped"}
 # What TRL passes by these names is not the row's column.
@@ -203,10 +201,6 @@ def verl(function, config):
 
 
 def answer(judge, call, skip):
-    # Whichever worker judges, and whatever it judged before: a function that draws draws the same.
-    random.seed(0)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(0)
     try:
         value = judge(call)
         said = {"verdicts": value} if isinstance(value, list) else dict(value)
@@ -219,29 +213,13 @@ def answer(judge, call, skip):
     return {**said, "id": call["id"]}
 
 
-def main():
-    # The user's prints go to standard error, and the user's reads get nothing: the protocol keeps its own ends.
-    answers, calls = os.dup(1), os.fdopen(os.dup(0), "rb", 1 << 16)
-    os.dup2(2, 1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-
-    def say(said):
-        line = json.dumps(said).encode() + b"\n"
-        while line:
-            line = line[os.write(answers, line) :]
-
-    config = json.loads(sys.argv[1])
+def prepare(config):
+    """The user's function, ready for calls."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)  # before the user's module makes a lock or a client
-    try:
-        styles = {"plain": plain, "trl": trl, "verl": verl}
-        judge = styles[config["style"]](Function(config, loop), config)
-    except Exception as error:
-        traceback.print_exc()
-        return say({"error": told(error)})
-    say({"ready": True})
-    for line in calls:
-        say(answer(judge, json.loads(line), config["skip"]))
+    styles = {"plain": plain, "trl": trl, "verl": verl}
+    judge = styles[config["style"]](Function(config, loop), config)
+    return lambda call: answer(judge, call, config["skip"])
 
 
-main()
+serve(prepare)

@@ -2,8 +2,6 @@
 
 The host passes `entry.py` and this text to `python3 -c`, with a JSON object that says which function.
 """
-import json
-import random
 
 
 class Tool:
@@ -37,10 +35,6 @@ class Tool:
 
 
 def answered(tool, call):
-    # Whichever worker answers, and whatever it answered before: a function that draws draws the same.
-    random.seed(0)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(0)
     try:
         text, state = tool.answer(call)
         return {"id": call["id"], "answer": text, "state": state}
@@ -50,25 +44,10 @@ def answered(tool, call):
         return {"id": call["id"], "error": told(error), "state": call["state"]}
 
 
-def main():
-    # The user's prints go to standard error, and the user's reads get nothing: the protocol keeps its own ends.
-    answers, calls = os.dup(1), os.fdopen(os.dup(0), "rb", 1 << 16)
-    os.dup2(2, 1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-
-    def say(said):
-        line = json.dumps(said).encode() + b"\n"
-        while line:
-            line = line[os.write(answers, line) :]
-
-    try:
-        tool = Tool(json.loads(sys.argv[1]))
-    except Exception as error:
-        traceback.print_exc()
-        return say({"error": told(error)})
-    say({"ready": True})
-    for line in calls:
-        say(answered(tool, json.loads(line)))
+def prepare(config):
+    """The user's tool, ready for calls."""
+    tool = Tool(config)
+    return lambda call: answered(tool, call)
 
 
-main()
+serve(prepare)
