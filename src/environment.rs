@@ -1,14 +1,13 @@
 //! The tools of a run, opened, and how their answers stand in a completion: what [`crate::rollout`] asks while it samples
 //! is answered for the example of the prompt that it is about.
 
-use std::num::NonZero;
-
 use anyhow::{Result, ensure};
 use reckon_rewards::{ToolAnswer, Toolbox};
 use serde_json::{Map, Value};
 
 use crate::config::{ToolFormat, TrainConfig};
 use crate::judge::{Group, Rollout};
+use crate::parallel::default_threads;
 use crate::prompt::{Prompt, PromptSource};
 use crate::rollout::{Answer, Tools, Turns};
 
@@ -28,10 +27,7 @@ impl Environment {
             [config.call(), config.answer.clone().unwrap_or(["<result>", "</result>"].map(String::from))];
         let whole_turns = config.format == ToolFormat::Chat;
         let answer = if whole_turns { prompts.around_answers()? } else { answer };
-        let workers = match config.workers {
-            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
-            workers => workers,
-        };
+        let workers = if config.workers == 0 { default_threads() } else { config.workers };
         let (max_calls, max_answer_tokens) = (config.max_calls, config.max_answer_tokens);
         let turns = Turns { call, answer, whole_turns, max_calls, max_answer_tokens, workers };
         Ok(Some(Self { toolbox: Toolbox::new(&config.tools)?, turns }))
