@@ -14,6 +14,7 @@ use crate::judge::{Group, Judge, Rollout};
 use crate::metrics::Record;
 use crate::prompt::Prompt;
 use crate::rollout::{FinishReason, SampleKey};
+use reckon_lab::stats::pass_at_k;
 use reckon_rewards::{Outcome, Verdict};
 
 /// The step number that stands for evaluation in the names of random numbers: the same draws every time.
@@ -123,14 +124,10 @@ fn votes<'a>(judge: &Judge, group: &'a Group) -> Vec<Vote<'a>> {
     group.rollouts.iter().filter_map(|rollout| Some((passes(judge, group, rollout)?, answer(rollout)))).collect()
 }
 
-/// Mean over the problems with at least `k` judged completions of `1 - C(n - c, k) / C(n, k)`, `c` of `n` right: unbiased
-/// (Chen et al. 2021, arXiv:2107.03374). `None` where there is no such problem.
+/// The mean of pass@k over the problems with at least `k` judged completions. `None` where there is no such problem.
 fn pass_at(votes: &[Vec<Vote>], k: usize) -> Option<f64> {
-    let of_problem = |votes: &Vec<Vote>| {
-        let (n, wrong) = (votes.len(), votes.iter().filter(|(passed, _)| !passed).count());
-        let fails = (0..k).map(|taken| wrong.saturating_sub(taken) as f64 / (n - taken) as f64).product::<f64>();
-        1.0 - fails
-    };
+    let right = |votes: &[Vote]| votes.iter().filter(|(passed, _)| *passed).count();
+    let of_problem = |votes: &Vec<Vote>| pass_at_k(votes.len(), right(votes), k);
     let found: Vec<f64> = votes.iter().filter(|votes| votes.len() >= k).map(of_problem).collect();
     (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
 }

@@ -30,15 +30,13 @@ pub fn wilson(successes: usize, trials: usize) -> Interval {
 /// right: the unbiased estimate of pass@k (Chen et al. 2021, arXiv:2107.03374).
 ///
 /// ```text
-/// 1 - C(n - c, k) / C(n, k)  =  1 - Π_{i = n-c+1..n} (1 - k / i)
+/// 1 - C(n - c, k) / C(n, k)  =  1 - Π_{i = 0..k-1} (n - c - i) / (n - i)
 /// ```
 ///
 /// # Panics
 /// If `k` is above `n`, or `correct` is.
 pub fn pass_at_k(n: usize, correct: usize, k: usize) -> f64 {
     assert!(k <= n && correct <= n, "pass@{k} of {correct} in {n}");
-    if n - correct < k {
-        return 1.0;
-    }
-    1.0 - (n - correct + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product::<f64>()
+    let wrong = n - correct;
+    1.0 - (0..k).map(|taken| wrong.saturating_sub(taken) as f64 / (n - taken) as f64).product::<f64>()
 }
