@@ -1,7 +1,7 @@
 """Builds the package from source for pip: maturin, with the binary `reckon` beside the module.
 
-maturin builds the module alone, and takes the binary from the folder that `tool.maturin.data` names. scripts/wheel lays
-it there beforehand and sets RECKON_WHEEL_BINARY, so that what is built already is not built again.
+maturin builds the module alone, and takes the binary from the folder that `tool.maturin.data` names: it is built and laid
+there first. scripts/wheel does the same for old systems, and needs no backend.
 """
 
 import os
@@ -33,11 +33,8 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
 
 
 def lay_binary():
-    built = os.environ.get("RECKON_WHEEL_BINARY")
-    if built is None:
-        subprocess.run(["cargo", "build", "--release", "--locked", "--bin", "reckon"], cwd=ROOT, check=True)
-        target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-        built = target / "release" / "reckon"
+    subprocess.run(["cargo", "build", "--release", "--locked", "--bin", "reckon"], cwd=ROOT, check=True)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     scripts = ROOT / "target/wheel/reckon_rl.data/scripts"
     scripts.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(built, scripts / "reckon")
+    shutil.copy2(target / "release/reckon", scripts / "reckon")

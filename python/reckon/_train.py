@@ -33,7 +33,7 @@ def train(
     resume: Union[str, PathLike[str], None] = None,
     verbose: bool = False,
 ) -> Training:
-    """Starts a run of `reckon train`, and gives its records as they come.
+    """Starts a run of `reckon train`, and gives the record of each step as it comes.
 
         for record in reckon.train("config.toml", out="runs/mine", overrides={"optim.lr": 1e-4}):
             print(record["step"], record["reward/mean"])
