@@ -16,7 +16,8 @@ else:
 
 def loads(text: str) -> dict[str, Any]:
     """The table of a document."""
-    return tomllib.loads(text)
+    table: dict[str, Any] = tomllib.loads(text)
+    return table
 
 
 def dumps(table: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ class Training:
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
-        self._offset, self._inode = 0, None
+        self._offset, self._inode = 0, 0
         self._records = self._follow()
         atexit.register(self._interrupt)
 

@@ -10,8 +10,11 @@ from typing import Any, Callable, Optional, Union
 
 from reckon.rewards import Rubric, Verifier
 
-# What TRL says of a step beside the columns of the dataset.
-NOT_COLUMNS = ("completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+# What TRL says of a step beside the columns of the dataset, and names that a verifier has for something else.
+NOT_COLUMNS = {"trainer_state", "log_extra", "log_metric", "environments", "answer", "completion", "tokens", "truncated"}
+# Kinds that compare with a reference, for which a dataset without the column is a mistake.
+NEED_ANSWER = {"exact", "math", "numeric", "choice"}
+Said = Union[str, "list[dict[str, Any]]"]
 RewardFunction = Callable[..., "list[Optional[float]]"]
 
 
@@ -23,37 +26,34 @@ def reward(
     `answer` is the column of the dataset with the reference; all columns are handed to the verifier under their names.
     `name` is what TRL calls the reward in its logs.
     """
-    if isinstance(judge, str):
-        judge = Verifier(judge, **options)
-    elif options:
+    if options and not isinstance(judge, str):
         raise TypeError(f"options go with the name of a kind, not with {judge!r}: {', '.join(options)}")
-    is_rubric = isinstance(judge, Rubric)
+    rule = Verifier(judge, **options) if isinstance(judge, str) else judge
+    needs_answer = isinstance(rule, Verifier) and rule.kind in NEED_ANSWER
 
-    def function(prompts: list, completions: list, **columns: Any) -> list[Optional[float]]:
-        if answer not in columns and not is_rubric and judge.kind in NEED_ANSWER:
-            known = ", ".join(sorted(set(columns) - set(NOT_COLUMNS))) or "none"
+    def function(prompts: list[Said], completions: list[Said], **columns: Any) -> list[Optional[float]]:
+        ids = columns.pop("completion_ids", None)
+        rows = {key: value for key, value in columns.items() if key not in NOT_COLUMNS}
+        if needs_answer and answer not in columns:
+            known = ", ".join(sorted(rows)) or "none"
             raise KeyError(f"the dataset has no column {answer!r} (it has {known}); name one: reward(..., answer=COLUMN)")
-        tokens = columns.get("completion_ids")
-        rows = {key: value for key, value in columns.items() if key not in NOT_COLUMNS and key != answer}
-        rows = {key: value for key, value in rows.items() if key not in ("answer", "completion", "tokens", "truncated")}
-        if tokens is not None:
-            rows["tokens"] = tokens
-        rows.setdefault("question", [text(prompt) for prompt in prompts])
         answers = columns.get(answer, [None] * len(completions))
-        said = judge.score_batch(answers, [text(completion) for completion in completions], **rows)
-        return [one.total for one in said] if is_rubric else [one.judged for one in said]
+        rows.pop(answer, None)
+        rows.setdefault("question", [text(prompt) for prompt in prompts])
+        if ids is not None:
+            rows["tokens"] = ids
+        texts = [text(completion) for completion in completions]
+        if isinstance(rule, Rubric):
+            return [score.total for score in rule.score_batch(answers, texts, **rows)]
+        return [verdict.judged for verdict in rule.score_batch(answers, texts, **rows)]
 
-    default = "_".join(judge.names) if is_rubric else judge.name
+    default = "_".join(rule.names) if isinstance(rule, Rubric) else rule.name
     function.__name__ = function.__qualname__ = name or default
     return function
 
 
-# Kinds that compare with a reference, for which a dataset without the column is a mistake.
-NEED_ANSWER = ("exact", "math", "numeric", "choice")
-
-
-def text(said: Union[str, list]) -> str:
-    """The text of a prompt or completion: of a conversation, the contents of the last message."""
+def text(said: Said) -> str:
+    """The text of a prompt or completion: of a conversation, the content of the last message."""
     if isinstance(said, str):
         return said
     content = said[-1].get("content") if said else ""
