@@ -122,17 +122,26 @@ def test_an_evaluation_of_inspect_ai_is_scored(tmp_path):
     pytest.importorskip("inspect_ai")
     from inspect_ai import Task, eval as evaluate
     from inspect_ai.dataset import Sample
-    from inspect_ai.model import ModelOutput, get_model
+    from inspect_ai.model import ModelOutput
+    from inspect_ai.solver import solver
 
     from reckon.rewards.inspect_ai import reckon_scorer
 
-    said = [r"\boxed{\frac{2}{4}}", "I do not know", r"\boxed{9}"]
-    model = get_model("mockllm/model", custom_outputs=[ModelOutput.from_content("mockllm/model", text) for text in said])
-    samples = [Sample(input="?", target="1/2"), Sample(input="?", target="3"), Sample(input="?", target=["8", "9"])]
-    log = evaluate(
-        Task(dataset=samples, scorer=reckon_scorer("math")), model=model, log_dir=str(tmp_path), max_samples=1,
-        display="none",
-    )[0]  # fmt: skip
+    said = {"a half?": r"\boxed{\frac{2}{4}}", "three?": "I do not know", "eight or nine?": r"\boxed{9}"}
+
+    @solver
+    def says():
+        # In place of a model, whose tokens inspect_ai counts with a file that it fetches.
+        async def solve(state, generate):
+            state.output = ModelOutput.from_content("none", said[state.input_text])
+            return state
+
+        return solve
+
+    targets = zip(said, ("1/2", "3", ["8", "9"]))
+    samples = [Sample(input=question, target=target) for question, target in targets]
+    task = Task(dataset=samples, solver=says(), scorer=reckon_scorer("math"))
+    log = evaluate(task, model="mockllm/model", log_dir=str(tmp_path), display="none")[0]
     assert log.status == "success", log.error
     scores = [sample.scores["reckon_scorer"].value for sample in log.samples]
     assert scores == [1.0, 0.0, 1.0]
