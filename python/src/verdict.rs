@@ -23,14 +23,14 @@ fn name(outcome: Outcome) -> &'static str {
 #[pymethods]
 impl Verdict {
     #[new]
-    #[pyo3(signature = (reward, outcome, parsed=None, reason=String::new()))]
-    fn new(reward: f32, outcome: &str, parsed: Option<String>, reason: String) -> PyResult<Self> {
+    #[pyo3(signature = (reward, outcome, parsed=None, reason=""))]
+    fn new(reward: f32, outcome: &str, parsed: Option<String>, reason: &str) -> PyResult<Self> {
         let known = Outcome::COUNTED.iter().find(|(_, name)| *name == outcome);
         let (outcome, _) = known.ok_or_else(|| {
             let names: Vec<_> = Outcome::COUNTED.iter().map(|(_, name)| *name).collect();
             PyValueError::new_err(format!("no outcome is called {outcome:?}; there are {}", names.join(", ")))
         })?;
-        Ok(Self(reckon_rewards::Verdict { reward, outcome: *outcome, parsed, reason: reason.into() }))
+        Ok(Self(reckon_rewards::Verdict { reward, outcome: *outcome, parsed, reason: reason.to_owned().into() }))
     }
 
     #[getter]
@@ -83,11 +83,11 @@ impl Verdict {
         Ok((py.get_type::<Self>(), parts).into_pyobject(py)?.into_any().unbind())
     }
 
-    fn __repr__(&self) -> String {
-        let Self(verdict) = self;
-        let (reward, outcome, reason) = (double(verdict.reward), name(verdict.outcome), &verdict.reason);
-        let parsed = verdict.parsed.as_ref().map_or("None".into(), |parsed| format!("{parsed:?}"));
-        format!("Verdict(reward={reward:?}, outcome='{outcome}', parsed={parsed}, reason={reason:?})")
+    fn __repr__(&self, py: Python) -> PyResult<String> {
+        let (reward, outcome) = (self.reward(), self.outcome());
+        let parsed = self.parsed().into_pyobject(py)?.repr()?;
+        let reason = self.reason().into_pyobject(py)?.repr()?;
+        Ok(format!("Verdict(reward={reward:?}, outcome='{outcome}', parsed={parsed}, reason={reason})"))
     }
 }
 

@@ -49,7 +49,7 @@ def test_verl_gets_what_its_own_scorers_return():
     assert said == {"score": 0.0, "acc": False, "pred": "3+4"}
     assert verl.compute_score(
         "x", "<answer>1.04</answer>", "1", {}, kind="numeric", tolerance=0.1
-    ) == {"score": 1.0, "acc": True, "pred": "1.04"}  # fmt: skip
+    ) == {"score": 1.0, "acc": True, "pred": "26/25"}  # fmt: skip
     assert verl.compute_score("x", "nothing", "4")["pred"] == ""
 
 

@@ -1,6 +1,7 @@
 """Verifiers and rubrics from Python: verdicts, columns, batches, and what is refused."""
 
 import copy
+import os
 import pickle
 import threading
 import time
@@ -19,8 +20,8 @@ RULE = {"type": "object", "required": ["a"]}
         ("math", {}, "1/2", r"\boxed{\frac{2}{4}}", {}, (1.0, "pass", "\\frac{2}{4}")),
         ("math", {}, ["3", "4"], r"\boxed{4}", {}, (1.0, "pass", "4")),
         ("math", {"extract": {"from": "boxed"}}, "4", "The answer is 4.", {}, (0.0, "unparsed", None)),
-        ("numeric", {}, 1234, "<answer>1,234</answer>", {}, (1.0, "pass", "1,234")),
-        ("numeric", {"tolerance": 0.1}, 1.5, "<answer>1.6</answer>", {}, (1.0, "pass", "1.6")),
+        ("numeric", {}, 1234, "<answer>1,234</answer>", {}, (1.0, "pass", "1234")),
+        ("numeric", {"tolerance": 0.1}, 1.5, "<answer>1.6</answer>", {}, (1.0, "pass", "8/5")),
         ("numeric", {}, 10**30 + 1, f"<answer>{10**30}</answer>", {}, (0.0, "fail", str(10**30))),
         ("exact", {"ignore_case": True}, "Yes", "<answer>yes</answer>", {}, (1.0, "pass", "yes")),
         ("choice", {}, "B", "<answer>(B)</answer>", {}, (1.0, "pass", "B")),
@@ -59,6 +60,23 @@ def test_functions_in_python_judge_in_workers(tmp_path):
     (tmp_path / "mine.py").write_text("def verify(row):\n    return len(row['completion']) / row['info']['most']\n")
     verifier = Verifier("python", entry=f"{tmp_path}/mine.py:verify")
     assert [v.reward for v in verifier.score_batch(["", ""], ["abc", "a"], most=[10, 4])] == [0.3, 0.25]
+
+
+def test_workers_stay_with_the_process_that_made_them(tmp_path):
+    (tmp_path / "mine.py").write_text("def verify(row):\n    return True\n")
+    verifier, math = Verifier("python", entry=f"{tmp_path}/mine.py:verify"), Verifier("math")
+    assert verifier.score("", "x").passed
+    child = os.fork()
+    if child == 0:
+        try:
+            code = 1 if math.score_batch(["1"] * 99, ["1"] * 99)[0].passed else 2
+            verifier.score("", "x")
+        except InfraError as error:
+            code = 0 if code == 1 and "forked" in str(error) else 3
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert verifier.score("", "x").passed
 
 
 def test_all_kinds_are_named():
@@ -133,9 +151,9 @@ def test_values_are_equal_and_can_be_pickled():
         assert pickle.loads(pickle.dumps(value)) == value == copy.deepcopy(value)
     assert pickle.loads(pickle.dumps(verifier)).score(1, "<answer>1.05</answer>") == verdict
     assert pickle.loads(pickle.dumps(rubric)).score("7", r"\boxed{7}") == score
-    assert repr(verdict).startswith("Verdict(reward=1.0, outcome='pass', parsed=\"1.05\"")
+    assert repr(verdict) == "Verdict(reward=1.0, outcome='pass', parsed='21/20', reason='equal')"
     assert eval(repr(verdict)) == verdict
-    assert verdict.as_dict() == {"reward": 1.0, "outcome": "pass", "parsed": "1.05", "reason": verdict.reason}
+    assert verdict.as_dict() == {"reward": 1.0, "outcome": "pass", "parsed": "21/20", "reason": verdict.reason}
 
 
 def test_other_threads_run_while_a_batch_is_judged():

@@ -1,22 +1,25 @@
 """The verifiers, in Rust."""
 
 from os import PathLike
-from typing import Any, Iterable, Literal, Mapping, Optional, Sequence, Union
+from typing import Any, Iterable, Literal, Mapping, Optional, Sequence, Union, final
 
 from reckon.rewards.errors import ExampleError
 
-Outcome = Literal["pass", "fail", "unparsed", "truncated", "timeout", "crash", "skipped", "error"]
-Answer = Union[str, int, float, Sequence[Union[str, int, float]], None]
+__all__ = ["Rubric", "Score", "Verdict", "Verifier", "kinds", "parse_sets", "set_helper"]
 
+_Outcome = Literal["pass", "fail", "unparsed", "truncated", "timeout", "crash", "skipped", "error"]
+_Answer = Union[str, int, float, Sequence[Union[str, int, float]], None]
+
+@final
 class Verdict:
     """What a verifier says of one completion. Two of the same parts are equal; it can be pickled."""
 
-    def __new__(cls, reward: float, outcome: Outcome, parsed: Optional[str] = None, reason: str = "") -> Verdict: ...
+    def __new__(cls, reward: float, outcome: _Outcome, parsed: Optional[str] = None, reason: str = "") -> Verdict: ...
     @property
     def reward(self) -> float:
         """0 for a wrong or malformed completion, 1 for a right one. Means nothing where `judged` is None."""
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> _Outcome:
         """How it came about."""
     @property
     def parsed(self) -> Optional[str]:
@@ -34,6 +37,7 @@ class Verdict:
     def to_json(self) -> str:
         """The line that `reckon verify score --json` prints."""
 
+@final
 class Score:
     """What a rubric says of one completion."""
 
@@ -45,6 +49,7 @@ class Score:
     def parts(self) -> dict[str, Verdict]:
         """The verdict of each verifier, by its name, in order."""
 
+@final
 class Verifier:
     """One verifier, by its kind; the options are those of a config's `[[rubric.verifiers]]`.
 
@@ -58,9 +63,9 @@ class Verifier:
     def kind(self) -> str: ...
     @property
     def name(self) -> str: ...
-    def score(self, answer: Answer, completion: str, **columns: Any) -> Verdict:
+    def score(self, answer: _Answer, completion: str, **columns: Any) -> Verdict:
         """The verdict of one completion. A list of answers is one of which any will do."""
-    def score_batch(self, answers: Iterable[Answer], completions: Iterable[str], **columns: Iterable[Any]) -> list[Verdict]:
+    def score_batch(self, answers: Iterable[_Answer], completions: Iterable[str], **columns: Iterable[Any]) -> list[Verdict]:
         """A verdict for each completion, on all cores. Every argument is a sequence with one value for each."""
     def score_rows(self, rows: Iterable[Mapping[str, Any]]) -> list[Union[Verdict, ExampleError]]:
         """A verdict for each row, a dict with `answer`, `completion` and further columns. A row that cannot be judged
@@ -68,6 +73,7 @@ class Verifier:
     def score_file(self, path: Union[str, PathLike[str]]) -> list[Union[Verdict, ExampleError]]:
         """The same of a file of JSON Lines, JSON, CSV or Parquet, plain or compressed."""
 
+@final
 class Rubric:
     """Several verifiers, and how their verdicts become one reward.
 
@@ -86,9 +92,9 @@ class Rubric:
         """The `[rubric]` of a config of `reckon train`."""
     @property
     def names(self) -> list[str]: ...
-    def score(self, answer: Answer, completion: str, **columns: Any) -> Score:
+    def score(self, answer: _Answer, completion: str, **columns: Any) -> Score:
         """What it says of one completion; the arguments are those of `Verifier.score`."""
-    def score_batch(self, answers: Iterable[Answer], completions: Iterable[str], **columns: Iterable[Any]) -> list[Score]:
+    def score_batch(self, answers: Iterable[_Answer], completions: Iterable[str], **columns: Iterable[Any]) -> list[Score]:
         """A score for each completion, on all cores."""
     def score_rows(self, rows: Iterable[Mapping[str, Any]]) -> list[Union[Score, ExampleError]]:
         """A score for each row, or an exception in its place."""
