@@ -1,7 +1,7 @@
 """Builds the package from source for pip: maturin, with the binary `reckon` beside the module.
 
-maturin builds the module alone, and takes the binary from the folder that `tool.maturin.data` names: it is built and laid
-there first. scripts/wheel does the same for old systems, and needs no backend.
+maturin builds the module alone, and takes the binary from the folder that `tool.maturin.data` names: it is built
+and laid there first. scripts/wheel does the same for old systems, and needs no backend.
 """
 
 import os

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Pairs a second from Python, in one run: reckon.rewards one by one and batched, and the package math-verify.
 
-Run it in an environment with the wheel and math-verify: python scripts/python_speed.py [PAIRS]. Ends with 1 where ours is
-less than 50 times as fast one by one, or 100 times batched.
+Run it in an environment with the wheel and math-verify: python scripts/python_speed.py [PAIRS]. Ends with 1 where ours
+is less than 50 times as fast one by one, or 100 times batched.
 """
 
 import json
@@ -27,7 +27,6 @@ def rate(rows, judge):
 
 def main():
     from math_verify import parse, verify
-
     from reckon.rewards import Verifier
 
     logging.disable(logging.CRITICAL)

@@ -30,10 +30,10 @@ def tiny(folder):
 
 def test_three_steps_of_trl_are_rewarded(tmp_path):
     trl = pytest.importorskip("trl")
-    from datasets import Dataset
-
     from reckon.rewards import Rubric
     from reckon.rewards.trl import reward
+
+    from datasets import Dataset
 
     model, tokenizer = tiny(tmp_path / "tiny")
     # Any digit in the completion is an answer: random characters hold one often enough to be rewarded now and then.
@@ -113,18 +113,26 @@ def test_the_classic_rubric_of_verifiers_takes_the_function():
 
     rubric = vf.Rubric(funcs=[classic("math")], weights=[2.0])
     said = [{"role": "assistant", "content": r"\boxed{4}"}]
-    state = {"prompt": "2+2?", "completion": said, "answer": "4", "info": {}, "task": "", "timing": {}, "trajectory": []}
+    state = {
+        "prompt": "2+2?",
+        "completion": said,
+        "answer": "4",
+        "info": {},
+        "task": "",
+        "timing": {},
+        "trajectory": [],
+    }
     asyncio.run(rubric.score_rollout(state))
     assert state["reward"] == 2.0, json.dumps(state, default=str)
 
 
 def test_an_evaluation_of_inspect_ai_is_scored(tmp_path):
     pytest.importorskip("inspect_ai")
-    from inspect_ai import Task, eval as evaluate
+    from inspect_ai import Task
+    from inspect_ai import eval as evaluate
     from inspect_ai.dataset import Sample
     from inspect_ai.model import ModelOutput
     from inspect_ai.solver import solver
-
     from reckon.rewards.inspect_ai import reckon_scorer
 
     said = {"a half?": r"\boxed{\frac{2}{4}}", "three?": "I do not know", "eight or nine?": r"\boxed{9}"}

@@ -1,7 +1,7 @@
 """Reckon from Python: its verifiers, and runs of its trainer.
 
-`reckon.rewards` has the verifiers and the rubric, in this process. `reckon.train` starts the binary `reckon`, which this
-package brings along, and gives its records as they come; `reckon.Run` reads what a run left on disk.
+`reckon.rewards` has the verifiers and the rubric, in this process. `reckon.train` starts the binary `reckon`, which
+this package brings along, and gives its records as they come; `reckon.Run` reads what a run left on disk.
 """
 
 from importlib.metadata import PackageNotFoundError, version

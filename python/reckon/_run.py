@@ -27,7 +27,7 @@ class Run:
 
     @property
     def records(self) -> list[Record]:
-        """One dict for each step: `step`, and the metrics that `reckon metrics` explains; step 0 is an evaluation alone."""
+        """One dict for each step: `step`, and the metrics that `reckon metrics` explains; step 0 has an evaluation."""
         path = self.folder / "metrics.jsonl"
         return list(whole_lines(path)) if path.is_file() else []
 

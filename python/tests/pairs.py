@@ -14,7 +14,11 @@ def lines(name):
 
 def math_pairs():
     """Of Math-Verify's own test suite and of attempts to cheat; of our own, by kind of notation."""
-    pairs = [(row["reference"], row["completion"]) for name in ("math_verify_pairs.jsonl", "adversarial.jsonl") for row in lines(name)]
+    pairs = [
+        (row["reference"], row["completion"])
+        for name in ("math_verify_pairs.jsonl", "adversarial.jsonl")
+        for row in lines(name)
+    ]
     return pairs + [(row["reference"], text) for row in lines("kinds.jsonl") for text in row["right"] + row["wrong"]]
 
 
@@ -33,7 +37,23 @@ def hostile():
     yield from ("\\boxed{" * 20_000, "$" * 100_000, "\\[" * 50_000)
     yield from (deep("(", ")"), deep("\\sqrt{", "}"), deep("|", "|"), deep("2^", ""), deep("-", ""))
     million = 1_000_000
-    for piece in ("(", "<", "<think>", "<answer>", "</answer>", "</think>", "9", "1,", "-", "é", "A ", " ", "[", '{"a":', "{"):
+    for piece in (
+        "(",
+        "<",
+        "<think>",
+        "<answer>",
+        "</answer>",
+        "</think>",
+        "9",
+        "1,",
+        "-",
+        "é",
+        "A ",
+        " ",
+        "[",
+        '{"a":',
+        "{",
+    ):
         yield piece * (million // len(piece))
         yield "<answer>" + piece * (200_000 // len(piece)) + "</answer>"
     yield from ("", "\0", "\ud800", "\udfff\ud800 <answer>\ud800</answer>", "\u202e4\u202c", "a" * 300 * 1024)

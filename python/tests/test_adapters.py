@@ -4,9 +4,7 @@ import asyncio
 import types
 
 import pytest
-
-from reckon.rewards import Rubric, Verifier
-from reckon.rewards import trl, verifiers, verl
+from reckon.rewards import Rubric, Verifier, trl, verifiers, verl
 
 SAID = [{"role": "assistant", "content": r"so \boxed{4}"}]
 
@@ -45,7 +43,9 @@ def test_a_rubric_and_what_is_not_judged_reach_trl(tmp_path):
 
 def test_verl_gets_what_its_own_scorers_return():
     assert verl.compute_score("gsm8k", "#### 4", "4", {"index": 3}) == {"score": 1.0, "acc": True, "pred": "4"}
-    said = verl.compute_score("countdown", "<answer>3+4</answer>", {"target": 8, "numbers": [3, 4]}, None, kind="countdown")
+    said = verl.compute_score(
+        "countdown", "<answer>3+4</answer>", {"target": 8, "numbers": [3, 4]}, None, kind="countdown"
+    )
     assert said == {"score": 0.0, "acc": False, "pred": "3+4"}
     assert verl.compute_score(
         "x", "<answer>1.04</answer>", "1", {}, kind="numeric", tolerance=0.1

@@ -3,9 +3,8 @@
 import subprocess
 import sys
 
-import pytest
-
 import pairs
+import pytest
 
 SCRIPT = """
 import sys, time
@@ -40,9 +39,7 @@ KINDS = ["format", "exact", "math", "numeric", "choice", "regex", "countdown", "
 @pytest.mark.parametrize("kind", [*KINDS, "language", "repetition", "length", "code"])
 def test_any_text_gets_a_verdict_at_once(kind):
     folder = str(pairs.ROOT / "python/tests")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, kind], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", SCRIPT, kind], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     count, slowest = done.stdout.split()
     # On an idle machine the slowest takes a tenth of it.

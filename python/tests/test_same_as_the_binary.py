@@ -6,9 +6,8 @@ import pathlib
 import subprocess
 import sys
 
-import pytest
-
 import pairs
+import pytest
 import reckon
 from reckon.rewards import Verifier
 

@@ -7,7 +7,6 @@ import threading
 import time
 
 import pytest
-
 from reckon.rewards import ConfigError, ExampleError, InfraError, Rubric, Score, Verdict, Verifier, VerifierError, kinds
 
 SQUARE = [{"args": [3], "expected": 9, "function": "square"}]
@@ -44,7 +43,9 @@ def test_each_kind_gives_its_verdict(kind, options, answer, completion, columns,
     reward, outcome, parsed = expected
     assert (verdict.reward, verdict.outcome) == (reward, outcome), verdict
     assert parsed is None or verdict.parsed == parsed, verdict
-    in_a_batch = verifier.score_batch([answer] * 40, [completion] * 40, **{key: [value] * 40 for key, value in columns.items()})
+    in_a_batch = verifier.score_batch(
+        [answer] * 40, [completion] * 40, **{key: [value] * 40 for key, value in columns.items()}
+    )
     assert in_a_batch == [verdict] * 40
     assert verifier.score_rows([{"answer": answer, "completion": completion, **columns}]) == [verdict]
 

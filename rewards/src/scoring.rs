@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::parallel::in_order;
 use crate::{Rubric, Scope, Score, Submission, VerifierError};
 
-/// Fewest completions that are worth a thread: `math` judges as many in a fifth of a millisecond, a thread starts in less.
+/// Fewest completions that are worth a thread: `math` judges as many in 0.2 ms, and a thread starts in less.
 const WORTH_A_THREAD: usize = 8;
 /// Most completions that a thread takes at a time, so that slow ones do not gather on one.
 const SHARE: usize = 64;

@@ -17,8 +17,9 @@ from __future__ import annotations
 import json as _json
 
 from reckon import _binary
+from reckon.rewards._native import Rubric, Score, Verdict, Verifier, kinds
+from reckon.rewards._native import set_helper as _set_helper
 from reckon.rewards.errors import ConfigError, ExampleError, InfraError, VerifierError
-from reckon.rewards._native import Rubric, Score, Verdict, Verifier, kinds, set_helper as _set_helper
 
 # Programs of kind `code` run under the binary, which puts itself into the sandbox and becomes them.
 if (_found := _binary.find()) is not None:

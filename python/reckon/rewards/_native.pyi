@@ -65,7 +65,9 @@ class Verifier:
     def name(self) -> str: ...
     def score(self, answer: _Answer, completion: str, **columns: Any) -> Verdict:
         """The verdict of one completion. A list of answers is one of which any will do."""
-    def score_batch(self, answers: Iterable[_Answer], completions: Iterable[str], **columns: Iterable[Any]) -> list[Verdict]:
+    def score_batch(
+        self, answers: Iterable[_Answer], completions: Iterable[str], **columns: Iterable[Any]
+    ) -> list[Verdict]:
         """A verdict for each completion, on all cores. Every argument is a sequence with one value for each."""
     def score_rows(self, rows: Iterable[Mapping[str, Any]]) -> list[Union[Verdict, ExampleError]]:
         """A verdict for each row, a dict with `answer`, `completion` and further columns. A row that cannot be judged
@@ -94,7 +96,9 @@ class Rubric:
     def names(self) -> list[str]: ...
     def score(self, answer: _Answer, completion: str, **columns: Any) -> Score:
         """What it says of one completion; the arguments are those of `Verifier.score`."""
-    def score_batch(self, answers: Iterable[_Answer], completions: Iterable[str], **columns: Iterable[Any]) -> list[Score]:
+    def score_batch(
+        self, answers: Iterable[_Answer], completions: Iterable[str], **columns: Iterable[Any]
+    ) -> list[Score]:
         """A score for each completion, on all cores."""
     def score_rows(self, rows: Iterable[Mapping[str, Any]]) -> list[Union[Score, ExampleError]]:
         """A score for each row, or an exception in its place."""

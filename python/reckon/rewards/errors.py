@@ -1,4 +1,4 @@
-"""What can go wrong with a verifier. A completion that is wrong, unreadable or hostile is none of it: that is a verdict."""
+"""What can go wrong with a verifier. A wrong, unreadable or hostile completion is none of it: that is a verdict."""
 
 
 class VerifierError(Exception):

@@ -1,7 +1,7 @@
 """A scorer for inspect_ai: `Task(dataset=..., solver=generate(), scorer=reckon_scorer("math"))`.
 
-The sample's target is the reference, or several of which any will do; its metadata are the columns. A completion that is
-not judged is unscored.
+The sample's target is the reference, or several of which any will do; its metadata are the columns. A completion that
+is not judged is unscored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def reckon_scorer(kind: str = "math", **options: Any) -> Scorer:
     verifier = Verifier(kind, **options)
 
     async def score(state: TaskState, target: Target) -> Score:
-        columns = {key: value for key, value in state.metadata.items() if key not in ("answer", "completion", "question")}
+        columns = {
+            key: value for key, value in state.metadata.items() if key not in ("answer", "completion", "question")
+        }
         completion = state.output.completion
 
         def judge() -> Any:

@@ -1,7 +1,8 @@
 """A reward function for TRL: `GRPOTrainer(reward_funcs=reward("math"), ...)`.
 
-It is called as TRL calls any: `f(prompts=..., completions=..., **columns) -> list of float or None`. Completions that no
-verifier judges are None, which TRL leaves out. What a completion contains cannot raise; a row that cannot be judged does.
+It is called as TRL calls any: `f(prompts=..., completions=..., **columns) -> list of float or None`. Completions that
+no verifier judges are None, which TRL leaves out. What a completion contains cannot raise; a row that cannot be judged
+does.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from typing import Any, Callable, Optional, Union
 from reckon.rewards import Rubric, Verifier
 
 # What TRL says of a step beside the columns of the dataset, and names that a verifier has for something else.
-NOT_COLUMNS = {"trainer_state", "log_extra", "log_metric", "environments", "answer", "completion", "tokens", "truncated"}
+NOT_COLUMNS = {
+    "trainer_state",
+    "log_extra",
+    "log_metric",
+    "environments",
+    "answer",
+    "completion",
+    "tokens",
+    "truncated",
+}
 # Kinds that compare with a reference, for which a dataset without the column is a mistake.
 NEED_ANSWER = {"exact", "math", "numeric", "choice"}
 Said = Union[str, "list[dict[str, Any]]"]
@@ -36,7 +46,9 @@ def reward(
         rows = {key: value for key, value in columns.items() if key not in NOT_COLUMNS}
         if needs_answer and answer not in columns:
             known = ", ".join(sorted(rows)) or "none"
-            raise KeyError(f"the dataset has no column {answer!r} (it has {known}); name one: reward(..., answer=COLUMN)")
+            raise KeyError(
+                f"the dataset has no column {answer!r} (it has {known}); name one: reward(..., answer=COLUMN)"
+            )
         answers = columns.get(answer, [None] * len(completions))
         rows.pop(answer, None)
         rows.setdefault("question", [text(prompt) for prompt in prompts])
