@@ -50,7 +50,7 @@ def test_verl_gets_what_its_own_scorers_return():
     assert verl.compute_score(
         "x", "<answer>1.04</answer>", "1", {}, kind="numeric", tolerance=0.1
     ) == {"score": 1.0, "acc": True, "pred": "26/25"}  # fmt: skip
-    assert verl.compute_score("x", "nothing", "4")["pred"] == ""
+    assert verl.compute_score("x", "nothing", "4", kind="numeric") == {"score": 0.0, "acc": False, "pred": ""}
 
 
 def test_verifiers_gets_a_reward_of_a_task_and_a_function_of_a_rubric():

@@ -39,7 +39,7 @@ def test_a_run_gives_its_records_and_is_read_off_the_disk(tmp_path):
     assert [record["step"] for record in records] == [1, 2, 3]
     run = reckon.Run(out)
     assert run.records == run.metrics() and run.records[1:] == records
-    assert run.records[0]["step"] == 0 and "eval/accuracy" in run.records[0]
+    assert run.records[0]["step"] == 0 and "eval/len_mean" in run.records[0]
     assert run.config["optim"]["lr"] == 3e-4 and run.config["rollout"]["group_size"] == 4
     assert list(run.checkpoints)[-1] == 3 and run.checkpoints[3].is_dir()
     assert run.before["accuracy"] >= 0 and run.after is not None
