@@ -91,6 +91,8 @@ def test_a_reward_manager_of_verl_takes_the_function(tmp_path):
 
 def test_a_task_of_verifiers_is_rewarded(tmp_path, monkeypatch):
     vf = pytest.importorskip("verifiers.v1")
+    if not hasattr(vf, "TaskData"):
+        pytest.skip("this version of verifiers has no tasks with rewards of their config")
     (tmp_path / "mine.py").write_text("import reckon.rewards.verifiers as r\ncorrect = r.reward('math')\n")
     monkeypatch.syspath_prepend(tmp_path)
 

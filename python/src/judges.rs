@@ -1,7 +1,7 @@
 //! `Verifier` and `Rubric`. Arguments become examples while Python's lock is held; verdicts are given without it, on all
 //! cores.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -121,7 +121,7 @@ impl Judge {
     }
 
     /// What is said of the rows of a file, of any kind that is read.
-    fn file(&self, py: Python, path: &PathBuf) -> PyResult<Vec<Judged>> {
+    fn file(&self, py: Python, path: &Path) -> PyResult<Vec<Judged>> {
         self.check_process()?;
         py.detach(|| {
             let mut rows: Vec<Row> = Vec::new();
