@@ -20,6 +20,9 @@ from maturin import (  # noqa: F401 - hooks that are passed on as they are
 )
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / "target/wheel/reckon_rl.data/scripts"
+# maturin wants the folder to be there whatever it is asked for, the metadata too.
+SCRIPTS.mkdir(parents=True, exist_ok=True)
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
@@ -35,6 +38,4 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
 def lay_binary():
     subprocess.run(["cargo", "build", "--release", "--locked", "--bin", "reckon"], cwd=ROOT, check=True)
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    scripts = ROOT / "target/wheel/reckon_rl.data/scripts"
-    scripts.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(target / "release/reckon", scripts / "reckon")
+    shutil.copy2(target / "release/reckon", SCRIPTS / "reckon")
