@@ -56,6 +56,7 @@ mod registry;
 mod repetition;
 mod rubric;
 pub mod sandbox;
+mod scoring;
 mod tools;
 mod verdict;
 mod words;
@@ -66,6 +67,7 @@ pub use extract::{AnswerFrom, ExtractOptions, Extractor};
 pub use rational::Rational;
 pub use registry::{Registry, RustOptions};
 pub use rubric::{MAX_COMPLETION_BYTES, Mode, Part, Rubric, Score};
+pub use scoring::{Judged, RowError, submission};
 pub use tools::{
     Calculator, CalculatorOptions, CommandToolOptions, FunctionOptions, Memory, Program, ProgramOptions, Said,
     TOOL_KINDS, Tool, ToolAnswer, ToolError, ToolOptions, Toolbox, WorkerTool,

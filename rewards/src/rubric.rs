@@ -145,6 +145,16 @@ impl Rubric {
         }
     }
 
+    /// Whether a part shares a batch out itself: [`Verifier::spreads`].
+    pub fn spreads(&self) -> bool {
+        self.parts.iter().any(|part| part.verifier.spreads())
+    }
+
+    /// A rubric of one verifier that counts whole.
+    pub fn of(verifier: Box<dyn Verifier>) -> Result<Self, VerifierError> {
+        Self::new(Mode::Binary, vec![Part { verifier, weight: 1.0, required: true }])
+    }
+
     /// Judges one completion by every part.
     pub fn score(&self, example: &Example, completion: &str) -> Result<Score, VerifierError> {
         Ok(self.score_batch(&[Submission::new(example, completion)])?.remove(0))

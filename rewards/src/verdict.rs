@@ -38,6 +38,12 @@ pub trait Verifier: Send + Sync {
         Scope::Completion
     }
 
+    /// Whether [`Verifier::verify_batch`] shares a batch out itself, over cores or workers, so that a caller who shares
+    /// it out besides would only crowd them.
+    fn spreads(&self) -> bool {
+        false
+    }
+
     /// Judges several completions: one verdict each, in order. What a batch holds is up to the caller, unless
     /// [`Verifier::scope`] asks for whole groups: then it is one group.
     ///

@@ -4,6 +4,7 @@ mod analyze;
 pub mod bench;
 mod builtin;
 mod changes;
+mod completions;
 mod compute;
 mod config;
 mod data;
@@ -12,6 +13,7 @@ mod eval;
 mod experiment;
 mod export;
 mod machine;
+mod man;
 mod memory;
 mod metrics;
 mod pipeline;
@@ -93,6 +95,10 @@ enum Command {
     Config(config::Args),
     /// What this binary and this machine can do.
     Doctor(doctor::Args),
+    /// A script that lets a shell complete this command line.
+    Completions(completions::Args),
+    /// The manual, a page for each subcommand.
+    Man(man::Args),
 }
 
 /// A whole program: parses the command line, runs the subcommand with the verifiers of `registry` beside the built-in
@@ -136,6 +142,8 @@ impl Cli {
             Command::Bench(args) => bench::run(args),
             Command::Config(args) => config::run(args),
             Command::Doctor(args) => doctor::run(args),
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
         }
     }
 }

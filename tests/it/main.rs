@@ -47,6 +47,8 @@ mod killing;
 mod lab;
 /// Adapters on a frozen base.
 mod lora;
+/// Completions of shells, and pages of the manual.
+mod manual;
 /// Models and batches that several tests use.
 mod models;
 /// Objectives beside other trainers' code.

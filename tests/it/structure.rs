@@ -170,7 +170,7 @@ fn no_file_of_the_model_imports_one_that_imports_it() {
 
 #[test]
 fn files_and_functions_are_short() {
-    for folder in ["src", "lab/src", "lab/tests", "ops/src", "rewards/src", "datasets/src", "tests"] {
+    for folder in ["src", "lab/src", "lab/tests", "ops/src", "rewards/src", "datasets/src", "python/src", "tests"] {
         for (path, text) in sources(folder) {
             let place = format!("{folder}/{}", path.display());
             let lines: Vec<&str> = text.lines().collect();
@@ -199,6 +199,15 @@ fn the_lab_knows_none_of_our_crates() {
     let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/lab/Cargo.toml")).unwrap();
     assert!(manifest.contains("reckon-lab"), "the manifest is read");
     for other in ["reckon-rl", "reckon-ops", "reckon-rewards", "reckon-datasets"] {
+        assert!(!manifest.contains(other), "{other}");
+    }
+}
+
+#[test]
+fn the_python_module_links_nothing_of_the_trainer() {
+    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/python/Cargo.toml")).unwrap();
+    assert!(manifest.contains("reckon-rewards"), "the manifest is read");
+    for other in ["reckon-rl", "reckon-ops", "reckon-lab", "candle", "tokenizers"] {
         assert!(!manifest.contains(other), "{other}");
     }
 }

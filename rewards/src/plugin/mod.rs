@@ -138,6 +138,10 @@ impl Verifier for Plugin {
         Ok(self.verify_batch(&[Submission::new(example, completion)])?.remove(0))
     }
 
+    fn spreads(&self) -> bool {
+        true
+    }
+
     fn verify_batch(&self, batch: &[Submission]) -> Result<Vec<Verdict>, VerifierError> {
         let Some(first) = batch.first() else { return Ok(Vec::new()) };
         let asked: Vec<&[Submission]> = match self.scope {

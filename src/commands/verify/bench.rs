@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use reckon_datasets::Example;
-use reckon_rewards::{Mode, Part, Registry, Rubric, Submission};
+use reckon_rewards::{Registry, Rubric, Submission};
 use serde_json::json;
 
 use super::super::{ConfigArgs, load_companions};
@@ -46,9 +46,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     ensure!(args.verdicts > 0 && args.batch > 0, "--verdicts and --batch must be above 0");
     let (rubric, rows) = match (&args.kind, &args.file) {
         (Some(kind), Some(file)) => {
-            let verifier = VerifierArgs { kind: kind.clone(), sets: args.sets }.build(registry)?;
-            let part = Part { verifier, weight: 1.0, required: true };
-            (Rubric::new(Mode::Binary, vec![part])?, read_rows(file)?)
+            (VerifierArgs { kind: kind.clone(), sets: args.sets }.build(registry)?, read_rows(file)?)
         }
         _ => {
             let config = ConfigArgs { config: args.config, sets: args.sets }.load()?;

@@ -9,10 +9,9 @@ mod test;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use reckon_datasets::{Answer, Example, Row};
-use reckon_rewards::{Registry, Scope, Submission, Verdict, Verifier, VerifierConfig, VerifierError};
-use serde_json::{Map, Value};
+use anyhow::{Context, Result};
+use reckon_datasets::{Example, Row};
+use reckon_rewards::{Registry, Rubric, Submission, Verdict, VerifierConfig, VerifierError, submission};
 
 use crate::strict::{self, Document};
 
@@ -64,10 +63,11 @@ struct VerifierArgs {
 impl Document for VerifierConfig {}
 
 impl VerifierArgs {
-    fn build(&self, registry: &Registry) -> Result<Box<dyn Verifier>> {
+    /// A rubric of this verifier alone.
+    fn build(&self, registry: &Registry) -> Result<Rubric> {
         let kind = format!("kind = {}", toml::Value::from(self.kind.as_str()));
         let config: VerifierConfig = strict::load(&kind, "--kind", &self.sets)?;
-        Ok(config.build_with(registry)?)
+        Ok(Rubric::of(config.build_with(registry)?)?)
     }
 }
 
@@ -78,63 +78,21 @@ fn read_rows(file: &Path) -> Result<Vec<(Example, String)>> {
         rows.push(row);
         Ok(())
     })?;
-    let read = rows
-        .into_iter()
-        .map(|Row { columns, place, .. }| row(columns, &place).with_context(|| format!("{}, {place}", file.display())));
+    let read = rows.into_iter().map(|Row { columns, place, .. }| {
+        submission(columns, &place).with_context(|| format!("{}, {place}", file.display()))
+    });
     read.collect()
 }
 
 /// What is said of each row: a verdict, or that it cannot be judged.
 type Judged = Result<Verdict, VerifierError>;
 
-/// One verdict for each row, or what makes it impossible. For a verifier that judges whole groups, consecutive rows with
-/// the same question are a group.
-fn verdicts(verifier: &dyn Verifier, rows: &[(Example, String)]) -> Result<Vec<Judged>> {
-    let alone = verifier.scope() == Scope::Completion;
-    let mut verdicts = Vec::with_capacity(rows.len());
-    for batch in rows.chunk_by(|(a, _), (b, _)| alone || a.question == b.question) {
-        let batch: Vec<_> = batch.iter().map(|(example, completion)| Submission::new(example, completion)).collect();
-        match verifier.verify_batch(&batch) {
-            Ok(judged) => verdicts.extend(judged.into_iter().map(Ok)),
-            // One row that cannot be judged takes no other with it that can be judged alone.
-            Err(VerifierError::Example { .. }) if alone => {
-                for submission in &batch {
-                    verdicts.push(one(verifier, *submission)?);
-                }
-            }
-            Err(error @ VerifierError::Example { .. }) => verdicts.extend(batch.iter().map(|_| Err(error.clone()))),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(verdicts)
-}
-
-fn one(verifier: &dyn Verifier, submission: Submission) -> Result<Judged> {
-    match verifier.verify_batch(&[submission]) {
-        Ok(mut judged) => Ok(Ok(judged.pop().context("no verdict for a row")?)),
-        Err(error @ VerifierError::Example { .. }) => Ok(Err(error)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// An example and a completion; other columns go to `info`, where countdown finds its numbers and target. A list of
-/// answers is one of which any will do.
-fn row(mut row: Map<String, Value>, place: &str) -> Result<(Example, String)> {
-    let mut texts = |name: &str| match row.shift_remove(name) {
-        Some(Value::Array(several)) if name == "answer" => several.iter().map(|one| text(name, one)).collect(),
-        Some(value) => Ok(vec![text(name, &value)?]),
-        None => Ok(Vec::new()),
+/// One verdict for each row by a rubric of one verifier, or what makes it impossible.
+fn verdicts(rubric: &Rubric, rows: &[(Example, String)]) -> Result<Vec<Judged>> {
+    let rows: Vec<_> = rows.iter().map(|(example, completion)| Submission::new(example, completion)).collect();
+    let verdict = |judged: reckon_rewards::Judged| match judged {
+        Ok(score) => Ok(Ok(score.parts.into_iter().next().context("no verdict for a row")?)),
+        Err(error) => Ok(Err(error)),
     };
-    let completion = texts("completion")?.pop().context("no column \"completion\"")?;
-    let answer = Answer::any_of(texts("answer")?);
-    let question = texts("question")?.pop().unwrap_or_default();
-    Ok((Example { id: place.to_owned(), question, answer, messages: Vec::new(), info: row }, completion))
-}
-
-fn text(name: &str, value: &Value) -> Result<String> {
-    match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Number(number) => Ok(number.to_string()),
-        other => bail!("column \"{name}\" holds {other}, not a text or a number"),
-    }
+    rubric.score_all(&rows)?.into_iter().map(verdict).collect()
 }

@@ -24,8 +24,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
-    let verifier = args.verifier.build(registry)?;
-    let verdicts = verdicts(&*verifier, &read_rows(&args.file)?)?;
+    let verdicts = verdicts(&args.verifier.build(registry)?, &read_rows(&args.file)?)?;
     let (mut judged, mut passed, mut left_out) = (0, 0, 0);
     for verdict in &verdicts {
         match verdict {

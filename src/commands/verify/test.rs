@@ -20,7 +20,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
-    let verifier = args.verifier.build(registry)?;
+    let rubric = args.verifier.build(registry)?;
     let mut rows = read_rows(&args.file)?;
     let mut expected = Vec::with_capacity(rows.len());
     for (example, _) in &mut rows {
@@ -31,7 +31,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         });
     }
     let mut failed = 0;
-    for (((example, _), expected), verdict) in rows.iter().zip(expected).zip(verdicts(&*verifier, &rows)?) {
+    for (((example, _), expected), verdict) in rows.iter().zip(expected).zip(verdicts(&rubric, &rows)?) {
         let verdict = verdict?;
         let judged = verdict.judged().map(f64::from);
         let equal = match (judged, expected) {
