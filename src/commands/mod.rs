@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand, all thin: wire parts, call the library.
 
+mod alike;
 mod analyze;
 pub mod bench;
 mod builtin;
@@ -11,6 +12,7 @@ mod doctor;
 mod eval;
 mod experiment;
 mod export;
+mod launch;
 mod machine;
 mod memory;
 mod metrics;
@@ -19,6 +21,8 @@ mod plan;
 mod policies;
 mod report;
 mod sample;
+#[cfg(feature = "serve")]
+mod serve;
 mod sft;
 mod signals;
 mod summary;
@@ -44,6 +48,7 @@ use crate::model::files::folder::{ModelFolder, parse_tokenizer, read_shape};
 use crate::model::{Companions, ModelConfig};
 use crate::output::{Closed, note};
 use crate::prompt::{PromptSource, Window};
+use crate::ranks::Told;
 use crate::strict;
 
 /// Trains language models to reason: sampler, verifiers and GRPO in one binary.
@@ -91,6 +96,11 @@ enum Command {
     Bench(bench::Args),
     /// Every key of a config, with its default and its meaning.
     Config(config::Args),
+    /// A model behind OpenAI's protocol.
+    #[cfg(feature = "serve")]
+    Serve(serve::Args),
+    /// A run as what a cluster takes: a script of Slurm, or a manifest of Kubernetes.
+    Launch(launch::Args),
     /// What this binary and this machine can do.
     Doctor(doctor::Args),
 }
@@ -106,6 +116,7 @@ pub fn main(registry: &Registry) -> ExitCode {
     match Cli::parse().run(registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
+        Err(error) if error.is::<Told>() => ExitCode::FAILURE,
         Err(error) => {
             note!("error: {error:#}");
             ExitCode::FAILURE
@@ -135,6 +146,9 @@ impl Cli {
             Command::Metrics(args) => metrics::run(&args),
             Command::Bench(args) => bench::run(args),
             Command::Config(args) => config::run(args),
+            #[cfg(feature = "serve")]
+            Command::Serve(args) => serve::run(args),
+            Command::Launch(args) => launch::run(&args),
             Command::Doctor(args) => doctor::run(args),
         }
     }

@@ -69,6 +69,8 @@ mod probes;
 mod program;
 /// The commands and paths in the documents.
 mod quickstart;
+/// Several processes that make one run.
+mod ranks;
 /// The recipes of `examples/`.
 mod recipes;
 /// Damaged checkpoints, and configs changed on the way.

@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod decoder;
 pub mod decoding;
+pub mod parts;
 pub mod reference;
 pub mod weights;
 pub mod workspace;
@@ -246,10 +247,24 @@ impl CpuModel {
 
     /// A thread computes a shard; gradients are added in the order of the shards.
     fn gradients_by_shard(&self, job: &Job, micros: &[MicroBatch]) -> (Vec<f32>, Vec<LossStats>) {
-        let n = self.parameters.trained_values().len();
         let mut total: Option<Vec<f32>> = None;
-        let mut all = Vec::with_capacity(micros.len());
-        let shards = shards(micros);
+        let all = self.each_shard(job, &shards(micros), |gradient| {
+            let Some(total) = &mut total else { return total = Some(gradient) };
+            total.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g);
+            self.gradients.give_back(gradient);
+        });
+        (total.unwrap_or_else(|| vec![0f32; self.parameters.trained_values().len()]), all)
+    }
+
+    /// Hands the gradient of each shard to `take`, in order.
+    fn each_shard(
+        &self,
+        job: &Job,
+        shards: &[&[MicroBatch]],
+        mut take: impl FnMut(Vec<f32>) + Send,
+    ) -> Vec<LossStats> {
+        let n = self.parameters.trained_values().len();
+        let mut all = Vec::new();
         let work = |ws: &mut Workspace, i: usize| {
             let mut gradient = self.gradients.take();
             gradient.clear();
@@ -260,11 +275,9 @@ impl CpuModel {
         };
         map_in_order(shards.len(), self.threads, &self.workspaces, work, |(gradient, stats)| {
             all.extend(stats);
-            let Some(total) = &mut total else { return total = Some(gradient) };
-            total.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g);
-            self.gradients.give_back(gradient);
+            take(gradient);
         });
-        (total.unwrap_or_else(|| vec![0f32; n]), all)
+        all
     }
 
     /// The team computes one micro-batch after the other into one gradient.
