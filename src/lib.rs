@@ -46,6 +46,7 @@ pub mod measure;
 pub mod run;
 #[cfg(feature = "serve")]
 pub mod serve;
+pub mod servers;
 pub mod sft;
 pub mod traces;
 pub mod train;

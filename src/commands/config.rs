@@ -13,7 +13,7 @@ use toml::Value;
 use crate::config::{
     ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, CurriculumConfig, DistilConfig,
     EnvironmentConfig, EvalConfig, EvalSet, ExperimentConfig, FileConfig, FilterConfig, GrpoConfig, LogConfig,
-    LoraConfig, ModelSource, OptimConfig, PRESETS, PipelineConfig, PromptConfig, RolloutConfig, SaveConfig,
+    LoraConfig, ModelSource, OptimConfig, PRESETS, PipelineConfig, PromptConfig, RolloutConfig, SaveConfig, ServersConfig,
     SftAccuracy, SftConfig, SftEval, SftModel, SourceConfig, StageConfig, TeacherConfig, TracesConfig, TrainConfig,
 };
 use crate::output::print;
@@ -80,6 +80,7 @@ fn reference() -> Result<String> {
         section::<SaveConfig>("`[save]`", "")?,
         section::<LogConfig>("`[log]`", "")?,
         section::<AuditConfig>("`[audit]`", "")?,
+        section::<ServersConfig>("`[servers]`", "engine = 'vllm'\nurls = []\nweights = ''")?,
         section::<SftConfig>("A config of `reckon sft`", base)?,
         section::<SftModel>("`[model]` of `reckon sft`", "")?,
         section::<SftEval>("`[eval]` of `reckon sft`", "")?,

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context, Result};
 
-use super::{builtin, policies};
+use super::{builtin, load_model, policies};
 use crate::config::{ComputeConfig, DeviceChoice, PromptConfig};
 use crate::output::note;
 use crate::prompt::Template;
@@ -37,6 +37,9 @@ pub(super) struct Args {
     /// Environment variable that holds a key which clients have to show.
     #[arg(long, value_name = "NAME")]
     key_env: Option<String>,
+    /// Let clients replace the weights by those of a folder, as a run with `[servers]` does. For a folder of all weights.
+    #[arg(long)]
+    updates: bool,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -47,7 +50,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     });
     let key = key.transpose()?;
     let compute = ComputeConfig { device: args.device, threads: args.threads, ..ComputeConfig::default() };
-    let mut policy = policies::sampled(&args.model, &compute)?;
+    // Weights that are replaced are held as those that are trained.
+    let mut policy = match args.updates {
+        true => policies::computed(&compute, || load_model(&args.model))?,
+        false => policies::sampled(&args.model, &compute)?,
+    };
     let template = |name: &str| {
         let config = PromptConfig { template: Some(name.into()), ..PromptConfig::default() };
         Template::new(&config, &policy.companions)
@@ -60,8 +67,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     if !args.address.ip().is_loopback() && key.is_none() {
         note!("serve    whoever reaches this address can use the model: --key-env asks for a key");
     }
-    let name = args.name.unwrap_or(args.model);
-    let served =
-        Served { name, capacity: args.capacity.max(1), max_new_tokens: args.max_new_tokens.max(1), chat, plain, key };
+    let (name, updates) = (args.name.unwrap_or(args.model), args.updates);
+    let (capacity, max_new_tokens) = (args.capacity.max(1), args.max_new_tokens.max(1));
+    let served = Served { name, capacity, max_new_tokens, chat, plain, key, updates };
     serve(listener, policy, served)
 }

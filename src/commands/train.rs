@@ -7,7 +7,7 @@ use std::time::Duration;
 
 #[cfg(feature = "serve")]
 use anyhow::Context;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 #[cfg(feature = "serve")]
 use reckon_lab::serve;
 use reckon_rewards::Registry;
@@ -25,6 +25,7 @@ use crate::output::{note, say};
 use crate::progress::Bar;
 use crate::ranks::{Ranks, Session};
 use crate::run;
+use crate::servers::ServerSampler;
 use crate::strict;
 use crate::train::Trainer;
 
@@ -91,6 +92,10 @@ fn train(args: Args, registry: &Registry, ranks: &Ranks) -> Result<()> {
     };
     if first {
         tell(&trainer)?;
+    }
+    if let Some(servers) = trainer.config.servers.clone() {
+        ensure!(ranks.size() == 1, "[servers] sample for one process: start one, or remove the table");
+        trainer.sampled_by(Box::new(ServerSampler::new(&servers)))?;
     }
     #[cfg(feature = "serve")]
     if let (Some(listener), Some(folder)) = (listener, &folder) {

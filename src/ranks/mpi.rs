@@ -1,6 +1,7 @@
 //! Ranks over MPI, where the binary is built with the feature `mpi` and an MPI launcher has started it. Who dies ends all:
 //! that is the launcher's to see.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail};
@@ -19,11 +20,16 @@ const SPIN: Duration = Duration::from_micros(50);
 /// The pause between two looks after that: other threads of this machine have work to do.
 const PAUSE: Duration = Duration::from_micros(100);
 
-#[derive(Debug)]
 struct MpiRing {
     world: Communicator,
     place: Place,
     patience: Duration,
+}
+
+impl fmt::Debug for MpiRing {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "MpiRing({:?})", self.place)
+    }
 }
 
 /// MPI, until it is dropped at the end of the program.

@@ -2,10 +2,12 @@
 //! hears of its tokens as they come. A client that goes away is not sampled for.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Result;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::parallel::lock;
@@ -44,23 +46,48 @@ impl Job {
     }
 }
 
-/// Samples until nobody can ask any more.
-pub(super) fn work(policy: &Policy, capacity: usize, jobs: &Receiver<Job>) {
+/// What the thread is given to do, in its order.
+pub(super) enum Work {
+    Sample(Job),
+    /// Takes the weights of a folder; who asked is told how it went.
+    Update(PathBuf, UnboundedSender<Result<()>>),
+}
+
+/// Samples until nobody can ask any more. Weights that could not be read to their end are none to sample from, and end it
+/// too.
+pub(super) fn work(mut policy: Policy, capacity: usize, work: &Receiver<Work>) {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_nanos() as u64);
     let (mut waiting, mut asked) = (VecDeque::new(), 0);
     loop {
-        if waiting.is_empty() {
-            let Ok(job) = jobs.recv() else { return };
-            waiting.push_back(job);
-        }
-        waiting.extend(jobs.try_iter());
-        let (batch, others): (VecDeque<Job>, _) = {
-            let like: Vec<bool> = waiting.iter().map(|job| job.is_like(&waiting[0])).collect();
-            let mut like = like.into_iter();
-            waiting.into_iter().partition(|_| like.next().unwrap_or(false))
+        waiting.extend(work.try_iter());
+        let next = waiting.pop_front().map_or_else(|| work.recv(), Ok);
+        let first = match next {
+            Err(_) => return,
+            Ok(Work::Sample(job)) => job,
+            Ok(Work::Update(folder, told)) => {
+                let outcome = policy.restore(&folder);
+                let failed = outcome.is_err();
+                // Who has gone away wants nothing.
+                let _ = told.send(outcome);
+                if failed {
+                    return;
+                }
+                continue;
+            }
         };
-        waiting = others;
-        sample(policy, capacity, batch.into(), (started, &mut asked));
+        waiting.extend(work.try_iter());
+        let mut batch = vec![first];
+        // Those behind new weights wait for them.
+        let before = waiting.iter().position(|work| matches!(work, Work::Update(..))).unwrap_or(waiting.len());
+        let behind = waiting.split_off(before);
+        for work in std::mem::replace(&mut waiting, VecDeque::new()) {
+            match work {
+                Work::Sample(job) if job.is_like(&batch[0]) => batch.push(job),
+                other => waiting.push_back(other),
+            }
+        }
+        waiting.extend(behind);
+        sample(&policy, capacity, batch, (started, &mut asked));
     }
 }
 

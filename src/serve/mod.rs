@@ -7,9 +7,10 @@ mod engine;
 mod protocol;
 
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -26,10 +27,11 @@ use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::parallel::lock;
 use crate::policy::Policy;
 use crate::prompt::Template;
 use crate::rollout::Completion;
-use engine::{Heard, Job};
+use engine::{Heard, Job, Work};
 use protocol::{Asked, Head, Kind, Words};
 
 /// Prompts that may wait to be sampled; with more, a client is told to come again.
@@ -52,6 +54,8 @@ pub struct Served {
     pub plain: Template,
     /// What clients have to show, where they have to.
     pub key: Option<String>,
+    /// Whether a client may replace the weights by those of a folder.
+    pub updates: bool,
 }
 
 struct Server {
@@ -60,8 +64,10 @@ struct Server {
     stop_tokens: Vec<u32>,
     /// Tokens that the model has room for.
     room: usize,
-    jobs: SyncSender<Job>,
+    work: SyncSender<Work>,
     asked: AtomicU64,
+    /// Of the weights, where a client has given them one.
+    version: Mutex<Option<String>>,
 }
 
 /// What a request gets in place of completions.
@@ -88,12 +94,13 @@ pub fn serve(listener: TcpListener, policy: Policy, served: Served) -> Result<()
         tokenizer: policy.tokenizer.clone(),
         stop_tokens: policy.config.eos_token_id.clone(),
         room: policy.config.max_position_embeddings,
-        jobs: sender,
+        work: sender,
         asked: AtomicU64::new(0),
+        version: Mutex::new(None),
         served,
     });
     let capacity = server.served.capacity;
-    let sampling = move || engine::work(&policy, capacity, &receiver);
+    let sampling = move || engine::work(policy, capacity, &receiver);
     std::thread::Builder::new().name("sampling".into()).spawn(sampling).context("cannot start a thread")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("cannot start a server")?;
     runtime.block_on(async {
@@ -109,7 +116,12 @@ fn routes(server: Arc<Server>) -> Router {
     };
     let texts = |State(server): State<Arc<Server>>, body: Bytes| async move { complete(server, &body, Kind::Text).await };
     let chats = |State(server): State<Arc<Server>>, body: Bytes| async move { complete(server, &body, Kind::Chat).await };
-    Router::new()
+    let update = |State(server): State<Arc<Server>>, body: Bytes| async move {
+        server.update(&body).await.unwrap_or_else(IntoResponse::into_response)
+    };
+    let routes = Router::new();
+    let routes = if server.served.updates { routes.route("/update_weights_from_disk", post(update)) } else { routes };
+    routes
         .route("/v1/models", get(models))
         .route("/v1/completions", post(texts))
         .route("/v1/chat/completions", post(chats))
@@ -174,7 +186,7 @@ fn begin(server: &Server, body: &[u8], kind: Kind) -> Result<Begun, Refused> {
             first_choice: place * asked.samples,
             heard: sender.clone(),
         };
-        server.jobs.try_send(job).map_err(|error| match error {
+        server.work.try_send(Work::Sample(job)).map_err(|error| match error {
             TrySendError::Full(_) => {
                 Refused(StatusCode::SERVICE_UNAVAILABLE, format!("{WAITING} prompts are waiting already: come again"))
             }
@@ -191,6 +203,25 @@ fn begin(server: &Server, body: &[u8], kind: Kind) -> Result<Begun, Refused> {
 }
 
 impl Server {
+    /// Takes the weights of a folder, in the words of SGLang: what was asked before is sampled with the old ones.
+    async fn update(&self, body: &[u8]) -> Result<Response, Refused> {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let no_folder = || Refused(StatusCode::BAD_REQUEST, "there is no model_path".into());
+        let folder = PathBuf::from(body["model_path"].as_str().ok_or_else(no_folder)?);
+        let gone = || Refused(StatusCode::INTERNAL_SERVER_ERROR, "the thread that samples has ended".into());
+        if !folder.is_dir() {
+            let message = format!("there is no folder {} on this machine", folder.display());
+            return Err(Refused(StatusCode::BAD_REQUEST, message));
+        }
+        let (sender, mut told) = unbounded_channel();
+        self.work.try_send(Work::Update(folder, sender)).map_err(|_| gone())?;
+        let outcome = told.recv().await.ok_or_else(gone)?;
+        let fault = |error: anyhow::Error| Refused(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"));
+        outcome.map_err(fault)?;
+        *lock(&self.version) = body["weight_version"].as_str().map(str::to_owned);
+        Ok(answer(&json!({ "success": true, "message": "these weights are sampled from" })))
+    }
+
     /// A prompt as the model reads it.
     fn tokens(&self, words: &Words) -> Result<Vec<u32>> {
         let example = |question: &str, messages: &[Value]| Example {
@@ -242,7 +273,11 @@ async fn whole(server: &Server, begun: Begun) -> Result<Response, Refused> {
     }
     let completions: Vec<Completion> = completions.into_iter().flatten().collect();
     let name = |token| server.tokenizer.decode(&[token], false).unwrap_or_default();
-    Ok(answer(&head.whole(&asked, &prompts, &completions, name)))
+    let mut body = head.whole(&asked, &prompts, &completions, name);
+    if let Some(version) = &*lock(&server.version) {
+        body["weight_version"] = json!(version);
+    }
+    Ok(answer(&body))
 }
 
 /// A completion that is sent as it grows.

@@ -7,6 +7,8 @@ mod bf16;
 mod chat;
 /// Runs with each choice of an objective.
 mod choices;
+/// Runs for clusters.
+mod cluster;
 /// Every command works, and complains clearly.
 mod commands;
 /// Rows that are remembered.
@@ -77,6 +79,12 @@ mod recipes;
 mod resuming;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
+/// Completions that servers sample.
+#[cfg(feature = "serve")]
+mod servers;
+/// A model behind a protocol.
+#[cfg(feature = "serve")]
+mod serving;
 /// A run that is shown in a browser while it goes on.
 #[cfg(feature = "serve")]
 mod served;
