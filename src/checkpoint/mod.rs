@@ -59,7 +59,9 @@ impl RunFolder {
     pub fn look(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         if !path.is_dir() {
-            bail!("there is no run in {path:?} on this machine: all ranks read its folder, so it is to be on a file system of all");
+            bail!(
+                "there is no run in {path:?} on this machine: all ranks read its folder, so it is to be on a file system of all"
+            );
         }
         Ok(Self { path, _lock: None })
     }

@@ -13,8 +13,9 @@ use toml::Value;
 use crate::config::{
     ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, CurriculumConfig, DistilConfig,
     EnvironmentConfig, EvalConfig, EvalSet, ExperimentConfig, FileConfig, FilterConfig, GrpoConfig, LogConfig,
-    LoraConfig, ModelSource, OptimConfig, PRESETS, PipelineConfig, PromptConfig, RolloutConfig, SaveConfig, ServersConfig,
-    SftAccuracy, SftConfig, SftEval, SftModel, SourceConfig, StageConfig, TeacherConfig, TracesConfig, TrainConfig,
+    LoraConfig, ModelSource, OptimConfig, PRESETS, PipelineConfig, PromptConfig, RolloutConfig, SaveConfig,
+    ServersConfig, SftAccuracy, SftConfig, SftEval, SftModel, SourceConfig, StageConfig, TeacherConfig, TracesConfig,
+    TrainConfig,
 };
 use crate::output::print;
 use crate::strict;

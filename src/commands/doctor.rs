@@ -33,9 +33,11 @@ pub(super) fn run(_: Args) -> Result<()> {
 /// What MPI and launcher there are, and whether two ranks of this machine add up what they have.
 fn ranks() -> Result<Vec<String>> {
     let launcher = match launch::read(|name| std::env::var(name).ok())? {
-        None => "none: this process is alone; mpirun, srun, torchrun and a JobSet start several (docs/cluster.md)".to_owned(),
+        None => "none: this process is alone; mpirun, srun, torchrun and a JobSet start several (docs/cluster.md)"
+            .to_owned(),
         Some(Launched { by, place, meeting }) => {
-            let meeting = meeting.map_or("no MASTER_ADDR".to_owned(), |(host, port)| format!("they meet at {host}:{port}"));
+            let meeting =
+                meeting.map_or("no MASTER_ADDR".to_owned(), |(host, port)| format!("they meet at {host}:{port}"));
             format!("{}: rank {} of {}, {meeting}", by.name(), place.rank, place.size)
         }
     };

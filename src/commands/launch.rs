@@ -56,7 +56,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    ensure!(args.nodes > 0 && args.ranks_per_node > 0 && args.threads > 0, "--nodes, --ranks-per-node, --threads: at least 1");
+    ensure!(
+        args.nodes > 0 && args.ranks_per_node > 0 && args.threads > 0,
+        "--nodes, --ranks-per-node, --threads: at least 1"
+    );
     // A config that could not train is refused before it waits in a queue.
     args.config.load()?.validate()?;
     let name = args.name.clone().unwrap_or_else(|| named_by(args));

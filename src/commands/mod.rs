@@ -48,7 +48,7 @@ use crate::model::files::folder::{ModelFolder, parse_tokenizer, read_shape};
 use crate::model::{Companions, ModelConfig};
 use crate::output::{Closed, note};
 use crate::prompt::{PromptSource, Window};
-use crate::ranks::Told;
+use crate::ranks::{self, Told};
 use crate::strict;
 
 /// Trains language models to reason: sampler, verifiers and GRPO in one binary.
@@ -127,6 +127,9 @@ pub fn main(registry: &Registry) -> ExitCode {
 impl Cli {
     /// Runs the subcommand, with the verifiers of `registry` beside the built-in ones.
     pub fn run(self, registry: &Registry) -> Result<()> {
+        if !matches!(self.command, Command::Train(_) | Command::Doctor(_)) {
+            refuse_ranks()?;
+        }
         match self.command {
             Command::Train(args) => train::run(args, registry),
             Command::Sft(args) => sft::run(args, registry),
@@ -152,6 +155,16 @@ impl Cli {
             Command::Doctor(args) => doctor::run(args),
         }
     }
+}
+
+/// Refuses several processes that would all do the same.
+fn refuse_ranks() -> Result<()> {
+    let Some(launched) = ranks::launch::read(|name| std::env::var(name).ok())? else { return Ok(()) };
+    bail!(
+        "{} ranks, started by {}: `reckon train` alone shares its work; start one process",
+        launched.place.size,
+        launched.by.name()
+    )
 }
 
 /// The run that a command is about.

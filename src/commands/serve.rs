@@ -37,7 +37,8 @@ pub(super) struct Args {
     /// Environment variable that holds a key which clients have to show.
     #[arg(long, value_name = "NAME")]
     key_env: Option<String>,
-    /// Let clients replace the weights by those of a folder, as a run with `[servers]` does. For a folder of all weights.
+    /// Let clients replace the weights by those of a folder, as a run with `[servers]` does. For a folder of all
+    /// weights.
     #[arg(long)]
     updates: bool,
 }

@@ -8,8 +8,8 @@ use crate::ranks::launch::PORT;
 /// How often a run whose pods have failed goes on from its last checkpoint.
 const RESTARTS: u32 = 10;
 
-/// The manifest of a run in a container of `image`, whose folder lies on the volume `claim`, mounted at `/runs`. A rank is a
-/// pod: all read the folder, so the volume is to be one of many readers and writers.
+/// The manifest of a run in a container of `image`, whose folder lies on the volume `claim`, mounted at `/runs`. A rank
+/// is a pod: all read the folder, so the volume is to be one of many readers and writers.
 pub fn jobset(launch: &Launch, image: &str, claim: &str) -> String {
     let Launch { name, begin, run, ranks_per_node, nodes, threads, program } = launch;
     let (ranks, run, program) = (ranks_per_node * nodes, quoted(run), quoted(program));

@@ -1,5 +1,5 @@
-//! What a cluster is asked for: a run on several ranks as a script of Slurm or a manifest of Kubernetes. Texts alone: nothing
-//! here speaks to a cluster, or reads what a config says.
+//! What a cluster is asked for: a run on several ranks as a script of Slurm or a manifest of Kubernetes. Texts alone:
+//! nothing here speaks to a cluster, or reads what a config says.
 
 mod kubernetes;
 mod slurm;

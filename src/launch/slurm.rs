@@ -2,10 +2,11 @@
 
 use super::{LEAD_S, Launch, quoted, words};
 
-/// The script of a run that may take `time` at a stretch (`D-HH:MM:SS`, as Slurm writes it), in a partition if one is named.
+/// The script of a run that may take `time` at a stretch (`D-HH:MM:SS`, as Slurm writes it), in a partition if one is
+/// named.
 ///
-/// Before its time is up, Slurm tells the script, which tells the ranks: they finish their step and save, and the job is
-/// put back into the queue, to go on from there. So it is when a machine fails, or the job is preempted.
+/// Before its time is up, Slurm tells the script, which tells the ranks: they finish their step and save, and the job
+/// is put back into the queue, to go on from there. So it is when a machine fails, or the job is preempted.
 pub fn sbatch(launch: &Launch, time: &str, partition: Option<&str>) -> String {
     let Launch { name, begin, run, ranks_per_node, nodes, threads, program } = launch;
     let partition = partition.map_or_else(String::new, |partition| format!("#SBATCH --partition={partition}\n"));

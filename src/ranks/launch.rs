@@ -46,8 +46,8 @@ pub struct Launched {
 /// Names of rank, size and ranks of this machine.
 type Names = (Launcher, [&'static str; 3]);
 
-/// The variables of each launcher. One that starts others, as srun starts torchrun, comes after them. In an sbatch script
-/// itself `SLURM_PROCID` is set and no step is: such a process is alone.
+/// The variables of each launcher. One that starts others, as srun starts torchrun, comes after them. In an sbatch
+/// script itself `SLURM_PROCID` is set and no step is: such a process is alone.
 const NAMES: [Names; 4] = [
     (Launcher::Torchrun, ["RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"]),
     (Launcher::OpenMpi, ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"]),

@@ -1,5 +1,5 @@
-//! Ranks: processes that do the work of one run together, each with the whole model. What one of them says is gathered by
-//! all, and gradients are added in one order whatever rank had them, so that a run has the bits of a single process.
+//! Ranks: processes that do the work of one run together, each with the whole model. What one of them says is gathered
+//! by all, and gradients are added in one order whatever rank had them, so that a run has the bits of a single process.
 //!
 //! All stand in a ring: a rank sends to the next and receives from the one before. What carries the bytes is a
 //! [`Transport`]; who is which rank is the launcher's to say ([`launch`]). What is shared out is left to the caller.
@@ -145,7 +145,10 @@ impl Ranks {
         let outcome = all.iter().enumerate().try_for_each(|(rank, said)| {
             let differs = |(name, value): &(&(String, String), &(String, String))| name != value;
             let Some((first, other)) = all[0].iter().zip(said).find(differs) else {
-                ensure!(all[0].len() == said.len(), "rank {rank} has another config than rank 0: start all with the same");
+                ensure!(
+                    all[0].len() == said.len(),
+                    "rank {rank} has another config than rank 0: start all with the same"
+                );
                 return Ok(());
             };
             let ((name, was), (other_name, value)) = (first, other);
@@ -155,15 +158,15 @@ impl Ranks {
         self.same(outcome)
     }
 
-    /// Which of `weights.len()` things in a row are this rank's, so that their weights are about equal on all. The first
-    /// thing is the first rank's.
+    /// Which of `weights.len()` things in a row are this rank's, so that their weights are about equal on all. The
+    /// first thing is the first rank's.
     pub fn share(&self, weights: &[usize]) -> Range<usize> {
         share(weights, self.rank(), self.size())
     }
 
-    /// The sum of the `parts` of all ranks, each of `len` values: those of the first rank in order, then those of the next
-    /// one, and so on. It is passed from rank to rank, each of which adds its own, and the last one's goes to all: a rank
-    /// sends twice the gradient at most.
+    /// The sum of the `parts` of all ranks, each of `len` values: those of the first rank in order, then those of the
+    /// next one, and so on. It is passed from rank to rank, each of which adds its own, and the last one's goes to all:
+    /// a rank sends twice the gradient at most.
     pub fn sum(&self, parts: Vec<Vec<f32>>, len: usize) -> Result<Vec<f32>> {
         let (mut parts, first) = (parts.into_iter(), self.is_first());
         let own = parts.next();
@@ -237,8 +240,8 @@ impl Ranks {
         if self.is_first() { outcome } else { outcome.map_err(|_| Error::new(Told)) }
     }
 
-    /// Ends this rank's part: waits for the others, or ends them where this one failed. The error is one that nobody has
-    /// printed yet.
+    /// Ends this rank's part: waits for the others, or ends them where this one failed. The error is one that nobody
+    /// has printed yet.
     pub fn finish(&self, outcome: Result<()>) -> Result<()> {
         let Some(ring) = &self.0 else { return outcome };
         match outcome {

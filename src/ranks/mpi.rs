@@ -1,5 +1,5 @@
-//! Ranks over MPI, where the binary is built with the feature `mpi` and an MPI launcher has started it. Who dies ends all:
-//! that is the launcher's to see.
+//! Ranks over MPI, where the binary is built with the feature `mpi` and an MPI launcher has started it. Who dies ends
+//! all: that is the launcher's to see.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -37,7 +37,8 @@ pub(super) struct Session(#[expect(dead_code, reason = "dropped to end MPI")] Mp
 
 /// Begins MPI, and the ring of its ranks. To be called, and all work to be done, on the main thread.
 pub(super) fn join(local_size: usize, patience: Duration) -> Result<(Session, Ranks)> {
-    let mpi = Mpi::init_thread(ThreadLevel::Funneled).context("cannot begin MPI: start the program by mpirun or srun")?;
+    let mpi =
+        Mpi::init_thread(ThreadLevel::Funneled).context("cannot begin MPI: start the program by mpirun or srun")?;
     let world = mpi.world();
     let (rank, size) = (usize::try_from(world.rank())?, usize::try_from(world.size())?);
     let place = Place { rank, size, local_size };
@@ -77,7 +78,10 @@ impl Transport for MpiRing {
                 requests = left;
                 if start.elapsed() > self.patience {
                     // The scope would wait for ever: all ranks end here.
-                    self.fail(&format!("rank {rank} has waited {} s for rank {previous} or {next}", start.elapsed().as_secs()));
+                    self.fail(&format!(
+                        "rank {rank} has waited {} s for rank {previous} or {next}",
+                        start.elapsed().as_secs()
+                    ));
                 }
                 if start.elapsed() > SPIN {
                     std::thread::sleep(PAUSE);

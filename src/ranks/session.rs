@@ -31,7 +31,8 @@ impl Session {
         }
     }
 
-    /// Joins the ranks that the launcher of this process started. One that is waited for longer than `patience` ends all.
+    /// Joins the ranks that the launcher of this process started. One that is waited for longer than `patience` ends
+    /// all.
     pub fn begin(patience: Duration) -> Result<Self> {
         let Some(launched) = launch::read(|name| std::env::var(name).ok())? else { return Ok(Self::alone()) };
         let Launched { by, place, .. } = &launched;

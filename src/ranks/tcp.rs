@@ -1,9 +1,9 @@
 //! Ranks over TCP: how they find each other, and the ring.
 //!
-//! The first rank listens where the launcher says (`MASTER_ADDR`, `MASTER_PORT`). Every other one comes there, says where
-//! it listens itself, and is told of the next rank. That connection stays for the [`watch`](super::watch); a second one to
-//! the next rank carries the data. Nothing is encrypted and nobody is asked who he is: as with MPI, the network between
-//! the machines is the cluster's own.
+//! The first rank listens where the launcher says (`MASTER_ADDR`, `MASTER_PORT`). Every other one comes there, says
+//! where it listens itself, and is told of the next rank. That connection stays for the [`watch`](super::watch); a
+//! second one to the next rank carries the data. Nothing is encrypted and nobody is asked who he is: as with MPI, the
+//! network between the machines is the cluster's own.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -84,7 +84,10 @@ pub fn ring_of_threads(size: usize) -> Result<Vec<Ranks>> {
     std::thread::scope(|scope| {
         let join = &join;
         let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || join(rank))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     })
 }
 
@@ -244,13 +247,7 @@ fn greet(mut stream: TcpStream, place: Place, kind: Kind, port: u16) -> Result<T
     Ok(stream)
 }
 
-fn connect(
-    address: &impl ToSocketAddrs,
-    deadline: Instant,
-    place: Place,
-    kind: Kind,
-    port: u16,
-) -> Result<TcpStream> {
+fn connect(address: &impl ToSocketAddrs, deadline: Instant, place: Place, kind: Kind, port: u16) -> Result<TcpStream> {
     let stream = reach(address, deadline).with_context(|| format!("rank {} cannot reach the next one", place.rank))?;
     greet(stream, place, kind, port)
 }

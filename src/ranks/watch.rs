@@ -105,8 +105,8 @@ impl Watch {
         Ok(Self { shared, readers: Mutex::new(readers) })
     }
 
-    /// Tells all ranks that this one has failed. The first rank's caller prints the message; that of another one is sent
-    /// to the first, which ends all.
+    /// Tells all ranks that this one has failed. The first rank's caller prints the message; that of another one is
+    /// sent to the first, which ends all.
     pub(super) fn fail(&self, message: &str) {
         let Shared { rank, links, ending } = &*self.shared;
         if *rank == 0 {

@@ -32,12 +32,7 @@ pub struct Outcome {
 ///
 /// Goes on from where `trainer` stands, and says on `bar` how far it is. A rank without a folder writes nothing. An
 /// outcome there is of a run that is over and has held-out problems.
-pub fn run(
-    trainer: &mut Trainer,
-    folder: Option<&RunFolder>,
-    stop: &AtomicBool,
-    bar: Bar,
-) -> Result<Option<Outcome>> {
+pub fn run(trainer: &mut Trainer, folder: Option<&RunFolder>, stop: &AtomicBool, bar: Bar) -> Result<Option<Outcome>> {
     let mut files = Files::open(folder, trainer)?;
     trainer.limit_tokens(trainer.progress.step.max(1));
     let before = before(trainer, &mut files, &bar)?;
@@ -161,11 +156,7 @@ fn evaluated(trainer: &mut Trainer, record: &mut Record, bar: &Bar) -> Result<Op
 
 /// Does `work`; an error of it, such as a broken verifier's, stops the run, and what was learned stays. Between the updates
 /// of a step only the last checkpoint is one to go on from.
-fn saved_on_error<T>(
-    trainer: &mut Trainer,
-    files: &Files,
-    work: impl FnOnce(&mut Trainer) -> Result<T>,
-) -> Result<T> {
+fn saved_on_error<T>(trainer: &mut Trainer, files: &Files, work: impl FnOnce(&mut Trainer) -> Result<T>) -> Result<T> {
     let outcome = work(trainer).map_err(|error| {
         let outcome = trainer.can_be_resumed().then(|| files.save(trainer));
         error.context(match outcome {

@@ -1,5 +1,5 @@
-//! The thread that samples: requests that wait are sampled together where they ask for the same kind of sampling, and each
-//! hears of its tokens as they come. A client that goes away is not sampled for.
+//! The thread that samples: requests that wait are sampled together where they ask for the same kind of sampling, and
+//! each hears of its tokens as they come. A client that goes away is not sampled for.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -53,8 +53,8 @@ pub(super) enum Work {
     Update(PathBuf, UnboundedSender<Result<()>>),
 }
 
-/// Samples until nobody can ask any more. Weights that could not be read to their end are none to sample from, and end it
-/// too.
+/// Samples until nobody can ask any more. Weights that could not be read to their end are none to sample from, and end
+/// it too.
 pub(super) fn work(mut policy: Policy, capacity: usize, work: &Receiver<Work>) {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_nanos() as u64);
     let (mut waiting, mut asked) = (VecDeque::new(), 0);

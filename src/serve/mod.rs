@@ -1,5 +1,5 @@
-//! A model behind OpenAI's protocol, for judges, teachers, and for looking at a checkpoint: completions and chats, whole or
-//! streamed, sampled by the engine that training samples with.
+//! A model behind OpenAI's protocol, for judges, teachers, and for looking at a checkpoint: completions and chats,
+//! whole or streamed, sampled by the engine that training samples with.
 //!
 //! HTTP is here, the words in `protocol`, and the thread that samples in `engine`.
 
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -89,6 +89,8 @@ impl IntoResponse for Refused {
 /// Serves `policy` for as long as the process lives.
 pub fn serve(listener: TcpListener, policy: Policy, served: Served) -> Result<()> {
     listener.set_nonblocking(true).context("cannot listen")?;
+    // Who is reached by a name from elsewhere has no page of a browser to fear that was pointed at this machine.
+    let local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let (sender, receiver) = sync_channel(WAITING);
     let server = Arc::new(Server {
         tokenizer: policy.tokenizer.clone(),
@@ -105,42 +107,39 @@ pub fn serve(listener: TcpListener, policy: Policy, served: Served) -> Result<()
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("cannot start a server")?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).context("cannot listen")?;
-        axum::serve(listener, routes(server)).await.context("the server ended")
+        axum::serve(listener, routes(server, local)).await.context("the server ended")
     })
 }
 
-fn routes(server: Arc<Server>) -> Router {
+fn routes(server: Arc<Server>, local: bool) -> Router {
     let models = |State(server): State<Arc<Server>>| async move {
         let model = json!({ "id": server.served.name, "object": "model", "max_model_len": server.room });
         answer(&json!({ "object": "list", "data": [model] }))
     };
-    let texts = |State(server): State<Arc<Server>>, body: Bytes| async move { complete(server, &body, Kind::Text).await };
-    let chats = |State(server): State<Arc<Server>>, body: Bytes| async move { complete(server, &body, Kind::Chat).await };
+    let texts =
+        |State(server): State<Arc<Server>>, body: Bytes| async move { complete(server, &body, Kind::Text).await };
+    let chats =
+        |State(server): State<Arc<Server>>, body: Bytes| async move { complete(server, &body, Kind::Chat).await };
     let update = |State(server): State<Arc<Server>>, body: Bytes| async move {
         server.update(&body).await.unwrap_or_else(IntoResponse::into_response)
     };
     let routes = Router::new();
     let routes = if server.served.updates { routes.route("/update_weights_from_disk", post(update)) } else { routes };
-    routes
+    let routes = routes
         .route("/v1/models", get(models))
         .route("/v1/completions", post(texts))
         .route("/v1/chat/completions", post(chats))
-        .layer(from_fn_with_state(server.clone(), with_key))
+        .layer(from_fn_with_state(server.clone(), admitted))
         .route("/health", get(|| async { StatusCode::OK }))
-        .layer(DefaultBodyLimit::max(MAX_REQUEST))
-        .layer(from_fn(reckon_lab::serve::by_address))
-        .with_state(server)
+        .layer(DefaultBodyLimit::max(MAX_REQUEST));
+    let routes = if local { routes.layer(from_fn(reckon_lab::serve::by_address)) } else { routes };
+    routes.with_state(server)
 }
 
-/// Refuses a client that does not show the key.
-async fn with_key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
-    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.strip_prefix("Bearer "));
-    match &server.served.key {
-        Some(key) if shown != Some(key) => {
-            Refused(StatusCode::UNAUTHORIZED, "the key is missing or wrong".into()).into_response()
-        }
-        _ => next.run(request).await,
+async fn admitted(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    match server.refuses(request.method(), request.headers()) {
+        Some(refused) => refused.into_response(),
+        None => next.run(request).await,
     }
 }
 
@@ -165,8 +164,7 @@ struct Begun {
 }
 
 fn begin(server: &Server, body: &[u8], kind: Kind) -> Result<Begun, Refused> {
-    let mut asked =
-        protocol::read(body, kind, server.served.max_new_tokens).map_err(|error| Refused::wrong(&error))?;
+    let mut asked = protocol::read(body, kind, server.served.max_new_tokens).map_err(|error| Refused::wrong(&error))?;
     asked.sampling.stop_tokens = server.stop_tokens.clone();
     let prompts: Result<Vec<Vec<u32>>> = asked.prompts.iter().map(|words| server.tokens(words)).collect();
     let prompts = prompts.map_err(|error| Refused::wrong(&error))?;
@@ -203,6 +201,19 @@ fn begin(server: &Server, body: &[u8], kind: Kind) -> Result<Begun, Refused> {
 }
 
 impl Server {
+    /// Refuses a client that does not show the key, and what a page of a browser may send to anybody.
+    fn refuses(&self, method: &Method, headers: &HeaderMap) -> Option<Refused> {
+        let shown = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let json = shown(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
+        if method == Method::POST && !json {
+            let message = "content-type is to be application/json".to_owned();
+            return Some(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        }
+        let shown = shown(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let refused = || Refused(StatusCode::UNAUTHORIZED, "the key is missing or wrong".to_owned());
+        self.served.key.as_ref().filter(|key| shown != Some(key)).map(|_| refused())
+    }
+
     /// Takes the weights of a folder, in the words of SGLang: what was asked before is sampled with the old ones.
     async fn update(&self, body: &[u8]) -> Result<Response, Refused> {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The words of OpenAI's protocol: what a request asks for, and how completions are answered, whole or piece by piece.
 //!
-//! Token ids go in and out too, in the words of vLLM: a prompt may be a list of ids, and `return_token_ids` asks for those
-//! of prompt and completion.
+//! Token ids go in and out too, in the words of vLLM: a prompt may be a list of ids, and `return_token_ids` asks for
+//! those of prompt and completion.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
@@ -79,7 +79,11 @@ pub(super) fn read(body: &[u8], kind: Kind, max_new_tokens: usize) -> Result<Ask
     let sampling = Sampling {
         temperature: number(&body, "temperature", 1.0, 0.0..=100.0)? as f32,
         top_p: number(&body, "top_p", 1.0, 1e-6..=1.0)? as f32,
-        top_k: body.get("top_k").filter(|k| k.as_i64() != Some(-1)).map_or(Ok(None), |_| count(&body, "top_k"))?.unwrap_or(0),
+        top_k: body
+            .get("top_k")
+            .filter(|k| k.as_i64() != Some(-1))
+            .map_or(Ok(None), |_| count(&body, "top_k"))?
+            .unwrap_or(0),
         min_p: number(&body, "min_p", 0.0, 0.0..=1.0)? as f32,
         max_new_tokens: longest,
         stop_tokens: Vec::new(),
@@ -229,7 +233,8 @@ mod tests {
         let simple = text(r#"{"model": "x", "prompt": "1 + 1 ="}"#);
         assert_eq!((simple.prompts, simple.samples), (vec![Words::Text("1 + 1 =".into())], 1));
         assert_eq!((simple.sampling.max_new_tokens, simple.sampling.temperature), (256, 1.0));
-        let ids = text(r#"{"prompt": [5, 6], "n": 3, "seed": 7, "max_tokens": 9, "return_token_ids": true, "logprobs": 0}"#);
+        let ids =
+            text(r#"{"prompt": [5, 6], "n": 3, "seed": 7, "max_tokens": 9, "return_token_ids": true, "logprobs": 0}"#);
         assert_eq!(ids.prompts, [Words::Tokens(vec![5, 6])]);
         assert!(ids.token_ids && ids.logprobs && ids.seed == Some(7) && ids.sampling.max_new_tokens == 9);
         let many = text(r#"{"prompt": [[1], "two"], "stop": "\n", "top_k": -1, "temperature": 0, "stream": true}"#);

@@ -70,10 +70,9 @@ pub(super) fn update(engine: ServerEngine, model: &str, folder: &Path, version: 
             ),
             ("reset_prefix_cache", json!({})),
         ],
-        (ServerEngine::Vllm, true) => vec![(
-            "v1/load_lora_adapter",
-            json!({ "lora_name": model, "lora_path": path, "load_inplace": true }),
-        )],
+        (ServerEngine::Vllm, true) => {
+            vec![("v1/load_lora_adapter", json!({ "lora_name": model, "lora_path": path, "load_inplace": true }))]
+        }
         (ServerEngine::Sglang | ServerEngine::Reckon, false) => vec![(
             "update_weights_from_disk",
             json!({ "model_path": path, "weight_version": version.to_string(), "flush_cache": true }),
@@ -204,7 +203,9 @@ mod tests {
             let error = format!("{:#}", answer(ServerEngine::Vllm, &body).unwrap_err());
             assert!(error.contains(complaint), "{at}: {error}");
         }
-        assert!(updated(&json!({ "success": false, "message": "no room" })).unwrap_err().to_string().contains("no room"));
+        assert!(
+            updated(&json!({ "success": false, "message": "no room" })).unwrap_err().to_string().contains("no room")
+        );
         assert!(updated(&json!({ "results": [null] })).is_ok());
     }
 }

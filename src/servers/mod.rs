@@ -1,14 +1,14 @@
 //! Sampling by servers: vLLM, SGLang, or this program elsewhere, over HTTP.
 //!
-//! After every step the weights are written into a folder that the servers see, and each is told to read it. A completion
-//! is a request; a server that fails is left out until the next weights, and another one is asked. What is sampled comes as
-//! token ids with their log-probabilities, and the trainer computes its own beside them.
+//! After every step the weights are written into a folder that the servers see, and each is told to read it. A
+//! completion is a request; a server that fails is left out until the next weights, and another one is asked. What is
+//! sampled comes as token ids with their log-probabilities, and the trainer computes its own beside them.
 
 mod dialect;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -45,7 +45,8 @@ impl ServerSampler {
     /// Servers that have no weights yet: [`Sampler::publish`] gives them.
     pub fn new(config: &ServersConfig) -> Self {
         let timeout = Some(Duration::from_secs_f64(config.timeout_s));
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(timeout).build().new_agent();
+        let agent =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(timeout).build().new_agent();
         let live = config.urls.iter().map(|_| AtomicBool::new(true)).collect();
         Self { agent, config: config.clone(), live, next: AtomicUsize::new(0), version: 0, folder: None }
     }

@@ -4,7 +4,8 @@ use std::process::Command;
 
 use super::program::{fails, reckon, succeeds};
 
-const SLURM: &[&str] = &["launch", "examples/gsm8k/config.toml", "--slurm", "--nodes", "4", "--threads", "16", "--dry-run"];
+const SLURM: &[&str] =
+    &["launch", "examples/gsm8k/config.toml", "--slurm", "--nodes", "4", "--threads", "16", "--dry-run"];
 const K8S: &[&str] = &["launch", "examples/gsm8k/config.toml", "--k8s", "--nodes", "4", "--dry-run"];
 
 #[test]
@@ -71,12 +72,20 @@ fn what_cannot_be_launched_is_refused_before_it_waits_in_a_queue() {
 }
 
 #[test]
+fn what_ranks_do_not_share_is_not_done_by_each_of_them() {
+    let output = reckon(&["eval"]).envs([("RANK", "0"), ("WORLD_SIZE", "2")]).output().unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(complaint.contains("2 ranks") && complaint.contains("`reckon train` alone"), "{complaint}");
+}
+
+#[test]
 fn doctor_tells_of_mpi_and_launchers_and_lets_two_ranks_add() {
     let told = succeeds(&["doctor"]);
     for expected in ["mpi      ", "launcher none", "ranks    two of this machine add 16 MB over TCP in "] {
         assert!(told.contains(expected), "{expected}: {told}");
     }
-    let output = reckon(&["doctor"]).envs([("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "4")]).output().unwrap();
+    let output =
+        reckon(&["doctor"]).envs([("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "4")]).output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(told.contains("launcher mpirun of Open MPI: rank 1 of 4, no MASTER_ADDR"), "{told}");
 }

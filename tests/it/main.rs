@@ -79,15 +79,15 @@ mod recipes;
 mod resuming;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.
 mod sampling;
+/// A run that is shown in a browser while it goes on.
+#[cfg(feature = "serve")]
+mod served;
 /// Completions that servers sample.
 #[cfg(feature = "serve")]
 mod servers;
 /// A model behind a protocol.
 #[cfg(feature = "serve")]
 mod serving;
-/// A run that is shown in a browser while it goes on.
-#[cfg(feature = "serve")]
-mod served;
 /// Supervised runs: conversations, adapters, epochs, resume.
 mod sft;
 /// Two ways to share a model's work among threads.

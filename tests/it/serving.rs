@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use super::program::{errors, reckon, succeeds, text};
 use super::recipes::write_model;
 
+/// What a client says of a body.
+const JSON: &str = "Content-Type: application/json\r\n";
+
 /// A server, which ends with the test.
 pub(crate) struct Server {
     pub(crate) child: Child,
@@ -40,7 +43,7 @@ impl Server {
     }
 
     fn complete(&self, body: &Value) -> Value {
-        let (status, answer) = self.ask("POST /v1/completions", "", &body.to_string());
+        let (status, answer) = self.ask("POST /v1/completions", JSON, &body.to_string());
         assert_eq!(status, 200, "{answer}");
         serde_json::from_str(&answer).unwrap()
     }
@@ -62,15 +65,20 @@ fn events(answer: &str) -> Vec<String> {
 fn completions_are_those_of_the_engine_whole_and_in_pieces() {
     let server = Server::start(&["--name", "tiny"]);
     let prompt = "Make 24 from 4, 6: ";
-    let asked = json!({ "prompt": prompt, "n": 3, "seed": 7, "max_tokens": 24, "logprobs": 0, "return_token_ids": true });
+    let asked =
+        json!({ "prompt": prompt, "n": 3, "seed": 7, "max_tokens": 24, "logprobs": 0, "return_token_ids": true });
     let found = server.complete(&asked);
     // The same prompt, seed and place have the same random numbers on the command line.
-    let line = ["sample", prompt, "--samples", "3", "--seed", "7", "--max-new-tokens", "24", "--json", "--device", "cpu"];
+    let line =
+        ["sample", prompt, "--samples", "3", "--seed", "7", "--max-new-tokens", "24", "--json", "--device", "cpu"];
     let mut expected: Vec<Value> = succeeds(&line).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     expected.sort_by_key(|line| line["sample"].as_u64());
     for (choice, line) in found["choices"].as_array().unwrap().iter().zip(&expected) {
         assert_eq!((&choice["text"], &choice["token_ids"]), (&line["completion"], &line["tokens"]));
-        assert_eq!((&choice["logprobs"]["token_logprobs"], &choice["finish_reason"]), (&line["logprobs"], &line["finish"]));
+        assert_eq!(
+            (&choice["logprobs"]["token_logprobs"], &choice["finish_reason"]),
+            (&line["logprobs"], &line["finish"])
+        );
     }
     let made: usize = expected.iter().map(|line| line["tokens"].as_array().unwrap().len()).sum();
     assert_eq!((found["usage"]["completion_tokens"].as_u64(), &found["model"]), (Some(made as u64), &json!("tiny")));
@@ -90,7 +98,7 @@ fn completions_are_those_of_the_engine_whole_and_in_pieces() {
 
     let mut streamed = asked.clone();
     streamed["stream"] = json!(true);
-    let (status, answer) = server.ask("POST /v1/completions", "", &streamed.to_string());
+    let (status, answer) = server.ask("POST /v1/completions", JSON, &streamed.to_string());
     assert_eq!(status, 200);
     let mut pieces = events(&answer);
     assert_eq!(pieces.pop().as_deref(), Some("[DONE]"), "{answer}");
@@ -112,8 +120,9 @@ fn a_chat_is_written_by_the_models_template_and_ends_where_a_turn_does() {
     let model = folder.path().join("model");
     write_model(&model);
     let server = Server::start(&[text(&model)]);
-    let body = json!({ "messages": [{ "role": "user", "content": "hello" }], "max_tokens": 8, "return_token_ids": true });
-    let (status, answer) = server.ask("POST /v1/chat/completions", "", &body.to_string());
+    let body =
+        json!({ "messages": [{ "role": "user", "content": "hello" }], "max_tokens": 8, "return_token_ids": true });
+    let (status, answer) = server.ask("POST /v1/chat/completions", JSON, &body.to_string());
     let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_eq!((status, &answer["object"]), (200, &json!("chat.completion")), "{answer}");
     assert!(answer["choices"][0]["message"]["content"].is_string(), "{answer}");
@@ -123,19 +132,32 @@ fn a_chat_is_written_by_the_models_template_and_ends_where_a_turn_does() {
 #[test]
 fn who_may_not_ask_and_what_makes_no_sense_is_refused() {
     let server = Server::start(&["--key-env", "KEY_OF_TEST"]);
-    let key = "Authorization: Bearer sesame\r\n";
+    let key = "Content-Type: application/json\r\nAuthorization: Bearer sesame\r\n";
     let body = r#"{"prompt": "a", "max_tokens": 4}"#;
     let long = format!("{{\"prompt\": [{}]}}", vec!["1"; 5000].join(","));
     for (head, headers, body, status, expected) in [
         ("GET /health", "", "", 200, ""),
         ("GET /v1/models", "", "", 401, "the key is missing or wrong"),
         ("GET /v1/models", key, "", 200, "builtin:countdown"),
-        ("POST /v1/completions", "Authorization: Bearer other\r\n", body, 401, "the key is missing or wrong"),
+        ("POST /v1/completions", "Authorization: Bearer sesame\r\n", body, 415, "application/json"),
+        (
+            "POST /v1/completions",
+            "Content-Type: application/json\r\nAuthorization: Bearer other\r\n",
+            body,
+            401,
+            "the key is missing or wrong",
+        ),
         ("POST /v1/completions", key, body, 200, "\"text\""),
         ("POST /v1/completions", key, "{}", 400, "there is no prompt"),
         ("POST /v1/completions", key, &long, 400, "the model room for"),
         ("POST /v1/completions", key, r#"{"prompt": [4000000]}"#, 400, "none of the model's"),
-        ("POST /v1/chat/completions", key, r#"{"messages": [{"role": "user", "content": "a"}]}"#, 400, "no chat template"),
+        (
+            "POST /v1/chat/completions",
+            key,
+            r#"{"messages": [{"role": "user", "content": "a"}]}"#,
+            400,
+            "no chat template",
+        ),
         ("GET /v1/completions", key, "", 405, ""),
     ] {
         let (got, answer) = server.ask(head, headers, body);

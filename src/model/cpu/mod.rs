@@ -256,30 +256,6 @@ impl CpuModel {
         (total.unwrap_or_else(|| vec![0f32; self.parameters.trained_values().len()]), all)
     }
 
-    /// Hands the gradient of each shard to `take`, in order.
-    fn each_shard(
-        &self,
-        job: &Job,
-        shards: &[&[MicroBatch]],
-        mut take: impl FnMut(Vec<f32>) + Send,
-    ) -> Vec<LossStats> {
-        let n = self.parameters.trained_values().len();
-        let mut all = Vec::new();
-        let work = |ws: &mut Workspace, i: usize| {
-            let mut gradient = self.gradients.take();
-            gradient.clear();
-            gradient.resize(n, 0.0);
-            let add = |micro| self.add_gradient(&Team::alone(), job, micro, ws, &mut gradient);
-            let stats: Vec<LossStats> = shards[i].iter().map(add).collect();
-            (gradient, stats)
-        };
-        map_in_order(shards.len(), self.threads, &self.workspaces, work, |(gradient, stats)| {
-            all.extend(stats);
-            take(gradient);
-        });
-        all
-    }
-
     /// The team computes one micro-batch after the other into one gradient.
     fn gradients_together(&self, team: &Team, job: &Job, micros: &[MicroBatch]) -> (Vec<f32>, Vec<LossStats>) {
         let mut gradient = self.gradients.take();

@@ -2,14 +2,16 @@
 
 use crate::batch::{Loss, LossStats, MicroBatch, Teaching};
 use crate::ops::team::Team;
+use crate::parallel::map_in_order;
 use crate::ranks::share;
 
+use super::workspace::Workspace;
 use super::{CpuModel, Job, Lesson, Sharing, shards};
 
 impl CpuModel {
-    /// Cuts micro-batches, in order, into the parts whose gradients are added in their order. Those of a small model are
-    /// the shards of [`CpuModel::gradients`], so that the sum has its bits; of a large one there are `count`, and with one
-    /// it has them too.
+    /// Cuts micro-batches, in order, into the parts whose gradients are added in their order. Those of a small model
+    /// are the shards of [`CpuModel::gradients`], so that the sum has its bits; of a large one there are `count`, and
+    /// with one it has them too.
     pub fn parts<'m>(&self, micros: &'m [MicroBatch], count: usize) -> Vec<&'m [MicroBatch]> {
         match self.sharing {
             Sharing::MicroBatches => shards(micros),
@@ -46,5 +48,29 @@ impl CpuModel {
                 }
             }
         })
+    }
+
+    /// Hands the gradient of each shard to `take`, in order.
+    pub(super) fn each_shard(
+        &self,
+        job: &Job,
+        shards: &[&[MicroBatch]],
+        mut take: impl FnMut(Vec<f32>) + Send,
+    ) -> Vec<LossStats> {
+        let n = self.parameters.trained_values().len();
+        let mut all = Vec::new();
+        let work = |ws: &mut Workspace, i: usize| {
+            let mut gradient = self.gradients.take();
+            gradient.clear();
+            gradient.resize(n, 0.0);
+            let add = |micro| self.add_gradient(&Team::alone(), job, micro, ws, &mut gradient);
+            let stats: Vec<LossStats> = shards[i].iter().map(add).collect();
+            (gradient, stats)
+        };
+        map_in_order(shards.len(), self.threads, &self.workspaces, work, |(gradient, stats)| {
+            all.extend(stats);
+            take(gradient);
+        });
+        all
     }
 }
