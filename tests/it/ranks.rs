@@ -103,7 +103,10 @@ fn a_run_on_several_ranks_has_the_bits_of_one_process() {
 #[test]
 fn a_checkpoint_of_some_ranks_is_gone_on_from_by_others() {
     let folder = tempfile::tempdir().unwrap();
-    let config = run_of(folder.path(), "whole");
+    let config = small_run(folder.path(), 3, "grpo = {kl_coef = 0.01, completions_per_update = 8}");
+    // The last step of a run is evaluated.
+    let every = std::fs::read_to_string(&config).unwrap().replace("every = 2}", "every = 1}");
+    std::fs::write(&config, every).unwrap();
     let (alone, run) = (folder.path().join("alone"), folder.path().join("run"));
     succeeds(&["train", text(&config), "--out", text(&alone)]);
     succeeds_on(2, &["train", text(&config), "--out", text(&run), "--set", "steps=1"]);
@@ -124,8 +127,8 @@ fn a_large_models_gradient_in_parts_has_the_same_bits_on_any_ranks() {
         learner.join(ranks, parts).unwrap();
         learner
     };
-    let micros = shared_micros(&samples(8), 60);
-    assert!(micros.len() > 4);
+    let micros = shared_micros(&samples(24), 60);
+    assert!(micros.len() > 4, "{}", micros.len());
     let gradient = |ranks: &reckon::ranks::Ranks, parts: usize| {
         let mut learner = learner(ranks, parts);
         let stats = learner.gradients(&micros, 0.9, &rising).unwrap();
@@ -266,11 +269,11 @@ fn ranks_asked_to_stop_finish_their_step_and_save_also_where_one_alone_is_asked(
 #[test]
 fn a_verifier_that_breaks_on_one_rank_stops_all_with_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    // Judges twelve completions on the second rank, and no more.
-    let script = r#"echo '{"ready": true}'; n=0
+    // Judges twelve completions on the second rank, and no more, also by a worker that is started again.
+    let script = r#"echo '{"ready": true}'
         while IFS= read -r call; do
-            n=$((n + 1)); id=${call#*\"id\":}; id=${id%%,*}
-            if [ "$RANK" = 1 ] && [ $n -gt 12 ]; then echo "{\"id\": $id, \"error\": \"the disk is full\"}"
+            echo >> "$0.$RANK"; id=${call#*\"id\":}; id=${id%%,*}
+            if [ "$RANK" = 1 ] && [ "$(wc -l < "$0.1")" -gt 12 ]; then echo "{\"id\": $id, \"error\": \"the disk is full\"}"
             else echo "{\"id\": $id, \"reward\": 1}"; fi
         done"#;
     let verifier = folder.path().join("verifier.sh");
@@ -286,4 +289,52 @@ fn a_verifier_that_breaks_on_one_rank_stops_all_with_a_checkpoint() {
     assert_eq!(complaint.lines().count(), 1, "{complaint}");
     let (last, _) = reckon::checkpoint::latest(&run.join("checkpoints")).unwrap().unwrap();
     assert_eq!(records(&run).last().unwrap().step, last);
+}
+
+/// `mpirun`, which is there where the feature could be built.
+#[cfg(feature = "mpi")]
+fn mpirun(size: usize, arguments: &[&str]) -> Command {
+    let mut command = Command::new("mpirun");
+    let allowed = ["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"];
+    command.envs(allowed.map(|name| (name, "1")));
+    command.args(["--bind-to", "none", "-n", &size.to_string(), env!("CARGO_BIN_EXE_reckon")]).args(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[cfg(feature = "mpi")]
+#[test]
+fn a_run_over_mpi_has_the_bits_of_one_process() {
+    for (kind, sizes) in [("whole", &[2, 4][..]), ("adapter", &[3])] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = run_of(folder.path(), kind);
+        let alone = folder.path().join("alone");
+        succeeds(&["train", text(&config), "--out", text(&alone)]);
+        for &size in sizes {
+            let run = folder.path().join(format!("on-{size}"));
+            let output = mpirun(size, &["train", text(&config), "--out", text(&run)]).output().unwrap();
+            assert!(output.status.success(), "{}", errors(&output));
+            assert!(errors(&output).contains(&format!("{size} ranks, started by mpirun of Open MPI, over MPI")));
+            assert_eq!(records(&run), records(&alone), "{kind} on {size} ranks");
+            assert!(state(&run) == state(&alone), "{kind} on {size} ranks: weights or moments differ");
+        }
+    }
+}
+
+#[cfg(feature = "mpi")]
+#[test]
+fn a_rank_that_is_killed_under_mpi_ends_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, run) = (small_run(folder.path(), 100_000, ""), folder.path().join("run"));
+    let child = mpirun(2, &["train", text(&config), "--out", text(&run)]).spawn().unwrap();
+    await_step(&run, 2);
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    let last = children.split_whitespace().last().unwrap();
+    assert!(Command::new("kill").args(["-9", last]).status().unwrap().success());
+    let killed = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(!output.status.success() && killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+    let (last, _) = reckon::checkpoint::latest(&run.join("checkpoints")).unwrap().unwrap();
+    let more = format!("steps={}", last + 1);
+    succeeds(&["train", "--resume", text(&run), "--set", &more]);
 }
