@@ -220,12 +220,13 @@ impl Ranks {
         self.0.as_ref().map_or(Ok(()), |ring| ring.shift(bytes, into))
     }
 
-    /// Begins to count what [`Ranks::spent`] tells.
-    pub fn begin_step(&self) {
+    /// Begins to count what [`Ranks::spent`] tells, and returns since when.
+    pub fn begin_step(&self) -> Instant {
         if let Some(ring) = &self.0 {
             ring.waited.store(0, Ordering::Relaxed);
             ring.sent.store(0, Ordering::Relaxed);
         }
+        Instant::now()
     }
 
     /// What this rank did since the step began; `None` for a process alone.

@@ -156,9 +156,8 @@ impl Trainer {
     /// One step of GRPO (Shao et al. 2024, arXiv:2402.03300). The preset says which of its variants: its advantage, its
     /// objective and denominators, how many updates a step makes, and whether groups that teach nothing are replaced.
     pub fn step(&mut self) -> Result<Step> {
-        let (start, step, mut stats) = (Instant::now(), self.progress.step + 1, StepStats::default());
+        let (start, step, mut stats) = (self.ranks.begin_step(), self.progress.step + 1, StepStats::default());
         let temperature = self.sampling.logprob_temperature();
-        self.ranks.begin_step();
         self.refresh_reference(step)?;
         self.limit_tokens(step);
         // Prompts to the sampler, completions to the judge, until enough groups have a signal.
@@ -193,9 +192,7 @@ impl Trainer {
         self.remember(&groups, step);
         (self.progress.step, self.progress.prompts_used) = (step, groups.prompts_used);
         self.progress.policy_version = self.policy.version;
-        let step_s = start.elapsed().as_secs_f64();
-        stats.ranks = self.time_by_rank(step_s)?;
-        let record = self.record(&groups, &stats, step_s);
+        let record = self.record(&groups, &stats, start.elapsed().as_secs_f64())?;
         Ok(Step { record, groups: groups.all })
     }
 
