@@ -39,7 +39,7 @@ fn ended(ranks: Vec<Child>) -> Vec<Output> {
 }
 
 /// Runs it on `size` ranks to its end.
-fn succeeds_on(size: usize, arguments: &[&str]) {
+pub(crate) fn succeeds_on(size: usize, arguments: &[&str]) {
     for (rank, output) in ended(spawned(size, |_| arguments.to_vec())).iter().enumerate() {
         assert!(output.status.success(), "rank {rank} of {size}: {}", errors(output));
         assert!(rank == 0 || errors(output).is_empty(), "rank {rank} of {size} has nothing to say: {}", errors(output));
