@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ops::attention::Segment;
 use crate::ops::linear_logprob::distill::Divergence;
 
@@ -82,7 +84,7 @@ impl MicroBatch {
 }
 
 /// What a model says of the completion tokens of a micro-batch, (R) each.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct TokenStats {
     /// `log p(target)` at the temperature.
     pub logprobs: Vec<f32>,
@@ -136,7 +138,7 @@ impl<T: ?Sized> Teaching<'_, T> {
 }
 
 /// Sums over tokens, added up in the order of the micro-batches so that a step's metrics are reproducible.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossStats {
     /// The loss: tokens weighed by their loss weights, so micro-batches add up to the loss of an update.
     pub loss: f64,

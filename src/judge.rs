@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use reckon_datasets::Example;
 use reckon_rewards::{Rubric, Scope, Score, Submission};
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -20,7 +21,7 @@ const JUDGED_AT_A_TIME: usize = 4;
 const BATCH: usize = 64;
 
 /// A completion with its verdicts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Rollout {
     /// What was sampled.
     pub completion: Completion,
@@ -36,7 +37,7 @@ pub struct Rollout {
 }
 
 /// What a step learned from a completion.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Learned {
     /// The mean of its tokens' advantages.
     pub advantage: f32,
@@ -111,7 +112,7 @@ impl Judge {
         });
         let watched = Watched { asked: asked.collect(), watch: watch.clone() };
         let verdicts = self.runtime.spawn(judge_all(Arc::new(watched), group_size, receiver));
-        Judging { judge: self, prompts, group_size, watch, completions, verdicts }
+        Judging { judge: self, prompts, completions, verdicts }
     }
 
     /// Refuses to go on where a verifier failed over too many of the completions that were judged together.
@@ -141,8 +142,6 @@ pub trait Watch: Send + Sync {
 pub struct Judging<'a> {
     judge: &'a Judge,
     prompts: Vec<Prompt>,
-    group_size: usize,
-    watch: Option<Arc<dyn Watch>>,
     completions: UnboundedSender<Finished>,
     verdicts: JoinHandle<Result<Vec<Judged>>>,
 }
@@ -159,19 +158,28 @@ impl Judging<'_> {
         let _ = self.completions.send((prompt, sample, completion));
     }
 
-    /// Waits for the last verdict. Prompts of which no completion has begun have no group.
+    /// Waits for the last verdict, and returns the prompts beside what was judged.
     ///
     /// # Errors
-    /// A verifier's, one that names a completion without a verdict, or that a verifier failed over too many.
-    pub fn groups(self) -> Result<Vec<Group>> {
+    /// A verifier's.
+    pub fn verdicts(self) -> Result<(Vec<Prompt>, Vec<Judged>)> {
         drop(self.completions);
         let judged = self.judge.runtime.block_on(self.verdicts).context("a verifier panicked")??;
-        let sizes = self.watch.map_or_else(|| vec![self.group_size; self.prompts.len()], |watch| watch.sizes());
+        Ok((self.prompts, judged))
+    }
+}
+
+impl Judge {
+    /// What was judged as groups of these sizes, one for each prompt; those of 0 are none.
+    ///
+    /// # Errors
+    /// One that names a completion without a verdict, or that a verifier failed over too many.
+    pub fn groups(&self, prompts: Vec<Prompt>, sizes: Vec<usize>, judged: Vec<Judged>) -> Result<Vec<Group>> {
         let mut places: Vec<Vec<Option<Rollout>>> = sizes.into_iter().map(|size| vec![None; size]).collect();
         for (prompt, sample, rollout) in judged {
             places[prompt][sample] = Some(rollout);
         }
-        let asked = self.prompts.into_iter().zip(places).filter(|(_, places)| !places.is_empty());
+        let asked = prompts.into_iter().zip(places).filter(|(_, places)| !places.is_empty());
         let groups = asked.map(|(prompt, places)| {
             let missing = |sample| format!("completion {sample} of example {} has no verdict", prompt.example.id);
             let rollouts = places.into_iter().enumerate();
@@ -179,14 +187,15 @@ impl Judging<'_> {
             Ok(Group { rollouts: rollouts.collect::<Result<_>>()?, prompt })
         });
         let groups: Vec<Group> = groups.collect::<Result<_>>()?;
-        self.judge.check_errors(&groups)?;
+        self.check_errors(&groups)?;
         Ok(groups)
     }
 }
 
 /// A completion by the place of its prompt and its number.
 type Finished = (usize, usize, Completion);
-type Judged = (usize, usize, Rollout);
+/// The same, judged.
+pub type Judged = (usize, usize, Rollout);
 
 /// What a verifier needs of a prompt.
 struct Asked {

@@ -44,6 +44,9 @@ pub mod audit;
 pub mod eval;
 pub mod measure;
 pub mod run;
+#[cfg(feature = "serve")]
+pub mod serve;
+pub mod servers;
 pub mod sft;
 pub mod traces;
 pub mod train;
@@ -51,10 +54,12 @@ pub mod train;
 // What a run takes, shows and leaves.
 pub mod checkpoint;
 pub mod disk;
+pub mod launch;
 pub mod metrics;
 pub mod output;
 pub mod plan;
 pub mod progress;
+pub mod ranks;
 pub mod tensor;
 
 // The command line.

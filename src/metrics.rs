@@ -174,7 +174,16 @@ pub const METRICS: &[Metric] = &[
     metric("time/forward_backward_s", "seconds in forward and backward passes, the reference's included"),
     metric("time/update_s", "seconds in the optimizer"),
     metric("time/step_s", "seconds of the whole step"),
+    metric(
+        "time/rank_busy_s/<rank>",
+        "seconds of the step in which this rank did not wait for others: a late one has more than they; with several ranks \
+         alone",
+    ),
     metric("speed/sample_tokens_per_s", "sampled tokens / time/sample_s"),
+    metric(
+        "speed/rank_sent_mb/<rank>",
+        "megabytes that this rank sent to the next in the step; with several ranks alone",
+    ),
     metric(
         "speed/update_tokens_per_s",
         "completion tokens trained on / (time/forward_backward_s + time/update_s); prompts are computed and not counted",

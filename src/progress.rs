@@ -87,6 +87,11 @@ impl Bar {
         Self { label: label.to_owned(), total, display }
     }
 
+    /// Shows nothing: another rank does.
+    pub fn silent() -> Self {
+        Self { label: String::new(), total: 0, display: Display::Among(ProgressBar::hidden()) }
+    }
+
     /// Says that `done` steps are done: in some 40 characters what matters, and then what else is worth knowing.
     pub fn tick(&self, done: u64, summary: &str, details: &str) {
         match &self.display {

@@ -91,7 +91,7 @@ fn answer(found: Result<impl IntoResponse>) -> Response {
 
 /// Refuses a request to a name: a page from elsewhere whose name was pointed at this machine could read the run. An
 /// address, or `localhost`, cannot be pointed anywhere.
-async fn by_address(request: Request, next: Next) -> Response {
+pub async fn by_address(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !is_address(host) {
         return (StatusCode::FORBIDDEN, "open this page by its address, or as localhost\n").into_response();

@@ -19,8 +19,8 @@ use crate::disk::{entries, remove_folder, tidy};
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    /// The operating system frees the lock when the process ends, however it ends.
-    _lock: File,
+    /// The operating system frees the lock when the process ends, however it ends. None where another rank has it.
+    _lock: Option<File>,
 }
 
 impl RunFolder {
@@ -32,7 +32,7 @@ impl RunFolder {
         let lock = lock(&path)?;
         // Another process may have used the folder and left between the first look and the lock.
         refuse_used(&path)?;
-        let run = Self { path, _lock: lock };
+        let run = Self { path, _lock: Some(lock) };
         for folder in [run.rollouts(), run.path.join(EVALS), run.checkpoints()] {
             fs::create_dir_all(&folder).with_context(|| format!("cannot create {folder:?}"))?;
         }
@@ -46,13 +46,24 @@ impl RunFolder {
             bail!("there is no run in {path:?} to resume: check the path, or start one with --out");
         }
         let lock = lock(&path)?;
-        let run = Self { path, _lock: lock };
+        let run = Self { path, _lock: Some(lock) };
         for folder in [run.rollouts(), run.path.join(EVALS), run.checkpoints()] {
             fs::create_dir_all(&folder).with_context(|| format!("cannot create {folder:?}"))?;
             tidy(&folder)?;
         }
         tidy(&run.path)?;
         Ok(run)
+    }
+
+    /// Looks at a run that another process has resumed, to read it.
+    pub fn look(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        if !path.is_dir() {
+            bail!(
+                "there is no run in {path:?} on this machine: all ranks read its folder, so it is to be on a file system of all"
+            );
+        }
+        Ok(Self { path, _lock: None })
     }
 
     /// The folder itself.

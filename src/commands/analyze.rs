@@ -109,6 +109,7 @@ fn pass_at(args: &Args, samples: usize, config: &TrainConfig, judge: &Judge) -> 
             sampling: &sampling,
             behaviours: &behaviours,
             environment: environment.as_ref(),
+            ranks: None,
         };
         solve(rollouts, prompts, samples)
     };

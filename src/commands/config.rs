@@ -14,7 +14,8 @@ use crate::config::{
     ArmConfig, AuditConfig, BaseConfig, ComputeConfig, CriterionConfig, CurriculumConfig, DistilConfig,
     EnvironmentConfig, EvalConfig, EvalSet, ExperimentConfig, FileConfig, FilterConfig, GrpoConfig, LogConfig,
     LoraConfig, ModelSource, OptimConfig, PRESETS, PipelineConfig, PromptConfig, RolloutConfig, SaveConfig,
-    SftAccuracy, SftConfig, SftEval, SftModel, SourceConfig, StageConfig, TeacherConfig, TracesConfig, TrainConfig,
+    ServersConfig, SftAccuracy, SftConfig, SftEval, SftModel, SourceConfig, StageConfig, TeacherConfig, TracesConfig,
+    TrainConfig,
 };
 use crate::output::print;
 use crate::strict;
@@ -80,6 +81,7 @@ fn reference() -> Result<String> {
         section::<SaveConfig>("`[save]`", "")?,
         section::<LogConfig>("`[log]`", "")?,
         section::<AuditConfig>("`[audit]`", "")?,
+        section::<ServersConfig>("`[servers]`", "engine = 'vllm'\nurls = []\nweights = ''")?,
         section::<SftConfig>("A config of `reckon sft`", base)?,
         section::<SftModel>("`[model]` of `reckon sft`", "")?,
         section::<SftEval>("`[eval]` of `reckon sft`", "")?,

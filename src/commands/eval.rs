@@ -64,6 +64,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         sampling: &sampling,
         behaviours: &behaviours,
         environment: environment.as_ref(),
+        ranks: None,
     };
     let asked = prompts.len();
     let found = evaluate(rollouts, prompts, samples)?;

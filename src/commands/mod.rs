@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand, all thin: wire parts, call the library.
 
+mod alike;
 mod analyze;
 pub mod bench;
 mod builtin;
@@ -12,6 +13,7 @@ mod doctor;
 mod eval;
 mod experiment;
 mod export;
+mod launch;
 mod machine;
 mod man;
 mod memory;
@@ -21,6 +23,8 @@ mod plan;
 mod policies;
 mod report;
 mod sample;
+#[cfg(feature = "serve")]
+mod serve;
 mod sft;
 mod signals;
 mod summary;
@@ -46,6 +50,7 @@ use crate::model::files::folder::{ModelFolder, parse_tokenizer, read_shape};
 use crate::model::{Companions, ModelConfig};
 use crate::output::{Closed, note};
 use crate::prompt::{PromptSource, Window};
+use crate::ranks::{self, Told};
 use crate::strict;
 
 /// Trains language models to reason: sampler, verifiers and GRPO in one binary.
@@ -93,6 +98,11 @@ enum Command {
     Bench(bench::Args),
     /// Every key of a config, with its default and its meaning.
     Config(config::Args),
+    /// A model behind OpenAI's protocol.
+    #[cfg(feature = "serve")]
+    Serve(serve::Args),
+    /// A run as what a cluster takes: a script of Slurm, or a manifest of Kubernetes.
+    Launch(launch::Args),
     /// What this binary and this machine can do.
     Doctor(doctor::Args),
     /// A script that lets a shell complete this command line.
@@ -112,6 +122,7 @@ pub fn main(registry: &Registry) -> ExitCode {
     match Cli::parse().run(registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
+        Err(error) if error.is::<Told>() => ExitCode::FAILURE,
         Err(error) => {
             note!("error: {error:#}");
             ExitCode::FAILURE
@@ -122,6 +133,9 @@ pub fn main(registry: &Registry) -> ExitCode {
 impl Cli {
     /// Runs the subcommand, with the verifiers of `registry` beside the built-in ones.
     pub fn run(self, registry: &Registry) -> Result<()> {
+        if !matches!(self.command, Command::Train(_) | Command::Doctor(_)) {
+            refuse_ranks()?;
+        }
         match self.command {
             Command::Train(args) => train::run(args, registry),
             Command::Sft(args) => sft::run(args, registry),
@@ -141,11 +155,24 @@ impl Cli {
             Command::Metrics(args) => metrics::run(&args),
             Command::Bench(args) => bench::run(args),
             Command::Config(args) => config::run(args),
+            #[cfg(feature = "serve")]
+            Command::Serve(args) => serve::run(args),
+            Command::Launch(args) => launch::run(&args),
             Command::Doctor(args) => doctor::run(args),
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),
         }
     }
+}
+
+/// Refuses several processes that would all do the same.
+fn refuse_ranks() -> Result<()> {
+    let Some(launched) = ranks::launch::read(|name| std::env::var(name).ok())? else { return Ok(()) };
+    bail!(
+        "{} ranks, started by {}: `reckon train` alone shares its work; start one process",
+        launched.place.size,
+        launched.by.name()
+    )
 }
 
 /// The run that a command is about.

@@ -151,7 +151,7 @@ impl Pipeline<'_> {
             false => train::start(config, folder, self.registry)?,
         };
         let bar = Bar::new(trainer.config.steps, "train");
-        run::run(&mut trainer, &folder, self.stop, bar)?;
+        run::run(&mut trainer, Some(&folder), self.stop, bar)?;
         let names = ["reward/mean", "completion/len_mean", "eval/pass@1", "eval/len_mean"];
         let found = lines(&metrics::read(&folder.metrics())?, &names);
         let last = checkpoint::latest(&folder.checkpoints())?.context("the run left no checkpoint")?.1;

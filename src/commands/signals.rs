@@ -8,6 +8,11 @@ use anyhow::Result;
 
 /// A flag that the first SIGINT or SIGTERM sets.
 pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
+    stop_flag_of(true)
+}
+
+/// The same of one of several ranks, of which the first speaks.
+pub(super) fn stop_flag_of(speaks: bool) -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let seen = flag.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -20,7 +25,9 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
                 return;
             };
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            note!("finishing the step, then saving");
+            if speaks {
+                note!("finishing the step, then saving");
+            }
             seen.store(true, Ordering::Relaxed);
         });
     })?;

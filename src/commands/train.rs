@@ -3,10 +3,11 @@
 #[cfg(feature = "serve")]
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[cfg(feature = "serve")]
 use anyhow::Context;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 #[cfg(feature = "serve")]
 use reckon_lab::serve;
 use reckon_rewards::Registry;
@@ -14,7 +15,7 @@ use reckon_rewards::Registry;
 use super::changes::check_changes;
 #[cfg(feature = "serve")]
 use super::report;
-use super::{ConfigArgs, compute, judge, machine, plan, policies, signals, summary};
+use super::{ConfigArgs, alike, compute, judge, machine, plan, policies, signals, summary};
 use crate::checkpoint::{RunFolder, state};
 use crate::config::TrainConfig;
 use crate::disk::{read_text, write_file};
@@ -22,7 +23,9 @@ use crate::grpo::updates;
 use crate::model::Layout;
 use crate::output::{note, say};
 use crate::progress::Bar;
+use crate::ranks::{Ranks, Session};
 use crate::run;
+use crate::servers::ServerSampler;
 use crate::strict;
 use crate::train::Trainer;
 
@@ -47,39 +50,69 @@ pub(super) struct Args {
     /// Print the resolved config and what follows from it; run nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Of several ranks: seconds that one may be waited for before the run ends on all.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    rank_timeout: u64,
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     if args.dry_run {
         return dry_run(&build(args.config.load()?, registry)?);
     }
+    let session = Session::begin(Duration::from_secs(args.rank_timeout.max(1)))?;
+    let ranks = session.ranks();
+    if ranks.is_first() {
+        session.how().iter().for_each(|how| note!("ranks    {how}"));
+    }
+    ranks.finish(train(args, registry, ranks))
+}
+
+/// The run, as one of its ranks makes it.
+fn train(args: Args, registry: &Registry, ranks: &Ranks) -> Result<()> {
+    let first = ranks.is_first();
     #[cfg(feature = "serve")]
-    let listener = args.serve.map(listen).transpose()?;
+    let listener = args.serve.filter(|_| first).map(listen).transpose()?;
     let (mut trainer, folder) = match args.resume {
         Some(path) => {
-            let Resumed { trainer, folder, how } = resume(path, &args.config.sets, registry)?;
-            note!("{how}");
-            (trainer, folder)
+            let Resumed { trainer, folder, how } = resume_among(path, &args.config.sets, registry, ranks)?;
+            if first {
+                note!("{how}");
+            }
+            (trainer, first.then_some(folder))
         }
         None => {
             let mut config = args.config.load()?;
-            config.begin_on(&jiff::Zoned::now().date().to_string());
-            start(config, args.out, registry)?
+            config.begin_on(&ranks.from_first(Some(jiff::Zoned::now().date().to_string()))?);
+            let threads = config.compute.threads;
+            let trainer = prepared(config, registry, ranks)?;
+            alike::check(&trainer)?;
+            let folder = first.then(|| new_folder(&trainer, args.out, threads)).transpose()?;
+            (trainer, folder)
         }
     };
+    if first {
+        tell(&trainer)?;
+    }
+    if let Some(servers) = trainer.config.servers.clone() {
+        ensure!(ranks.size() == 1, "[servers] sample for one process: start one, or remove the table");
+        trainer.sampled_by(Box::new(ServerSampler::new(&servers)))?;
+    }
+    #[cfg(feature = "serve")]
+    if let (Some(listener), Some(folder)) = (listener, &folder) {
+        serve::serve(listener, folder.path().to_owned(), report::meaning)?;
+    }
+    let stop = signals::stop_flag_of(first)?;
+    let bar = if first { Bar::new(trainer.config.steps, "train") } else { Bar::silent() };
+    let outcome = run::run(&mut trainer, folder.as_ref(), &stop, bar)?;
+    outcome.filter(|_| first).map_or(Ok(()), |outcome| summary::print(&outcome))
+}
+
+/// What a run computes on, and what becomes of a frozen base.
+fn tell(trainer: &Trainer) -> Result<()> {
     note!("{}", compute::place(&trainer.config.compute));
     if let Some(lora) = &trainer.config.lora {
         let (bytes, weights) = (trainer.policy.learner.base_bytes(), Layout::of(&trainer.policy.config)?.len());
         compute::base(lora, &trainer.config.compute, bytes, weights).iter().for_each(|line| note!("{line}"));
-    }
-    #[cfg(feature = "serve")]
-    if let Some(listener) = listener {
-        serve::serve(listener, folder.path().to_owned(), report::meaning)?;
-    }
-    let stop = signals::stop_flag()?;
-    let bar = Bar::new(trainer.config.steps, "train");
-    if let Some(outcome) = run::run(&mut trainer, &folder, &stop, bar)? {
-        summary::print(&outcome)?;
     }
     Ok(())
 }
@@ -99,12 +132,28 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
 
 /// A new run, whose config is written into its folder.
 pub(super) fn start(config: TrainConfig, out: PathBuf, registry: &Registry) -> Result<(Trainer, RunFolder)> {
-    let mut trainer = build(config, registry)?;
-    check_memory(&mut trainer)?;
-    let folder = RunFolder::create(out)?;
-    write_file(&folder.config(), strict::print(&trainer.config)?.as_bytes())?;
-    write_file(&folder.machine(), machine::describe(&trainer.config.compute).as_bytes())?;
+    let threads = config.compute.threads;
+    let trainer = prepared(config, registry, &Ranks::alone())?;
+    let folder = new_folder(&trainer, out, threads)?;
     Ok((trainer, folder))
+}
+
+/// A run in memory, for which there is enough of it.
+fn prepared(mut config: TrainConfig, registry: &Registry, ranks: &Ranks) -> Result<Trainer> {
+    config.compute.threads = machine::threads_of_a_rank(config.compute.threads, ranks.local_size());
+    let mut trainer = build(config, registry)?.among(ranks.clone())?;
+    check_memory(&mut trainer)?;
+    Ok(trainer)
+}
+
+/// The folder of a new run. Its config asks for as many threads as the user did: a rank may have a part of them.
+fn new_folder(trainer: &Trainer, out: PathBuf, threads: usize) -> Result<RunFolder> {
+    let folder = RunFolder::create(out)?;
+    let mut config = trainer.config.clone();
+    config.compute.threads = threads;
+    write_file(&folder.config(), strict::print(&config)?.as_bytes())?;
+    write_file(&folder.machine(), machine::describe(&trainer.config.compute).as_bytes())?;
+    Ok(folder)
 }
 
 /// A run to go on with.
@@ -117,20 +166,31 @@ pub(super) struct Resumed {
 
 /// A run as its newest checkpoint has it, but for the keys that `sets` changes.
 pub(super) fn resume(path: PathBuf, sets: &[String], registry: &Registry) -> Result<Resumed> {
-    let folder = RunFolder::resume(path)?;
+    resume_among(path, sets, registry, &Ranks::alone())
+}
+
+/// The same by several ranks, all of which read the folder; the first one has its lock.
+fn resume_among(path: PathBuf, sets: &[String], registry: &Registry, ranks: &Ranks) -> Result<Resumed> {
+    let folder = if ranks.is_first() { Some(RunFolder::resume(&path)?) } else { None };
+    // The others look at it once it is tidy.
+    ranks.gather(())?;
+    let folder = folder.map_or_else(|| RunFolder::look(path), Ok)?;
     let text = read_text(&folder.config())?;
     let config: TrainConfig = strict::load(&text, &folder.config().display().to_string(), sets)?;
     check_changes(&config, sets, &folder, TrainConfig::may_change)?;
-    let mut trainer = build(config, registry)?;
-    check_memory(&mut trainer)?;
+    let threads = config.compute.threads;
+    let mut trainer = prepared(config, registry, ranks)?;
     let resumed = state::restore(&mut trainer, &folder)?;
     let how = if resumed { "resumed" } else { "no checkpoint yet: started" };
-    if !sets.is_empty() {
+    alike::check(&trainer)?;
+    if !sets.is_empty() && ranks.is_first() {
         // The checkpoint comes first: one that its config is ahead of would ask for the same keys again.
         if resumed {
             state::save(&trainer, &folder)?;
         }
-        write_file(&folder.config(), strict::print(&trainer.config)?.as_bytes())?;
+        let mut config = trainer.config.clone();
+        config.compute.threads = threads;
+        write_file(&folder.config(), strict::print(&config)?.as_bytes())?;
     }
     let how = format!("{how} at step {}", trainer.progress.step);
     Ok(Resumed { trainer, folder, how })
@@ -159,7 +219,7 @@ fn difficulties(trainer: &Trainer) -> Result<String> {
 /// Refuses a run that would end for want of memory: first by its plan, then by its worst step.
 fn check_memory(trainer: &mut Trainer) -> Result<()> {
     if let Some(free) = compute::memory(trainer.config.compute.target())? {
-        plan::check(trainer, free + trainer.policy.learner.held())?;
+        plan::check(trainer, free / trainer.ranks.local_size() + trainer.policy.learner.held())?;
     }
     trainer.rehearse()
 }

@@ -82,8 +82,8 @@ impl From<PrecisionChoice> for Precision {
 }
 
 table! {
-    /// What is computed how. `device`, `precision` and `micro_batch_tokens` change the rounding of a result, nothing else here changes
-    /// any.
+    /// What is computed how. `device`, `precision`, `micro_batch_tokens` and `gradient_parts` change the rounding of a result,
+    /// nothing else here changes any.
     pub struct ComputeConfig {
         /// `auto` is a CUDA card if this binary and this machine have one, or else the CPU. A run keeps what it began with.
         pub device: DeviceChoice = DeviceChoice::Auto,
@@ -97,6 +97,10 @@ table! {
         pub micro_batch_tokens: usize = 0,
         /// Compute layers again in the backward instead of keeping their activations.
         pub recompute: bool = false,
+        /// Parts in which a CPU computes the gradient of a model of more than four million weights, to be added in their
+        /// order; 0 for one on each rank. Runs of the same number have the same bits on as many ranks, or fewer. Smaller
+        /// models have them anyway.
+        pub gradient_parts: usize = 0,
     }
 }
 

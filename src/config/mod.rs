@@ -12,6 +12,7 @@ mod grpo;
 mod lora;
 mod optim;
 mod pipeline;
+mod servers;
 mod sft;
 mod traces;
 
@@ -32,9 +33,11 @@ pub use grpo::{GrpoConfig, LossWeights, PRESETS, Preset, TruncatedKind};
 pub use lora::LoraConfig;
 pub use optim::OptimConfig;
 pub use pipeline::{HERE, PipelineConfig, StageConfig, StageKind};
+pub use servers::{ServerEngine, ServersConfig};
 pub use sft::{Learn, Length, SftAccuracy, SftConfig, SftEval, SftModel, StepSize};
 pub use traces::{FilterConfig, Keep, TeacherConfig, TeacherPlace, TracesConfig, TracesControl};
 
+use crate::grpo::CorrectionKind;
 use crate::rollout::Sampling;
 use crate::strict::{Document, Tree};
 
@@ -99,6 +102,8 @@ table! {
         /// Experiments that are meant to fail: `coin_flip` replaces rewards by coin flips.
         #[serde(default)]
         pub control: Control,
+        /// Servers that sample in place of this program.
+        pub servers: Option<ServersConfig>,
     }
 }
 
@@ -108,6 +113,10 @@ impl Document for TrainConfig {
     }
 
     fn resolve(&mut self) {
+        if self.servers.is_some() && self.grpo.correction == CorrectionKind::None {
+            // What samples is not what learns.
+            self.grpo.correction = CorrectionKind::TruncateTokens;
+        }
         self.grpo.resolve(self.rollout.max_new_tokens);
         self.compute.resolve();
     }
@@ -324,6 +333,11 @@ impl TrainConfig {
         self.lora.iter().try_for_each(LoraConfig::validate)?;
         self.environment.iter().try_for_each(EnvironmentConfig::validate)?;
         self.teacher.iter().try_for_each(DistilConfig::validate)?;
+        self.servers.iter().try_for_each(ServersConfig::validate)?;
+        ensure!(
+            self.servers.is_none() || self.environment.is_none(),
+            "[servers] sample completions of one turn: remove [environment], or [servers]"
+        );
         ensure!(
             self.rollout.group_size > 1 || self.teacher.as_ref().is_some_and(|teacher| !teacher.rewards),
             "rollout.group_size = 1: no group has a signal; it must be at least 2, but with a [teacher] alone"

@@ -11,6 +11,7 @@ use crate::model::files::peft;
 use crate::model::{CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
 use crate::ops::team::Team;
 use crate::optim::{AdamW, Optimizer, Update};
+use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 
 /// A model in this machine's memory with what training needs beside it.
@@ -23,12 +24,17 @@ pub struct CpuLearner {
     optimizer: Option<AdamW>,
     /// The gradients that the next update moves by, of the layout of what is trained.
     pub gradients: Vec<f32>,
+    /// Who shares its work.
+    ranks: Ranks,
+    /// Parts in which the gradient of a large model is computed.
+    gradient_parts: usize,
 }
 
 impl CpuLearner {
     /// A model that is not trained yet.
     pub fn new(model: CpuModel) -> Self {
-        Self { model, reference: None, optimizer: None, gradients: Vec::new() }
+        let (reference, optimizer, gradients) = (None, None, Vec::new());
+        Self { model, reference, optimizer, gradients, ranks: Ranks::alone(), gradient_parts: 1 }
     }
 
     fn sum_gradients(
@@ -37,13 +43,42 @@ impl CpuLearner {
         temperature: f32,
         loss: &Loss,
         teaching: Option<Teaching<'_, CpuModel>>,
-    ) -> Vec<LossStats> {
+    ) -> Result<Vec<LossStats>> {
         // Given back first: the two sums need not fit side by side.
         self.model.reuse(std::mem::take(&mut self.gradients));
-        let (sum, stats) = self.model.taught(micros, temperature, loss, teaching);
+        let (sum, stats) = match self.ranks.size() == 1 && self.gradient_parts == 1 {
+            true => self.model.taught(micros, temperature, loss, teaching),
+            false => self.taught_in_parts(micros, temperature, loss, teaching)?,
+        };
         self.gradients = sum;
-        stats
+        Ok(stats)
     }
+
+    /// The same in parts, of which each rank computes some that follow each other.
+    fn taught_in_parts(
+        &self,
+        micros: &[MicroBatch],
+        temperature: f32,
+        loss: &Loss,
+        teaching: Option<Teaching<'_, CpuModel>>,
+    ) -> Result<(Vec<f32>, Vec<LossStats>)> {
+        let parts = self.model.parts(micros, self.gradient_parts);
+        let own = self.ranks.share(&parts.iter().map(|part| tokens(part)).collect::<Vec<_>>());
+        let (mut gradients, begins): (Vec<Vec<f32>>, bool) = (Vec::new(), self.ranks.is_first());
+        let stats = self.model.gradients_of_parts(&parts[own], temperature, loss, teaching, |gradient| {
+            // The sum begins on the first rank, which need not keep its parts apart.
+            let Some(sum) = gradients.first_mut().filter(|_| begins) else { return gradients.push(gradient) };
+            sum.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g);
+            self.model.reuse(gradient);
+        });
+        let sum = self.ranks.sum(gradients, self.model.parameters().trained_values().len())?;
+        Ok((sum, self.ranks.gather(stats)?.concat()))
+    }
+}
+
+/// Tokens of some micro-batches.
+fn tokens(micros: &[MicroBatch]) -> usize {
+    micros.iter().map(|micro| micro.tokens.len()).sum()
 }
 
 impl Learner for CpuLearner {
@@ -59,6 +94,12 @@ impl Learner for CpuLearner {
         PromptLayout::Shared
     }
 
+    fn join(&mut self, ranks: &Ranks, gradient_parts: usize) -> Result<()> {
+        self.ranks = ranks.clone();
+        self.gradient_parts = if gradient_parts == 0 { ranks.size() } else { gradient_parts };
+        Ok(())
+    }
+
     fn begin(&mut self, training: &Training) -> Result<()> {
         self.optimizer = Some(AdamW::new(training.adamw, training.moments, self.model.parameters().trained_entries()));
         self.reference = training.reference.then(|| CpuReference::of(self.model.parameters()));
@@ -67,11 +108,13 @@ impl Learner for CpuLearner {
 
     fn logprobs(&self, who: Who, micros: &[MicroBatch], temperature: f32) -> Result<Vec<TokenStats>> {
         let reference = self.reference.as_ref().filter(|_| who == Who::Reference);
-        Ok(self.model.logprobs(reference, micros, temperature))
+        let own = self.ranks.share(&micros.iter().map(|micro| micro.tokens.len()).collect::<Vec<_>>());
+        let all = self.ranks.gather(self.model.logprobs(reference, &micros[own], temperature))?;
+        Ok(all.into_iter().flatten().collect())
     }
 
     fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>> {
-        Ok(self.sum_gradients(micros, temperature, loss, None))
+        self.sum_gradients(micros, temperature, loss, None)
     }
 
     fn distil(
@@ -83,7 +126,7 @@ impl Learner for CpuLearner {
     ) -> Result<Vec<LossStats>> {
         let Teaching { teacher, divergence, coef } = teaching;
         let Model::Cpu(teacher) = teacher.model() else { bail!("the teacher is not computed on this processor") };
-        Ok(self.sum_gradients(micros, temperature, loss, Some(Teaching { teacher, divergence, coef })))
+        self.sum_gradients(micros, temperature, loss, Some(Teaching { teacher, divergence, coef }))
     }
 
     fn update(&mut self, lr: f64) -> Result<Update> {

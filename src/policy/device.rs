@@ -3,15 +3,16 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
+use super::{ALONE, Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenLosses, TokenStats};
 use crate::model::files::peft;
 use crate::model::files::safetensors::Reader;
 use crate::model::{Adapter, Decoder, DeviceModel, DeviceReference, Layout, ModelConfig, Parameters};
 use crate::ops::device::Device;
 use crate::optim::{DeviceAdamW, Optimizer, Update};
+use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 
 /// A model on a device with what training needs beside it.
@@ -53,6 +54,11 @@ impl Learner for DeviceLearner {
 
     fn prompt_layout(&self) -> PromptLayout {
         PromptLayout::Repeated
+    }
+
+    fn join(&mut self, ranks: &Ranks, _: usize) -> Result<()> {
+        ensure!(ranks.size() == 1, ALONE);
+        Ok(())
     }
 
     fn begin(&mut self, training: &Training) -> Result<()> {

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
-use super::{Largest, Learner, Model, Trained, Training, Who};
+use super::{ALONE, Largest, Learner, Model, Trained, Training, Who};
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::foreign::ForeignModel;
 use crate::model::ModelConfig;
 use crate::optim::{Optimizer, Update};
+use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 
 /// A model of another family.
@@ -39,6 +40,11 @@ impl Learner for ForeignLearner {
 
     fn prompt_layout(&self) -> PromptLayout {
         PromptLayout::Repeated
+    }
+
+    fn join(&mut self, ranks: &Ranks, _: usize) -> Result<()> {
+        ensure!(ranks.size() == 1, ALONE);
+        Ok(())
     }
 
     fn begin(&mut self, _: &Training) -> Result<()> {

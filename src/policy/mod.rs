@@ -27,6 +27,7 @@ use crate::model::{
 };
 use crate::ops::device::Device;
 use crate::optim::{AdamWConfig, MomentKind, Optimizer, Update};
+use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 
 pub use cpu::CpuLearner;
@@ -38,6 +39,9 @@ pub const REFERENCE: &str = "reference";
 
 /// The error of a program that updates a model which [`Learner::begin`] was not called for.
 const NOT_BEGUN: &str = "no training has begun with this model";
+
+/// Why other ranks cannot help a learner that is not this machine's processor.
+const ALONE: &str = "several ranks compute on processors alone: set compute.device = \"cpu\", or start one process";
 
 /// What an error of a step that is tried before the first one is about.
 pub const REHEARSAL: &str = "the worst step of the run, tried before the first";
@@ -119,6 +123,11 @@ pub trait Learner: Any + Debug + Send + Sync {
 
     /// How its micro-batches hold the prompts of a group.
     fn prompt_layout(&self) -> PromptLayout;
+
+    /// Shares log-probabilities and gradients with the other ranks from here on, each of which has the same model: what is
+    /// returned is the same on all, and that of one process. The gradient of a large model is computed in
+    /// `gradient_parts` parts that are added in their order, or in one for each rank where that is 0.
+    fn join(&mut self, ranks: &Ranks, gradient_parts: usize) -> Result<()>;
 
     /// Takes the memory of training: empty moments, and a reference where one is asked for.
     fn begin(&mut self, training: &Training) -> Result<()>;

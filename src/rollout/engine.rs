@@ -289,7 +289,9 @@ impl<'a, R: Runner> Worker<'a, R> {
     fn extend(&mut self, mut row: Row, sampled: Sampled) {
         row.tokens.push(sampled.token);
         row.logprobs.push(sampled.logprob);
-        match (self.job.goes_on(&row), &mut self.line) {
+        let wanted = self.job.order.sampled(row.prompt, row.sample, sampled.token);
+        let next = if wanted { self.job.goes_on(&row) } else { Next::End(FinishReason::Length) };
+        match (next, &mut self.line) {
             (Next::Call(calls), Some(line)) => line.ask(row, calls),
             (Next::End(finish), _) => self.finish(row, finish),
             _ => self.rows.push(row),

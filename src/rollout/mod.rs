@@ -77,7 +77,7 @@ pub enum FinishReason {
 }
 
 /// Tokens sampled after a prompt. They are never re-tokenized: training uses exactly these ids.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Completion {
     /// The sampled tokens, the stop token included, and between them what tools said.
     pub tokens: Vec<u32>,

@@ -23,6 +23,11 @@ pub trait Order: Sync {
 
     /// Returns once more is known than when [`Due::Later`] gave this number.
     fn wait(&self, known: u64);
+
+    /// A completion has one more token. Returns whether anybody wants more of it; one that is not wanted ends.
+    fn sampled(&self, _prompt: usize, _sample: usize, _token: u32) -> bool {
+        true
+    }
 }
 
 /// So many completions of each prompt.

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
@@ -68,7 +69,7 @@ impl std::fmt::Debug for Calling<'_> {
 }
 
 /// What tools did in a completion.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ToolUse {
     /// Which of its tokens are theirs: nothing is learned from them.
     pub observed: Vec<Range<usize>>,

@@ -116,7 +116,9 @@ impl Collector<'_> {
             self.teacher.answer(judging.prompts(), samples, self.config.seed, &|prompt, sample, completion| {
                 judging.take(prompt, sample, completion);
             })?;
-        let groups = judging.groups()?;
+        let (prompts, judged) = judging.verdicts()?;
+        let sizes = vec![samples; prompts.len()];
+        let groups = self.judge.groups(prompts, sizes, judged)?;
         let n = groups.len().max(1);
         let shares = |index: usize, all: usize| all * (index + 1) / n - all * index / n;
         let fates = groups.iter().zip(examples).enumerate().map(|(index, (group, example))| Fates {

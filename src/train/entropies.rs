@@ -3,8 +3,11 @@
 
 use std::sync::Mutex;
 
+use anyhow::Result;
+
 use crate::batch::{MicroBatch, TokenStats};
 use crate::parallel::lock;
+use crate::ranks::Ranks;
 
 /// Entropies of the samples of each update in turn.
 #[derive(Default)]
@@ -35,5 +38,20 @@ impl Seen {
         for (&place, tokens) in micro.places.iter().zip(&micro.samples) {
             all[place] = now.entropies[tokens.clone()].to_vec();
         }
+    }
+
+    /// Takes those of the micro-batches that other ranks computed.
+    pub(super) fn gather(&self, ranks: &Ranks) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        let own: Vec<(usize, Vec<f32>)> = {
+            let all = lock(&self.0);
+            all.iter().cloned().enumerate().filter(|(_, entropies)| !entropies.is_empty()).collect()
+        };
+        let everybodys = ranks.gather(own)?;
+        let mut all = lock(&self.0);
+        everybodys.into_iter().flatten().for_each(|(place, entropies)| all[place] = entropies);
+        Ok(())
     }
 }

@@ -28,6 +28,7 @@ use crate::optim::{Schedule, Update};
 use crate::plan::{Job, Taught};
 use crate::policy::{Largest, Policy, REHEARSAL, Training};
 use crate::prompt::PromptSource;
+use crate::ranks::Ranks;
 use crate::rollout::{LocalSampler, Sampler, Sampling};
 pub use difficulty::{Difficulty, Seen};
 use entropies::Entropies;
@@ -68,6 +69,8 @@ pub struct Trainer {
     pub sampler: Box<dyn Sampler>,
     /// Where the run stands.
     pub progress: Progress,
+    /// Who shares the work.
+    pub ranks: Ranks,
     /// Who teaches beside the rewards, or in their place.
     teacher: Option<Teacher>,
     grpo: GrpoConfig,
@@ -112,6 +115,7 @@ impl Trainer {
             policy,
             sampler,
             progress: Progress::default(),
+            ranks: Ranks::alone(),
             teacher: None,
             grpo,
             schedule,
@@ -133,10 +137,26 @@ impl Trainer {
         Ok(self)
     }
 
+    /// Puts another sampler in the place of this program's, and gives it the weights.
+    pub fn sampled_by(&mut self, mut sampler: Box<dyn Sampler>) -> Result<()> {
+        sampler.publish(&self.policy)?;
+        self.sampler = sampler;
+        Ok(())
+    }
+
+    /// The same as one of several ranks, all of which make every step together.
+    pub fn among(mut self, ranks: Ranks) -> Result<Self> {
+        let parts = self.config.compute.gradient_parts;
+        self.policy.learner.join(&ranks, parts)?;
+        self.teacher.iter_mut().try_for_each(|teacher| teacher.policy.learner.join(&ranks, parts))?;
+        self.ranks = ranks;
+        Ok(self)
+    }
+
     /// One step of GRPO (Shao et al. 2024, arXiv:2402.03300). The preset says which of its variants: its advantage, its
     /// objective and denominators, how many updates a step makes, and whether groups that teach nothing are replaced.
     pub fn step(&mut self) -> Result<Step> {
-        let (start, step, mut stats) = (Instant::now(), self.progress.step + 1, StepStats::default());
+        let (start, step, mut stats) = (self.ranks.begin_step(), self.progress.step + 1, StepStats::default());
         let temperature = self.sampling.logprob_temperature();
         self.refresh_reference(step)?;
         self.limit_tokens(step);
@@ -162,6 +182,7 @@ impl Trainer {
                     Some(teacher) => teacher.gradients(&mut self.policy, &mut micros, temperature, &token_losses),
                 }
             })?;
+            seen.gather(&self.ranks)?;
             // Clips the gradient by its norm, then AdamW.
             let update = timed(&mut stats.update_s, || self.update(&losses, step))?;
             stats.add(&losses, update, loss.entropy_coef);
@@ -171,7 +192,7 @@ impl Trainer {
         self.remember(&groups, step);
         (self.progress.step, self.progress.prompts_used) = (step, groups.prompts_used);
         self.progress.policy_version = self.policy.version;
-        let record = self.record(&groups, &stats, start.elapsed().as_secs_f64());
+        let record = self.record(&groups, &stats, start.elapsed().as_secs_f64())?;
         Ok(Step { record, groups: groups.all })
     }
 
@@ -259,6 +280,7 @@ impl Trainer {
             sampling,
             behaviours: &self.behaviours,
             environment: self.environment.as_ref(),
+            ranks: Some(&self.ranks),
         }
     }
 

@@ -1,5 +1,8 @@
 //! What the updates of a step did, and the step's metrics. What each means is in the table of [`crate::metrics`].
 
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
 use super::Trainer;
 use super::groups::StepGroups;
 use crate::batch::LossStats;
@@ -30,6 +33,15 @@ pub(super) struct StepStats {
     pub(super) update_s: f64,
 }
 
+/// What a rank did of a step.
+#[derive(Serialize, Deserialize)]
+struct ByRank {
+    /// Seconds in which it did not wait for others.
+    busy_s: f64,
+    /// Bytes that it sent.
+    sent: u64,
+}
+
 impl StepStats {
     /// Adds an update, given what the loss said of its micro-batches.
     pub(super) fn add(&mut self, losses: &[LossStats], update: Update, entropy_coef: f64) {
@@ -53,8 +65,14 @@ impl StepStats {
 }
 
 impl Trainer {
+    /// What each rank did of a step that took this one so many seconds; nothing for a process alone.
+    fn time_by_rank(&self, step_s: f64) -> Result<Vec<ByRank>> {
+        let Some(spent) = self.ranks.spent() else { return Ok(Vec::new()) };
+        self.ranks.gather(ByRank { busy_s: (step_s - spent.waited_s).max(0.0), sent: spent.sent })
+    }
+
     /// The metrics of the step just done.
-    pub(super) fn record(&self, groups: &StepGroups, stats: &StepStats, step_s: f64) -> Record {
+    pub(super) fn record(&self, groups: &StepGroups, stats: &StepStats, step_s: f64) -> Result<Record> {
         let mut record = Record::new(self.progress.step);
         crate::eval::record_rollouts(&mut record, &groups.all, &self.judge, &self.behaviours);
         if self.environment.is_some() {
@@ -95,10 +113,14 @@ impl Trainer {
         record.set("time/forward_backward_s", stats.forward_backward_s);
         record.set("time/update_s", stats.update_s);
         record.set("time/step_s", step_s);
+        for (rank, ByRank { busy_s, sent }) in self.time_by_rank(step_s)?.into_iter().enumerate() {
+            record.set(format!("time/rank_busy_s/{rank}"), busy_s);
+            record.set(format!("speed/rank_sent_mb/{rank}"), sent as f64 / 1e6);
+        }
         let update_s = stats.forward_backward_s + stats.update_s;
         record.set("speed/sample_tokens_per_s", tokens as f64 / groups.times.sample_s.max(1e-9));
         record.set("speed/update_tokens_per_s", stats.all.tokens as f64 / update_s.max(1e-9));
-        record
+        Ok(record)
     }
 
     fn record_updates(&self, record: &mut Record, stats: &StepStats) {

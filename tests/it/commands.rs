@@ -193,6 +193,9 @@ fn every_preset_leaves_its_traces_and_all_that_is_written_is_in_the_table_of_met
     leaves(&crate::tools::thoughtful_run(folder.path(), ""), "tools/calls_mean");
     leaves(&crate::probes::probing_run(folder.path(), 2, "flat"), "group/stopped_frac");
     crate::teaching::runs_of_every_kind(folder.path()).iter().for_each(|run| written.extend(metrics_of(run)));
+    let (config, shared) = (small_run(folder.path(), 1, ""), folder.path().join("shared"));
+    crate::ranks::succeeds_on(2, &["train", text(&config), "--out", text(&shared)]);
+    written.extend(metrics_of(&shared));
     assert_eq!(written, METRICS.iter().map(|metric| metric.name).collect(), "what the table says is written");
     let printed = succeeds(&["metrics", "--markdown"]);
     assert_eq!(printed, format!("{}\n{}", reckon::metrics::table(), reckon::behaviours::table()));

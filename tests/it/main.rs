@@ -7,6 +7,8 @@ mod bf16;
 mod chat;
 /// Runs with each choice of an objective.
 mod choices;
+/// Runs for clusters.
+mod cluster;
 /// Every command works, and complains clearly.
 mod commands;
 /// Rows that are remembered.
@@ -71,6 +73,8 @@ mod probes;
 mod program;
 /// The commands and paths in the documents.
 mod quickstart;
+/// Several processes that make one run.
+mod ranks;
 /// The recipes of `examples/`.
 mod recipes;
 /// Damaged checkpoints, and configs changed on the way.
@@ -80,6 +84,12 @@ mod sampling;
 /// A run that is shown in a browser while it goes on.
 #[cfg(feature = "serve")]
 mod served;
+/// Completions that servers sample.
+#[cfg(feature = "serve")]
+mod servers;
+/// A model behind a protocol.
+#[cfg(feature = "serve")]
+mod serving;
 /// Supervised runs: conversations, adapters, epochs, resume.
 mod sft;
 /// Two ways to share a model's work among threads.

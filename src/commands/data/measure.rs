@@ -54,6 +54,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         sampling: &sampling,
         behaviours: &behaviours,
         environment: environment.as_ref(),
+        ranks: None,
     };
     let left: Vec<Prompt> = rows.iter().filter(|row| rates.get(&row.example.id).is_none()).cloned().collect();
     let (bar, mut done) = (Bar::new(rows.len() as u64, "measure"), rows.len() - left.len());

@@ -168,7 +168,7 @@ impl Experiment<'_> {
             config.begin_on(&jiff::Zoned::now().date().to_string());
             train::start(config, path, self.registry)?
         };
-        Ok(run::run(&mut trainer, &folder, stop, bar)?.is_some())
+        Ok(run::run(&mut trainer, Some(&folder), stop, bar)?.is_some())
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod decoder;
 pub mod decoding;
+pub mod parts;
 pub mod reference;
 pub mod weights;
 pub mod workspace;
@@ -246,25 +247,13 @@ impl CpuModel {
 
     /// A thread computes a shard; gradients are added in the order of the shards.
     fn gradients_by_shard(&self, job: &Job, micros: &[MicroBatch]) -> (Vec<f32>, Vec<LossStats>) {
-        let n = self.parameters.trained_values().len();
         let mut total: Option<Vec<f32>> = None;
-        let mut all = Vec::with_capacity(micros.len());
-        let shards = shards(micros);
-        let work = |ws: &mut Workspace, i: usize| {
-            let mut gradient = self.gradients.take();
-            gradient.clear();
-            gradient.resize(n, 0.0);
-            let add = |micro| self.add_gradient(&Team::alone(), job, micro, ws, &mut gradient);
-            let stats: Vec<LossStats> = shards[i].iter().map(add).collect();
-            (gradient, stats)
-        };
-        map_in_order(shards.len(), self.threads, &self.workspaces, work, |(gradient, stats)| {
-            all.extend(stats);
+        let all = self.each_shard(job, &shards(micros), |gradient| {
             let Some(total) = &mut total else { return total = Some(gradient) };
             total.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g);
             self.gradients.give_back(gradient);
         });
-        (total.unwrap_or_else(|| vec![0f32; n]), all)
+        (total.unwrap_or_else(|| vec![0f32; self.parameters.trained_values().len()]), all)
     }
 
     /// The team computes one micro-batch after the other into one gradient.

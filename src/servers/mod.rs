@@ -1,0 +1,216 @@
+//! Sampling by servers: vLLM, SGLang, or this program elsewhere, over HTTP.
+//!
+//! After every step the weights are written into a folder that the servers see, and each is told to read it. A
+//! completion is a request; a server that fails is left out until the next weights, and another one is asked. What is
+//! sampled comes as token ids with their log-probabilities, and the trainer computes its own beside them.
+
+mod dialect;
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use reckon_datasets::Counted;
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::config::ServersConfig;
+use crate::disk::{remove_folder, write_folder};
+use crate::model::SaveDtype;
+use crate::output::note;
+use crate::parallel::lock;
+use crate::policy::{Policy, Trained};
+use crate::rollout::{Completion, Due, FinishReason, Finished, Order, Request, Sampler, ToolUse};
+use dialect::Answer;
+
+/// An answer of more bytes than this is refused.
+const MAX_ANSWER: u64 = 1 << 26;
+
+/// Servers that sample.
+pub struct ServerSampler {
+    agent: ureq::Agent,
+    config: ServersConfig,
+    /// Whether each server has the newest weights and answers.
+    live: Vec<AtomicBool>,
+    next: AtomicUsize,
+    /// Of the weights that they have.
+    version: u64,
+    /// Where these lie.
+    folder: Option<PathBuf>,
+}
+
+impl ServerSampler {
+    /// Servers that have no weights yet: [`Sampler::publish`] gives them.
+    pub fn new(config: &ServersConfig) -> Self {
+        let timeout = Some(Duration::from_secs_f64(config.timeout_s));
+        let agent =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(timeout).build().new_agent();
+        let live = config.urls.iter().map(|_| AtomicBool::new(true)).collect();
+        Self { agent, config: config.clone(), live, next: AtomicUsize::new(0), version: 0, folder: None }
+    }
+
+    fn post(&self, server: usize, path: &str, body: &Value) -> Result<Value> {
+        let url = format!("{}/{path}", self.config.urls[server].trim_end_matches('/'));
+        let reply = self.agent.post(&url).content_type("application/json").send(body.to_string());
+        let mut reply = reply.with_context(|| url.clone())?;
+        let status = reply.status().as_u16();
+        let text = reply.body_mut().with_config().limit(MAX_ANSWER).read_to_string().with_context(|| url.clone())?;
+        let told = text.chars().take(200).collect::<String>().replace('\n', " ");
+        ensure!(status == 200, "{url}: status {status}: {told}");
+        // vLLM answers some requests with nothing.
+        if text.trim().is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&text).with_context(|| format!("{url}: the answer is no JSON: {told}"))
+    }
+
+    /// Makes one server read the weights in `folder`.
+    fn update(&self, server: usize, folder: &PathBuf, adapter: bool) -> Result<()> {
+        let ServersConfig { engine, model, .. } = &self.config;
+        for (path, body) in dialect::update(*engine, model, folder, self.version, adapter)? {
+            dialect::updated(&self.post(server, path, &body)?)?;
+        }
+        Ok(())
+    }
+
+    /// The next server that answers, in turn.
+    fn server(&self) -> Option<usize> {
+        let (count, first) = (self.live.len(), self.next.fetch_add(1, Ordering::Relaxed));
+        (0..count).map(|turn| (first + turn) % count).find(|&server| self.live[server].load(Ordering::Relaxed))
+    }
+
+    /// One completion, of the first server that gives it.
+    fn complete(&self, request: &Request, prompt: usize, sample: usize) -> Result<Answer> {
+        let (tokens, sampling, key) = (request.prompts[prompt].tokens, request.sampling, request.key);
+        let random = Counted::new(&[key.seed, key.step, request.prompts[prompt].index, sample as u64]).next_u64();
+        let ServersConfig { engine, model, attempts, .. } = &self.config;
+        let (path, body) = dialect::ask(*engine, model, tokens, sampling, random & 0x7fff_ffff);
+        let mut last = None;
+        for _ in 0..*attempts {
+            let Some(server) = self.server() else { break };
+            let made = self.post(server, path, &body).and_then(|body| self.read(&body, sampling.max_new_tokens));
+            match made {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    let lost = self.live[server].swap(false, Ordering::Relaxed);
+                    if lost {
+                        note!("{} is left out until the next weights: {error:#}", self.config.urls[server]);
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        let why = last.map_or("none of them answers".to_owned(), |error| format!("{error:#}"));
+        bail!("no server completes a prompt: {why}; start them again, and go on with --resume")
+    }
+
+    fn read(&self, body: &Value, most: usize) -> Result<Answer> {
+        let answer = dialect::answer(self.config.engine, body)?;
+        ensure!(answer.tokens.len() <= most, "{} tokens came, and {most} were asked for", answer.tokens.len());
+        let version = self.version.to_string();
+        let other = answer.version.as_ref().filter(|other| **other != version);
+        ensure!(other.is_none(), "it has weights {other:?}, and not those of version {version}");
+        Ok(answer)
+    }
+}
+
+impl Sampler for ServerSampler {
+    fn publish(&mut self, policy: &Policy) -> Result<()> {
+        self.version = policy.version;
+        let folder = self.config.weights.join(format!("version-{:06}", policy.version));
+        write_folder(&folder, |path| policy.save(path, SaveDtype::F32)).context("cannot hand over the weights")?;
+        let adapter = matches!(policy.learner.trained()?, Trained::Adapter(_));
+        let outcomes: Vec<Result<()>> = std::thread::scope(|scope| {
+            let (this, folder) = (&*self, &folder);
+            let update = |server| scope.spawn(move || this.update(server, folder, adapter));
+            let threads: Vec<_> = (0..self.live.len()).map(update).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("it panicked"))).collect()
+        });
+        for (server, outcome) in outcomes.iter().enumerate() {
+            self.live[server].store(outcome.is_ok(), Ordering::Relaxed);
+            if let Err(error) = outcome {
+                note!("{} is left out until the next weights: {error:#}", self.config.urls[server]);
+            }
+        }
+        ensure!(
+            outcomes.iter().any(Result::is_ok),
+            "no server takes the weights of version {}: are they started as docs/cluster.md says?",
+            self.version
+        );
+        // Those before: whoever has them no longer reads them.
+        if let Some(before) = self.folder.replace(folder.clone()).filter(|before| *before != folder) {
+            remove_folder(&before)?;
+        }
+        Ok(())
+    }
+
+    fn sample(&self, policy: &Policy, request: &Request, finished: &Finished) -> Result<()> {
+        ensure!(request.calling.is_none(), "[servers] sample completions of one turn: remove [environment]");
+        let fixed = InTurn::new(request.prompts.len(), request.group_size);
+        let order: &dyn Order = request.order.unwrap_or(&fixed);
+        let failed = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..self.config.concurrency.min(request.prompts.len() * request.group_size) {
+                scope.spawn(|| {
+                    while lock(&failed).is_none() {
+                        let (prompt, sample) = match order.next(None) {
+                            Due::Now(prompt, sample) => (prompt, sample),
+                            Due::Later(known) => {
+                                order.wait(known);
+                                continue;
+                            }
+                            Due::Never => break,
+                        };
+                        match self.complete(request, prompt, sample) {
+                            Ok(answer) => finished(prompt, sample, completion(answer, &policy.tokenizer, request)),
+                            Err(error) => {
+                                lock(&failed).get_or_insert(error);
+                                // Who waits for its verdict need not.
+                                finished(prompt, sample, nothing());
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        failed.into_inner().unwrap_or_default().map_or(Ok(()), Err)
+    }
+}
+
+/// A completion that nobody made.
+fn nothing() -> Completion {
+    let (tokens, logprobs, text) = Default::default();
+    Completion { tokens, logprobs, text, finish: FinishReason::Length, tools: ToolUse::default() }
+}
+
+/// An answer with its text, as the engine of this program makes it: without the token that ended it.
+fn completion(answer: Answer, tokenizer: &Tokenizer, request: &Request) -> Completion {
+    let Answer { tokens, logprobs, finish, .. } = answer;
+    let ends = tokens.last().is_some_and(|token| request.sampling.stop_tokens.contains(token));
+    let text = tokenizer.decode(&tokens[..tokens.len() - usize::from(ends)], false).unwrap_or_default();
+    Completion { tokens, logprobs, text, finish, tools: ToolUse::default() }
+}
+
+/// All completions of one prompt after the other.
+struct InTurn {
+    next: AtomicUsize,
+    group_size: usize,
+    all: usize,
+}
+
+impl InTurn {
+    fn new(prompts: usize, group_size: usize) -> Self {
+        Self { next: AtomicUsize::new(0), group_size, all: prompts * group_size }
+    }
+}
+
+impl Order for InTurn {
+    fn next(&self, _: Option<usize>) -> Due {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        if index < self.all { Due::Now(index / self.group_size, index % self.group_size) } else { Due::Never }
+    }
+
+    fn wait(&self, _: u64) {}
+}
