@@ -19,7 +19,7 @@ const T: usize = 512;
 const WIDTH: usize = 128;
 const FFN: usize = 384;
 const VOCAB: usize = 4096;
-const HEADS: Heads = Heads { query: 4, key_value: 4, size: 32 };
+const HEADS: Heads = Heads::alike(4, 4, 32);
 
 fn random(stream: u64, n: usize) -> Vec<f32> {
     let mut random = Counted::new(&[0x0b5, stream]);

@@ -1,20 +1,24 @@
 """Makes tests/fixtures again with transformers and peft, the implementations that Reckon is compared with.
 
     pip install torch transformers peft
-    python scripts/make-fixtures.py
+    python scripts/make-fixtures.py [NAME...]
 
-Tiny random models of the three families with their logits, greedy tokens and gradients; adapters on them with theirs.
+Tiny random models of all families, or of those named, with their logits, greedy tokens and gradients; adapters on them with theirs.
 Conversations are left to scripts/chat_fixtures.py.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from letters import save_tokenizer
-from transformers import LlamaConfig, Qwen2Config, Qwen3Config, AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM, DeepseekV2Config, DeepseekV3Config, LlamaConfig, OlmoeConfig, Qwen2Config, Qwen2MoeConfig,
+    Qwen3Config, Qwen3MoeConfig,
+)
 
 FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures"
 VOCAB, GREEDY = 48, 256
@@ -23,11 +27,36 @@ LLAMA3 = {
     "original_max_position_embeddings": 32,
 }
 PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
+YARN = {
+    "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "beta_fast": 4.0, "beta_slow": 1.0, "mscale": 1.0,
+    "mscale_all_dim": 0.707, "original_max_position_embeddings": 32,
+}
+LATENT = dict(
+    num_key_value_heads=4, kv_lora_rank=12, qk_nope_head_dim=10, qk_rope_head_dim=8, v_head_dim=6,
+    moe_intermediate_size=12, first_k_dense_replace=1, rms_norm_eps=1e-5,
+)
 MODELS = {
     "llama": (LlamaConfig, dict(tie_word_embeddings=False, rope_parameters=LLAMA3, head_dim=16), "20KB"),
     "llama-tied": (LlamaConfig, dict(tie_word_embeddings=True, rope_parameters=PLAIN), "1GB"),
     "qwen2": (Qwen2Config, dict(tie_word_embeddings=True, rope_parameters=PLAIN), "1GB"),
     "qwen3": (Qwen3Config, dict(tie_word_embeddings=False, rope_parameters=PLAIN, head_dim=16), "1GB"),
+    # A dense layer, then experts and one for every token behind a gate.
+    "qwen2-moe": (Qwen2MoeConfig, dict(
+        rope_parameters=PLAIN, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=12,
+        shared_expert_intermediate_size=20, mlp_only_layers=[0]), "1GB"),
+    "qwen3-moe": (Qwen3MoeConfig, dict(
+        rope_parameters=PLAIN, head_dim=16, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=12,
+        norm_topk_prob=True), "1GB"),
+    "olmoe": (OlmoeConfig, dict(
+        rope_parameters=PLAIN, num_experts=6, num_experts_per_tok=3, intermediate_size=12), "1GB"),
+    # No compression of queries, the best of two groups of experts by their best one; weights that stay unnormalised.
+    "deepseek-v2": (DeepseekV2Config, dict(
+        **LATENT, rope_parameters=YARN, q_lora_rank=None, n_routed_experts=6, num_experts_per_tok=2, n_group=3,
+        topk_group=2, topk_method="group_limited_greedy", routed_scaling_factor=1.5, n_shared_experts=2), "1GB"),
+    # Biases that move the choice, some of them so far down that all biased scores are negative.
+    "deepseek-v3": (DeepseekV3Config, dict(
+        **LATENT, rope_parameters=YARN, q_lora_rank=24, n_routed_experts=6, num_experts_per_tok=2, n_group=3,
+        topk_group=2, routed_scaling_factor=2.5, n_shared_experts=1, num_mtp_layers=0), "1GB"),
 }
 
 
@@ -42,16 +71,20 @@ SEQUENCES = [[(7 * i * i + 3 * i + 1) % VOCAB for i in range(n)] for n in (19, 1
 
 def make_model(name, seed):
     kind, extra, shard_size = MODELS[name]
-    config = kind(
+    sizes = dict(
         vocab_size=VOCAB, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=640, eos_token_id=[VOCAB - 1, VOCAB - 2], bos_token_id=None,
-        **extra,
+        pad_token_id=None,
     )
+    config = kind(**sizes | extra)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():
         for weight in model.parameters():  # Biases and norms too: none may hide behind zero or one.
             weight += 0.15 * torch.randn_like(weight)
+        for name_of, bias in model.named_buffers():
+            if name_of.endswith("e_score_correction_bias"):
+                bias += 0.3 * torch.randn_like(bias) - 1.0
     folder = FIXTURES / "models" / name
     model.save_pretrained(folder, max_shard_size=shard_size)
     save_tokenizer(folder, VOCAB)
@@ -83,7 +116,19 @@ def logits_and_gradients(model):
         chosen = model(s).logits[0, :-1].log_softmax(-1).gather(1, s[0, 1:, None])
         (-chosen.sum() / targets).backward()
     learnt = [(n, w) for n, w in model.named_parameters() if w.requires_grad]
-    return {"gradient." + n: w.grad.contiguous() for n, w in learnt} | {"logits": logits.detach().contiguous()}
+    gradients = {f"gradient.{n}": g.contiguous() for name, w in learnt for n, g in by_expert(name, w.grad)}
+    return gradients | {"logits": logits.detach().contiguous()}
+
+
+def by_expert(name, gradient):
+    """The gradients of the tensors that files have: those of each expert, which are one in memory."""
+    module, _, part = name.rpartition(".experts.")
+    if part not in ("gate_up_proj", "down_proj"):
+        return [(name, gradient)]
+    if part == "down_proj":
+        return [(f"{module}.experts.{e}.down_proj.weight", g) for e, g in enumerate(gradient)]
+    halves = [(e, zip(("gate_proj", "up_proj"), g.chunk(2))) for e, g in enumerate(gradient)]
+    return [(f"{module}.experts.{e}.{which}.weight", g) for e, parts in halves for which, g in parts]
 
 
 def expected(model, folder):
@@ -101,10 +146,13 @@ def expected(model, folder):
 
 
 def main():
+    wanted = sys.argv[1:] or MODELS
     for seed, name in enumerate(MODELS):
-        make_model(name, seed)
+        if name in wanted:
+            make_model(name, seed)
     for seed, name in enumerate(ADAPTERS):
-        make_adapter(name, seed)
+        if name in wanted:
+            make_adapter(name, seed)
 
 
 if __name__ == "__main__":

@@ -153,6 +153,20 @@ pub const METRICS: &[Metric] = &[
          updates before",
     ),
     metric(
+        "router/entropy",
+        "mean over the inputs of the step's updates and layers of the entropy of a router's scores, as shares of their sum, \
+         in nats; all under router/ for a model with experts alone",
+    ),
+    metric(
+        "router/load_max",
+        "rows of a layer's busiest expert / the mean of its experts, mean over layers: 1 is even",
+    ),
+    metric("router/load_min", "the same of the expert with the fewest rows"),
+    metric(
+        "router/load/<layer>/<expert>",
+        "rows of an expert / the mean of its layer's; where there are at most 256 experts in all layers together",
+    ),
+    metric(
         "correction/kl",
         "mean over the step's tokens of w − ln w − 1, w = probability by the policy before the step's first update / at \
          sampling; this and the next four with grpo.correction alone",

@@ -29,7 +29,7 @@ const GROUP: usize = 8;
 pub(crate) fn measure(device: &Device, args: &Args) -> Result<Value> {
     ensure!(args.new > 0 && args.rows.iter().all(|&rows| rows > 0), "--new and --rows are at least 1");
     let config = args.shape.config(PROMPT_TOKENS + args.new)?;
-    let layout = Layout::new(&config, config.family()?);
+    let layout = Layout::of(&config)?;
     let adapter = adapter(args, &layout)?;
     let (source, decoder) = (RandomWeights::new(&layout.entries), Decoder::new(&config, true));
     let model = DeviceModel::frozen(device.clone(), &decoder, &layout, &source, adapter.as_ref())?;

@@ -33,7 +33,7 @@ impl Shape {
             Self::Qwen4 => [2560, 9728, 36, 151_936],
             Self::Tiny => [64, 96, 2, 512],
         };
-        let Heads { query, key_value, size } = self.heads();
+        let Heads { query, key_value, size, .. } = self.heads();
         let config = json!({
             "architectures": ["Qwen3ForCausalLM"], "vocab_size": vocab, "hidden_size": hidden,
             "intermediate_size": intermediate, "num_hidden_layers": layers, "num_attention_heads": query,
@@ -45,9 +45,9 @@ impl Shape {
 
     pub(crate) fn heads(self) -> Heads {
         match self {
-            Self::Qwen06 => Heads { query: 16, key_value: 8, size: 128 },
-            Self::Qwen4 => Heads { query: 32, key_value: 8, size: 128 },
-            Self::Tiny => Heads { query: 2, key_value: 1, size: 32 },
+            Self::Qwen06 => Heads::alike(16, 8, 128),
+            Self::Qwen4 => Heads::alike(32, 8, 128),
+            Self::Tiny => Heads::alike(2, 1, 32),
         }
     }
 

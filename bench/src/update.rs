@@ -33,7 +33,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(device: &Device, args: &Args) -> Result<Self> {
         let config = args.shape.config(args.tokens)?;
-        let layout = Layout::new(&config, config.family()?);
+        let layout = Layout::of(&config)?;
         let decoder = Decoder::new(&config, args.recompute);
         let source = RandomWeights::new(&layout.entries);
         let adapter = adapter(args, &layout)?;
@@ -178,7 +178,7 @@ mod tests {
             let line = format!("bench-device {options}");
             let args = Line::try_parse_from(line.split_whitespace()).unwrap().args;
             let config = args.shape.config(args.tokens).unwrap();
-            let layout = Layout::new(&config, config.family().unwrap());
+            let layout = Layout::of(&config).unwrap();
             let lora = args.lora.map(|rank| LoraConfig { rank, ..LoraConfig::default() });
             let adapter = lora.map(|lora| lora.start(&layout, "random", 1).unwrap());
             let moments = if args.eight_bit { MomentKind::EightBit } else { MomentKind::Full };

@@ -16,6 +16,7 @@ pub mod attention;
 pub mod bf16;
 pub mod device;
 pub mod embedding;
+pub mod experts;
 pub mod linear;
 pub mod linear_logprob;
 mod matrix;

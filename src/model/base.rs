@@ -1,7 +1,7 @@
 //! Weights that are not trained: the only copy of each matrix is the one that products read, in the type of its file, be
 //! that bf16 or quantized blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use anyhow::{Result, bail};
@@ -147,11 +147,13 @@ impl Base {
 
     /// The same matrices, ready for products of a precision. One after the other, so that there are never two of all.
     pub(super) fn in_precision(self, precision: Precision) -> Self {
-        let convert = |part| match part {
-            Part::Matrix(matrix) => Part::Matrix(matrix.in_precision(precision)),
-            vector => vector,
+        let matrices = self.layout.layers.iter().flat_map(|layer| layer.matrices());
+        let exact: HashSet<usize> = matrices.filter(|matrix| matrix.exact).map(|matrix| matrix.range.start).collect();
+        let convert = |place, part| match part {
+            Part::Matrix(matrix) if !exact.contains(&place) => Part::Matrix(matrix.in_precision(precision)),
+            part => part,
         };
-        Self { parts: self.parts.into_iter().map(|(place, part)| (place, convert(part))).collect(), ..self }
+        Self { parts: self.parts.into_iter().map(|(place, part)| (place, convert(place, part))).collect(), ..self }
     }
 
     /// The matrix at a place of the layout.

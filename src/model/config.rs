@@ -1,42 +1,24 @@
 //! `config.json`: the shape of a model, in the words of Hugging Face.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ops::attention::Heads;
 
 use super::dtype::SaveDtype;
+use super::experts::{self, Experts};
+use super::latent::{self, LatentShape};
+pub use super::family::Family;
 
-/// The architectures the decoder speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// No biases, no norm of queries and keys.
-    Llama,
-    /// Biases on queries, keys and values.
-    Qwen2,
-    /// A norm over each head of the queries and keys.
-    Qwen3,
-}
-
-/// A family as `architectures` names it, and as `model_type` does.
-struct Name {
-    architecture: &'static str,
-    model_type: &'static str,
-    family: Family,
-}
-
-const NAMES: [Name; 3] = [
-    Name { architecture: "LlamaForCausalLM", model_type: "llama", family: Family::Llama },
-    Name { architecture: "Qwen2ForCausalLM", model_type: "qwen2", family: Family::Qwen2 },
-    Name { architecture: "Qwen3ForCausalLM", model_type: "qwen3", family: Family::Qwen3 },
-];
+/// How many layers behind the last one predict further tokens.
+const FURTHER: &str = "num_nextn_predict_layers";
 
 /// The fields of `config.json` that shape the computation. Others are carried along in `other`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
-    /// One of `LlamaForCausalLM`, `Qwen2ForCausalLM`, `Qwen3ForCausalLM`. Conversions often leave it out; then
-    /// `model_type` says which.
+    /// The architecture, such as `LlamaForCausalLM`: one of [`Family`]'s. Conversions often leave it out; then `model_type`
+    /// says which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architectures: Option<Vec<String>>,
     /// Rows of the embedding.
@@ -105,29 +87,35 @@ impl ModelConfig {
     pub fn family(&self) -> Result<Family> {
         let architecture = self.architectures.as_ref().and_then(|names| names.first()).map(String::as_str);
         let model_type = self.other.get("model_type").and_then(Value::as_str);
-        let (key, given, known): (_, _, fn(&Name) -> &'static str) = match (architecture, model_type) {
-            (Some(name), _) => ("architecture", name, |name| name.architecture),
-            (None, Some(name)) => ("model_type", name, |name| name.model_type),
-            (None, None) => bail!("neither architectures nor model_type says what kind of model this is"),
-        };
-        let names = || NAMES.iter().map(known).collect::<Vec<_>>().join(", ");
-        let found = NAMES.iter().find(|name| known(name) == given);
-        found.map(|name| name.family).with_context(|| format!("{key} \"{given}\" is not known; known are {}", names()))
+        Family::of(architecture, model_type)
     }
 
-    /// The sizes of the attention layers.
+    /// The experts, where the family has any.
+    pub fn experts(&self) -> Result<Option<Experts>> {
+        experts::read(self.family()?, &self.other, self.intermediate_size)
+    }
+
+    /// The latent attention, where the family has it.
+    pub fn latent(&self) -> Result<Option<LatentShape>> {
+        latent::read(self.family()?, &self.other, self.num_attention_heads, self.num_key_value_heads)
+    }
+
+    /// The sizes of the attention layers: of that over latents, where keys and values are made of them.
     pub fn heads(&self) -> Heads {
-        Heads {
-            query: self.num_attention_heads,
-            key_value: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
-            size: self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1)),
+        if let Ok(Some(latent)) = self.latent() {
+            return latent.sizes.attention();
         }
+        Heads::alike(
+            self.num_attention_heads,
+            self.num_key_value_heads.unwrap_or(self.num_attention_heads),
+            self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1)),
+        )
     }
 
     /// Refuses shapes that cannot be computed, naming the value.
     pub fn validate(&self) -> Result<()> {
-        self.family()?;
-        let heads = self.heads();
+        let (latent, heads) = (self.latent()?, self.heads());
+        let turned = latent.map_or(heads.size, |latent| latent.sizes.rotated);
         ensure!(heads.query > 0 && heads.key_value > 0, "a model needs at least one attention head");
         ensure!(
             heads.query.is_multiple_of(heads.key_value),
@@ -136,9 +124,8 @@ impl ModelConfig {
             heads.query
         );
         ensure!(
-            heads.size >= 2 && heads.size.is_multiple_of(2),
-            "head size {} cannot be used: rope turns pairs, so an even number from 2 on is needed",
-            heads.size
+            turned >= 2 && turned.is_multiple_of(2),
+            "head size {turned} cannot be used: rope turns pairs, so an even number from 2 on is needed"
         );
         for (key, value) in [
             ("vocab_size", self.vocab_size),
@@ -149,6 +136,7 @@ impl ModelConfig {
         ] {
             ensure!(value > 0, "{key} = 0: it must be at least 1");
         }
+        self.experts()?;
         self.rope_frequencies()?;
         self.refuse_variants()
     }
@@ -159,6 +147,10 @@ impl ModelConfig {
         // The older name, which every reader knows, unless the file had the newer one alone.
         let key = if self.other.contains_key("dtype") { "dtype" } else { "torch_dtype" };
         config.other.insert(key.to_owned(), dtype.torch_name().into());
+        // Layers that predict further tokens are neither read nor written.
+        if let Some(layers) = config.other.get_mut(FURTHER) {
+            *layers = 0.into();
+        }
         config
     }
 
@@ -171,7 +163,21 @@ impl ModelConfig {
 
     /// Radians a position for each pair of a head's values.
     pub fn rope_frequencies(&self) -> Result<Vec<f64>> {
-        super::rope::frequencies(self.rope_theta, &self.other, self.heads().size)
+        let turned = self.latent()?.map_or(self.heads().size, |latent| latent.sizes.rotated);
+        super::rope::frequencies(self.rope_theta, &self.other, turned, self.max_position_embeddings)
+    }
+
+    /// What rotated values are multiplied by, and what attention scores are beside `1 / sqrt(head size)`.
+    pub fn rope_factors(&self) -> Result<[f64; 2]> {
+        let [turned, scores] = super::rope::factors(&self.other, self.max_position_embeddings)?;
+        Ok([turned, if self.family()?.is_latent() { scores } else { 1.0 }])
+    }
+
+    /// Whether a tensor belongs to a layer behind the last one: those that predict further tokens.
+    pub(super) fn is_beyond(&self, tensor: &str) -> bool {
+        let layer = tensor.strip_prefix("model.layers.").and_then(|name| name.split_once('.')?.0.parse::<usize>().ok());
+        let further = self.other.get(FURTHER).and_then(Value::as_u64).unwrap_or(0);
+        layer.is_some_and(|layer| (self.num_hidden_layers..self.num_hidden_layers + further as usize).contains(&layer))
     }
 
     /// The base of the rotary angles.
@@ -187,6 +193,8 @@ impl ModelConfig {
         for key in ["attention_bias", "mlp_bias"] {
             ensure!(set(key) != Some(&true.into()), "{key} = true is not supported: only Qwen2's own biases are");
         }
+        ensure!(set("qkv_bias") != Some(&false.into()), "qkv_bias = false is not supported: Qwen2's layers have biases");
+        ensure!(set("clip_qkv").is_none(), "clip_qkv is set, which is not supported: queries, keys and values are not clipped");
         ensure!(
             set("quantization_config").is_none(),
             "quantization_config is set: quantized weights cannot be trained, use the folder they were made from"
@@ -212,7 +220,7 @@ impl ModelConfig {
         let number = |key: &str| self.other.get(key).and_then(Value::as_u64);
         let asked = self.other.get("use_sliding_window").and_then(Value::as_bool);
         let unused = asked == Some(false)
-            || (asked.is_none() && self.family().is_ok_and(|family| family != Family::Llama))
+            || (asked.is_none() && self.family().is_ok_and(Family::asks_for_windows))
             || number("max_window_layers").is_some_and(|from| from >= self.num_hidden_layers as u64);
         number("sliding_window").is_some() && !unused
     }
@@ -238,6 +246,13 @@ mod tests {
     fn what_the_decoder_does_not_compute_is_refused_by_name() {
         for (architecture, extra, word) in [
             ("MistralForCausalLM", json!({}), "known are LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"),
+            ("Qwen3MoeForCausalLM", json!({ "num_experts_per_tok": 2, "moe_intermediate_size": 8 }), "num_experts is missing"),
+            (
+                "Qwen3MoeForCausalLM",
+                json!({ "num_experts": 4, "num_experts_per_tok": 5, "moe_intermediate_size": 8 }),
+                "num_experts_per_tok = 5",
+            ),
+            ("OlmoeForCausalLM", json!({ "num_experts": 4, "num_experts_per_tok": 2, "clip_qkv": 8.0 }), "clip_qkv"),
             ("LlamaForCausalLM", json!({ "sliding_window": 4096 }), "sliding_window = 4096"),
             ("Qwen2ForCausalLM", json!({ "sliding_window": 32, "use_sliding_window": true }), "sliding_window = 32"),
             (

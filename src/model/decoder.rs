@@ -2,7 +2,9 @@
 //! [`super::device`]'s.
 
 use crate::ops::attention::Heads;
-use crate::ops::rope::RopeTable;
+use crate::ops::attention::latent::Latent;
+use crate::ops::experts::Router;
+use crate::ops::rope::{Pairs, RopeTable};
 
 use super::config::ModelConfig;
 
@@ -11,10 +13,14 @@ use super::config::ModelConfig;
 pub struct Decoder {
     /// Sizes of the attention layers.
     pub heads: Heads,
+    /// The sizes of latent attention, and what its queries are multiplied by.
+    pub latent: Option<(Latent, f32)>,
     /// Width of the residual stream (`K`).
     pub hidden: usize,
     /// Width of the feed-forward layer (`F`).
     pub intermediate: usize,
+    /// How tokens choose experts, where layers have some.
+    pub router: Option<Router>,
     /// Added under the root of the norms.
     pub eps: f32,
     /// Rotary angles.
@@ -28,12 +34,18 @@ impl Decoder {
     pub fn new(config: &ModelConfig, recompute: bool) -> Self {
         let heads = config.heads();
         let frequencies = config.rope_frequencies().expect("a validated config has rotary angles that are known");
+        let [turned, scores] = config.rope_factors().expect("a validated config has rotary angles that are known");
+        let latent = config.latent().expect("a validated config has latents that are known");
+        let rope = RopeTable::new(config.max_position_embeddings, &frequencies);
+        let experts = config.experts().expect("a validated config has experts that are known");
         Self {
             heads,
+            latent: latent.map(|latent| (latent.sizes, latent.sizes.query_factor(scores))),
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
+            router: experts.map(|experts| experts.router),
             eps: config.rms_norm_eps,
-            rope: RopeTable::new(config.max_position_embeddings, &frequencies),
+            rope: rope.turning(latent.map_or(Pairs::Halves, |latent| latent.pairs)).stretched(turned),
             recompute,
         }
     }

@@ -6,7 +6,13 @@
 use anyhow::Result;
 use std::ops::Range;
 
-use super::config::{Family, ModelConfig};
+use super::config::ModelConfig;
+use super::experts::Experts;
+use super::family::{Family, QueryNorms};
+use super::latent::LatentShape;
+pub use super::layer::{
+    Attention, DenseMlp, ExpertsMlp, GroupedAttention, HeadNorms, LatentAttention, LatentQuery, Layer, Mlp, SharedMlp,
+};
 
 /// One named tensor of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,102 +30,10 @@ impl Entry {
     pub fn is_matrix(&self) -> bool {
         self.shape.len() > 1
     }
-}
 
-/// The parts of one decoder layer, listed once for all that has one value for each part: `M` for each matrix that is
-/// multiplied, `V` for each vector (the weights of a norm, biases).
-///
-/// Places in the buffer are a `Layer<Matrix, Range>` ([`LayerLayout`]); what products read is made from them by
-/// [`Layer::map`], on a CPU and on a device.
-#[derive(Debug, Clone)]
-pub struct Layer<M, V> {
-    /// Norm before attention `(K)`.
-    pub attention_norm: V,
-    /// How tokens look at each other.
-    pub attention: Attention<M, V>,
-    /// Norm before the feed-forward part `(K)`.
-    pub mlp_norm: V,
-    /// What each token goes through alone.
-    pub mlp: Mlp<M>,
-}
-
-/// The attention of a layer. A family chooses it layer by layer; what computes a layer matches on it.
-#[derive(Debug, Clone)]
-pub enum Attention<M, V> {
-    /// Query heads in groups that share a key and a value head.
-    Grouped(GroupedAttention<M, V>),
-}
-
-/// The parts of [`Attention::Grouped`]: `H` query heads and `Hkv` key and value heads of `D` values.
-#[derive(Debug, Clone)]
-pub struct GroupedAttention<M, V> {
-    /// Queries, keys and values `((H + 2 Hkv) D, K)`.
-    pub qkv: M,
-    /// Their biases `((H + 2 Hkv) D)`: Qwen2.
-    pub bias: Option<V>,
-    /// Norms over each head: Qwen3.
-    pub head_norms: Option<HeadNorms<V>>,
-    /// Output `(K, H D)`.
-    pub output: M,
-}
-
-/// Norms over each head of the queries and of the keys, `(D)` each.
-#[derive(Debug, Clone)]
-pub struct HeadNorms<V> {
-    /// Of the queries.
-    pub query: V,
-    /// Of the keys.
-    pub key: V,
-}
-
-/// The feed-forward part of a layer; chosen as [`Attention`] is.
-#[derive(Debug, Clone)]
-pub enum Mlp<M> {
-    /// `down(silu(gate x) * up x)`, the same for every token.
-    Dense(DenseMlp<M>),
-}
-
-/// The parts of [`Mlp::Dense`].
-#[derive(Debug, Clone)]
-pub struct DenseMlp<M> {
-    /// Gate and up `(2F, K)`.
-    pub gate_up: M,
-    /// Down `(K, F)`.
-    pub down: M,
-}
-
-impl<M, V> Layer<M, V> {
-    /// The same parts with other values.
-    pub fn map<N, W>(&self, mut matrix: impl FnMut(&M) -> N, mut vector: impl FnMut(&V) -> W) -> Layer<N, W> {
-        let Attention::Grouped(attention) = &self.attention;
-        let Mlp::Dense(mlp) = &self.mlp;
-        Layer {
-            attention_norm: vector(&self.attention_norm),
-            attention: Attention::Grouped(GroupedAttention {
-                qkv: matrix(&attention.qkv),
-                bias: attention.bias.as_ref().map(&mut vector),
-                head_norms: attention
-                    .head_norms
-                    .as_ref()
-                    .map(|norms| HeadNorms { query: vector(&norms.query), key: vector(&norms.key) }),
-                output: matrix(&attention.output),
-            }),
-            mlp_norm: vector(&self.mlp_norm),
-            mlp: Mlp::Dense(DenseMlp { gate_up: matrix(&mlp.gate_up), down: matrix(&mlp.down) }),
-        }
-    }
-
-    /// The matrices, in the order of the buffer.
-    pub fn matrices(&self) -> Vec<&M> {
-        let Attention::Grouped(GroupedAttention { qkv, output, .. }) = &self.attention;
-        let Mlp::Dense(DenseMlp { gate_up, down }) = &self.mlp;
-        vec![qkv, output, gate_up, down]
-    }
-
-    /// Whether queries and keys have norms of their own.
-    pub fn has_head_norms(&self) -> bool {
-        let Attention::Grouped(attention) = &self.attention;
-        attention.head_norms.is_some()
+    /// Whether it is the bias of a router's choice, which no gradient moves and which stays fp32 wherever it is saved.
+    pub fn is_choice_bias(&self) -> bool {
+        self.name.ends_with(CHOICE_BIAS)
     }
 }
 
@@ -130,6 +44,8 @@ pub struct Matrix {
     pub range: Range<usize>,
     /// Values in a row (`K`).
     pub inputs: usize,
+    /// Whether its products are of fp32 operands, whatever others are computed in: where a rounding would change a choice.
+    pub exact: bool,
 }
 
 /// Where the parts of one layer lie.
@@ -148,6 +64,13 @@ pub struct Layout {
     pub norm: Range<usize>,
     /// Output matrix `(V, K)`: the embedding's place when tied.
     pub lm_head: Matrix,
+}
+
+/// What a family's layers are made of.
+struct Choices {
+    family: Family,
+    experts: Option<Experts>,
+    latent: Option<LatentShape>,
 }
 
 /// Appends entries one after another.
@@ -171,40 +94,108 @@ impl Builder {
         for (name, rows) in parts {
             self.add(name.clone(), &[*rows, inputs]);
         }
-        Matrix { range: start..self.end, inputs }
+        Matrix { range: start..self.end, inputs, exact: false }
     }
 
-    fn layer(&mut self, config: &ModelConfig, family: Family, index: usize) -> LayerLayout {
-        let heads = config.heads();
-        let (k, f) = (config.hidden_size, config.intermediate_size);
-        let (q, kv) = (heads.query * heads.size, heads.key_value * heads.size);
+    fn layer(&mut self, config: &ModelConfig, choices: &Choices, index: usize) -> LayerLayout {
+        let (k, Choices { family, experts, latent }) = (config.hidden_size, choices);
         let name = |part: &str| format!("model.layers.{index}.{part}");
-        let projections = [("q", q), ("k", kv), ("v", kv)];
-        let weights = projections.map(|(p, n)| (name(&format!("self_attn.{p}_proj.weight")), n));
-        let biases = projections.map(|(p, n)| (name(&format!("self_attn.{p}_proj.bias")), n));
         // In the order of the buffer: each field is added as it is written down here.
         Layer {
             attention_norm: self.add(name("input_layernorm.weight"), &[k]),
-            attention: Attention::Grouped(GroupedAttention {
-                qkv: self.matrix(k, &weights),
-                bias: (family == Family::Qwen2).then(|| {
-                    let places = biases.map(|(name, n)| self.add(name, &[n]));
-                    places[0].start..places[2].end
-                }),
-                head_norms: (family == Family::Qwen3).then(|| HeadNorms {
-                    query: self.add(name("self_attn.q_norm.weight"), &[heads.size]),
-                    key: self.add(name("self_attn.k_norm.weight"), &[heads.size]),
-                }),
-                output: self.matrix(q, &[(name("self_attn.o_proj.weight"), k)]),
-            }),
+            attention: match latent {
+                None => Attention::Grouped(self.grouped_attention(config, *family, &name)),
+                Some(latent) => Attention::Latent(self.latent_attention(k, latent, &name)),
+            },
             mlp_norm: self.add(name("post_attention_layernorm.weight"), &[k]),
-            mlp: Mlp::Dense(DenseMlp {
-                gate_up: self.matrix(k, &["gate", "up"].map(|p| (name(&format!("mlp.{p}_proj.weight")), f))),
-                down: self.matrix(f, &[(name("mlp.down_proj.weight"), k)]),
+            mlp: match experts.as_ref().filter(|experts| experts.in_layer(index)) {
+                None => Mlp::Dense(self.dense_mlp(k, config.intermediate_size, &name("mlp"))),
+                Some(experts) => Mlp::Experts(self.experts_mlp(k, experts, &name("mlp"))),
+            },
+        }
+    }
+
+    fn grouped_attention(
+        &mut self,
+        config: &ModelConfig,
+        family: Family,
+        name: &impl Fn(&str) -> String,
+    ) -> GroupedAttention<Matrix, Range<usize>> {
+        let (k, heads) = (config.hidden_size, config.heads());
+        let (q, kv) = (heads.query * heads.size, heads.key_value * heads.size);
+        let projections = [("q", q), ("k", kv), ("v", kv)];
+        let weights = projections.map(|(p, n)| (name(&format!("self_attn.{p}_proj.weight")), n));
+        let biases = projections.map(|(p, n)| (name(&format!("self_attn.{p}_proj.bias")), n));
+        let norms = match family.query_norms() {
+            QueryNorms::Absent => None,
+            QueryNorms::Heads => Some([heads.size, heads.size]),
+            QueryNorms::Rows => Some([q, kv]),
+        };
+        GroupedAttention {
+            qkv: self.matrix(k, &weights),
+            bias: family.has_biases().then(|| {
+                let places = biases.map(|(name, n)| self.add(name, &[n]));
+                places[0].start..places[2].end
+            }),
+            head_norms: norms.map(|[query, key]| HeadNorms {
+                query: self.add(name("self_attn.q_norm.weight"), &[query]),
+                key: self.add(name("self_attn.k_norm.weight"), &[key]),
+            }),
+            output: self.matrix(q, &[(name("self_attn.o_proj.weight"), k)]),
+        }
+    }
+
+    fn latent_attention(
+        &mut self,
+        k: usize,
+        shape: &LatentShape,
+        name: &impl Fn(&str) -> String,
+    ) -> LatentAttention<Matrix, Range<usize>> {
+        let (s, part) = (shape.sizes, |part: &str| name(&format!("self_attn.{part}.weight")));
+        LatentAttention {
+            query: match shape.query_rank {
+                None => LatentQuery::Plain(self.matrix(k, &[(part("q_proj"), s.queries())])),
+                Some(rank) => LatentQuery::Compressed {
+                    down: self.matrix(k, &[(part("q_a_proj"), rank)]),
+                    norm: self.add(part("q_a_layernorm"), &[rank]),
+                    up: self.matrix(rank, &[(part("q_b_proj"), s.queries())]),
+                },
+            },
+            compress: self.matrix(k, &[(part("kv_a_proj_with_mqa"), s.compressed())]),
+            norm: self.add(part("kv_a_layernorm"), &[s.rank]),
+            expand: Matrix {
+                exact: true,
+                ..self.matrix(s.rank, &[(part("kv_b_proj"), s.heads * (s.plain + s.value))])
+            },
+            output: self.matrix(s.outputs(), &[(part("o_proj"), k)]),
+        }
+    }
+
+    /// A feed-forward part whose tensors are called `name`.
+    fn dense_mlp(&mut self, k: usize, f: usize, name: &str) -> DenseMlp<Matrix> {
+        DenseMlp {
+            gate_up: self.matrix(k, &["gate", "up"].map(|p| (format!("{name}.{p}_proj.weight"), f))),
+            down: self.matrix(f, &[(format!("{name}.down_proj.weight"), k)]),
+        }
+    }
+
+    fn experts_mlp(&mut self, k: usize, experts: &Experts, name: &str) -> ExpertsMlp<Matrix, Range<usize>> {
+        let count = experts.router.experts;
+        let router = self.matrix(k, &[(format!("{name}.gate.weight"), count)]);
+        ExpertsMlp {
+            router: Matrix { exact: true, ..router },
+            bias: experts.biased.then(|| self.add(format!("{name}.gate.{CHOICE_BIAS}"), &[count])),
+            experts: (0..count).map(|e| self.dense_mlp(k, experts.width, &format!("{name}.experts.{e}"))).collect(),
+            shared: (experts.shared > 0).then(|| SharedMlp {
+                mlp: self.dense_mlp(k, experts.shared, &format!("{name}.{}", experts.shared_name)),
+                gate: experts.gated.then(|| self.matrix(k, &[(format!("{name}.shared_expert_gate.weight"), 1)])),
             }),
         }
     }
 }
+
+/// The last part of the name of the bias of a router's choice.
+const CHOICE_BIAS: &str = "e_score_correction_bias";
 
 impl Layout {
     /// The layout of a model of this shape.
@@ -212,15 +203,14 @@ impl Layout {
     /// # Errors
     /// An architecture that is not known.
     pub fn of(config: &ModelConfig) -> Result<Self> {
-        Ok(Self::new(config, config.family()?))
+        Ok(Self::new(config, &Choices { family: config.family()?, experts: config.experts()?, latent: config.latent()? }))
     }
 
-    /// The layout of a validated config.
-    pub fn new(config: &ModelConfig, family: Family) -> Self {
+    fn new(config: &ModelConfig, choices: &Choices) -> Self {
         let mut builder = Builder::default();
         let (v, k) = (config.vocab_size, config.hidden_size);
         let embedding = builder.matrix(k, &[("model.embed_tokens.weight".into(), v)]);
-        let layers = (0..config.num_hidden_layers).map(|i| builder.layer(config, family, i)).collect();
+        let layers = (0..config.num_hidden_layers).map(|i| builder.layer(config, choices, i)).collect();
         let norm = builder.add("model.norm.weight".into(), &[k]);
         let tied = config.tie_word_embeddings;
         let lm_head = if tied { embedding.clone() } else { builder.matrix(k, &[("lm_head.weight".into(), v)]) };

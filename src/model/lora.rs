@@ -46,7 +46,7 @@ pub(super) fn parse_name(tensor: &str) -> Option<(&str, bool)> {
 
 /// The linear layers of the decoder, which an adapter may add to.
 pub(super) fn modules(layout: &Layout) -> Vec<&str> {
-    let matrices = layout.layers.iter().flat_map(|layer| layer.matrices());
+    let matrices = layout.layers.iter().flat_map(|layer| layer.linears());
     matrices.flat_map(|matrix| layout.entries_of(&matrix.range)).map(|entry| module_of(&entry.name)).collect()
 }
 
@@ -89,7 +89,7 @@ impl AdapterLayout {
     /// An adapter on the modules that `has` says.
     pub fn new(layout: &Layout, rank: usize, alpha: f32, has: impl Fn(&str) -> bool) -> Self {
         let (mut builder, mut modules, mut additions) = (Builder::default(), BTreeMap::new(), BTreeMap::new());
-        for Matrix { range, inputs } in layout.layers.iter().flat_map(|layer| layer.matrices()) {
+        for Matrix { range, inputs, .. } in layout.layers.iter().flat_map(|layer| layer.linears()) {
             let entries: Vec<&Entry> = layout.entries_of(range).filter(|entry| has(module_of(&entry.name))).collect();
             let mut add = |entry: &Entry, factor, shape: [usize; 2]| {
                 builder.add(factor_name(module_of(&entry.name), factor), &shape)

@@ -4,7 +4,6 @@
 use super::{Job, Plan, Sizes, Taught};
 use crate::model::Sharing;
 use crate::model::cpu::cache;
-use crate::ops::attention::cached;
 use crate::ops::linear::Precision;
 use crate::ops::linear_logprob;
 
@@ -60,32 +59,36 @@ fn taught(teacher: &Taught, job: &Job, at_a_time: usize) -> usize {
 /// Bytes of the operands that a thread rounds for its products: one side of a forward or of the input's gradient, and both
 /// of a weight's gradient.
 fn rounded(s: &Sizes, job: &Job) -> usize {
-    let widest = job.tokens() * (2 * s.intermediate).max(s.heads.row());
+    let widest = job.tokens() * s.feed_forward.widest.max(s.heads.row());
     let left = widest.max(linear_logprob::chunk_values(s.vocab));
     match job.precision {
         Precision::Fp32 => 0,
-        Precision::Bf16 => 2 * (2 * left + job.tokens() * s.intermediate.max(s.hidden)),
+        Precision::Bf16 => 2 * (2 * left + job.tokens() * (s.feed_forward.widest / 2).max(s.hidden)),
     }
 }
 
-/// Values a token that a layer keeps.
+/// Values a token that a layer keeps beside its feed-forward part.
+fn attention(s: &Sizes) -> usize {
+    2 * s.hidden + s.attention.kept
+}
+
+/// Values a token that a layer keeps at most.
 fn layer(s: &Sizes) -> usize {
-    2 * s.hidden + s.heads.row() + raw_qkv(s) + s.heads.output() + s.heads.query + 2 * s.intermediate
+    attention(s) + s.feed_forward.kept
 }
 
 /// Values a token of the inputs that products compute again.
 fn inputs(s: &Sizes) -> usize {
-    s.hidden + s.intermediate
-}
-
-fn raw_qkv(s: &Sizes) -> usize {
-    if s.head_norms { s.heads.row() } else { 0 }
+    s.hidden + s.feed_forward.inputs + s.attention.inputs
 }
 
 /// Values of the largest micro-batch: kept by the layers, their gradients, and six rows of the hidden states' width.
 fn activations(s: &Sizes, job: &Job) -> usize {
-    let kept = if job.recompute { s.layers * s.hidden + layer(s) } else { s.layers * layer(s) };
-    let gradients = 3 * s.intermediate + s.hidden + s.heads.output() + s.heads.row() + raw_qkv(s);
+    let kept = match job.recompute {
+        true => s.layers * s.hidden + layer(s),
+        false => s.layers * attention(s) + s.feed_forward.kept_by_all,
+    };
+    let gradients = s.feed_forward.gradients + s.hidden + s.attention.gradients;
     job.tokens() * (kept + inputs(s) + gradients + 6 * s.hidden)
 }
 
@@ -98,5 +101,5 @@ fn prefill(s: &Sizes, job: &Job, at_a_time: usize) -> usize {
 /// Values of one of the caches: blocks for its share of the rows and for the prompt that is at hand.
 fn cache(s: &Sizes, job: &Job, at_a_time: usize) -> usize {
     let blocks = job.rows.div_ceil(at_a_time) * cache::blocks(job.sequence) + cache::blocks(job.prompt);
-    blocks.next_multiple_of(cache::SLAB) * s.layers * cached::block_len(s.heads)
+    blocks.next_multiple_of(cache::SLAB) * s.layers * s.attention.block
 }

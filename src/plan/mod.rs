@@ -6,10 +6,13 @@
 mod cpu;
 mod cuda;
 mod fit;
+mod layers;
 
 use anyhow::{Result, ensure};
 
 pub use fit::{Free, fit};
+
+use layers::{AttentionSizes, FeedForward};
 
 use crate::config::{DistilConfig, DistilObjective, Target, TrainConfig};
 use crate::grpo::updates;
@@ -29,6 +32,8 @@ pub struct Sizes {
     layers: usize,
     hidden: usize,
     intermediate: usize,
+    feed_forward: FeedForward,
+    attention: AttentionSizes,
     vocab: usize,
     heads: Heads,
     /// Whether queries and keys have norms of their own.
@@ -52,6 +57,8 @@ impl Sizes {
             layers: layout.layers.len(),
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
+            feed_forward: FeedForward::of(config, &layout.layers)?,
+            attention: AttentionSizes::of(config, layout.layers.iter().any(Layer::has_head_norms))?,
             vocab: config.vocab_size,
             heads: config.heads(),
             head_norms: layout.layers.iter().any(Layer::has_head_norms),
@@ -138,6 +145,10 @@ impl Job {
             "prompts of {prompt} tokens and rollout.max_new_tokens = {} are more than the model's context of {}",
             r.max_new_tokens,
             shape.max_position_embeddings
+        );
+        ensure!(
+            device == Target::Cpu || (shape.experts()?.is_none() && shape.latent()?.is_none()),
+            "experts and latent attention are computed on a CPU alone: set compute.device = \"cpu\""
         );
         let lora = config.lora.as_ref().map(|lora| {
             let layout = lora.layout(&Layout::of(shape)?)?;

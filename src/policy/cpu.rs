@@ -9,6 +9,7 @@ use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::model::files::peft;
 use crate::model::{CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
+use crate::ops::experts::Load;
 use crate::ops::team::Team;
 use crate::optim::{AdamW, Optimizer, Update};
 use crate::ranks::Ranks;
@@ -28,13 +29,15 @@ pub struct CpuLearner {
     ranks: Ranks,
     /// Parts in which the gradient of a large model is computed.
     gradient_parts: usize,
+    /// What routers chose when they were taken.
+    loads: Vec<Load>,
 }
 
 impl CpuLearner {
     /// A model that is not trained yet.
     pub fn new(model: CpuModel) -> Self {
-        let (reference, optimizer, gradients) = (None, None, Vec::new());
-        Self { model, reference, optimizer, gradients, ranks: Ranks::alone(), gradient_parts: 1 }
+        let (reference, optimizer, gradients, loads) = (None, None, Vec::new(), Vec::new());
+        Self { model, reference, optimizer, gradients, ranks: Ranks::alone(), gradient_parts: 1, loads }
     }
 
     fn sum_gradients(
@@ -50,8 +53,22 @@ impl CpuLearner {
             true => self.model.taught(micros, temperature, loss, teaching),
             false => self.taught_in_parts(micros, temperature, loss, teaching)?,
         };
-        self.gradients = sum;
+        (self.gradients, self.loads) = (sum, self.loads_of_all()?);
         Ok(stats)
+    }
+
+    /// What routers chose on all ranks.
+    fn loads_of_all(&self) -> Result<Vec<Load>> {
+        if self.model.decoder.router.is_none() {
+            return Ok(Vec::new());
+        }
+        let own: Vec<_> = self.model.take_loads().into_iter().map(|load| (load.rows, load.entropy)).collect();
+        let mut sum: Vec<Load> = Vec::new();
+        for loads in self.ranks.gather(own)? {
+            sum.resize_with(sum.len().max(loads.len()), Load::default);
+            sum.iter_mut().zip(loads).for_each(|(sum, (rows, entropy))| sum.add(&Load { rows, entropy }));
+        }
+        Ok(sum)
     }
 
     /// The same in parts, of which each rank computes some that follow each other.
@@ -127,6 +144,18 @@ impl Learner for CpuLearner {
         let Teaching { teacher, divergence, coef } = teaching;
         let Model::Cpu(teacher) = teacher.model() else { bail!("the teacher is not computed on this processor") };
         self.sum_gradients(micros, temperature, loss, Some(Teaching { teacher, divergence, coef }))
+    }
+
+    fn loads(&self) -> &[Load] {
+        &self.loads
+    }
+
+    fn balance(&mut self, step: f32) -> Result<()> {
+        self.model.balance(&self.loads, step)
+    }
+
+    fn active_experts(&self) -> usize {
+        self.model.decoder.router.map_or(0, |router| router.active)
     }
 
     fn update(&mut self, lr: f64) -> Result<Update> {

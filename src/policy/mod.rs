@@ -26,6 +26,7 @@ use crate::model::{
     SaveDtype,
 };
 use crate::ops::device::Device;
+use crate::ops::experts::Load;
 use crate::optim::{AdamWConfig, MomentKind, Optimizer, Update};
 use crate::ranks::Ranks;
 use crate::tensor::Tensor;
@@ -148,6 +149,22 @@ pub trait Learner: Any + Debug + Send + Sync {
         teaching: Teaching<'_, dyn Learner>,
     ) -> Result<Vec<LossStats>>;
 
+    /// What the routers of each layer chose in the micro-batches of the latest gradients; nothing for a dense model.
+    fn loads(&self) -> &[Load] {
+        &[]
+    }
+
+    /// Experts that a token goes to in each layer that has some; 0 for a dense model.
+    fn active_experts(&self) -> usize {
+        0
+    }
+
+    /// Moves the biases of the routers' choices by `step` toward experts that were chosen less than others in the
+    /// micro-batches of the latest gradients. Refuses a model that has none, or does not train them.
+    fn balance(&mut self, _step: f32) -> Result<()> {
+        bail!("optim.balance is for models with experts whose choice has a bias, on a CPU and with all weights trained: set it to 0")
+    }
+
     /// Clips the gradients and moves the weights by them, at learning rate `lr`.
     fn update(&mut self, lr: f64) -> Result<Update>;
 
@@ -221,6 +238,21 @@ impl Policy {
         let update = self.learner.update(lr)?;
         self.version += u64::from(matches!(update, Update::Applied { .. }));
         Ok(update)
+    }
+
+    /// Moves the weights by the gradients that the learner holds, and the biases of routers by `balance` where that is not
+    /// 0; raises the version.
+    pub fn update_balanced(&mut self, lr: f64, balance: f64) -> Result<Update> {
+        let update = self.update(lr)?;
+        if balance > 0.0 && matches!(update, Update::Applied { .. }) {
+            self.learner.balance(balance as f32)?;
+        }
+        Ok(update)
+    }
+
+    /// Refuses a model whose routers cannot be balanced by a step that is not 0.
+    pub fn can_be_balanced(&mut self, balance: f64) -> Result<()> {
+        if balance > 0.0 { self.learner.balance(0.0) } else { Ok(()) }
     }
 
     /// Makes these tokens end completions too, here and wherever the model is saved.

@@ -26,6 +26,7 @@ pub struct SftTrainer {
     schedule: Schedule,
     micro_batch_tokens: usize,
     max_skipped: u64,
+    balance: f64,
 }
 
 /// Tokens to learn from.
@@ -81,9 +82,10 @@ impl SftTrainer {
         let schedule = config.optim.schedule(steps);
         let mut compute = config.compute.clone();
         compute.suit(Layout::of(&policy.config)?.len(), config.lora.is_some());
-        let max_skipped = config.optim.max_skipped;
+        let (max_skipped, balance) = (config.optim.max_skipped, config.optim.balance);
+        policy.can_be_balanced(balance)?;
         let micro_batch_tokens = compute.micro_batch_tokens;
-        Ok(Self { policy, schedule, micro_batch_tokens, max_skipped, skipped: 0, step: 0 })
+        Ok(Self { policy, schedule, micro_batch_tokens, max_skipped, balance, skipped: 0, step: 0 })
     }
 
     /// Runs the largest micro-batch where a lack of memory would end the run hours later. Changes nothing.
@@ -101,7 +103,7 @@ impl SftTrainer {
         self.step += 1;
         let tokens = samples.iter().map(|sample| sample.tokens.len()).sum();
         let report = SftReport { loss, grad_norm: f64::NAN, lr, targets, tokens };
-        match self.policy.update(lr)? {
+        match self.policy.update_balanced(lr, self.balance)? {
             Update::Applied { grad_norm } => {
                 self.skipped = 0;
                 Ok(SftReport { grad_norm, ..report })

@@ -5,6 +5,7 @@ mod difficulty;
 mod entropies;
 mod groups;
 mod ration;
+mod routers;
 mod samples;
 mod stats;
 pub mod teacher;
@@ -107,6 +108,7 @@ impl Trainer {
         count_epochs(&mut config, &prompts)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
         policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
+        policy.can_be_balanced(config.optim.balance)?;
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
         let schedule = config.optim.schedule(config.steps);
         let sampler = Box::new(LocalSampler { capacity: config.rollout.capacity });
@@ -183,6 +185,7 @@ impl Trainer {
                 }
             })?;
             seen.gather(&self.ranks)?;
+            stats.routers.add(self.policy.learner.loads());
             // Clips the gradient by its norm, then AdamW.
             let update = timed(&mut stats.update_s, || self.update(&losses, step))?;
             stats.add(&losses, update, loss.entropy_coef);
@@ -215,7 +218,10 @@ impl Trainer {
         if losses.is_empty() {
             return Ok(Update::Nothing);
         }
-        let update = if loss.is_finite() { self.policy.update(self.schedule.at(step - 1))? } else { Update::Skipped };
+        let update = match loss.is_finite() {
+            true => self.policy.update_balanced(self.schedule.at(step - 1), self.config.optim.balance)?,
+            false => Update::Skipped,
+        };
         self.progress.skipped = if update == Update::Skipped { self.progress.skipped + 1 } else { 0 };
         if update != Update::Skipped {
             let mut all = LossStats::default();

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Trainer;
 use super::groups::StepGroups;
+use super::routers::Routers;
 use crate::batch::LossStats;
 use crate::environment::tool_use;
 use crate::grpo::{Corrected, KlPlace, Truncated};
@@ -26,6 +27,8 @@ pub(super) struct StepStats {
     pub(super) kl_penalty: f64,
     /// Weight of the entropy bonus in the last update.
     entropy_coef: f64,
+    /// What routers chose, where there are experts.
+    pub(super) routers: Routers,
     grad_norm: f64,
     applied: u64,
     skipped: u64,
@@ -140,6 +143,7 @@ impl Trainer {
         record.set("policy/clip_high_frac", all.per_token(all.clipped_high as f64));
         record.set("policy/mismatch_kl", stats.first.map_or(0.0, |first| first.per_token(first.mismatch)));
         self.record_choices(record, stats);
+        stats.routers.record(self.policy.learner.active_experts(), record);
         record.set("optim/grad_norm", stats.grad_norm / stats.applied.max(1) as f64);
         record.set("optim/lr", self.schedule.at(self.progress.step - 1));
         record.set("optim/updates", stats.applied as f64);

@@ -5,7 +5,7 @@ use reckon::ops::linear::Precision;
 use reckon::policy::Policy;
 
 use super::lora::{all, saved, trained_with};
-use super::models::{FAMILIES, cpu, cpu_mut, generate, prompts, rising, samples, sampling, shared_micros, tiny};
+use super::models::{FAMILIES, MIXTURES, cpu, cpu_mut, families, generate, prompts, rising, samples, sampling, shared_micros, tiny};
 use super::sampling::check_trainer_agrees;
 
 const BF16: CpuOptions = CpuOptions { threads: 1, precision: Precision::Bf16, recompute: false };
@@ -42,7 +42,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 
 #[test]
 fn the_trainer_computes_the_log_probabilities_of_the_sampler_to_the_bit() {
-    for architecture in FAMILIES {
+    for architecture in families() {
         check_trainer_agrees(&tiny_in_bf16(architecture, false), architecture);
     }
 }
@@ -70,12 +70,16 @@ fn capacity_and_threads_do_not_change_what_is_sampled() {
 
 #[test]
 fn gradients_are_those_of_fp32_but_for_rounding_and_the_same_on_any_number_of_threads() {
-    for architecture in FAMILIES {
+    for architecture in families() {
         let mut policy = tiny_in_bf16(architecture, architecture == FAMILIES[0]);
         soften_attention(&mut policy);
         let in_bf16 = gradient(&policy, 40);
         cpu_mut(&mut policy).threads = 3;
         assert_eq!(gradient(&policy, 40), in_bf16, "{architecture}: three threads");
+        // A rounding may change a choice of experts, and then the gradient is another one.
+        if MIXTURES.contains(&architecture) {
+            continue;
+        }
         let mut whole = tiny_in(Precision::Fp32, architecture, architecture == FAMILIES[0]);
         soften_attention(&mut whole);
         let difference = distance(&in_bf16, &gradient(&whole, 40));

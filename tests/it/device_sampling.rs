@@ -80,7 +80,7 @@ fn attention_over_a_cache_agrees_with_sums_written_out_and_a_row_with_itself_alo
         (128, 1, 1, &[20, 530]),
         (32, 38, 2, &[17]),
     ] {
-        let heads = Heads { query, key_value, size };
+        let heads = Heads::alike(query, key_value, size);
         let qkv = random(1, lengths.iter().sum::<usize>() * heads.row());
         let expected = attention(heads, &qkv, lengths);
         let all: Vec<usize> = (0..lengths.len()).collect();

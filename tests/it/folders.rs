@@ -7,7 +7,7 @@ use reckon::model::{ModelFolder, SaveDtype};
 use reckon::policy::Policy;
 use serde_json::{Value, json};
 
-use super::models::{FAMILIES, VOCAB, cpu, tiny};
+use super::models::{VOCAB, cpu, families, tiny};
 use super::program::{fails, small_run, succeeds, text};
 
 /// A policy whose weights go to two files.
@@ -23,7 +23,7 @@ fn sharded(architecture: &str) -> Policy {
 
 #[test]
 fn a_saved_folder_reads_back_with_its_shards_and_its_end_tokens() {
-    for architecture in FAMILIES {
+    for architecture in families() {
         let policy = sharded(architecture);
         let folder = tempfile::tempdir().unwrap();
         policy.save(folder.path(), SaveDtype::F32).unwrap();

@@ -231,7 +231,7 @@ fn attention_agrees_with_its_twin() {
     for (size, query, key_value, starts) in
         [(32, 4, 2, &[0, 1, 66, 70][..]), (64, 3, 1, &[0, 130, 135]), (128, 2, 2, &[0, 65]), (64, 1, 1, one_token)]
     {
-        let heads = Heads { query, key_value, size };
+        let heads = Heads::alike(query, key_value, size);
         let t = *starts.last().unwrap();
         let segments: Vec<_> = starts.windows(2).map(|s| Segment::alone(s[0]..s[1])).collect();
         let (qkv, d_o) = (random(1, t * heads.row()), random(2, t * heads.output()));
@@ -332,7 +332,7 @@ fn running_out_of_memory_names_what_grew_and_what_to_set() {
 
 #[test]
 fn a_grid_that_no_card_launches_is_refused() {
-    let heads = Heads { query: 1 << 16, key_value: 1 << 16, size: 32 };
+    let heads = Heads::alike(1 << 16, 1 << 16, 32);
     let Some(d) = device(0) else { return };
     let (qkv, o, lse) = (empty(&d, heads.row()), empty(&d, heads.output()), empty(&d, heads.query));
     let tiles = device_attention::upload_tiles(&d, &[Segment::alone(0..1)]).unwrap();

@@ -11,7 +11,7 @@ use reckon::policy::Policy;
 use reckon_datasets::Counted;
 
 use super::gradients::check_gradients;
-use super::models::{FAMILIES, cpu, cpu_mut, rising, samples, shared_micros, tiny};
+use super::models::{FAMILIES, cpu, cpu_mut, families, rising, samples, shared_micros, tiny};
 use super::program::{fails, records, small_run, succeeds, text};
 use super::sampling::check_trainer_agrees;
 
@@ -64,21 +64,23 @@ fn norm(values: &mut dyn Iterator<Item = f32>) -> f32 {
 
 #[test]
 fn every_factor_gets_a_gradient_that_agrees_with_finite_differences() {
-    for architecture in FAMILIES {
+    for architecture in families() {
         for (targets, dtype) in
             [(&["*_proj"][..], SaveDtype::F32), (&["k_proj", "up_proj", "down_proj"], SaveDtype::Bf16)]
         {
             let folder = saved(architecture, dtype);
             let mut policy = trained(folder.path(), &config(targets));
             check_gradients(&mut policy, &format!("{architecture}, {targets:?}"));
-            assert_eq!(cpu(&policy).parameters().trained_entries().len(), if targets.len() == 1 { 28 } else { 12 });
+            let factors = cpu(&policy).parameters().trained_entries().len();
+            let dense = if targets.len() == 1 { 28 } else { 12 };
+            assert!(if FAMILIES.contains(&architecture) { factors == dense } else { factors > dense }, "{factors}");
         }
     }
 }
 
 #[test]
 fn a_new_adapter_changes_no_bit_and_a_trained_one_leaves_the_reference_as_it_was() {
-    for (architecture, dtype) in FAMILIES.iter().flat_map(|a| [(a, SaveDtype::F32), (a, SaveDtype::Bf16)]) {
+    for (architecture, dtype) in families().flat_map(|a| [(a, SaveDtype::F32), (a, SaveDtype::Bf16)]) {
         let folder = saved(architecture, dtype);
         // Weights that learn are widened to fp32 when they are read.
         let expected = logprobs(&Policy::new(ModelFolder::read(folder.path()).unwrap(), CpuOptions::default()));
@@ -97,7 +99,7 @@ fn a_new_adapter_changes_no_bit_and_a_trained_one_leaves_the_reference_as_it_was
 
 #[test]
 fn the_sampler_and_the_trainer_agree_to_the_bit_with_a_trained_adapter() {
-    for architecture in FAMILIES {
+    for architecture in families() {
         let folder = saved(architecture, SaveDtype::Bf16);
         check_trainer_agrees(&trained(folder.path(), &all()), architecture);
     }
@@ -165,7 +167,7 @@ fn what_an_adapter_file_asks_for_and_is_not_computed_is_refused_by_name() {
 
 #[test]
 fn a_merged_model_computes_what_the_adapter_on_its_base_does() {
-    for architecture in FAMILIES {
+    for architecture in families() {
         let folder = saved(architecture, SaveDtype::Bf16);
         let policy = trained(folder.path(), &all());
         let out = tempfile::tempdir().unwrap();
@@ -181,7 +183,7 @@ fn a_merged_model_computes_what_the_adapter_on_its_base_does() {
 #[test]
 fn a_pattern_that_matches_nothing_is_an_error_that_names_it_and_what_there_is() {
     let policy = tiny(FAMILIES[0], true);
-    let layout = Layout::new(&policy.config, policy.config.family().unwrap());
+    let layout = Layout::of(&policy.config).unwrap();
     for pattern in ["qproj", "lm_head", "layers.2.*"] {
         let message = config(&["q_proj", pattern]).layout(&layout).unwrap_err().to_string();
         for words in

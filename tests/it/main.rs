@@ -52,6 +52,8 @@ mod lora;
 /// Completions of shells, and pages of the manual.
 mod manual;
 /// Models and batches that several tests use.
+/// Experts and latent attention.
+mod mixtures;
 mod models;
 /// Objectives beside other trainers' code.
 mod objectives;

@@ -1,4 +1,4 @@
-//! Tiny random models of the three families, and batches for them.
+//! Tiny random models of all families, and batches for them.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,45 @@ use reckon_datasets::{Counted, Example};
 use serde_json::json;
 
 pub(crate) const FAMILIES: [&str; 3] = ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
+/// Families with experts, which a device does not compute.
+pub(crate) const MIXTURES: [&str; 5] = [
+    "Qwen2MoeForCausalLM",
+    "Qwen3MoeForCausalLM",
+    "OlmoeForCausalLM",
+    "DeepseekV2ForCausalLM",
+    "DeepseekV3ForCausalLM",
+];
 pub(crate) const VOCAB: usize = 24;
+
+/// All families that a CPU computes.
+pub(crate) fn families() -> impl Iterator<Item = &'static str> {
+    FAMILIES.into_iter().chain(MIXTURES)
+}
+
+/// What a family's config says beside what all have.
+fn of_family(architecture: &str) -> serde_json::Value {
+    match architecture {
+        "Qwen2MoeForCausalLM" => json!({
+            "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": false,
+            "shared_expert_intermediate_size": 40, "mlp_only_layers": [0],
+        }),
+        "Qwen3MoeForCausalLM" => json!({
+            "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": true,
+        }),
+        "OlmoeForCausalLM" => json!({ "num_experts": 6, "num_experts_per_tok": 3, "intermediate_size": 24 }),
+        "DeepseekV2ForCausalLM" | "DeepseekV3ForCausalLM" => json!({
+            "num_key_value_heads": 4, "kv_lora_rank": 20, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8,
+            "v_head_dim": 10, "q_lora_rank": if architecture.contains("V3") { Some(24) } else { None },
+            "n_routed_experts": 6, "num_experts_per_tok": 2, "n_group": 3, "topk_group": 2, "n_shared_experts": 1,
+            "moe_intermediate_size": 24, "first_k_dense_replace": 1, "routed_scaling_factor": 1.5,
+            "rope_scaling": {
+                "type": "yarn", "factor": 2.0, "beta_fast": 4.0, "mscale": 1.0, "mscale_all_dim": 0.7,
+                "original_max_position_embeddings": 64,
+            },
+        }),
+        _ => json!({}),
+    }
+}
 
 /// A model with grouped heads, a head size apart from width / heads, and weights far from their start.
 pub(crate) fn tiny(architecture: &str, tied: bool) -> Policy {
@@ -24,12 +62,13 @@ pub(crate) fn tiny(architecture: &str, tied: bool) -> Policy {
 
 /// The same with another head size.
 pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Policy {
-    let config = json!({
+    let mut config = json!({
         "architectures": [architecture], "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": head_dim,
         "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
         "tie_word_embeddings": tied, "hidden_act": "silu", "sliding_window": null,
     });
+    config.as_object_mut().unwrap().extend(of_family(architecture).as_object().unwrap().clone());
     let config = read_config(config.to_string().as_bytes()).unwrap();
     let vocab: serde_json::Map<_, _> = (0..VOCAB).map(|i| (((b'a' + i as u8) as char).to_string(), json!(i))).collect();
     let tokenizer = json!({
@@ -40,7 +79,7 @@ pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Poli
     });
     let companions = Companions::new(tokenizer.to_string().as_bytes());
     let tokenizer = read_tokenizer(tokenizer.to_string().as_bytes(), &config).unwrap();
-    let mut weights = Weights::random(Layout::new(&config, config.family().unwrap()), 3);
+    let mut weights = Weights::random(Layout::of(&config).unwrap(), 3);
     let mut noise = Counted::new(&[4]);
     weights.values.iter_mut().for_each(|w| *w = *w * 3.0 + 0.03 * noise.normal() as f32);
     Policy::new(ModelFolder { config, tokenizer, companions, weights }, reckon::model::CpuOptions::default())

@@ -47,7 +47,7 @@ pub(crate) fn write_model(folder: &Path) {
     let config = read_config(config.to_string().as_bytes()).unwrap();
     let text = tokenizer().to_string();
     let tokenizer = read_tokenizer(text.as_bytes(), &config).unwrap();
-    let weights = Weights::random(Layout::new(&config, config.family().unwrap()), 3);
+    let weights = Weights::random(Layout::of(&config).unwrap(), 3);
     let mut companions = Companions::new(text.as_bytes());
     let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
     companions.files.push(("chat_template.jinja".to_owned(), template.as_bytes().to_vec()));

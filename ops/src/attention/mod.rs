@@ -1,5 +1,5 @@
 //! Causal attention with grouped heads: over packed sequences of unequal length in [`packed`], and over a cache when
-//! decoding in [`cached`].
+//! decoding in [`cached`]; what stands around it where keys and values are compressed, in [`latent`].
 //!
 //! `s_ij = q_i k_j / sqrt(D)` for `j <= i`, `p = softmax(s)`, `o_i = sum_j p_ij v_j`. The backward recomputes `p` from
 //! the log-sum-exp, a few queries at a time: nothing of size `T x T` is kept (Dao et al. 2022, arXiv:2205.14135).
@@ -8,6 +8,7 @@
 //! the sum of a row's exponentials in the same lanes, and add `p_ij v_j` over `j` in order.
 
 pub mod cached;
+pub mod latent;
 pub mod packed;
 
 use std::cell::Cell;
@@ -22,19 +23,26 @@ pub struct Heads {
     pub query: usize,
     /// Key and value heads; divides `query`.
     pub key_value: usize,
-    /// Values a head (`D`), even.
+    /// Values a head of queries and keys (`D`), even.
     pub size: usize,
+    /// Values a head of values: `D`, but for latent attention.
+    pub value: usize,
 }
 
 impl Heads {
+    /// Heads of queries, keys and values that all have `size` values.
+    pub const fn alike(query: usize, key_value: usize, size: usize) -> Self {
+        Self { query, key_value, size, value: size }
+    }
+
     /// Values in a row of `qkv`.
     pub fn row(&self) -> usize {
-        (self.query + 2 * self.key_value) * self.size
+        self.value(self.key_value)
     }
 
     /// Values in a row of the output.
     pub fn output(&self) -> usize {
-        self.query * self.size
+        self.query * self.value
     }
 
     /// Query heads that share a key.
@@ -49,7 +57,7 @@ impl Heads {
 
     /// Where in a row of `qkv` a value head begins.
     fn value(&self, head: usize) -> usize {
-        (self.query + self.key_value + head) * self.size
+        (self.query + self.key_value) * self.size + head * self.value
     }
 
     /// `1 / sqrt(D)`.

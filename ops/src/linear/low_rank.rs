@@ -20,10 +20,10 @@ pub struct LowRankPlaces {
 
 /// A factor as it lies and as it is multiplied.
 #[derive(Debug)]
-struct Factor<'a> {
-    rows: &'a [f32],
-    packed: PackedMatrix,
-    place: Range<usize>,
+pub(super) struct Factor<'a> {
+    pub(super) rows: &'a [f32],
+    pub(super) packed: PackedMatrix,
+    pub(super) place: Range<usize>,
 }
 
 impl<'a> Factor<'a> {
@@ -41,10 +41,10 @@ impl<'a> Factor<'a> {
 /// An addition, ready for products.
 #[derive(Debug)]
 pub struct LowRank<'a> {
-    a: Factor<'a>,
-    parts: Vec<(usize, Factor<'a>)>,
-    rank: usize,
-    scale: f32,
+    pub(super) a: Factor<'a>,
+    pub(super) parts: Vec<(usize, Factor<'a>)>,
+    pub(super) rank: usize,
+    pub(super) scale: f32,
 }
 
 thread_local! {

@@ -3,9 +3,11 @@
 
 mod blocks;
 pub mod device;
+pub mod grouped;
 mod low_rank;
 mod packed;
 mod panels;
+mod window;
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -135,10 +137,10 @@ fn times_rows(team: &Team, left: Left, rows: usize, w: &[f32], k: usize, out: Ou
 
 /// The first `width` of every `row` values.
 #[derive(Clone, Copy)]
-struct Columns<'a> {
-    values: &'a [f32],
-    row: usize,
-    width: usize,
+pub(crate) struct Columns<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) row: usize,
+    pub(crate) width: usize,
 }
 
 impl<'a> Columns<'a> {

@@ -74,6 +74,14 @@ impl PackedMatrix {
         }
     }
 
+    /// Its parts, which are multiplied in fp32.
+    pub(super) fn panels(&self) -> &[Panels] {
+        match &self.0 {
+            Layout::Panels(parts) => parts,
+            Layout::Tiles(_) => panic!("a matrix of bf16 products has no panels"),
+        }
+    }
+
     /// What its products are computed in.
     pub fn precision(&self) -> Precision {
         match self.0 {

@@ -185,6 +185,18 @@ impl Panels {
         TURNED.set(turned);
     }
 
+    /// The same for some of the outputs, to the first columns of `out`.
+    pub(super) fn forward_window(&self, window: Range<usize>, x: Left, rows: usize, mut out: Out) {
+        for p in window.start / PANEL..window.end.div_ceil(PANEL) {
+            let columns = window.start.max(p * PANEL)..window.end.min((p + 1) * PANEL);
+            let shape = Shape { m: rows, n: columns.len(), k: self.k };
+            self.with_panel(p, |panel| {
+                let right = Right::new(&panel[columns.start - p * PANEL..], PANEL);
+                product(shape, x, right, out.reborrow().part(0, columns.start - window.start));
+            });
+        }
+    }
+
     /// What lies behind panel `p`, where products read panels as they lie.
     fn after(&self, p: usize) -> &[f32] {
         match &self.values {

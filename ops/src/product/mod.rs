@@ -66,6 +66,11 @@ impl<'a> Out<'a> {
         Out { matrix: self.matrix.reborrow(), epilogue: self.epilogue }
     }
 
+    /// The same, but added to.
+    pub(crate) fn adding(self) -> Self {
+        Self { epilogue: Epilogue::Accumulate, ..self }
+    }
+
     /// Panics unless `(M, N)` values lie in it, and in what they are added to.
     pub(crate) fn assert_holds(&self, m: usize, n: usize) {
         self.matrix.assert_holds(m, n);

@@ -3,18 +3,18 @@
 //!
 //! A layer: `x += Wo attention(rope(Wqkv norm(x)))`, then `x += Wdown swiglu(Wgate_up norm(x))`.
 
-use crate::ops::attention::{Heads, Segment, cached, packed};
+use crate::ops::attention::{Heads, Segment, cached, latent, packed};
 use crate::ops::linear::{self, Epilogue};
 use crate::ops::memory::sized;
 use crate::ops::rms_norm::{self, Kept, Vectors};
 use crate::ops::team::Team;
-use crate::ops::{LANES, swiglu};
+use crate::ops::LANES;
 
 use super::cache::{BlockId, Cache, Sequence};
 use super::weights::{PackedLayer, PackedWeights, Vector};
-use super::workspace::{Keep, Workspace};
+use super::workspace::{Activations, Keep, LayerGradients, Workspace};
 use crate::model::decoder::Decoder;
-use crate::model::layout::{Attention, DenseMlp, GroupedAttention, HeadNorms, Mlp};
+use crate::model::layout::{Attention, GroupedAttention, HeadNorms};
 
 /// Tokens to compute, whatever they attend to.
 #[derive(Debug, Clone, Copy)]
@@ -56,32 +56,57 @@ pub enum Context<'a> {
 }
 
 impl Context<'_> {
-    /// Rotated `qkv (T, row)` of layer `layer` -> `o (T, H D)`, and the log-sum-exps `lse (T, H)` where a backward may
-    /// follow.
-    fn attend(&mut self, team: &Team, heads: Heads, layer: usize, qkv: &[f32], o: &mut [f32], lse: &mut [f32]) {
+    /// Rotated `qkv (T, row)` of layer `layer` -> `o (T, query heads)`, and the log-sum-exps `lse (T, H)` where a backward
+    /// may follow.
+    pub(super) fn attend(
+        &mut self,
+        team: &Team,
+        decoder: &Decoder,
+        layer: usize,
+        qkv: &[f32],
+        o: &mut [f32],
+        lse: &mut [f32],
+    ) {
+        let heads = decoder.heads;
         match self {
             Self::Segments(segments) => packed::forward(team, heads, qkv, segments, o, lse),
             Self::Prompt { cache, blocks } => {
                 let rows = qkv.chunks_exact(heads.row());
                 packed::forward(team, heads, qkv, &[Segment::alone(0..rows.len())], o, lse);
                 for (position, qkv) in rows.enumerate() {
-                    cached::put(heads, qkv, position, cache.layer_mut(blocks[position / LANES], layer));
+                    decoder.put(qkv, position, cache.layer_mut(blocks[position / LANES], layer));
                 }
             }
             Self::Cached { cache, sequences } => {
                 for (sequence, qkv) in sequences.iter().zip(qkv.chunks_exact(heads.row())) {
                     let (blocks, position) = (&sequence.blocks, sequence.cached);
-                    cached::put(heads, qkv, position, cache.layer_mut(blocks[position / LANES], layer));
+                    decoder.put(qkv, position, cache.layer_mut(blocks[position / LANES], layer));
                 }
                 let (cache, lengths) = (&**cache, sequences.iter().map(|s| s.cached + 1).collect::<Vec<_>>());
                 let block = |row: usize, b: usize| cache.layer(sequences[row].blocks[b], layer);
-                cached::forward(team, heads, qkv, &lengths, &block, o);
+                match decoder.latent {
+                    None => cached::forward(team, heads, qkv, &lengths, &block, o),
+                    Some((sizes, _)) => latent::cached(team, sizes, qkv, &lengths, &block, o),
+                }
             }
         }
     }
 }
 
 impl Decoder {
+    /// Values a layer of a block of the cache.
+    pub fn block_len(&self) -> usize {
+        self.latent.map_or_else(|| cached::block_len(self.heads), |(sizes, _)| latent::block_len(sizes))
+    }
+
+    /// Writes what later tokens see of a row of the attention into its block.
+    fn put(&self, qkv: &[f32], position: usize, block: &mut [f32]) {
+        match self.latent {
+            None => cached::put(self.heads, qkv, position, block),
+            Some((sizes, _)) => latent::put(sizes, qkv, position, block),
+        }
+    }
+
     /// Leaves the hidden states of every token, and of the layers what `keep` says, in the workspace.
     pub fn forward(
         &self,
@@ -97,9 +122,7 @@ impl Decoder {
         w.embedding.forward(input.tokens, self.hidden, sized(&mut ws.streams[0], values));
         for (index, layer) in w.layers.iter().enumerate() {
             self.layer_forward(team, index, layer, input, &mut context, ws);
-            let Mlp::Dense(DenseMlp { down, .. }) = &layer.mlp;
-            let (next, middle) = (ws.stream(index + 1), &ws.layers[ws.layer(index)].middle);
-            down.forward(team, &ws.inputs.activated, sized(&mut ws.streams[next], values), Epilogue::Residual(middle));
+            self.mlp_output(team, index, layer, keep, ws);
         }
         let last = ws.stream(count);
         rms_norm::forward(
@@ -122,21 +145,33 @@ impl Decoder {
         context: &mut Context,
         ws: &mut Workspace,
     ) {
-        let (t, k, f, eps) = (input.tokens.len(), self.hidden, self.intermediate, self.eps);
-        let Attention::Grouped(attention) = &layer.attention;
+        let (t, k, eps) = (input.tokens.len(), self.hidden, self.eps);
         let (x, kept) = (ws.stream(index), ws.layer(index));
         let (x, a, normed) = (&ws.streams[x], &mut ws.layers[kept], sized(&mut ws.inputs.normed, t * k));
         rms_norm::forward(team, Vectors::rows(k), x, layer.attention_norm.values, eps, normed);
-        self.project_qkv(team, attention, normed, sized(&mut a.qkv, t * self.heads.row()), &mut a.raw_qkv);
-        self.rope.rotate(team, &mut a.qkv, input.positions, self.heads.query + self.heads.key_value, self.heads.row());
-        let (o, lse) = (sized(&mut a.attended, t * self.heads.output()), sized(&mut a.lse, t * self.heads.query));
-        context.attend(team, self.heads, index, &a.qkv, o, lse);
-        attention.output.forward(team, &a.attended, sized(&mut a.middle, t * k), Epilogue::Residual(x));
+        let heads = self.heads;
+        let qkv = sized(&mut a.qkv, t * heads.row());
+        match &layer.attention {
+            Attention::Grouped(attention) => {
+                self.project_qkv(team, attention, normed, qkv, &mut a.raw_qkv);
+                self.rope.rotate(team, qkv, input.positions, heads.query + heads.key_value, heads.row());
+            }
+            Attention::Latent(attention) => {
+                self.project_latents(team, attention, input.positions, qkv, &mut a.latent, &mut ws.inputs);
+            }
+        }
+        let (o, lse) = (sized(&mut a.attended, t * heads.output()), sized(&mut a.lse, t * heads.query));
+        context.attend(team, self, index, qkv, o, lse);
+        let middle = sized(&mut a.middle, t * k);
+        match &layer.attention {
+            Attention::Grouped(attention) => attention.output.forward(team, o, middle, Epilogue::Residual(x)),
+            Attention::Latent(attention) => {
+                let outputs = self.expand_latents(team, attention, o, &mut ws.inputs);
+                attention.output.forward(team, outputs, middle, Epilogue::Residual(x));
+            }
+        }
 
-        let Mlp::Dense(DenseMlp { gate_up, .. }) = &layer.mlp;
-        rms_norm::forward(team, Vectors::rows(k), &a.middle, layer.mlp_norm.values, eps, normed);
-        gate_up.forward(team, normed, sized(&mut a.gate_up, t * 2 * f), Epilogue::None);
-        swiglu::forward(team, &a.gate_up, f, sized(&mut ws.inputs.activated, t * f));
+        self.mlp_forward(team, index, layer, ws);
     }
 
     /// Queries, keys and values of normed rows, with biases and head norms, not yet rotated.
@@ -158,11 +193,12 @@ impl Decoder {
         }
     }
 
-    /// Where in a row the queries and the keys are, each with its norm.
+    /// Where in a row the queries and the keys are, each with its norm: over each head, or over all of them.
     fn normed_vectors<'n, 'w>(&self, norms: &'n HeadNorms<Vector<'w>>) -> [(&'n Vector<'w>, Vectors); 2] {
-        let (row, Heads { query, key_value, .. }) = (self.heads.row(), self.heads);
-        let queries = Vectors { row, first: 0, count: query };
-        [(&norms.query, queries), (&norms.key, Vectors { first: self.heads.output(), count: key_value, row })]
+        let (row, Heads { query, key_value, size, .. }) = (self.heads.row(), self.heads);
+        let vectors = |norm: &Vector, first, heads| Vectors { row, first, count: heads * size / norm.values.len() };
+        let queries = vectors(&norms.query, 0, query);
+        [(&norms.query, queries), (&norms.key, vectors(&norms.key, self.heads.output(), key_value))]
     }
 
     /// From the gradient of the hidden states `(T, K)` to those of all that is trained, added to `gradients`. The
@@ -191,40 +227,40 @@ impl Decoder {
         w.embedding.backward(input.tokens, &ws.dx, self.hidden, gradients);
     }
 
-    /// Turns `dx`, the gradient of the layer's output, into that of its middle.
-    fn mlp_backward(&self, team: &Team, index: usize, layer: &PackedLayer, g: &mut [f32], ws: &mut Workspace) {
-        let Mlp::Dense(DenseMlp { gate_up, down }) = &layer.mlp;
-        let kept = ws.layer(index);
-        let (a, inputs, d, dx) = (&ws.layers[kept], &mut ws.inputs, &mut ws.gradients, &mut ws.dx);
-        let (d_activated, activated) = (sized(&mut d.activated, a.gate_up.len() / 2), &mut inputs.activated);
-        down.backward_input(team, dx, d_activated);
-        let (d_gate_up, activated) = (sized(&mut d.gate_up, a.gate_up.len()), sized(activated, a.gate_up.len() / 2));
-        swiglu::backward(team, &a.gate_up, self.intermediate, d_activated, d_gate_up, activated);
-        down.backward_weight(team, activated, dx, g);
-
-        let (norm, normed) = (layer.mlp_norm.values, sized(&mut inputs.normed, a.middle.len()));
-        let vectors = Vectors::rows(self.hidden);
-        rms_norm::forward(team, vectors, &a.middle, norm, self.eps, normed);
-        gate_up.backward_weight(team, normed, d_gate_up, g);
-        gate_up.backward_input(team, d_gate_up, sized(&mut d.normed, a.middle.len()));
-        let kept = Kept { x: &a.middle, w: norm, eps: self.eps };
-        rms_norm::backward(team, vectors, kept, &d.normed, dx, layer.mlp_norm.gradient(g));
-    }
-
     /// Turns `dx`, the gradient of the layer's middle, into that of its input.
     fn attention_backward(
         &self,
         team: &Team,
         index: usize,
         layer: &PackedLayer,
-        Sequences { input, segments }: Sequences,
+        sequences: Sequences,
         g: &mut [f32],
         ws: &mut Workspace,
     ) {
-        let Attention::Grouped(attention) = &layer.attention;
         let (x, kept) = (ws.stream(index), ws.layer(index));
         let (x, a, inputs) = (&ws.streams[x], &ws.layers[kept], &mut ws.inputs);
         let (d, dx) = (&mut ws.gradients, &mut ws.dx);
+        let (norm, vectors) = (layer.attention_norm.values, Vectors::rows(self.hidden));
+        let normed = sized(&mut inputs.normed, x.len());
+        rms_norm::forward(team, vectors, x, norm, self.eps, normed);
+        match &layer.attention {
+            Attention::Grouped(attention) => self.grouped_backward(team, attention, sequences, (a, normed), (d, dx), g),
+            Attention::Latent(attention) => self.latent_backward(team, attention, sequences, (a, inputs), (d, dx), g),
+        }
+        let kept = Kept { x, w: norm, eps: self.eps };
+        rms_norm::backward(team, vectors, kept, &d.normed, dx, layer.attention_norm.gradient(g));
+    }
+
+    /// From the gradient of the attention's output to that of the normed rows, left in `d.normed`.
+    fn grouped_backward(
+        &self,
+        team: &Team,
+        attention: &GroupedAttention<linear::Linear, Vector>,
+        Sequences { input, segments }: Sequences,
+        (a, normed): (&Activations, &[f32]),
+        (d, dx): (&mut LayerGradients, &[f32]),
+        g: &mut [f32],
+    ) {
         attention.output.backward_weight(team, &a.attended, dx, g);
         attention.output.backward_input(team, dx, sized(&mut d.attended, a.attended.len()));
         let forward = packed::Forward { qkv: &a.qkv, o: &a.attended, lse: &a.lse };
@@ -241,16 +277,11 @@ impl Decoder {
         if let Some(d_bias) = attention.bias.as_ref().and_then(|bias| bias.gradient(g)) {
             linear::backward_bias(team, d_qkv, d_bias);
         }
-        let (norm, normed) = (layer.attention_norm.values, sized(&mut inputs.normed, x.len()));
-        let vectors = Vectors::rows(self.hidden);
-        rms_norm::forward(team, vectors, x, norm, self.eps, normed);
         attention.qkv.backward_weight(team, normed, d_qkv, g);
-        attention.qkv.backward_input(team, d_qkv, sized(&mut d.normed, x.len()));
-        let kept = Kept { x, w: norm, eps: self.eps };
-        rms_norm::backward(team, vectors, kept, &d.normed, dx, layer.attention_norm.gradient(g));
+        attention.qkv.backward_input(team, d_qkv, sized(&mut d.normed, normed.len()));
     }
 
-    /// Through Qwen3's norms of queries and keys; values pass unchanged.
+    /// Through norms of queries and keys; values pass unchanged.
     fn head_norms_backward(
         &self,
         team: &Team,

@@ -6,7 +6,6 @@ use super::decoder::{Context, Input};
 use super::weights::PackedWeights;
 use super::workspace::{Keep, Workspace};
 use crate::model::decoder::Decoder;
-use crate::ops::attention::cached;
 use crate::ops::linear::Epilogue;
 use crate::ops::memory;
 use crate::ops::team::Team;
@@ -50,7 +49,7 @@ impl<'a> Decoding<'a> {
         weights: &'a PackedWeights<'a>,
         mut memory: DecodingMemory,
     ) -> Self {
-        memory.cache.shape(weights.layers.len(), cached::block_len(decoder.heads));
+        memory.cache.shape(weights.layers.len(), decoder.block_len());
         let (slots, free, prompt) = (Vec::new(), Vec::new(), Sequence::default());
         Self { team, decoder, weights, memory, slots, free, prompt, prompt_logits: Vec::new() }
     }

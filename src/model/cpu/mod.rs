@@ -1,15 +1,20 @@
 //! A model on this machine's threads: log-probabilities and gradients of micro-batches. Its twin on a device is
 //! [`super::device::DeviceModel`].
 
+mod balance;
 pub mod cache;
 pub mod decoder;
 pub mod decoding;
+mod experts;
+mod latent;
+mod mlp;
 pub mod parts;
 pub mod reference;
 pub mod weights;
 pub mod workspace;
 
 use crate::batch::{Loss, LossStats, MicroBatch, Teaching, TokenStats};
+use crate::ops::experts::Load;
 use crate::ops::linear::{Linear, Precision};
 use crate::ops::linear_logprob::{self, Logits, Rows, Slopes, distill};
 use crate::ops::team::Team;
@@ -110,14 +115,16 @@ pub struct CpuModel {
     workspaces: Pool<Workspace>,
     /// The same of gradients, in the layout of what is trained.
     gradients: Pool<Vec<f32>>,
+    /// What the routers of the layers chose in micro-batches whose gradients were taken.
+    loads: Pool<Vec<Load>>,
 }
 
 impl CpuModel {
     /// A model of these values.
     pub fn new(decoder: Decoder, parameters: Parameters, threads: usize, precision: Precision) -> Self {
-        let (packed, decoding, workspaces, gradients) = Default::default();
+        let (packed, decoding, workspaces, gradients, loads) = Default::default();
         let sharing = Sharing::of(parameters.weights());
-        Self { decoder, threads, sharing, precision, parameters, packed, decoding, workspaces, gradients }
+        Self { decoder, threads, sharing, precision, parameters, packed, decoding, workspaces, gradients, loads }
     }
 
     /// Its values, and which of them are trained.
@@ -267,6 +274,17 @@ impl CpuModel {
         (gradient, all)
     }
 
+    /// What the routers of the layers chose since this was asked last, in micro-batches whose gradients were taken; of a
+    /// dense layer nothing, of a dense model no layer.
+    pub fn take_loads(&self) -> Vec<Load> {
+        let mut sum: Vec<Load> = Vec::new();
+        for loads in self.loads.take_all() {
+            sum.resize_with(sum.len().max(loads.len()), Load::default);
+            sum.iter_mut().zip(&loads).for_each(|(sum, load)| sum.add(load));
+        }
+        sum
+    }
+
     /// Takes back a sum of gradients that is done with: the next one needs its memory.
     pub fn reuse(&self, gradients: Vec<f32>) {
         self.gradients.give_back(gradients);
@@ -304,6 +322,9 @@ impl CpuModel {
         }
         let sequences = Sequences { input: input(micro), segments: &micro.segments };
         self.decoder.backward(team, weights, sequences, &d_hidden, gradient, ws);
+        if !ws.loads.is_empty() {
+            self.loads.give_back(std::mem::take(&mut ws.loads));
+        }
         losses.stats
     }
 

@@ -95,8 +95,8 @@ impl PackedCache {
 /// Packs the matrices of `values`, in the memory of others of the same layout where there are any.
 pub fn pack(team: &Team, layout: &Layout, values: &[f32], precision: Precision, mut memory: Matrices) -> Matrices {
     let matrices = layout.layers.iter().flat_map(|layer| layer.matrices()).chain([&layout.lm_head]);
-    for Matrix { range, inputs } in matrices {
-        let rows = &values[range.clone()];
+    for Matrix { range, inputs, exact } in matrices {
+        let (rows, precision) = (&values[range.clone()], if *exact { Precision::Fp32 } else { precision });
         match memory.get_mut(&range.start) {
             Some(matrix) => matrix.fill(team, rows, *inputs),
             None => drop(memory.insert(range.start, PackedMatrix::new(team, rows, *inputs, precision))),

@@ -1,6 +1,7 @@
 //! The memory of a forward and a backward: every buffer that grows with the tokens of a micro-batch.
 //! A workspace is used again for the next micro-batch, so a run's memory is that of its largest one.
 
+use crate::ops::experts::{Dispatch, Load, Routing};
 use crate::ops::linear_logprob::Logits;
 use crate::ops::memory;
 
@@ -25,7 +26,55 @@ pub(super) struct Activations {
     pub(super) attended: Vec<f32>,
     pub(super) lse: Vec<f32>,
     pub(super) middle: Vec<f32>,
+    /// Of every token, or of every choice of an expert, in the order of the experts.
     pub(super) gate_up: Vec<f32>,
+    pub(super) experts: ExpertActivations,
+    pub(super) latent: LatentActivations,
+}
+
+/// What latent attention keeps beside.
+#[derive(Debug, Default)]
+pub(super) struct LatentActivations {
+    /// Queries of heads, scaled, not yet absorbed.
+    pub(super) queries: Vec<f32>,
+    /// What they were made of, before its norm; empty where it was the stream.
+    pub(super) compressed_queries: Vec<f32>,
+    /// Latents before their norm, with what is rotated beside them.
+    pub(super) compressed: Vec<f32>,
+}
+
+/// Inputs of its products that are computed again.
+#[derive(Debug, Default)]
+pub(super) struct LatentInputs {
+    /// Compressed queries, normed.
+    pub(super) queries: Vec<f32>,
+    /// Latents, normed, with what is rotated beside them.
+    pub(super) latents: Vec<f32>,
+    /// Outputs of heads.
+    pub(super) values: Vec<f32>,
+}
+
+/// Gradients of what lies between its operations.
+#[derive(Debug, Default)]
+pub(super) struct LatentGradients {
+    pub(super) values: Vec<f32>,
+    pub(super) queries: Vec<f32>,
+    pub(super) compressed_queries: Vec<f32>,
+    pub(super) latents: Vec<f32>,
+    pub(super) compressed: Vec<f32>,
+    /// What the queries add to the gradient of the normed rows.
+    pub(super) part: Vec<f32>,
+}
+
+/// What a layer of experts keeps beside.
+#[derive(Debug, Default)]
+pub(super) struct ExpertActivations {
+    pub(super) routing: Routing,
+    pub(super) dispatch: Dispatch,
+    /// Of the expert that all tokens go through.
+    pub(super) shared_gate_up: Vec<f32>,
+    /// What its output is multiplied by `(T)`, where it has a gate.
+    pub(super) shared_gate: Vec<f32>,
 }
 
 /// Inputs of a layer's products that cost less to compute again in the backward, from what is kept, than to fetch from
@@ -34,6 +83,25 @@ pub(super) struct Activations {
 pub(super) struct ProductInputs {
     pub(super) normed: Vec<f32>,
     pub(super) activated: Vec<f32>,
+    pub(super) experts: ExpertScratch,
+    pub(super) latent: LatentInputs,
+}
+
+/// What one layer of experts at a time works in; `R = T A` rows are those of choices, in the order of the experts.
+#[derive(Debug, Default)]
+pub(super) struct ExpertScratch {
+    /// Inputs `(R, K)`.
+    pub(super) gathered: Vec<f32>,
+    /// Outputs `(R, K)`; in a backward, their gradients and then those of the inputs.
+    pub(super) outputs: Vec<f32>,
+    /// Of the shared expert `(T, F)`, `(T, K)`; in a backward, the latter is what one part adds to the input's gradient.
+    pub(super) shared_activated: Vec<f32>,
+    pub(super) shared_output: Vec<f32>,
+    /// Weights and their gradients by place `(R)`, the latter by choice `(T, A)`, and those of the router's products.
+    pub(super) weights: Vec<f32>,
+    pub(super) d_weights: Vec<f32>,
+    pub(super) d_choices: Vec<f32>,
+    pub(super) d_products: Vec<f32>,
 }
 
 /// Gradients of what lies between the operations of a layer.
@@ -45,6 +113,7 @@ pub(super) struct LayerGradients {
     pub(super) attended: Vec<f32>,
     pub(super) qkv: Vec<f32>,
     pub(super) raw_qkv: Vec<f32>,
+    pub(super) latent: LatentGradients,
 }
 
 /// All buffers of one micro-batch at a time.
@@ -61,6 +130,8 @@ pub struct Workspace {
     pub(super) inputs: ProductInputs,
     pub(super) gradients: LayerGradients,
     pub(super) logits: Logits,
+    /// What the routers of the layers chose in forwards whose backward follows, none for a dense layer.
+    pub(super) loads: Vec<Load>,
     /// How many of `streams` and of `layers` the forward at hand uses.
     used: (usize, usize),
 }
@@ -76,11 +147,22 @@ impl Workspace {
 
     /// Gives all of it back to the system.
     pub(super) fn give_back(self) {
-        let Self { streams, layers, hidden, dx, inputs, gradients, logits, used: _ } = self;
-        let of_layers = layers.into_iter().flat_map(|a| [a.raw_qkv, a.qkv, a.attended, a.lse, a.middle, a.gate_up]);
-        let LayerGradients { activated, gate_up, normed, attended, qkv, raw_qkv } = gradients;
+        let Self { streams, layers, hidden, dx, inputs, gradients, logits, loads: _, used: _ } = self;
+        let of_layers = layers.into_iter().flat_map(|a| {
+            let ExpertActivations { routing, dispatch: _, shared_gate_up, shared_gate } = a.experts;
+            let LatentActivations { queries, compressed_queries, compressed } = a.latent;
+            let experts = [routing.scores, routing.weights, shared_gate_up, shared_gate];
+            let latent = [queries, compressed_queries, compressed];
+            [a.raw_qkv, a.qkv, a.attended, a.lse, a.middle, a.gate_up].into_iter().chain(experts).chain(latent)
+        });
+        let ExpertScratch { gathered, outputs, shared_activated, shared_output, .. } = inputs.experts;
+        let LatentInputs { queries, latents, values } = inputs.latent;
+        let of_experts = [gathered, outputs, shared_activated, shared_output, queries, latents, values];
+        let LayerGradients { activated, gate_up, normed, attended, qkv, raw_qkv, latent } = gradients;
+        let LatentGradients { values, queries, compressed_queries, latents, compressed, part } = latent;
+        let of_latents = [values, queries, compressed_queries, latents, compressed, part];
         let others = [hidden, dx, inputs.normed, inputs.activated, activated, gate_up, normed, attended, qkv, raw_qkv];
-        streams.into_iter().chain(of_layers).chain(others).for_each(memory::give_back);
+        streams.into_iter().chain(of_layers).chain(of_experts).chain(of_latents).chain(others).for_each(memory::give_back);
         logits.give_back();
     }
 

@@ -8,7 +8,7 @@ use half::bf16;
 use super::DeviceModel;
 use super::weights::{DeviceWeights, LayerWeights};
 use super::workspace::{Activations, Forward, Workspace};
-use crate::model::layout::{Attention, DenseMlp, GroupedAttention, HeadNorms, Mlp};
+use crate::model::layout::{DenseMlp, GroupedAttention, HeadNorms};
 use crate::ops::attention::cached::device::{Cache, Slot};
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::columns::Rows;
@@ -73,7 +73,7 @@ impl<'a> Run<'a> {
     /// From the layer's input to all else that its backward needs. Its last product is [`Run::layer_output`].
     pub(super) fn layer_forward(&self, index: usize) -> Result<()> {
         let (decoder, (layer, a)) = (&self.model.decoder, self.layer(index));
-        let Attention::Grouped(grouped) = &layer.attention;
+        let (grouped, mlp) = layer.plain();
         let (width, heads) = (decoder.hidden, decoder.heads);
         let (x, normed) = (self.rows(self.ws.stream(index), width), self.rows(&a.normed, width));
         let norm = layer.attention_norm.values;
@@ -88,7 +88,6 @@ impl<'a> Run<'a> {
 
         let (normed, factors) = (self.rows(&a.middle_normed, width), self.rows(&a.middle_factors, 1));
         rms_norm::forward(Rows::dense(width), middle, layer.mlp_norm.values, normed, factors, decoder.eps)?;
-        let Mlp::Dense(mlp) = &layer.mlp;
         let gate_up = self.rows(&a.gate_up, 2 * decoder.intermediate);
         mlp.gate_up.forward(normed, gate_up, false, self.ws.lora_hidden.all())?;
         swiglu::forward(gate_up, decoder.intermediate, self.rows(&a.activated, decoder.intermediate))
@@ -112,7 +111,7 @@ impl<'a> Run<'a> {
     /// The layer's last product, into the stream.
     pub(super) fn layer_output(&self, index: usize) -> Result<()> {
         let (decoder, (layer, a)) = (&self.model.decoder, self.layer(index));
-        let Mlp::Dense(DenseMlp { down, .. }) = &layer.mlp;
+        let (_, DenseMlp { down, .. }) = layer.plain();
         let next = self.rows(self.ws.stream(index + 1), decoder.hidden);
         next.copy(self.rows(&a.middle, decoder.hidden))?;
         down.forward(self.rows(&a.activated, decoder.intermediate), next, true, self.ws.lora_hidden.all())
@@ -177,7 +176,7 @@ impl<'a> Backward<'a> {
     /// Turns `dx`, the gradient of the layer's output, into that of its middle.
     pub(super) fn mlp_backward(&self, index: usize) -> Result<()> {
         let (run, ws, (layer, a)) = (&self.run, self.ws, self.run.layer(index));
-        let Mlp::Dense(DenseMlp { gate_up, down }) = &layer.mlp;
+        let (_, DenseMlp { gate_up, down }) = layer.plain();
         let (width, f) = (run.model.decoder.hidden, run.model.decoder.intermediate);
         let (dx, d_activated) = (run.rows(&ws.dx, width), run.rows(&ws.d_activated, f));
         down.backward(run.rows(&a.activated, f), dx, d_activated, self.lora_hidden())?;
@@ -193,7 +192,7 @@ impl<'a> Backward<'a> {
     /// Turns `dx`, the gradient of the layer's middle, into that of its input.
     pub(super) fn attention_backward(&self, index: usize) -> Result<()> {
         let (run, ws, (layer, a)) = (&self.run, self.ws, self.run.layer(index));
-        let Attention::Grouped(grouped) = &layer.attention;
+        let (grouped, _) = layer.plain();
         let (heads, width) = (run.model.decoder.heads, run.model.decoder.hidden);
         let (dx, attended) = (run.rows(&ws.dx, width), run.rows(&a.attended, heads.output()));
         let d_attended = run.rows(&ws.d_attended, heads.output());

@@ -16,7 +16,7 @@ use half::bf16;
 
 use super::decoder::Decoder;
 use super::files::{Source, pieces};
-use super::layout::{Layer, Layout};
+use super::layout::{Attention, Layer, Layout, Mlp};
 use super::lora::{Adapter, AdapterLayout};
 use super::parameters::Parameters;
 use crate::batch::{Loss, LossStats, MicroBatch, TokenLosses, TokenStats};
@@ -75,7 +75,7 @@ impl DeviceModel {
     pub fn new(device: Device, decoder: &Decoder, parameters: &Parameters) -> Result<Self> {
         match parameters {
             Parameters::Full(weights) => {
-                check(decoder)?;
+                check(decoder, &weights.layout)?;
                 let trainable = DeviceTrainable::new(&device, &weights.layout.entries, &weights.values)?;
                 Self::with(device, decoder, &weights.layout, None, trainable)
             }
@@ -92,7 +92,7 @@ impl DeviceModel {
         base: &dyn Source,
         adapter: Option<&Adapter>,
     ) -> Result<Self> {
-        check(decoder)?;
+        check(decoder, layout)?;
         let values = upload_rounded(&device, layout, base)?;
         let trainable = match adapter {
             Some(adapter) => DeviceTrainable::new(&device, &adapter.layout.entries, &adapter.values)?,
@@ -300,7 +300,12 @@ impl Input {
 }
 
 /// Refuses shapes that the kernels cannot compute.
-fn check(decoder: &Decoder) -> Result<()> {
+fn check(decoder: &Decoder, layout: &Layout) -> Result<()> {
+    let plain = |layer: &Layer<_, _>| matches!((&layer.attention, &layer.mlp), (Attention::Grouped(_), Mlp::Dense(_)));
+    ensure!(
+        layout.layers.iter().all(plain),
+        "experts and latent attention are computed on a CPU alone: set compute.device = \"cpu\""
+    );
     attention::check(decoder.heads)?;
     for (name, size) in [("hidden_size", decoder.hidden), ("intermediate_size", decoder.intermediate)] {
         ensure!(size.is_multiple_of(8), "{name} = {size} has no CUDA kernels: it must be a multiple of 8");

@@ -303,9 +303,12 @@ pub fn base_bytes(path: &Path, layout: &Layout, base: Option<BaseType>, dtype: S
     })
 }
 
-/// Tensors that some files hold and no computation needs: a tied output matrix, and tables of rotary angles.
+/// Tensors that some files hold and no computation needs: a tied output matrix, tables of rotary angles, and layers that
+/// predict further tokens.
 fn is_ignored(name: &str, config: &ModelConfig) -> bool {
-    name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
+    name.ends_with(".rotary_emb.inv_freq")
+        || (config.tie_word_embeddings && name == "lm_head.weight")
+        || config.is_beyond(name)
 }
 
 /// Writes a model folder into `folder`, which exists, and reads it back: every weight is compared, and the shape and

@@ -219,7 +219,7 @@ pub fn write(folder: &Path, source: &dyn Source, shards: &Shards, dtype: SaveDty
     {
         return Ok(());
     }
-    let total: usize = source.entries().iter().map(|e| e.range.len() * dtype.size()).sum();
+    let total: usize = source.entries().iter().map(|e| e.range.len() * stored_as(e, dtype).size()).sum();
     let place = |(file, entries): &(String, Vec<&Entry>)| {
         entries.iter().map(|entry| (entry.name.clone(), file.clone())).collect::<Vec<_>>()
     };
@@ -228,6 +228,11 @@ pub fn write(folder: &Path, source: &dyn Source, shards: &Shards, dtype: SaveDty
     let path = folder.join(INDEX);
     std::fs::write(&path, serde_json::to_vec_pretty(&index)?)
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What a tensor is stored as beside others of `dtype`.
+fn stored_as(entry: &Entry, dtype: SaveDtype) -> SaveDtype {
+    if entry.is_choice_bias() { SaveDtype::F32 } else { dtype }
 }
 
 fn distribute<'a>(entries: &'a [Entry], shards: &Shards) -> Vec<(String, Vec<&'a Entry>)> {
@@ -259,11 +264,11 @@ fn write_entries(path: &Path, source: &dyn Source, entries: &[&Entry], dtype: Sa
 }
 
 fn fill(mut file: impl Write, source: &dyn Source, entries: &[&Entry], dtype: SaveDtype) -> Result<()> {
-    write_header(&mut file, entries.iter().map(|e| (e.name.clone(), dtype.file_type(), e.shape.clone())))?;
+    write_header(&mut file, entries.iter().map(|e| (e.name.clone(), stored_as(e, dtype).file_type(), e.shape.clone())))?;
     let mut bytes = Vec::new();
     for entry in entries {
         pieces(source, entry, |values| {
-            dtype.encode(values, &mut bytes);
+            stored_as(entry, dtype).encode(values, &mut bytes);
             Ok(file.write_all(&bytes)?)
         })?;
     }
@@ -292,6 +297,7 @@ pub fn verify(reader: &mut Reader, source: &dyn Source, dtype: SaveDtype) -> Res
     check(reader, source.entries(), &|_| false)?;
     let (mut expected, mut bytes, mut rounded) = (Vec::new(), Vec::new(), Vec::new());
     for entry in source.entries() {
+        let dtype = stored_as(entry, dtype);
         reader.read(&entry.name, &mut |first, values| {
             expected.resize(values.len(), 0.0);
             source.values(entry, first..first + values.len(), &mut expected)?;

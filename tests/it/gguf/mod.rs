@@ -96,7 +96,7 @@ pub(crate) fn model(architecture: &str, size: Size) -> ModelFolder<Parameters> {
     let beside = json!({"bos_token": "<|begin|>", "eos_token": "<|end|>", "chat_template": TEMPLATE});
     companions.files.push(("tokenizer_config.json".to_owned(), beside.to_string().into_bytes()));
     let tokenizer = read_tokenizer(text.as_bytes(), &config).unwrap();
-    let mut weights = Weights::random(Layout::new(&config, config.family().unwrap()), 3);
+    let mut weights = Weights::random(Layout::of(&config).unwrap(), 3);
     let mut noise = Counted::new(&[4]);
     // Matrices say much, and norms stay near 1: with norms of 3 queries and keys are so large that attention is all or
     // nothing, and the last bit of a weight decides which.

@@ -9,9 +9,9 @@ use super::{Heads, Scratch, exponentiate, with_scratch};
 use crate::team::Team;
 use crate::vector::{ARCH, LANES, grown, prefetch, vectorised};
 
-/// Values a head in the cache: `D` rounded up to whole registers.
+/// Values a head of values in the cache: rounded up to whole registers.
 fn padded(heads: Heads) -> usize {
-    heads.size.next_multiple_of(LANES)
+    heads.value.next_multiple_of(LANES)
 }
 
 /// Values a layer of a block.
@@ -21,15 +21,15 @@ pub fn block_len(heads: Heads) -> usize {
 
 /// Writes the keys and values of one row of `qkv` into slot `position % LANES` of its block.
 pub fn put(heads: Heads, qkv: &[f32], position: usize, block: &mut [f32]) {
-    let (size, slot) = (heads.size, position % LANES);
+    let (Heads { size, value, .. }, slot) = (heads, position % LANES);
     let (keys, values) = block.split_at_mut(LANES * heads.key_value * size);
     // Heads of keys lie end to end in both, so one loop over all their coordinates serves.
     let key = &qkv[heads.key(0)..heads.value(0)];
     key.iter().zip(keys.chunks_exact_mut(LANES)).for_each(|(&value, column)| column[slot] = value);
     let row = padded(heads) * heads.key_value;
     let out = values[slot * row..][..row].chunks_exact_mut(padded(heads));
-    for (value, out) in qkv[heads.value(0)..heads.row()].chunks_exact(size).zip(out) {
-        out[..size].copy_from_slice(value);
+    for (from, out) in qkv[heads.value(0)..heads.row()].chunks_exact(value).zip(out) {
+        out[..value].copy_from_slice(from);
     }
 }
 
@@ -79,7 +79,7 @@ fn decode<'a>(heads: Heads, qkv: &[f32], n: usize, block: Blocks<'a, '_>, o: &mu
         for (kv, output) in output.chunks_exact(padded(heads)).enumerate() {
             let head = kv * heads.group() + member;
             let scale = 1.0 / sums[head];
-            o[head * heads.size..][..heads.size].iter_mut().zip(output).for_each(|(o, sum)| *o = sum * scale);
+            o[head * heads.value..][..heads.value].iter_mut().zip(output).for_each(|(o, sum)| *o = sum * scale);
         }
     }
 }

@@ -14,14 +14,14 @@ use crate::vector::{LANES, copy_row, dot, exp, grown, vectorised};
 /// Queries of a tile. More would compute more of what the causal mask throws away.
 const TILE: usize = 16;
 
-/// `qkv (T, row)` rotated, in segments that hold each of the `T` rows once, in order -> `o (T, query * D)`, `lse (T, query)`.
+/// `qkv (T, row)` rotated, in segments that hold each of the `T` rows once, in order -> `o (T, query heads)`, `lse (T, query)`.
 ///
 /// A segment's query heads that share keys are a piece of work.
 pub fn forward(team: &Team, heads: Heads, qkv: &[f32], segments: &[Segment], o: &mut [f32], lse: &mut [f32]) {
     let outs = by_segment(segments, MatrixMut::new(o, heads.output()));
     let lses = by_segment(segments, MatrixMut::new(lse, heads.query));
     let pieces = outs.zip(lses).flat_map(|((segment, o), (_, lse))| {
-        let parts = o.columns(heads.group() * heads.size).zip(lse.columns(heads.group()));
+        let parts = o.columns(heads.group() * heads.value).zip(lse.columns(heads.group()));
         parts.enumerate().map(move |(kv, ((_, o), (_, lse)))| (segment, kv, o, lse))
     });
     team.each(pieces, |(segment, kv, o, lse)| {
@@ -54,17 +54,16 @@ fn places(rows: &Range<usize>, width: usize) -> Range<usize> {
     rows.start * width..rows.end * width
 }
 
-/// Copies one head's keys or values, at value `at` of each row, to lie end to end, `(keys, D)`: rows far apart share few
-/// sets of the first cache.
-fn compact(heads: Heads, qkv: &[f32], segment: &Segment, at: usize, out: &mut [f32]) {
-    let (prefix, own) = out.split_at_mut(segment.prefix.len() * heads.size);
+/// Copies one head's keys or values, `size` from value `at` of each row on, to lie end to end, `(keys, size)`: rows far
+/// apart share few sets of the first cache.
+fn compact(heads: Heads, qkv: &[f32], segment: &Segment, at: usize, size: usize, out: &mut [f32]) {
+    let (prefix, own) = out.split_at_mut(segment.prefix.len() * size);
     for (rows, out) in [(&segment.prefix, prefix), (&segment.rows, own)] {
         let rows = qkv[places(rows, heads.row())].chunks_exact(heads.row());
         vectorised(
             #[inline(always)]
             || {
-                rows.zip(out.chunks_exact_mut(heads.size))
-                    .for_each(|(row, out)| copy_row(&row[at..][..heads.size], out))
+                rows.zip(out.chunks_exact_mut(size)).for_each(|(row, out)| copy_row(&row[at..][..size], out))
             },
         );
     }
@@ -152,23 +151,23 @@ fn forward_heads(
     mut lse: MatrixMut,
     scratch: &mut Scratch,
 ) {
-    let (stride, size) = (heads.row(), heads.size);
+    let (stride, Heads { size, value, .. }) = (heads.row(), heads);
     let (own, width) = (&qkv[places(&segment.rows, stride)], padded(segment));
-    let rows = grown(&mut scratch.rows, segment.keys() * size);
+    let rows = grown(&mut scratch.rows, segment.keys() * size.max(value));
     let keys = grown(&mut scratch.keys, width * size);
     let scores = grown(&mut scratch.scores, TILE * width);
-    compact(heads, qkv, segment, heads.key(kv), rows);
-    transpose(rows, size, width, keys);
-    compact(heads, qkv, segment, heads.value(kv), rows);
+    compact(heads, qkv, segment, heads.key(kv), size, rows);
+    transpose(&rows[..segment.keys() * size], size, width, keys);
+    compact(heads, qkv, segment, heads.value(kv), value, rows);
     for member in 0..heads.group() {
         let queries = &own[(kv * heads.group() + member) * size..];
         for tile in Tile::all(segment) {
             tile.scores(queries, stride, keys, scores);
             let sums = softmax(heads, tile, member, scores, &mut lse);
-            tile.gather(size, scores, rows, member * size, &mut o);
+            tile.gather(value, scores, rows, member * value, &mut o);
             for (r, sum) in sums[..tile.rows].iter().enumerate() {
                 let scale = 1.0 / sum;
-                let o = o.part(tile.first + r, member * size..(member + 1) * size);
+                let o = o.part(tile.first + r, member * value..(member + 1) * value);
                 o.iter_mut().for_each(|x| *x *= scale);
             }
         }
@@ -213,15 +212,15 @@ thread_local! {
 /// Pieces of work are as in [`forward`]. What a segment adds to its prefix, which may be others' too, is kept apart
 /// and added in the order of the segments when all are done.
 pub fn backward(team: &Team, heads: Heads, kept: Forward, segments: &[Segment], d_o: &[f32], d_qkv: &mut [f32]) {
-    let (size, kvs) = (heads.size, heads.key_value);
+    let (Heads { size, value, .. }, kvs) = (heads, heads.key_value);
     let mut of_prefixes = OF_PREFIXES.take();
-    let len = |segment: &Segment| 2 * segment.prefix.len() * size;
+    let len = |segment: &Segment| segment.prefix.len() * (size + value);
     let mut rest = grown(&mut of_prefixes, with_rows(segments).map(|segment| kvs * len(segment)).sum());
     let rows = by_segment(segments, MatrixMut::new(d_qkv, heads.row()));
     let pieces = rows.flat_map(|(segment, d_qkv)| {
-        let (d_queries, d_rest) = d_qkv.split_columns(heads.output());
+        let (d_queries, d_rest) = d_qkv.split_columns(heads.query * size);
         let (d_keys, d_values) = d_rest.split_columns(kvs * size);
-        let parts = d_queries.columns(heads.group() * size).zip(d_keys.columns(size)).zip(d_values.columns(size));
+        let parts = d_queries.columns(heads.group() * size).zip(d_keys.columns(size)).zip(d_values.columns(value));
         let pieces: Vec<_> = parts
             .enumerate()
             .map(|(kv, (((_, queries), (_, keys)), (_, values)))| {
@@ -238,8 +237,8 @@ pub fn backward(team: &Team, heads: Heads, kept: Forward, segments: &[Segment], 
     let mut of_prefix = of_prefixes.as_slice();
     for segment in with_rows(segments) {
         for kv in 0..kvs {
-            for at in [heads.key(kv), heads.value(kv)] {
-                let (from, others) = of_prefix.split_at(len(segment) / 2);
+            for (at, size) in [(heads.key(kv), size), (heads.value(kv), value)] {
+                let (from, others) = of_prefix.split_at(segment.prefix.len() * size);
                 let rows = d_qkv[places(&segment.prefix, heads.row())].chunks_exact_mut(heads.row());
                 for (row, from) in rows.zip(from.chunks_exact(size)) {
                     row[at..].iter_mut().zip(from).for_each(|(sum, d)| *sum += d);
@@ -257,8 +256,9 @@ struct Gradients<'a> {
     queries: MatrixMut<'a>,
     /// `(rows, D)`.
     keys: MatrixMut<'a>,
+    /// `(rows, values of a head)`.
     values: MatrixMut<'a>,
-    /// Keys, then values, of the prefix `(prefix, D)` each.
+    /// Keys, then values, of the prefix.
     prefix: &'a mut [f32],
 }
 
@@ -271,39 +271,40 @@ fn backward_heads(
     mut gradients: Gradients,
     scratch: &mut Scratch,
 ) {
-    let (stride, size, outputs) = (heads.row(), heads.size, heads.output());
+    let (stride, Heads { size, value, .. }, outputs) = (heads.row(), heads, heads.output());
     let own = Own {
         qkv: &kept.qkv[places(&segment.rows, stride)],
         o: &kept.o[places(&segment.rows, outputs)],
         lse: &kept.lse[places(&segment.rows, heads.query)],
         d_o: &d_o[places(&segment.rows, outputs)],
     };
-    let (count, width) = (segment.keys() * size, padded(segment) * size);
-    let rows = grown(&mut scratch.rows, count);
-    let (keys, values) = (grown(&mut scratch.keys, width), grown(&mut scratch.values, width));
-    let (d_keys, d_values) = (grown(&mut scratch.d_keys, count), grown(&mut scratch.d_values, count));
-    let p = grown(&mut scratch.scores, TILE * padded(segment));
-    let ds = grown(&mut scratch.d_scores, TILE * padded(segment));
-    compact(heads, kept.qkv, segment, heads.value(kv), rows);
-    transpose(rows, size, padded(segment), values);
-    compact(heads, kept.qkv, segment, heads.key(kv), rows);
-    transpose(rows, size, padded(segment), keys);
+    let (count, width) = (segment.keys(), padded(segment));
+    let rows = grown(&mut scratch.rows, count * size.max(value));
+    let (keys, values) = (grown(&mut scratch.keys, width * size), grown(&mut scratch.values, width * value));
+    let (d_keys, d_values) = (grown(&mut scratch.d_keys, count * size), grown(&mut scratch.d_values, count * value));
+    let p = grown(&mut scratch.scores, TILE * width);
+    let ds = grown(&mut scratch.d_scores, TILE * width);
+    compact(heads, kept.qkv, segment, heads.value(kv), value, rows);
+    transpose(&rows[..count * value], value, width, values);
+    compact(heads, kept.qkv, segment, heads.key(kv), size, rows);
+    transpose(&rows[..count * size], size, width, keys);
     d_keys.fill(0.0);
     d_values.fill(0.0);
     for member in 0..heads.group() {
         let head = kv * heads.group() + member;
-        let (queries, d_o) = (&own.qkv[head * size..], &own.d_o[head * size..]);
+        let (queries, d_o) = (&own.qkv[head * size..], &own.d_o[head * value..]);
         for tile in Tile::all(segment) {
             tile.scores(queries, stride, keys, p);
             tile.scores(d_o, outputs, values, ds);
             softmax_backward(heads, tile, head, own, p, ds);
             tile.gather(size, ds, rows, member * size, &mut gradients.queries);
             tile.scatter(size, ds, queries, stride, d_keys);
-            tile.scatter(size, p, d_o, outputs, d_values);
+            tile.scatter(value, p, d_o, outputs, d_values);
         }
     }
     let (of_keys, of_values) = gradients.prefix.split_at_mut(segment.prefix.len() * size);
-    for (from, prefix, own) in [(d_keys, of_keys, gradients.keys), (d_values, of_values, gradients.values)] {
+    let parts = [(d_keys, of_keys, gradients.keys, size), (d_values, of_values, gradients.values, value)];
+    for (from, prefix, own, size) in parts {
         let (of_prefix, of_own) = from.split_at(prefix.len());
         prefix.copy_from_slice(of_prefix);
         write_rows(of_own, size, own);
@@ -329,7 +330,7 @@ struct Own<'a> {
 
 /// In place: scores -> `p = exp(s - lse)`, and `do v` -> `ds = p (do v - do o) / sqrt(D)`; zero beyond a row's own key.
 fn softmax_backward(heads: Heads, tile: Tile, head: usize, own: Own, p: &mut [f32], ds: &mut [f32]) {
-    let (size, outputs, scale) = (heads.size, heads.output(), heads.scale());
+    let (size, outputs, scale) = (heads.value, heads.output(), heads.scale());
     vectorised(
         #[inline(always)]
         || {

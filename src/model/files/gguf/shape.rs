@@ -109,6 +109,10 @@ pub(super) fn architecture(config: &ModelConfig) -> Result<&'static str> {
         Family::Llama => "llama",
         Family::Qwen2 => "qwen2",
         Family::Qwen3 => "qwen3",
+        family => bail!(
+            "models of family {} are not written as GGUF: export a folder, which llama.cpp's own converter reads",
+            family.name()
+        ),
     })
 }
 
@@ -148,7 +152,7 @@ pub(super) fn divisors(config: &ModelConfig) -> Result<Option<Vec<f32>>> {
     }
     let name = architecture(config)?;
     ensure!(
-        name == "llama",
+        name == "llama" && config.rope_factors()?[0] == 1.0,
         "a stretch of the rotary angles cannot be written for {name}: GGUF files have it for llama"
     );
     Ok(Some(divisors))
@@ -205,7 +209,7 @@ mod tests {
             let scaling = json!({ "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0, "original_max_position_embeddings": context });
             let config = json!({ "rope_scaling": scaling });
-            let stretched = crate::model::rope::frequencies(Some(theta), config.as_object().unwrap(), size).unwrap();
+            let stretched = crate::model::rope::frequencies(Some(theta), config.as_object().unwrap(), size, 0).unwrap();
             let divisors = stretched.iter().enumerate();
             let divisors: Vec<f32> =
                 divisors.map(|(i, f)| (theta.powf(-2.0 * i as f64 / size as f64) / f) as f32).collect();
