@@ -86,7 +86,8 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     let threads = if args.threads == 0 { default_threads() } else { args.threads };
     let shape = args.shape.shape();
     let model = random_model(&shape, args.prompt + args.new)?;
-    let (weights, bytes) = (model.weights.layout.len(), shape.products() * args.precision.bytes());
+    let (weights, products) = (model.weights.layout.len(), shape.products()?);
+    let bytes = products * args.precision.bytes();
     let (device, micro_batch_tokens) = (DeviceChoice::Cpu, args.micro_batch_tokens);
     let mut compute = ComputeConfig { device, micro_batch_tokens, ..ComputeConfig::default() };
     compute.suit(weights, false);
@@ -112,8 +113,8 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     let trained = median(timings.iter().map(|t| t.trained as f64));
     let best = limits::best_product(threads, shape.d, shape.ffn, args.precision.into());
     let read = limits::memory_read(threads);
-    let sample_flops = 2.0 * shape.products() as f64 * tokens / sample_s;
-    let update_flops = 6.0 * shape.products() as f64 * trained / update_s;
+    let sample_flops = 2.0 * products as f64 * tokens / sample_s;
+    let update_flops = 6.0 * products as f64 * trained / update_s;
     // A row that decodes alone reads every weight that it is multiplied with.
     let alone = read / bytes as f64;
     let report = json!({

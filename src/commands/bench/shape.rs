@@ -1,9 +1,10 @@
 //! The shapes of the models that are measured: by name, or size by size.
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::model::ModelConfig;
+use crate::model::layout::{LayerLayout, Mlp};
+use crate::model::{Layout, ModelConfig};
 use crate::model::files::folder::read_config;
 
 /// A shape by its name.
@@ -17,6 +18,10 @@ pub(super) enum Name {
     /// Qwen2.5-0.5B's.
     #[value(name = "qwen2.5-0.5b")]
     Qwen25,
+    /// Qwen3-MoE's at `common`'s sizes: 9 experts of a third of the width, 3 for each token.
+    Mixture,
+    /// DeepSeek-V3's at `common`'s sizes: 8 experts of a third of the width, 2 for each token and one for all, latents.
+    Latent,
 }
 
 /// Arguments that say which shape.
@@ -48,7 +53,7 @@ pub(super) struct ShapeArgs {
 /// What of a decoder decides its speed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
-    architecture: &'static str,
+    name: Name,
     pub(super) d: usize,
     layers: usize,
     heads: usize,
@@ -60,13 +65,13 @@ pub(super) struct Shape {
 impl ShapeArgs {
     /// The shape that they say.
     pub(super) fn shape(&self) -> Shape {
-        let (architecture, [d, layers, heads, kv_heads, ffn, vocab]) = match self.shape {
-            Name::Common => ("Qwen2ForCausalLM", [128, 4, 4, 4, 384, 64]),
-            Name::SmolLm2 => ("LlamaForCausalLM", [576, 30, 9, 3, 1536, 49_152]),
-            Name::Qwen25 => ("Qwen2ForCausalLM", [896, 24, 14, 2, 4864, 151_936]),
+        let [d, layers, heads, kv_heads, ffn, vocab] = match self.shape {
+            Name::Common | Name::Mixture | Name::Latent => [128, 4, 4, 4, 384, 64],
+            Name::SmolLm2 => [576, 30, 9, 3, 1536, 49_152],
+            Name::Qwen25 => [896, 24, 14, 2, 4864, 151_936],
         };
         Shape {
-            architecture,
+            name: self.shape,
             d: self.d.unwrap_or(d),
             layers: self.layers.unwrap_or(layers),
             heads: self.heads.unwrap_or(heads),
@@ -80,18 +85,54 @@ impl ShapeArgs {
 impl Shape {
     /// Its config, with a context of so many tokens.
     pub(super) fn config(&self, context: usize) -> Result<ModelConfig> {
-        let config = json!({
-            "architectures": [self.architecture], "vocab_size": self.vocab, "hidden_size": self.d,
+        let (architecture, more) = self.family();
+        let mut config = json!({
+            "architectures": [architecture], "vocab_size": self.vocab, "hidden_size": self.d,
             "intermediate_size": self.ffn, "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
             "num_key_value_heads": self.kv_heads, "max_position_embeddings": context, "rms_norm_eps": 1e-6,
             "tie_word_embeddings": true,
         });
+        if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
+            config.extend(more);
+        }
         read_config(config.to_string().as_bytes())
     }
 
+    /// Its family, and what the config of one says beside sizes that all have. A token goes through as many weights of
+    /// experts as of a dense layer.
+    fn family(&self) -> (&'static str, Value) {
+        match self.name {
+            Name::Common | Name::Qwen25 => ("Qwen2ForCausalLM", json!({})),
+            Name::SmolLm2 => ("LlamaForCausalLM", json!({})),
+            Name::Mixture => (
+                "Qwen3MoeForCausalLM",
+                json!({
+                    "num_experts": 9, "num_experts_per_tok": 3, "moe_intermediate_size": self.ffn / 3,
+                    "norm_topk_prob": true,
+                }),
+            ),
+            Name::Latent => {
+                let head = self.d / self.heads.max(1);
+                let more = json!({
+                    "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1, "n_group": 4,
+                    "topk_group": 2, "moe_intermediate_size": self.ffn / 3, "kv_lora_rank": 3 * head / 2,
+                    "qk_nope_head_dim": 3 * head / 4, "qk_rope_head_dim": head / 2, "v_head_dim": head,
+                });
+                ("DeepseekV3ForCausalLM", more)
+            }
+        }
+    }
+
     /// Weights that a token is multiplied with.
-    pub(super) fn products(&self) -> usize {
-        let Self { d, layers, heads, kv_heads, ffn, vocab, .. } = *self;
-        layers * (2 * d * d + 2 * d * d * kv_heads / heads + 3 * d * ffn) + vocab * d
+    pub(super) fn products(&self) -> Result<usize> {
+        let config = self.config(1)?;
+        let (layout, active) = (Layout::of(&config)?, config.experts()?.map_or(0, |experts| experts.router.active));
+        let layer = |layer: &LayerLayout| {
+            let all: usize = layer.matrices().iter().map(|matrix| matrix.range.len()).sum();
+            let Mlp::Experts(mlp) = &layer.mlp else { return all };
+            let others = mlp.experts[active..].iter();
+            all - others.map(|other| other.gate_up.range.len() + other.down.range.len()).sum::<usize>()
+        };
+        Ok(layout.layers.iter().map(layer).sum::<usize>() + layout.lm_head.range.len())
     }
 }
