@@ -8,8 +8,8 @@ use crate::ops::attention::Heads;
 
 use super::dtype::SaveDtype;
 use super::experts::{self, Experts};
-use super::latent::{self, LatentShape};
 pub use super::family::Family;
+use super::latent::{self, LatentShape};
 
 /// How many layers behind the last one predict further tokens.
 const FURTHER: &str = "num_nextn_predict_layers";
@@ -193,8 +193,14 @@ impl ModelConfig {
         for key in ["attention_bias", "mlp_bias"] {
             ensure!(set(key) != Some(&true.into()), "{key} = true is not supported: only Qwen2's own biases are");
         }
-        ensure!(set("qkv_bias") != Some(&false.into()), "qkv_bias = false is not supported: Qwen2's layers have biases");
-        ensure!(set("clip_qkv").is_none(), "clip_qkv is set, which is not supported: queries, keys and values are not clipped");
+        ensure!(
+            set("qkv_bias") != Some(&false.into()),
+            "qkv_bias = false is not supported: Qwen2's layers have biases"
+        );
+        ensure!(
+            set("clip_qkv").is_none(),
+            "clip_qkv is set, which is not supported: queries, keys and values are not clipped"
+        );
         ensure!(
             set("quantization_config").is_none(),
             "quantization_config is set: quantized weights cannot be trained, use the folder they were made from"
@@ -246,7 +252,11 @@ mod tests {
     fn what_the_decoder_does_not_compute_is_refused_by_name() {
         for (architecture, extra, word) in [
             ("MistralForCausalLM", json!({}), "known are LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"),
-            ("Qwen3MoeForCausalLM", json!({ "num_experts_per_tok": 2, "moe_intermediate_size": 8 }), "num_experts is missing"),
+            (
+                "Qwen3MoeForCausalLM",
+                json!({ "num_experts_per_tok": 2, "moe_intermediate_size": 8 }),
+                "num_experts is missing",
+            ),
             (
                 "Qwen3MoeForCausalLM",
                 json!({ "num_experts": 4, "num_experts_per_tok": 5, "moe_intermediate_size": 8 }),
@@ -267,6 +277,36 @@ mod tests {
             ("LlamaForCausalLM", json!({ "rope_scaling": { "type": "dynamic" } }), "dynamic"),
         ] {
             let message = format!("{:#}", read(architecture, extra).unwrap_err());
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn latents_and_experts_that_are_not_computed_are_refused_by_name() {
+        let shape = json!({
+            "kv_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 4, "n_routed_experts": 8,
+            "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2, "moe_intermediate_size": 8,
+        });
+        let read = |architecture: &str, more: Value| {
+            let mut extra = shape.clone();
+            extra.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            read(architecture, extra)
+        };
+        let (second, third) = ("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM");
+        let config = read(third, json!({ "q_lora_rank": null })).unwrap();
+        assert_eq!((config.latent().unwrap().unwrap().query_rank, config.heads().size), (None, 12));
+        for (architecture, more, word) in [
+            (third, json!({ "num_key_value_heads": 1 }), "num_key_value_heads = 1"),
+            (third, json!({ "qk_rope_head_dim": 3 }), "head size 3"),
+            (third, json!({ "kv_lora_rank": null }), "kv_lora_rank is missing"),
+            (third, json!({ "n_group": 3 }), "n_group = 3"),
+            (third, json!({ "topk_group": 1, "num_experts_per_tok": 3 }), "have no 3"),
+            (third, json!({ "n_group": 8, "topk_group": 8 }), "needs two"),
+            (third, json!({ "topk_method": "greedy" }), "topk_method = \"greedy\" is not supported for deepseek_v3"),
+            (second, json!({ "topk_method": "noaux_tc" }), "topk_method = \"noaux_tc\""),
+            (third, json!({ "attention_bias": true }), "attention_bias"),
+        ] {
+            let message = format!("{:#}", read(architecture, more).unwrap_err());
             assert!(message.contains(word), "{message}");
         }
     }

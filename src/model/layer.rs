@@ -178,9 +178,10 @@ impl<M, V> Mlp<M, V> {
                 router: matrix(router),
                 bias: bias.as_ref().map(vector),
                 experts: experts.iter().map(|expert| expert.map(matrix)).collect(),
-                shared: shared
-                    .as_ref()
-                    .map(|shared| SharedMlp { mlp: shared.mlp.map(matrix), gate: shared.gate.as_ref().map(&mut *matrix) }),
+                shared: shared.as_ref().map(|shared| SharedMlp {
+                    mlp: shared.mlp.map(matrix),
+                    gate: shared.gate.as_ref().map(&mut *matrix),
+                }),
             }),
         }
     }

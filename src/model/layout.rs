@@ -203,7 +203,10 @@ impl Layout {
     /// # Errors
     /// An architecture that is not known.
     pub fn of(config: &ModelConfig) -> Result<Self> {
-        Ok(Self::new(config, &Choices { family: config.family()?, experts: config.experts()?, latent: config.latent()? }))
+        Ok(Self::new(
+            config,
+            &Choices { family: config.family()?, experts: config.experts()?, latent: config.latent()? },
+        ))
     }
 
     fn new(config: &ModelConfig, choices: &Choices) -> Self {

@@ -5,7 +5,9 @@ use reckon::ops::linear::Precision;
 use reckon::policy::Policy;
 
 use super::lora::{all, saved, trained_with};
-use super::models::{FAMILIES, MIXTURES, cpu, cpu_mut, families, generate, prompts, rising, samples, sampling, shared_micros, tiny};
+use super::models::{
+    FAMILIES, MIXTURES, cpu, cpu_mut, families, generate, prompts, rising, samples, sampling, shared_micros, tiny,
+};
 use super::sampling::check_trainer_agrees;
 
 const BF16: CpuOptions = CpuOptions { threads: 1, precision: Precision::Bf16, recompute: false };

@@ -21,17 +21,8 @@ use serde_json::Value;
 
 use super::models::{cpu, generate_greedily, prompt_of};
 
-const MODELS: [&str; 9] = [
-    "llama",
-    "llama-tied",
-    "qwen2",
-    "qwen3",
-    "qwen2-moe",
-    "qwen3-moe",
-    "olmoe",
-    "deepseek-v2",
-    "deepseek-v3",
-];
+const MODELS: [&str; 9] =
+    ["llama", "llama-tied", "qwen2", "qwen3", "qwen2-moe", "qwen3-moe", "olmoe", "deepseek-v2", "deepseek-v3"];
 
 fn fixture(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)

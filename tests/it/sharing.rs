@@ -7,7 +7,9 @@ use reckon::policy::Policy;
 
 use super::gradients::check_gradients;
 use super::lora::{all, saved, trained_with};
-use super::models::{FAMILIES, cpu, cpu_mut, families, generate, prompts, rising, samples, sampling, shared_micros, tiny};
+use super::models::{
+    FAMILIES, cpu, cpu_mut, families, generate, prompts, rising, samples, sampling, shared_micros, tiny,
+};
 use super::sampling::check_trainer_agrees;
 
 /// Tiny models of all families, in both precisions, and an adapted one, whose threads compute each operation together.

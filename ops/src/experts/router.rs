@@ -277,8 +277,7 @@ mod tests {
     fn the_gradient_is_that_of_difference_quotients() {
         let mut random = Counted::new(&[3]);
         let mut draw = |n: usize| (0..n).map(|_| random.normal() as f32).collect::<Vec<_>>();
-        for (scores, normalised) in
-            [Scores::Softmax, Scores::Sigmoid].into_iter().flat_map(|s| [(s, false), (s, true)])
+        for (scores, normalised) in [Scores::Softmax, Scores::Sigmoid].into_iter().flat_map(|s| [(s, false), (s, true)])
         {
             let router = Router { scores, normalised, ..V3 };
             let (products, slopes) = (draw(4 * 6), draw(4 * 2));

@@ -15,7 +15,9 @@ fn parts(team: &Team, groups: &[Range<usize>]) -> Vec<(usize, Range<usize>)> {
     let most = if team.threads() == 1 { usize::MAX } else { ROWS };
     let cut = |(group, rows): (usize, &Range<usize>)| {
         let end = rows.end;
-        rows.clone().step_by(most.min(rows.len().max(1))).map(move |first| (group, first..end.min(first.saturating_add(most))))
+        rows.clone()
+            .step_by(most.min(rows.len().max(1)))
+            .map(move |first| (group, first..end.min(first.saturating_add(most))))
     };
     groups.iter().enumerate().flat_map(cut).collect()
 }

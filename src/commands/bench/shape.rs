@@ -3,9 +3,9 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::model::files::folder::read_config;
 use crate::model::layout::{LayerLayout, Mlp};
 use crate::model::{Layout, ModelConfig};
-use crate::model::files::folder::read_config;
 
 /// A shape by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

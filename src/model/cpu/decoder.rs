@@ -3,12 +3,12 @@
 //!
 //! A layer: `x += Wo attention(rope(Wqkv norm(x)))`, then `x += Wdown swiglu(Wgate_up norm(x))`.
 
+use crate::ops::LANES;
 use crate::ops::attention::{Heads, Segment, cached, latent, packed};
 use crate::ops::linear::{self, Epilogue};
 use crate::ops::memory::sized;
 use crate::ops::rms_norm::{self, Kept, Vectors};
 use crate::ops::team::Team;
-use crate::ops::LANES;
 
 use super::cache::{BlockId, Cache, Sequence};
 use super::weights::{PackedLayer, PackedWeights, Vector};

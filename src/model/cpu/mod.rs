@@ -274,17 +274,6 @@ impl CpuModel {
         (gradient, all)
     }
 
-    /// What the routers of the layers chose since this was asked last, in micro-batches whose gradients were taken; of a
-    /// dense layer nothing, of a dense model no layer.
-    pub fn take_loads(&self) -> Vec<Load> {
-        let mut sum: Vec<Load> = Vec::new();
-        for loads in self.loads.take_all() {
-            sum.resize_with(sum.len().max(loads.len()), Load::default);
-            sum.iter_mut().zip(&loads).for_each(|(sum, load)| sum.add(load));
-        }
-        sum
-    }
-
     /// Takes back a sum of gradients that is done with: the next one needs its memory.
     pub fn reuse(&self, gradients: Vec<f32>) {
         self.gradients.give_back(gradients);

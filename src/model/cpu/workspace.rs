@@ -162,7 +162,13 @@ impl Workspace {
         let LatentGradients { values, queries, compressed_queries, latents, compressed, part } = latent;
         let of_latents = [values, queries, compressed_queries, latents, compressed, part];
         let others = [hidden, dx, inputs.normed, inputs.activated, activated, gate_up, normed, attended, qkv, raw_qkv];
-        streams.into_iter().chain(of_layers).chain(of_experts).chain(of_latents).chain(others).for_each(memory::give_back);
+        streams
+            .into_iter()
+            .chain(of_layers)
+            .chain(of_experts)
+            .chain(of_latents)
+            .chain(others)
+            .for_each(memory::give_back);
         logits.give_back();
     }
 

@@ -264,7 +264,10 @@ fn write_entries(path: &Path, source: &dyn Source, entries: &[&Entry], dtype: Sa
 }
 
 fn fill(mut file: impl Write, source: &dyn Source, entries: &[&Entry], dtype: SaveDtype) -> Result<()> {
-    write_header(&mut file, entries.iter().map(|e| (e.name.clone(), stored_as(e, dtype).file_type(), e.shape.clone())))?;
+    write_header(
+        &mut file,
+        entries.iter().map(|e| (e.name.clone(), stored_as(e, dtype).file_type(), e.shape.clone())),
+    )?;
     let mut bytes = Vec::new();
     for entry in entries {
         pieces(source, entry, |values| {

@@ -62,9 +62,7 @@ fn compact(heads: Heads, qkv: &[f32], segment: &Segment, at: usize, size: usize,
         let rows = qkv[places(rows, heads.row())].chunks_exact(heads.row());
         vectorised(
             #[inline(always)]
-            || {
-                rows.zip(out.chunks_exact_mut(size)).for_each(|(row, out)| copy_row(&row[at..][..size], out))
-            },
+            || rows.zip(out.chunks_exact_mut(size)).for_each(|(row, out)| copy_row(&row[at..][..size], out)),
         );
     }
 }
