@@ -111,6 +111,13 @@ const KNOWN: &[Known] = &[
         &[],
     ),
     curves("mismatch", "Sampler against trainer", "0 where both are equal", &["policy/mismatch_kl"], &[]),
+    curves(
+        "router",
+        "Loads of experts",
+        "over the mean of their layer, 1 is even; entropy of the scores on the right, dashed",
+        &["router/load_max", "router/load_min"],
+        &["router/entropy"],
+    ),
     curves("optim", "Norm of the gradient", "before clipping", &["optim/grad_norm"], &[]),
     curves("time", "Where a step's time goes", "seconds", &["time/*"], &[]),
     curves("speed", "Speed", "tokens per second", &["speed/*"], &[]),

@@ -1,5 +1,6 @@
-//! What routers chose, and even loads without a loss (Wang et al. 2024, arXiv:2408.15664): the bias of a router's choice moves by a fixed step
-//! toward the experts that were chosen less than the mean. It has no gradient, and the optimizer leaves it alone.
+//! What routers chose, and even loads without a loss (Wang et al. 2024, arXiv:2408.15664): the bias of a router's choice
+//! moves by a fixed step toward the experts that were chosen less than the mean. It has no gradient, and the optimizer
+//! leaves it alone.
 
 use anyhow::{Result, bail};
 
