@@ -181,7 +181,7 @@ fn a_device_and_a_gguf_file_refuse_them_in_one_line() {
         let folder = tempfile::tempdir().unwrap();
         policy.save(folder.path(), SaveDtype::F32).unwrap();
         let out = folder.path().join("out.gguf");
-        let complaint = fails(&["export", text(folder.path()), "--out", text(&out)]);
+        let complaint = fails(&["export", text(folder.path()), "--gguf", "f32", "--out", text(&out)]);
         assert!(complaint.contains("not written as GGUF") && complaint.trim().lines().count() == 1, "{complaint}");
         let Some(device) = device(0) else { return };
         let refused = DeviceModel::new(device, &cpu(&policy).decoder, cpu(&policy).parameters());
@@ -224,7 +224,7 @@ fn write_base(folder: &Path) {
 fn a_run_with_balanced_experts_agrees_with_its_sampler_and_resumes_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
     write_base(folder.path());
-    let more = "optim = {lr = 1e-3, balance = 1e-2}\ngrpo = {completions_per_update = 8}";
+    let more = "control = 'coin_flip'\noptim = {lr = 1e-3, balance = 1e-2}\ngrpo = {completions_per_update = 8}";
     let config = small_run(folder.path(), 4, more);
     let edited = fs::read_to_string(&config).unwrap().replace("builtin:countdown", text(&folder.path().join("base")));
     fs::write(&config, edited).unwrap();

@@ -211,40 +211,33 @@ pub fn cached<'a>(
     team.each(rows.enumerate(), |(r, ((row, o), &n))| decode(s, row, n, &|b| block(r, b), o));
 }
 
-/// One row's attention over positions `0..n`: the chains of multiply-adds of packed attention, block by block.
+/// One row's attention over positions `0..n`. Keys are laid end to end first: the products are those of packed attention
+/// then, whose chains of multiply-adds go through all positions.
 fn decode<'a>(s: Latent, row: &[f32], n: usize, block: &dyn Fn(usize) -> &'a [f32], o: &mut [f32]) {
     let (heads, size, width) = (s.heads, s.compressed(), n.next_multiple_of(LANES));
     with_scratch(|scratch| {
-        let queries = grown(&mut scratch.keys, size * heads);
+        let keys = grown(&mut scratch.keys, n * size);
+        for (b, keys) in keys.chunks_mut(LANES * size).enumerate() {
+            keys.copy_from_slice(&block(b)[..keys.len()]);
+        }
+        let queries = grown(&mut scratch.rows, size * heads);
         for (head, query) in row[..heads * size].chunks_exact(size).enumerate() {
             queries[head..].iter_mut().step_by(heads).zip(query).for_each(|(to, from)| *to = *from);
         }
+        let by_position = grown(&mut scratch.values, n * heads);
+        let out = Out::new(by_position, heads, Epilogue::None);
+        product(Shape { m: n, n: heads, k: size }, left(keys, 0, size), Right::new(queries, heads), out);
         let scores = grown(&mut scratch.scores, heads * width);
-        let of_block = grown(&mut scratch.rows, LANES * heads);
-        for b in 0..width / LANES {
-            let live = (n - b * LANES).min(LANES);
-            let out = Out::new(of_block, heads, Epilogue::None);
-            product(Shape { m: live, n: heads, k: size }, left(block(b), 0, size), Right::new(queries, heads), out);
-            for (place, of_position) in of_block.chunks_exact(heads).take(live).enumerate() {
-                let to = scores[b * LANES + place..].iter_mut().step_by(width);
-                to.zip(of_position).for_each(|(to, score)| *to = *score);
-            }
-        }
         let sums = grown(&mut scratch.sums, heads);
-        vectorised(
-            #[inline(always)]
-            || {
-                for (scores, sum) in scores.chunks_exact_mut(width).zip(sums.iter_mut()) {
-                    *sum = exponentiate(scores, n, s.attention().scale()).1;
-                }
-            },
-        );
-        o.fill(0.0);
-        for b in 0..width / LANES {
-            let shape = Shape { m: heads, n: s.rank, k: (n - b * LANES).min(LANES) };
-            let out = Out::new(o, s.rank, Epilogue::Accumulate);
-            product(shape, left(scores, b * LANES, width), Right::new(block(b), size), out);
+        for (head, (scores, sum)) in scores.chunks_exact_mut(width).zip(sums.iter_mut()).enumerate() {
+            scores.iter_mut().zip(by_position[head..].iter().step_by(heads)).for_each(|(to, score)| *to = *score);
+            *sum = vectorised(
+                #[inline(always)]
+                || exponentiate(scores, n, s.attention().scale()).1,
+            );
         }
+        let out = Out::new(o, s.rank, Epilogue::None);
+        product(Shape { m: heads, n: s.rank, k: n }, left(scores, 0, width), Right::new(keys, size), out);
         for (o, sum) in o.chunks_exact_mut(s.rank).zip(sums) {
             let scale = 1.0 / *sum;
             o.iter_mut().for_each(|x| *x *= scale);
@@ -263,7 +256,7 @@ mod tests {
         let s = Latent { heads: 5, plain: 12, rotated: 6, rank: 20, value: 9 };
         let (heads, team) = (s.attention(), Team::alone());
         assert_eq!(block_len(s), LANES * 26);
-        for t in [1, 15, 16, 17, 70, 1100] {
+        for t in [1, 15, 16, 17, 70, 1000] {
             let mut random = Counted::new(&[t as u64]);
             let mut rows: Vec<f32> = (0..t * heads.row()).map(|_| random.normal() as f32).collect();
             for row in rows.chunks_exact_mut(heads.row()) {
