@@ -159,7 +159,16 @@ pub(crate) fn chain(k: usize) -> usize {
 }
 
 /// The product, by the best instruction set of this machine.
-pub(crate) fn product(shape: Shape, left: Left, right: Right, mut out: Out) {
+pub(crate) fn product(shape: Shape, left: Left, right: Right, out: Out) {
+    in_chains(shape, left, right, out, chain(shape.k));
+}
+
+/// The product in one chain over all of `K`, however long that is: for sums that are elsewhere continued from block to block.
+pub(crate) fn product_in_one_chain(shape: Shape, left: Left, right: Right, out: Out) {
+    in_chains(shape, left, right, out, shape.k);
+}
+
+fn in_chains(shape: Shape, left: Left, right: Right, mut out: Out, chain: usize) {
     let Shape { m, n, k } = shape;
     if m == 0 || n == 0 {
         return;
@@ -173,7 +182,7 @@ pub(crate) fn product(shape: Shape, left: Left, right: Right, mut out: Out) {
     }
     let mut first = 0;
     loop {
-        let shape = Shape { k: chain(k).min(k - first), ..shape };
+        let shape = Shape { k: chain.min(k - first), ..shape };
         let left = Left { values: &left.values[(first * left.inner).min(left.values.len())..], ..left };
         let (_, values) = right.values.split_at((first * right.row).min(right.values.len()));
         let last = first + shape.k == k;

@@ -230,3 +230,29 @@ impl Outputs<'_, '_> {
         C
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::{Segment, packed};
+    use reckon_datasets::Counted;
+
+    #[test]
+    fn a_row_over_the_cache_has_the_bits_of_the_packed_one_however_long_the_sequence() {
+        let (heads, team, t) = (Heads::alike(4, 2, 8), Team::alone(), 1100);
+        let mut random = Counted::new(&[1]);
+        let qkv: Vec<f32> = (0..t * heads.row()).map(|_| random.normal() as f32).collect();
+        let (mut expected, mut lse) = (vec![0f32; t * heads.output()], vec![0f32; t * 4]);
+        packed::forward(&team, heads, &qkv, &[Segment::alone(0..t)], &mut expected, &mut lse);
+        let mut blocks = vec![vec![0f32; block_len(heads)]; t.div_ceil(LANES)];
+        let positions = qkv.chunks_exact(heads.row()).zip(expected.chunks_exact(heads.output()));
+        for (position, (qkv, expected)) in positions.enumerate() {
+            put(heads, qkv, position, &mut blocks[position / LANES]);
+            if position < 40 || position >= 1000 {
+                let mut o = vec![f32::NAN; heads.output()];
+                forward(&team, heads, qkv, &[position + 1], &|_, b| &blocks[b], &mut o);
+                assert_eq!(o, expected, "position {position}");
+            }
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::{Heads, Scratch, Segment, exponentiate, with_scratch};
 use crate::matrix::MatrixMut;
-use crate::product::{Epilogue, Left, Out, Right, Shape, product};
+use crate::product::{Epilogue, Left, Out, Right, Shape, product, product_in_one_chain};
 use crate::team::Team;
 use crate::vector::{LANES, copy_row, dot, exp, grown, vectorised};
 
@@ -122,7 +122,7 @@ impl Tile {
         let shape = Shape { m: self.rows, n: size, k: self.n };
         let left = Left { values: weights, row: self.width, inner: 1 };
         let out = Out { matrix: out.reborrow(), epilogue: Epilogue::None }.part(self.first, column);
-        product(shape, left, Right::new(rows, size), out);
+        product_in_one_chain(shape, left, Right::new(rows, size), out);
     }
 
     /// `out_j += sum_i weights_ij rows_i` for all keys `j`, to `out (keys, D)`: the transpose of [`Tile::gather`].
