@@ -67,6 +67,8 @@ impl Place<'_> {
 impl Written<'_> {
     /// Writes the file.
     pub fn write(&self, mix: Mix, out: &mut impl Write) -> Result<()> {
+        // Of a family that the format has names for.
+        shape::architecture(self.config)?;
         let places = self.places(mix)?;
         let mut head = Vec::new();
         self.write_header(mix, &places, &mut head)?;
