@@ -268,7 +268,7 @@ mod tests {
             let positions = rows.chunks_exact(heads.row()).zip(expected.chunks_exact(heads.output()));
             for (position, (row, expected)) in positions.enumerate() {
                 put(s, row, position, &mut blocks[position / LANES]);
-                if position < 80 || position >= 1000 {
+                if !(80..1000).contains(&position) {
                     let mut o = vec![f32::NAN; heads.output()];
                     cached(&team, s, row, &[position + 1], &|_, b| &blocks[b], &mut o);
                     assert_eq!(o, expected, "position {position} of {t}");

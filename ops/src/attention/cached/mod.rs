@@ -248,7 +248,7 @@ mod tests {
         let positions = qkv.chunks_exact(heads.row()).zip(expected.chunks_exact(heads.output()));
         for (position, (qkv, expected)) in positions.enumerate() {
             put(heads, qkv, position, &mut blocks[position / LANES]);
-            if position < 40 || position >= 1000 {
+            if !(40..1000).contains(&position) {
                 let mut o = vec![f32::NAN; heads.output()];
                 forward(&team, heads, qkv, &[position + 1], &|_, b| &blocks[b], &mut o);
                 assert_eq!(o, expected, "position {position}");
