@@ -3,8 +3,8 @@
     pip install torch transformers peft
     python scripts/make-fixtures.py [NAME...]
 
-Tiny random models of all families, or of those named, with their logits, greedy tokens and gradients; adapters on them with theirs.
-Conversations are left to scripts/chat_fixtures.py.
+Tiny random models of all families, or of those named, with their logits, greedy tokens and gradients; adapters on them
+with theirs. Conversations are left to scripts/chat_fixtures.py.
 """
 
 import json

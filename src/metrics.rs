@@ -154,8 +154,8 @@ pub const METRICS: &[Metric] = &[
     ),
     metric(
         "router/entropy",
-        "mean over the inputs of the step's updates and layers of the entropy of a router's scores, as shares of their sum, \
-         in nats; all under router/ for a model with experts alone",
+        "mean over the inputs of the step's updates and layers of the entropy of a router's scores, as shares of their \
+         sum, in nats; all under router/ for a model with experts alone",
     ),
     metric(
         "router/load_max",

@@ -30,9 +30,9 @@ table! {
         pub max_skipped: u64 = 3,
         /// How the moments are kept; `eight_bit` takes a quarter of the memory.
         pub moments: MomentKind = MomentKind::Full,
-        /// How far an update moves the bias of a router's choice toward experts with fewer rows than the mean of their layer
-        /// (DeepSeek-V3's balance without a loss, there 1e-3); 0 leaves it. For models that have such a bias, and whose
-        /// weights are all trained.
+        /// How far an update moves the bias of a router's choice toward experts with fewer rows than the mean of their
+        /// layer (DeepSeek-V3's balance without a loss, there 1e-3); 0 leaves it. For models that have such a bias, and
+        /// whose weights are all trained.
         pub balance: f64 = 0.0,
     }
 }

@@ -17,8 +17,8 @@ const FURTHER: &str = "num_nextn_predict_layers";
 /// The fields of `config.json` that shape the computation. Others are carried along in `other`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
-    /// The architecture, such as `LlamaForCausalLM`: one of [`Family`]'s. Conversions often leave it out; then `model_type`
-    /// says which.
+    /// The architecture, such as `LlamaForCausalLM`: one of [`Family`]'s. Conversions often leave it out; then
+    /// `model_type` says which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architectures: Option<Vec<String>>,
     /// Rows of the embedding.

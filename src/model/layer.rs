@@ -4,8 +4,8 @@
 /// The parts of one decoder layer: `M` for each matrix that is multiplied, `V` for each vector (the weights of a norm,
 /// biases).
 ///
-/// Places in the buffer are a [`super::layout::LayerLayout`]; what products read is made from them by [`Layer::map`], on
-/// a CPU and on a device.
+/// Places in the buffer are a [`super::layout::LayerLayout`]; what products read is made from them by [`Layer::map`],
+/// on a CPU and on a device.
 #[derive(Debug, Clone)]
 pub struct Layer<M, V> {
     /// Norm before attention `(K)`.
@@ -40,8 +40,8 @@ pub struct GroupedAttention<M, V> {
     pub output: M,
 }
 
-/// The parts of [`Attention::Latent`]: latents of `L` values, of which the keys and values of `H` heads are made, with `R`
-/// values that are rotated.
+/// The parts of [`Attention::Latent`]: latents of `L` values, of which the keys and values of `H` heads are made, with
+/// `R` values that are rotated.
 #[derive(Debug, Clone)]
 pub struct LatentAttention<M, V> {
     /// Queries.

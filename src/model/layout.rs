@@ -44,7 +44,8 @@ pub struct Matrix {
     pub range: Range<usize>,
     /// Values in a row (`K`).
     pub inputs: usize,
-    /// Whether its products are of fp32 operands, whatever others are computed in: where a rounding would change a choice.
+    /// Whether its products are of fp32 operands, whatever others are computed in: where a rounding would change a
+    /// choice.
     pub exact: bool,
 }
 

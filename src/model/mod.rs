@@ -1,4 +1,4 @@
-//! One decoder for the shapes of Llama, Qwen2 and Qwen3, with weights under their Hugging Face names.
+//! One decoder for dense models and mixtures of experts ([`family`]), with weights under their Hugging Face names.
 //! Forward and backward are written out: the memory of a step is what [`cpu::workspace::Workspace`] lists, and weight
 //! gradients are added straight into one flat buffer.
 

@@ -112,8 +112,8 @@ impl Parameters {
         Ok(self.factor.unwrap_or(context as f64 / self.original()?))
     }
 
-    /// YaRN (Peng et al. 2023, arXiv:2309.00071): fast turns stay, slow ones are slowed down, and between the pairs that
-    /// turn `beta_fast` and `beta_slow` times within the first context the share changes evenly.
+    /// YaRN (Peng et al. 2023, arXiv:2309.00071): fast turns stay, slow ones are slowed down, and between the pairs
+    /// that turn `beta_fast` and `beta_slow` times within the first context the share changes evenly.
     fn yarn(&self, plain: Vec<f64>, theta: f64, context: usize) -> Result<Vec<f64>> {
         let (original, factor, dim) = (self.original()?, self.stretch(context)?, 2.0 * plain.len() as f64);
         let pair_of = |turns: f64| dim * (original / (turns * TAU)).ln() / (2.0 * theta.ln());

@@ -163,7 +163,8 @@ pub trait Learner: Any + Debug + Send + Sync {
     /// micro-batches of the latest gradients. Refuses a model that has none, or does not train them.
     fn balance(&mut self, _step: f32) -> Result<()> {
         bail!(
-            "optim.balance is for models with experts whose choice has a bias, on a CPU and with all weights trained: set it to 0"
+            "optim.balance is for models with experts whose choice has a bias, on a CPU with all weights trained: \
+             set it to 0"
         )
     }
 
@@ -242,8 +243,8 @@ impl Policy {
         Ok(update)
     }
 
-    /// Moves the weights by the gradients that the learner holds, and the biases of routers by `balance` where that is not
-    /// 0; raises the version.
+    /// Moves the weights by the gradients that the learner holds, and the biases of routers by `balance` where that is
+    /// not 0; raises the version.
     pub fn update_balanced(&mut self, lr: f64, balance: f64) -> Result<Update> {
         let update = self.update(lr)?;
         if balance > 0.0 && matches!(update, Update::Applied { .. }) {

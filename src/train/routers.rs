@@ -1,5 +1,5 @@
-//! What the routers of a model with experts chose in the updates of a step. What is done about an uneven load is left to
-//! the learner.
+//! What the routers of a model with experts chose in the updates of a step. What is done about an uneven load is left
+//! to the learner.
 
 use crate::metrics::Record;
 use crate::ops::experts::Load;

@@ -66,8 +66,7 @@ fn norm(values: &mut dyn Iterator<Item = f32>) -> f32 {
 fn every_factor_gets_a_gradient_that_agrees_with_finite_differences() {
     for architecture in families() {
         let keys = if architecture.starts_with("Deepseek") { "kv_b_proj" } else { "k_proj" };
-        for (targets, dtype) in
-            [(&["*_proj"][..], SaveDtype::F32), (&[keys, "up_proj", "down_proj"], SaveDtype::Bf16)]
+        for (targets, dtype) in [(&["*_proj"][..], SaveDtype::F32), (&[keys, "up_proj", "down_proj"], SaveDtype::Bf16)]
         {
             let folder = saved(architecture, dtype);
             let mut policy = trained(folder.path(), &config(targets));

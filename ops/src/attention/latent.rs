@@ -1,10 +1,10 @@
-//! Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434) in its absorbed form: every query head looks at one latent
-//! of `L` values a token, beside which stand `R` values that are rotated.
+//! Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434) in its absorbed form: every query head looks at one
+//! latent of `L` values a token, beside which stand `R` values that are rotated.
 //!
 //! Head `h`'s keys are `Uₕ c` and its values `Vₕ c` of the latent `c`, where `Uₕ` and `Vₕ` are rows of one matrix. As
-//! `q (Uₕ c) = (q Uₕ) c` and `sum p (Vₕ c) = Vₕ (sum p c)`, keys and values of heads are never made: attention is that of
-//! one key head of `L + R` values, whose first `L` are also its value, in training as in decoding, so that both have the
-//! same bits and a cache holds `L + R` values a token.
+//! `q (Uₕ c) = (q Uₕ) c` and `sum p (Vₕ c) = Vₕ (sum p c)`, keys and values of heads are never made: attention is that
+//! of one key head of `L + R` values, whose first `L` are also its value, in training as in decoding, so that both have
+//! the same bits and a cache holds `L + R` values a token.
 
 use std::ops::Range;
 
@@ -84,8 +84,8 @@ fn left(values: &[f32], at: usize, row: usize) -> Left<'_> {
     Left { values: &values[at.min(values.len())..], row, inner: 1 }
 }
 
-/// `queries (T, H (plain + R))` and `compressed (T, L + R)` -> rows `(T, row)` of the attention, not yet rotated. `expand`
-/// makes keys and values of latents.
+/// `queries (T, H (plain + R))` and `compressed (T, L + R)` -> rows `(T, row)` of the attention, not yet rotated.
+/// `expand` makes keys and values of latents.
 pub fn absorb(team: &Team, s: Latent, expand: &Linear, queries: &[f32], compressed: &[f32], rows: &mut [f32]) {
     let (row, size, t) = (s.attention().row(), s.compressed(), compressed.len() / s.compressed());
     let out = Out::new(rows, row, Epilogue::None);
@@ -113,8 +113,8 @@ pub fn absorb(team: &Team, s: Latent, expand: &Linear, queries: &[f32], compress
     });
 }
 
-/// The backward of [`absorb`]: `d_rows (T, row)`, rotated back -> `d_queries` and `d_compressed`, written, and the gradient
-/// of what is trained of `expand`.
+/// The backward of [`absorb`]: `d_rows (T, row)`, rotated back -> `d_queries` and `d_compressed`, written, and the
+/// gradient of what is trained of `expand`.
 pub fn absorb_backward(
     team: &Team,
     s: Latent,
@@ -196,8 +196,8 @@ pub fn put(s: Latent, row: &[f32], position: usize, block: &mut [f32]) {
     block[slot * size..][..size].copy_from_slice(&row[s.heads * size..][..size]);
 }
 
-/// The attention of rows `(R, row)` over their cached positions, the first `lengths[r]` in the blocks that `block(r, b)`
-/// has, the row's own position last -> `o (R, H L)`.
+/// The attention of rows `(R, row)` over their cached positions, the first `lengths[r]` in the blocks that `block(r,
+/// b)` has, the row's own position last -> `o (R, H L)`.
 pub fn cached<'a>(
     team: &Team,
     s: Latent,
@@ -211,8 +211,8 @@ pub fn cached<'a>(
     team.each(rows.enumerate(), |(r, ((row, o), &n))| decode(s, row, n, &|b| block(r, b), o));
 }
 
-/// One row's attention over positions `0..n`. Keys are laid end to end first: the products are those of packed attention
-/// then, whose chains of multiply-adds go through all positions.
+/// One row's attention over positions `0..n`. Keys are laid end to end first: the products are those of packed
+/// attention then, whose chains of multiply-adds go through all positions.
 fn decode<'a>(s: Latent, row: &[f32], n: usize, block: &dyn Fn(usize) -> &'a [f32], o: &mut [f32]) {
     let (heads, size, width) = (s.heads, s.compressed(), n.next_multiple_of(LANES));
     with_scratch(|scratch| {

@@ -1,8 +1,8 @@
 //! The router: from one score for each expert to the few that a row goes to, and their weights; forward and backward.
 //!
-//! `s = softmax(z)` or `sigmoid(z)`; the `A` largest of `s + b` are chosen, where wanted from the best groups of experts
-//! alone (DeepSeek-V3, arXiv:2412.19437); their weights are `c s_a`, or `c s_a / sum over the chosen of s`. The bias `b`
-//! moves the choice and no weight, so that it has no gradient.
+//! `s = softmax(z)` or `sigmoid(z)`; the `A` largest of `s + b` are chosen, where wanted from the best groups of
+//! experts alone (DeepSeek-V3, arXiv:2412.19437); their weights are `c s_a`, or `c s_a / sum over the chosen of s`. The
+//! bias `b` moves the choice and no weight, so that it has no gradient.
 
 use crate::team::Team;
 use crate::vector::exp;

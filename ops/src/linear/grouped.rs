@@ -1,5 +1,5 @@
-//! One product over rows that lie in groups, each with a matrix of its own: the experts of a layer. A group may have any
-//! number of rows, also none; nothing is padded, and no row's bits depend on how many there are.
+//! One product over rows that lie in groups, each with a matrix of its own: the experts of a layer. A group may have
+//! any number of rows, also none; nothing is padded, and no row's bits depend on how many there are.
 
 use std::ops::Range;
 

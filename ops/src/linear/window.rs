@@ -1,5 +1,5 @@
-//! Products with some of the rows of a layer's matrix: one head's part of a matrix that holds all heads. Operands are rows
-//! of any layout, so that heads side by side need not be copied.
+//! Products with some of the rows of a layer's matrix: one head's part of a matrix that holds all heads. Operands are
+//! rows of any layout, so that heads side by side need not be copied.
 
 use std::cell::Cell;
 use std::ops::Range;

@@ -163,7 +163,8 @@ pub(crate) fn product(shape: Shape, left: Left, right: Right, out: Out) {
     in_chains(shape, left, right, out, chain(shape.k));
 }
 
-/// The product in one chain over all of `K`, however long that is: for sums that are elsewhere continued from block to block.
+/// The product in one chain over all of `K`, however long that is: for sums that are elsewhere continued from block to
+/// block.
 pub(crate) fn product_in_one_chain(shape: Shape, left: Left, right: Right, out: Out) {
     in_chains(shape, left, right, out, shape.k);
 }

@@ -1,5 +1,6 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864): `(a, b) -> (a cos - b sin, b cos + a sin)`, in the
-//! half-split layout of Hugging Face with `a` the first and `b` the second half of a head, or with the two side by side.
+//! half-split layout of Hugging Face with `a` the first and `b` the second half of a head, or with the two side by
+//! side.
 
 pub mod device;
 

@@ -1,6 +1,6 @@
-//! What routers chose, and even loads without a loss (Wang et al. 2024, arXiv:2408.15664): the bias of a router's choice
-//! moves by a fixed step toward the experts that were chosen less than the mean. It has no gradient, and the optimizer
-//! leaves it alone.
+//! What routers chose, and even loads without a loss (Wang et al. 2024, arXiv:2408.15664): the bias of a router's
+//! choice moves by a fixed step toward the experts that were chosen less than the mean. It has no gradient, and the
+//! optimizer leaves it alone.
 
 use anyhow::{Result, bail};
 
@@ -10,8 +10,8 @@ use crate::model::parameters::Parameters;
 use crate::ops::experts::Load;
 
 impl CpuModel {
-    /// What the routers of the layers chose since this was asked last, in micro-batches whose gradients were taken; of a
-    /// dense layer nothing, of a dense model no layer.
+    /// What the routers of the layers chose since this was asked last, in micro-batches whose gradients were taken; of
+    /// a dense layer nothing, of a dense model no layer.
     pub fn take_loads(&self) -> Vec<Load> {
         let mut sum: Vec<Load> = Vec::new();
         for loads in self.loads.take_all() {
@@ -21,8 +21,8 @@ impl CpuModel {
         sum
     }
 
-    /// Moves the bias of each expert by `step`: up where it had fewer rows than the mean of its layer, down where it had
-    /// more.
+    /// Moves the bias of each expert by `step`: up where it had fewer rows than the mean of its layer, down where it
+    /// had more.
     pub fn balance(&mut self, loads: &[Load], step: f32) -> Result<()> {
         let Parameters::Full(weights) = self.parameters_mut() else {
             bail!("optim.balance moves the biases of routers, which an adapter leaves as they are: set it to 0")

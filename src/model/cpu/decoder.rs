@@ -56,8 +56,8 @@ pub enum Context<'a> {
 }
 
 impl Context<'_> {
-    /// Rotated `qkv (T, row)` of layer `layer` -> `o (T, query heads)`, and the log-sum-exps `lse (T, H)` where a backward
-    /// may follow.
+    /// Rotated `qkv (T, row)` of layer `layer` -> `o (T, query heads)`, and the log-sum-exps `lse (T, H)` where a
+    /// backward may follow.
     pub(super) fn attend(
         &mut self,
         team: &Team,

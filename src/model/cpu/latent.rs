@@ -1,4 +1,5 @@
-//! Latent attention of a layer, forward and backward, around the attention over latents that [`super::decoder`] computes.
+//! Latent attention of a layer, forward and backward, around the attention over latents that [`super::decoder`]
+//! computes.
 
 use super::decoder::Sequences;
 use super::weights::Vector;
@@ -83,7 +84,8 @@ impl Decoder {
         values
     }
 
-    /// From the gradient of the attention's output to that of the normed rows, which `inputs` holds, left in `d.normed`.
+    /// From the gradient of the attention's output to that of the normed rows, which `inputs` holds, left in
+    /// `d.normed`.
     pub(super) fn latent_backward(
         &self,
         team: &Team,

@@ -94,7 +94,8 @@ pub(super) struct ExpertScratch {
     pub(super) gathered: Vec<f32>,
     /// Outputs `(R, K)`; in a backward, their gradients and then those of the inputs.
     pub(super) outputs: Vec<f32>,
-    /// Of the shared expert `(T, F)`, `(T, K)`; in a backward, the latter is what one part adds to the input's gradient.
+    /// Of the shared expert `(T, F)`, `(T, K)`; in a backward, the latter is what one part adds to the input's
+    /// gradient.
     pub(super) shared_activated: Vec<f32>,
     pub(super) shared_output: Vec<f32>,
     /// Weights and their gradients by place `(R)`, the latter by choice `(T, A)`, and those of the router's products.

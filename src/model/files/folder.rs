@@ -303,8 +303,8 @@ pub fn base_bytes(path: &Path, layout: &Layout, base: Option<BaseType>, dtype: S
     })
 }
 
-/// Tensors that some files hold and no computation needs: a tied output matrix, tables of rotary angles, and layers that
-/// predict further tokens.
+/// Tensors that some files hold and no computation needs: a tied output matrix, tables of rotary angles, and layers
+/// that predict further tokens.
 fn is_ignored(name: &str, config: &ModelConfig) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
         || (config.tie_word_embeddings && name == "lm_head.weight")

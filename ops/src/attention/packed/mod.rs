@@ -14,7 +14,8 @@ use crate::vector::{LANES, copy_row, dot, exp, grown, vectorised};
 /// Queries of a tile. More would compute more of what the causal mask throws away.
 const TILE: usize = 16;
 
-/// `qkv (T, row)` rotated, in segments that hold each of the `T` rows once, in order -> `o (T, query heads)`, `lse (T, query)`.
+/// `qkv (T, row)` rotated, in segments that hold each of the `T` rows once, in order -> `o (T, query heads)`, `lse (T,
+/// query)`.
 ///
 /// A segment's query heads that share keys are a piece of work.
 pub fn forward(team: &Team, heads: Heads, qkv: &[f32], segments: &[Segment], o: &mut [f32], lse: &mut [f32]) {
