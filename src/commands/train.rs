@@ -93,10 +93,6 @@ fn train(args: Args, registry: &Registry, ranks: &Ranks) -> Result<()> {
     if first {
         tell(&trainer)?;
     }
-    if let Some(servers) = trainer.config.servers.clone() {
-        ensure!(ranks.size() == 1, "[servers] sample for one process: start one, or remove the table");
-        trainer.sampled_by(Box::new(ServerSampler::new(&servers)))?;
-    }
     #[cfg(feature = "serve")]
     if let (Some(listener), Some(folder)) = (listener, &folder) {
         serve::serve(listener, folder.path().to_owned(), report::meaning)?;
@@ -143,6 +139,10 @@ fn prepared(mut config: TrainConfig, registry: &Registry, ranks: &Ranks) -> Resu
     config.compute.threads = machine::threads_of_a_rank(config.compute.threads, ranks.local_size());
     let mut trainer = build(config, registry)?.among(ranks.clone())?;
     check_memory(&mut trainer)?;
+    if let Some(servers) = &trainer.config.servers {
+        ensure!(ranks.size() == 1, "[servers] sample for one process: start one, or remove the table");
+        trainer.sampler = Box::new(ServerSampler::new(servers));
+    }
     Ok(trainer)
 }
 

@@ -34,6 +34,7 @@ pub struct Outcome {
 /// outcome there is of a run that is over and has held-out problems.
 pub fn run(trainer: &mut Trainer, folder: Option<&RunFolder>, stop: &AtomicBool, bar: Bar) -> Result<Option<Outcome>> {
     let mut files = Files::open(folder, trainer)?;
+    trainer.sampler.publish(&trainer.policy)?;
     trainer.limit_tokens(trainer.progress.step.max(1));
     let before = before(trainer, &mut files, &bar)?;
     let steps = trainer.config.steps;

@@ -139,13 +139,6 @@ impl Trainer {
         Ok(self)
     }
 
-    /// Puts another sampler in the place of this program's, and gives it the weights.
-    pub fn sampled_by(&mut self, mut sampler: Box<dyn Sampler>) -> Result<()> {
-        sampler.publish(&self.policy)?;
-        self.sampler = sampler;
-        Ok(())
-    }
-
     /// The same as one of several ranks, all of which make every step together.
     pub fn among(mut self, ranks: Ranks) -> Result<Self> {
         let parts = self.config.compute.gradient_parts;
