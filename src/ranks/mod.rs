@@ -181,8 +181,8 @@ impl Ranks {
                 let received = &mut received[..sum.len()];
                 self.shift(&[], bytemuck::cast_slice_mut(received))?;
                 match has_own {
-                    // What came is the left term, as it is where one process adds.
-                    true => sum.iter_mut().zip(received).for_each(|(own, before)| *own = *before + *own),
+                    // One process adds its next part to the sum so far; two terms have the same sum either way.
+                    true => sum.iter_mut().zip(received).for_each(|(own, before)| *own += *before),
                     false => sum.copy_from_slice(received),
                 }
             }
@@ -290,7 +290,7 @@ pub fn share(weights: &[usize], rank: usize, size: usize) -> Range<usize> {
     let all: usize = weights.iter().sum();
     let (mut before, mut count) = (0, 0..0);
     for (place, &weight) in weights.iter().enumerate() {
-        let owner = if all == 0 { 0 } else { (size * before / all).min(size - 1) };
+        let owner = (size * before).checked_div(all).map_or(0, |owner| owner.min(size - 1));
         count.start += usize::from(owner < rank);
         count.end = if owner <= rank { place + 1 } else { count.end };
         before += weight;

@@ -175,7 +175,7 @@ impl Shared {
         if !why.is_empty() && self.rank <= 1 {
             note!("error: {why}");
         }
-        #[expect(clippy::exit, reason = "the thread that works may wait for a rank that will never answer")]
+        // The thread that works may wait for a rank that will never answer.
         std::process::exit(1);
     }
 }

@@ -80,7 +80,7 @@ pub(super) fn work(mut policy: Policy, capacity: usize, work: &Receiver<Work>) {
         // Those behind new weights wait for them.
         let before = waiting.iter().position(|work| matches!(work, Work::Update(..))).unwrap_or(waiting.len());
         let behind = waiting.split_off(before);
-        for work in std::mem::replace(&mut waiting, VecDeque::new()) {
+        for work in std::mem::take(&mut waiting) {
             match work {
                 Work::Sample(job) if job.is_like(&batch[0]) => batch.push(job),
                 other => waiting.push_back(other),

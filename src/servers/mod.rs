@@ -6,7 +6,7 @@
 
 mod dialect;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -67,7 +67,7 @@ impl ServerSampler {
     }
 
     /// Makes one server read the weights in `folder`.
-    fn update(&self, server: usize, folder: &PathBuf, adapter: bool) -> Result<()> {
+    fn update(&self, server: usize, folder: &Path, adapter: bool) -> Result<()> {
         let ServersConfig { engine, model, .. } = &self.config;
         for (path, body) in dialect::update(*engine, model, folder, self.version, adapter)? {
             dialect::updated(&self.post(server, path, &body)?)?;
