@@ -1,7 +1,7 @@
 //! Models with experts and with latent attention: what `parity` and the tests of all families do not see of them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use reckon::model::layout::{Attention, LatentQuery, Mlp};
 use reckon::model::{BaseType, CpuOptions, DeviceModel, Layout, ModelFolder, SaveDtype, Weights};
@@ -220,14 +220,20 @@ fn write_base(folder: &Path) {
     succeeds(&[&["sft", text(&path), "--out", text(&folder.join("base"))][..], &sets].concat());
 }
 
+/// Writes a config of `reckon train` on such a base, whose experts are balanced.
+pub(crate) fn balanced_run(folder: &Path, steps: usize) -> PathBuf {
+    write_base(folder);
+    let more = "control = 'coin_flip'\noptim = {lr = 1e-3, balance = 1e-2}\ngrpo = {completions_per_update = 8}";
+    let config = small_run(folder, steps, more);
+    let edited = fs::read_to_string(&config).unwrap().replace("builtin:countdown", text(&folder.join("base")));
+    fs::write(&config, edited).unwrap();
+    config
+}
+
 #[test]
 fn a_run_with_balanced_experts_agrees_with_its_sampler_and_resumes_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
-    write_base(folder.path());
-    let more = "control = 'coin_flip'\noptim = {lr = 1e-3, balance = 1e-2}\ngrpo = {completions_per_update = 8}";
-    let config = small_run(folder.path(), 4, more);
-    let edited = fs::read_to_string(&config).unwrap().replace("builtin:countdown", text(&folder.path().join("base")));
-    fs::write(&config, edited).unwrap();
+    let config = balanced_run(folder.path(), 4);
     let (straight, resumed) = (folder.path().join("straight"), folder.path().join("resumed"));
     for run in [&straight, &resumed] {
         succeeds(&["train", text(&config), "--out", text(run), "--set", "save.keep_last=9"]);
