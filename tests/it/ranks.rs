@@ -77,6 +77,12 @@ fn run_of(folder: &Path, kind: &str) -> PathBuf {
     }
 }
 
+/// Records, weights and moments are those of one process.
+fn assert_same(run: &Path, alone: &Path, what: &str) {
+    assert_eq!(records(run), records(alone), "{what}");
+    assert!(state(run) == state(alone), "{what}: weights or moments differ");
+}
+
 #[test]
 fn a_run_on_several_ranks_has_the_bits_of_one_process() {
     for (kind, sizes) in
@@ -89,8 +95,7 @@ fn a_run_on_several_ranks_has_the_bits_of_one_process() {
         for &size in sizes {
             let run = folder.path().join(format!("on-{size}"));
             succeeds_on(size, &["train", text(&config), "--out", text(&run)]);
-            assert_eq!(records(&run), records(&alone), "{kind} on {size} ranks");
-            assert!(state(&run) == state(&alone), "{kind} on {size} ranks: weights or moments differ");
+            assert_same(&run, &alone, &format!("{kind} on {size} ranks"));
             let kept = |run: &Path| std::fs::read_to_string(run.join("live.jsonl")).unwrap();
             assert_eq!(kept(&run), kept(&alone), "{kind} on {size} ranks: what is kept of rollouts");
             let last = reckon::metrics::read(&run.join("metrics.jsonl")).unwrap().pop().unwrap();
@@ -315,8 +320,7 @@ fn a_run_over_mpi_has_the_bits_of_one_process() {
             let output = mpirun(size, &["train", text(&config), "--out", text(&run)]).output().unwrap();
             assert!(output.status.success(), "{}", errors(&output));
             assert!(errors(&output).contains(&format!("{size} ranks, started by mpirun of Open MPI, over MPI")));
-            assert_eq!(records(&run), records(&alone), "{kind} on {size} ranks");
-            assert!(state(&run) == state(&alone), "{kind} on {size} ranks: weights or moments differ");
+            assert_same(&run, &alone, &format!("{kind} on {size} ranks"));
         }
     }
 }
