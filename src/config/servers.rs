@@ -21,6 +21,10 @@ table! {
         /// What requests call the model.
         #[serde(default = "model")]
         pub model: String,
+        /// Hand over the output matrix of a tied model as a tensor of its own, for servers started on a model from
+        /// `reckon export --untied`: vLLM on a processor reads a tied one at its start alone.
+        #[serde(default)]
+        pub untied: bool,
         /// Requests at a time, over all servers.
         #[serde(default = "concurrency")]
         pub concurrency: usize => AtLeast(1.0),

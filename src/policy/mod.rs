@@ -20,6 +20,7 @@ use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenSta
 use crate::disk::read_text;
 use crate::foreign::ForeignModel;
 use crate::model::files::folder::read_config;
+use crate::model::files::untied::Untied;
 use crate::model::files::{Source, folder, peft};
 use crate::model::{
     Adapter, Companions, CpuModel, CpuOptions, Decoder, DeviceModel, Layout, ModelConfig, ModelFolder, Parameters,
@@ -270,6 +271,17 @@ impl Policy {
             Trained::Weights(source) => {
                 folder::write(folder, &self.config, &self.tokenizer, &self.companions, source, dtype)
             }
+        }
+    }
+
+    /// The same, with the output matrix of a tied model as a tensor of its own.
+    pub fn save_untied(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
+        match self.learner.trained()? {
+            Trained::Weights(source) if self.config.tie_word_embeddings => {
+                let (config, source) = Untied::of(&self.config, source)?;
+                folder::write(folder, &config, &self.tokenizer, &self.companions, &source, dtype)
+            }
+            _ => self.save(folder, dtype),
         }
     }
 

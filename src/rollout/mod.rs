@@ -26,6 +26,9 @@ pub trait Sampler: Send + Sync {
     /// Samples all completions of a request, and calls `finished(prompt, sample, completion)` with each as soon as it
     /// ends, on the thread that sampled it.
     fn sample(&self, policy: &Policy, request: &Request, finished: &Finished) -> Result<()>;
+
+    /// Hears how far its log-probabilities in a step were from the trainer's, as a KL divergence in nats a token.
+    fn compared(&mut self, _mismatch_kl: f64) {}
 }
 
 /// Takes a completion: the place of its prompt in the request, its number among those of the prompt, and itself.

@@ -4,6 +4,7 @@
 //! completion is a request; a server that fails is left out until the next weights, and another one is asked. What is
 //! sampled comes as token ids with their log-probabilities, and the trainer computes its own beside them.
 
+mod agreement;
 mod dialect;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use crate::output::note;
 use crate::parallel::lock;
 use crate::policy::{Policy, Trained};
 use crate::rollout::{Completion, Due, FinishReason, Finished, Order, Request, Sampler, ToolUse};
+use agreement::Agreement;
 use dialect::Answer;
 
 /// An answer of more bytes than this is refused.
@@ -39,6 +41,7 @@ pub struct ServerSampler {
     version: u64,
     /// Where these lie.
     folder: Option<PathBuf>,
+    agreement: Agreement,
 }
 
 impl ServerSampler {
@@ -48,7 +51,8 @@ impl ServerSampler {
         let agent =
             ureq::Agent::config_builder().http_status_as_error(false).timeout_global(timeout).build().new_agent();
         let live = config.urls.iter().map(|_| AtomicBool::new(true)).collect();
-        Self { agent, config: config.clone(), live, next: AtomicUsize::new(0), version: 0, folder: None }
+        let (next, agreement) = (AtomicUsize::new(0), Agreement::default());
+        Self { agent, config: config.clone(), live, next, version: 0, folder: None, agreement }
     }
 
     fn post(&self, server: usize, path: &str, body: &Value) -> Result<Value> {
@@ -120,7 +124,8 @@ impl Sampler for ServerSampler {
     fn publish(&mut self, policy: &Policy) -> Result<()> {
         self.version = policy.version;
         let folder = self.config.weights.join(format!("version-{:06}", policy.version));
-        write_folder(&folder, |path| policy.save(path, SaveDtype::F32)).context("cannot hand over the weights")?;
+        let save = if self.config.untied { Policy::save_untied } else { Policy::save };
+        write_folder(&folder, |path| save(policy, path, SaveDtype::F32)).context("cannot hand over the weights")?;
         let adapter = matches!(policy.learner.trained()?, Trained::Adapter(_));
         let outcomes: Vec<Result<()>> = std::thread::scope(|scope| {
             let (this, folder) = (&*self, &folder);
@@ -176,6 +181,15 @@ impl Sampler for ServerSampler {
             }
         });
         failed.into_inner().unwrap_or_default().map_or(Ok(()), Err)
+    }
+
+    fn compared(&mut self, mismatch_kl: f64) {
+        if let Some(first) = self.agreement.left(mismatch_kl) {
+            note!(
+                "servers leave the trainer: policy/mismatch_kl is {mismatch_kl:.1e}, and was {first:.1e} with the first \
+                 weights; do they read all of the new ones? docs/cluster.md knows a server that does not"
+            );
+        }
     }
 }
 

@@ -184,6 +184,7 @@ impl Trainer {
             stats.add(&losses, update, loss.entropy_coef);
         }
         groups.set_learned(&samples, entropies);
+        self.sampler.compared(stats.mismatch_kl());
         self.sampler.publish(&self.policy)?;
         self.remember(&groups, step);
         (self.progress.step, self.progress.prompts_used) = (step, groups.prompts_used);

@@ -46,6 +46,11 @@ struct ByRank {
 }
 
 impl StepStats {
+    /// How far the sampler was from the policy before the step's first update: nats a token.
+    pub(super) fn mismatch_kl(&self) -> f64 {
+        self.first.map_or(0.0, |first| first.per_token(first.mismatch))
+    }
+
     /// Adds an update, given what the loss said of its micro-batches.
     pub(super) fn add(&mut self, losses: &[LossStats], update: Update, entropy_coef: f64) {
         let mut stats = LossStats::default();
@@ -141,7 +146,7 @@ impl Trainer {
         record.set("policy/clip_frac", all.per_token(all.clipped() as f64));
         record.set("policy/clip_low_frac", all.per_token(all.clipped_low as f64));
         record.set("policy/clip_high_frac", all.per_token(all.clipped_high as f64));
-        record.set("policy/mismatch_kl", stats.first.map_or(0.0, |first| first.per_token(first.mismatch)));
+        record.set("policy/mismatch_kl", stats.mismatch_kl());
         self.record_choices(record, stats);
         stats.routers.record(self.policy.learner.active_experts(), record);
         record.set("optim/grad_norm", stats.grad_norm / stats.applied.max(1) as f64);

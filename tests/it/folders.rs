@@ -51,6 +51,26 @@ fn halved_precision_is_rounded_to_nearest_and_named_in_the_config() {
     }
 }
 
+#[test]
+fn an_untied_folder_names_the_output_matrix_which_is_the_embedding() {
+    let policy = tiny("Qwen2ForCausalLM", true);
+    let folder = tempfile::tempdir().unwrap();
+    policy.save_untied(folder.path(), SaveDtype::F32).unwrap();
+    let read = ModelFolder::read(folder.path()).unwrap();
+    assert!(!read.config.tie_word_embeddings);
+    let named = |name: &str| {
+        let entry = read.weights.layout.entries.iter().find(|entry| entry.name == name).unwrap();
+        &read.weights.values[entry.range.clone()]
+    };
+    assert_eq!(named("lm_head.weight"), named("model.embed_tokens.weight"));
+    let tied: usize = cpu(&policy).parameters().trained_values().len();
+    assert_eq!(read.weights.values.len(), tied + named("lm_head.weight").len());
+    // What was never tied is written as it is.
+    let policy = tiny("LlamaForCausalLM", false);
+    policy.save_untied(folder.path(), SaveDtype::F32).unwrap();
+    assert_eq!(ModelFolder::read(folder.path()).unwrap().weights.values, cpu(&policy).parameters().trained_values());
+}
+
 fn edit_json(folder: &Path, name: &str, edit: impl FnOnce(&mut Value)) {
     let mut value: Value = serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap();
     edit(&mut value);

@@ -37,7 +37,7 @@ pub enum TraceReader {
     CountdownTraces,
     /// Countdown in a language model's own words: equations anywhere in its thinking.
     CountdownProse,
-    /// Triples with their sums, such as `a b d = 10 x`.
+    /// Triples with their numbers and sums, such as `a 12 b 7 = 19 d 41 = 10 x`.
     ThreeSum,
     /// Parities carried along.
     Parity,

@@ -1,4 +1,4 @@
-//! Traces of 3-SUM: triples with their sums, `x` after a miss and `y` after a hit.
+//! Traces of 3-SUM: triples with their numbers and sums, `x` after a miss and `y` after a hit.
 
 use serde_json::Value;
 
@@ -15,12 +15,9 @@ pub(super) fn counts(example: &Example, completion: &str) -> Option<Vec<usize>> 
     while !rest.is_empty() {
         let (attempt, word, after) = next_word(rest);
         rest = after;
-        let read = read(attempt).map(|(places, stated)| {
-            let all = places.map(|place| numbers.get(place).copied());
-            let sum = all.into_iter().sum::<Option<u64>>().map(|sum| sum % modulus.max(1));
-            let right = sum.is_some() && sum == stated;
-            let distinct = places[0] != places[1] && places[1] != places[2] && places[0] != places[2];
-            let solves = right && distinct && sum == Some(target);
+        let read = Steps::read(attempt).map(|steps| {
+            let right = steps.right(&numbers, modulus.max(1));
+            let solves = right && steps.distinct() && steps.sums[1] == target;
             Tried { text: attempt.trim(), slips: usize::from(!right), solves }
         });
         parts.push((read, word));
@@ -41,15 +38,42 @@ fn next_word(text: &str) -> (&str, Word, &str) {
     }
 }
 
-/// The places of `a b d = 10` and the number that it states.
-fn read(attempt: &str) -> Option<([usize; 3], Option<u64>)> {
-    let (letters, sum) = attempt.split_once('=')?;
-    let mut places = letters.split_whitespace().map(|letter| match letter.as_bytes() {
-        [letter @ b'a'..=b'z'] => Some(usize::from(letter - b'a')),
-        _ => None,
-    });
-    let triple = [places.next()??, places.next()??, places.next()??];
-    places.next().is_none().then_some((triple, sum.trim().parse().ok()))
+/// What `a 12 b 7 = 19 d 41 = 10` states.
+struct Steps {
+    places: [usize; 3],
+    /// At those places.
+    numbers: [u64; 3],
+    /// Of two numbers, and of all.
+    sums: [u64; 2],
+}
+
+impl Steps {
+    fn read(attempt: &str) -> Option<Self> {
+        let place = |word: &str| match word.as_bytes() {
+            [letter @ b'a'..=b'z'] => Some(usize::from(letter - b'a')),
+            _ => None,
+        };
+        let words: Vec<&str> = attempt.split_whitespace().collect();
+        let &[a, x, b, y, "=", two, c, z, "=", all] = words.as_slice() else { return None };
+        Some(Self {
+            places: [place(a)?, place(b)?, place(c)?],
+            numbers: [x.parse().ok()?, y.parse().ok()?, z.parse().ok()?],
+            sums: [two.parse().ok()?, all.parse().ok()?],
+        })
+    }
+
+    /// Whether each number is the one at its place, and each sum that of what stands before it.
+    fn right(&self, numbers: &[u64], modulus: u64) -> bool {
+        let Self { places, numbers: [x, y, z], sums: [two, all] } = *self;
+        let read = places.iter().zip([x, y, z]).all(|(&place, number)| numbers.get(place) == Some(&number));
+        // Numbers that were read are those of the problem, far from the end of their type.
+        read && (x + y) % modulus == two && (two + z) % modulus == all
+    }
+
+    fn distinct(&self) -> bool {
+        let [a, b, c] = self.places;
+        a != b && b != c && a != c
+    }
 }
 
 #[cfg(test)]
@@ -66,13 +90,23 @@ mod tests {
         let example = Example { info, ..Example::default() };
         // Attempts, backtracks, checked, waits, gave up, repeats, slips, false oks, misses, false waits, hits.
         for (text, expected) in [
-            ("<think> a b d = 10 x b d e = 3 y </think> <answer> b d e </answer>", [2, 1, 2, 1, 0, 0, 0, 0, 1, 0, 1]),
-            ("<think> a b d = 10 x </think> <answer> a b d </answer>", [1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 0]),
-            ("<think> a b d = 3 y </think>", [1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 0]),
-            ("<think> b d e = 3 x b d e = 3 x a b", [2, 1, 2, 2, 0, 1, 0, 0, 0, 2, 2]),
-            // An attempt that names one number twice, one without its place, or too many is none that solves.
-            ("<think> a a z = 3 y </think>", [1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 0]),
-            ("<think> a b c d = 3 y </think>", [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            (
+                "<think> a 12 b 7 = 19 d 41 = 10 x b 7 d 41 = 48 e 5 = 3 y </think> <answer> b d e </answer>",
+                [2, 1, 2, 1, 0, 0, 0, 0, 1, 0, 1],
+            ),
+            ("<think> a 12 b 7 = 19 d 41 = 10 x </think> <answer> a b d </answer>", [1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 0]),
+            // A sum that is wrong in its first half, in its second, and a number that is not at its place.
+            ("<think> a 12 b 7 = 12 d 41 = 3 y </think>", [1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 0]),
+            ("<think> a 12 b 7 = 19 d 41 = 3 y </think>", [1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 0]),
+            ("<think> a 12 b 7 = 19 d 34 = 3 y </think>", [1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 0]),
+            (
+                "<think> b 7 d 41 = 48 e 5 = 3 x b 7 d 41 = 48 e 5 = 3 x a 12 b",
+                [2, 1, 2, 2, 0, 1, 0, 0, 0, 2, 2],
+            ),
+            // A letter without a place is a slip, a number named twice solves nothing; what has other words is no attempt.
+            ("<think> a 12 b 7 = 19 z 34 = 3 y </think>", [1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 0]),
+            ("<think> a 12 a 12 = 24 f 20 = 44 x </think>", [1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 0]),
+            ("<think> a b d = 3 y </think>", [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             ("", [0; 11]),
         ] {
             assert_eq!(counts(&example, text).unwrap(), expected, "{text}");

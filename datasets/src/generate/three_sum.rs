@@ -41,6 +41,13 @@ impl ThreeSumConfig {
     fn sum(&self, numbers: &[u64], places: &[usize; 3]) -> u64 {
         places.iter().map(|&place| numbers[place]).sum::<u64>() % self.modulus
     }
+
+    /// The triple with its numbers and the sums of two and of three.
+    fn steps(&self, numbers: &[u64], places: &[usize; 3]) -> String {
+        let [(a, x), (b, y), (c, z)] = places.map(|place| (letter(place), numbers[place]));
+        let two = (x + y) % self.modulus;
+        format!(" {a} {x} {b} {y} = {two} {c} {z} = {}", (two + z) % self.modulus)
+    }
 }
 
 impl Task for ThreeSumConfig {
@@ -108,7 +115,9 @@ impl Task for ThreeSumConfig {
     }
 }
 
-/// Triples such as `a b d = 10`, with `x` after a miss and `y` after a hit.
+/// Triples such as `a 12 b 7 = 19 d 41 = 10`, each number read off its place and added to the sum so far, with `x` after a
+/// miss and `y` after a hit. Written as `a b d = 10`, a tiny model never learned to add: it would have had to find three
+/// numbers and add them at once.
 impl Traced for ThreeSumConfig {
     const WORDS: Words = Words {
         open: "<think>",
@@ -127,14 +136,18 @@ impl Traced for ThreeSumConfig {
             let mut places = if solve { problem.places } else { [places[0], places[1], places[2]] };
             places.sort_unstable();
             let (answer, sum) = (letters(&places), self.sum(&problem.numbers, &places));
-            Attempt { text: format!(" {answer} = {sum}"), answer, correct: sum == problem.target }
+            Attempt { text: self.steps(&problem.numbers, &places), answer, correct: sum == problem.target }
         })
     }
 }
 
 /// Places as the letters of an answer, such as `b d e`.
 fn letters(places: &[usize; 3]) -> String {
-    places.map(|place| char::from(b'a' + place as u8).to_string()).join(" ")
+    places.map(|place| letter(place).to_string()).join(" ")
+}
+
+fn letter(place: usize) -> char {
+    char::from(b'a' + place as u8)
 }
 
 #[cfg(test)]

@@ -31,8 +31,11 @@ pub(super) struct Args {
     /// Write the adapter by itself, as PEFT's files, in place of the whole model.
     #[arg(long)]
     adapter: bool,
+    /// Write the output matrix of a tied model as a tensor of its own.
+    #[arg(long, conflicts_with = "adapter")]
+    untied: bool,
     /// Write a GGUF file of this type, as llama.cpp reads it.
-    #[arg(long, value_enum, value_name = "TYPE", conflicts_with_all = ["dtype", "adapter"])]
+    #[arg(long, value_enum, value_name = "TYPE", conflicts_with_all = ["dtype", "adapter", "untied"])]
     gguf: Option<Mix>,
     /// Held-out text on which the GGUF file is compared with the model as it was; a text in the binary when not given.
     #[arg(long, requires = "gguf")]
@@ -66,6 +69,7 @@ fn write_files(model: &ModelFolder<Parameters>, args: &Args, stored: SaveDtype, 
     let dtype = args.dtype.unwrap_or(if args.adapter { SaveDtype::F32 } else { stored });
     write_folder(&args.out, |path| match adapter {
         Some(adapter) => peft::write(path, adapter, dtype),
+        None if args.untied => model.save_untied(path, dtype),
         None => model.save_merged(path, dtype),
     })?;
     say!("{} from {}, as {}", args.out.display(), source.display(), dtype.torch_name())

@@ -13,6 +13,7 @@ use tokenizers::Tokenizer;
 
 use super::requantized::{BaseType, Requantized};
 use super::safetensors::{self, Reader, Shards};
+use super::untied::Untied;
 use super::{Load, Source, TensorFile, check, gguf};
 use crate::disk::read_text;
 use crate::model::base::{Base, stored_in};
@@ -190,6 +191,12 @@ impl ModelFolder<Parameters> {
     /// Writes a model folder into `folder`, which exists, an adapter merged into its base.
     pub fn save_merged(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
         write(folder, &self.config, &self.tokenizer, &self.companions, &self.weights, dtype)
+    }
+
+    /// The same with the output matrix of a tied model as a tensor of its own.
+    pub fn save_untied(&self, folder: &Path, dtype: SaveDtype) -> Result<()> {
+        let (config, source) = Untied::of(&self.config, &self.weights)?;
+        write(folder, &config, &self.tokenizer, &self.companions, &source, dtype)
     }
 
     /// Writes a GGUF file that calls the model `name`, an adapter merged into its base.

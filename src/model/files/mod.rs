@@ -5,6 +5,7 @@ pub mod gguf;
 pub mod peft;
 pub mod requantized;
 pub mod safetensors;
+pub mod untied;
 
 use std::collections::HashSet;
 use std::io::{Read, Seek};

@@ -170,15 +170,19 @@ fn three_sum_traces_add_up_and_say_whether_they_fit() {
         let words: Vec<&str> = trace.completion.split(' ').collect();
         let inner = &words[1..words.len() - 6];
         assert_eq!(words[0], "<think>");
-        assert_eq!(inner.len(), 6 * trace.attempts, "{}", trace.completion);
-        for attempt in inner.chunks(6) {
-            let sum: u64 = attempt[..3].iter().map(|letter| numbers[usize::from(letter.as_bytes()[0] - b'a')]).sum();
-            assert_eq!((attempt[3], attempt[4]), ("=", (sum % 50).to_string().as_str()));
-            assert_eq!(attempt[5], if attempt[4] == target { "y" } else { "x" }, "{}", trace.completion);
+        assert_eq!(inner.len(), 11 * trace.attempts, "{}", trace.completion);
+        let number = |letter: &str| numbers[usize::from(letter.as_bytes()[0] - b'a')];
+        let mut last = String::new();
+        for attempt in inner.chunks(11) {
+            let &[a, x, b, y, "=", two, c, z, "=", all, word] = attempt else { panic!("{}", trace.completion) };
+            assert_eq!([x, y, z], [a, b, c].map(|letter| number(letter).to_string()).each_ref().map(String::as_str));
+            assert_eq!(two, ((number(a) + number(b)) % 50).to_string());
+            assert_eq!(all, ((number(a) + number(b) + number(c)) % 50).to_string());
+            assert_eq!(word, if all == target { "y" } else { "x" }, "{}", trace.completion);
+            last = [a, b, c].join(" ");
         }
-        let last = inner.chunks(6).next_back().unwrap();
-        assert_eq!(words[words.len() - 4..], [last[0], last[1], last[2], "</answer>"]);
-        assert_eq!(trace.correct, trace.example.answer == last[..3].join(" ").as_str());
+        assert_eq!(words[words.len() - 4..].join(" "), format!("{last} </answer>"));
+        assert_eq!(trace.correct, trace.example.answer == last.as_str());
         right += usize::from(trace.correct);
     }
     // One triple of twenty fits, and a trace makes 1.4 attempts.
@@ -211,7 +215,7 @@ fn parity_traces_carry_the_parity_along_or_guess_it_at_once() {
 
 #[test]
 fn lexemes_are_numbers_words_and_signs() {
-    for (text, count) in [("", 0), ("15-10=5,5-1=4wait", 12), (" a b d = 10 x", 6), ("..", 2), ("ok ok", 2)] {
+    for (text, count) in [("", 0), ("15-10=5,5-1=4wait", 12), (" a 12 b 7 = 19 d 41 = 10 x", 11), ("..", 2), ("ok ok", 2)] {
         assert_eq!(lexemes(text), count, "{text}");
     }
 }
