@@ -83,8 +83,9 @@ pub(super) fn update(engine: ServerEngine, model: &str, folder: &Path, version: 
     })
 }
 
-/// Refuses an update that a server did not make.
-pub(super) fn updated(body: &Value) -> Result<()> {
+/// Refuses an update that a server did not make. vLLM answers some with nothing, and some with words.
+pub(super) fn updated(text: &str) -> Result<()> {
+    let body: Value = serde_json::from_str(text).unwrap_or_default();
     let said = body.get("message").and_then(Value::as_str).unwrap_or_default();
     ensure!(body.get("success").and_then(Value::as_bool) != Some(false), "the server did not take the weights: {said}");
     Ok(())
@@ -203,9 +204,10 @@ mod tests {
             let error = format!("{:#}", answer(ServerEngine::Vllm, &body).unwrap_err());
             assert!(error.contains(complaint), "{at}: {error}");
         }
-        assert!(
-            updated(&json!({ "success": false, "message": "no room" })).unwrap_err().to_string().contains("no room")
-        );
-        assert!(updated(&json!({ "results": [null] })).is_ok());
+        let refused = updated(r#"{ "success": false, "message": "no room" }"#).unwrap_err();
+        assert!(refused.to_string().contains("no room"));
+        for taken in ["", r#"{ "results": [null] }"#, "Success: LoRA adapter 'policy' added successfully."] {
+            assert!(updated(taken).is_ok(), "{taken}");
+        }
     }
 }

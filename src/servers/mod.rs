@@ -55,19 +55,15 @@ impl ServerSampler {
         Self { agent, config: config.clone(), live, next, version: 0, folder: None, agreement }
     }
 
-    fn post(&self, server: usize, path: &str, body: &Value) -> Result<Value> {
+    /// The text that a server answers a request with.
+    fn post(&self, server: usize, path: &str, body: &Value) -> Result<String> {
         let url = format!("{}/{path}", self.config.urls[server].trim_end_matches('/'));
         let reply = self.agent.post(&url).content_type("application/json").send(body.to_string());
         let mut reply = reply.with_context(|| url.clone())?;
         let status = reply.status().as_u16();
         let text = reply.body_mut().with_config().limit(MAX_ANSWER).read_to_string().with_context(|| url.clone())?;
-        let told = text.chars().take(200).collect::<String>().replace('\n', " ");
-        ensure!(status == 200, "{url}: status {status}: {told}");
-        // vLLM answers some requests with nothing.
-        if text.trim().is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_str(&text).with_context(|| format!("{url}: the answer is no JSON: {told}"))
+        ensure!(status == 200, "{url}: status {status}: {}", beginning(&text));
+        Ok(text)
     }
 
     /// Makes one server read the weights in `folder`.
@@ -94,7 +90,7 @@ impl ServerSampler {
         let mut last = None;
         for _ in 0..*attempts {
             let Some(server) = self.server() else { break };
-            let made = self.post(server, path, &body).and_then(|body| self.read(&body, sampling.max_new_tokens));
+            let made = self.post(server, path, &body).and_then(|text| self.read(&text, sampling.max_new_tokens));
             match made {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
@@ -110,8 +106,9 @@ impl ServerSampler {
         bail!("no server completes a prompt: {why}; start them again, and go on with --resume")
     }
 
-    fn read(&self, body: &Value, most: usize) -> Result<Answer> {
-        let answer = dialect::answer(self.config.engine, body)?;
+    fn read(&self, text: &str, most: usize) -> Result<Answer> {
+        let body = serde_json::from_str(text).with_context(|| format!("the answer is no JSON: {}", beginning(text)))?;
+        let answer = dialect::answer(self.config.engine, &body)?;
         ensure!(answer.tokens.len() <= most, "{} tokens came, and {most} were asked for", answer.tokens.len());
         let version = self.version.to_string();
         let other = answer.version.as_ref().filter(|other| **other != version);
@@ -191,6 +188,11 @@ impl Sampler for ServerSampler {
             );
         }
     }
+}
+
+/// What of an answer fits into a message.
+fn beginning(text: &str) -> String {
+    text.chars().take(200).collect::<String>().replace('\n', " ")
 }
 
 /// A completion that nobody made.
