@@ -7,6 +7,7 @@ use crate::ops::experts::Router;
 use crate::ops::rope::{Pairs, RopeTable};
 
 use super::config::ModelConfig;
+use crate::batch::RoutedShape;
 
 /// A model's shape with its table of angles: everything about it that is not trained.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Decoder {
     pub intermediate: usize,
     /// How tokens choose experts, where layers have some.
     pub router: Option<Router>,
+    /// Which layers have some.
+    pub routed_layers: Vec<usize>,
     /// Added under the root of the norms.
     pub eps: f32,
     /// Rotary angles.
@@ -43,10 +46,22 @@ impl Decoder {
             latent: latent.map(|latent| (latent.sizes, latent.sizes.query_factor(scores))),
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
-            router: experts.map(|experts| experts.router),
+            router: experts.as_ref().map(|experts| experts.router),
+            routed_layers: experts.map_or_else(Vec::new, |experts| experts.layers(config.num_hidden_layers)),
             eps: config.rms_norm_eps,
             rope: rope.turning(latent.map_or(Pairs::Halves, |latent| latent.pairs)).stretched(turned),
             recompute,
         }
+    }
+
+    /// How many experts a token goes to, where it goes to any.
+    pub fn routed_shape(&self) -> Option<RoutedShape> {
+        let Router { active, experts, .. } = self.router?;
+        Some(RoutedShape { layers: self.routed_layers.len(), active, experts })
+    }
+
+    /// The place of a layer among those with experts.
+    pub(super) fn routed_place(&self, layer: usize) -> usize {
+        self.routed_layers.partition_point(|&routed| routed < layer)
     }
 }

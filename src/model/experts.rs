@@ -149,6 +149,11 @@ impl Experts {
         Ok(())
     }
 
+    /// Which of so many layers have experts.
+    pub fn layers(&self, count: usize) -> Vec<usize> {
+        (0..count).filter(|&layer| self.in_layer(layer)).collect()
+    }
+
     /// Whether a layer has experts.
     pub fn in_layer(&self, index: usize) -> bool {
         let Layers { every, dense, first } = &self.layers;

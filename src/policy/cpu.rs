@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
-use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
+use crate::batch::{Choices, Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::model::files::peft;
 use crate::model::{CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
 use crate::ops::experts::Load;
@@ -30,14 +30,14 @@ pub struct CpuLearner {
     /// Parts in which the gradient of a large model is computed.
     gradient_parts: usize,
     /// What routers chose when they were taken.
-    loads: Vec<Load>,
+    choices: Choices,
 }
 
 impl CpuLearner {
     /// A model that is not trained yet.
     pub fn new(model: CpuModel) -> Self {
-        let (reference, optimizer, gradients, loads) = (None, None, Vec::new(), Vec::new());
-        Self { model, reference, optimizer, gradients, ranks: Ranks::alone(), gradient_parts: 1, loads }
+        let (reference, optimizer, gradients, choices) = Default::default();
+        Self { model, reference, optimizer, gradients, ranks: Ranks::alone(), gradient_parts: 1, choices }
     }
 
     fn sum_gradients(
@@ -53,20 +53,21 @@ impl CpuLearner {
             true => self.model.taught(micros, temperature, loss, teaching),
             false => self.taught_in_parts(micros, temperature, loss, teaching)?,
         };
-        (self.gradients, self.loads) = (sum, self.loads_of_all()?);
+        (self.gradients, self.choices) = (sum, self.choices_of_all()?);
         Ok(stats)
     }
 
     /// What routers chose on all ranks.
-    fn loads_of_all(&self) -> Result<Vec<Load>> {
+    fn choices_of_all(&self) -> Result<Choices> {
+        let mut sum = Choices::default();
         if self.model.decoder.router.is_none() {
-            return Ok(Vec::new());
+            return Ok(sum);
         }
-        let own: Vec<_> = self.model.take_loads().into_iter().map(|load| (load.rows, load.entropy)).collect();
-        let mut sum: Vec<Load> = Vec::new();
-        for loads in self.ranks.gather(own)? {
-            sum.resize_with(sum.len().max(loads.len()), Load::default);
-            sum.iter_mut().zip(loads).for_each(|(sum, (rows, entropy))| sum.add(&Load { rows, entropy }));
+        let Choices { layers, known, differing, replaced } = self.model.take_choices();
+        let layers: Vec<_> = layers.into_iter().map(|load| (load.rows, load.entropy)).collect();
+        for (layers, [known, differing, replaced]) in self.ranks.gather((layers, [known, differing, replaced]))? {
+            let layers = layers.into_iter().map(|(rows, entropy)| Load { rows, entropy }).collect();
+            sum.add(&Choices { layers, known, differing, replaced });
         }
         Ok(sum)
     }
@@ -146,12 +147,12 @@ impl Learner for CpuLearner {
         self.sum_gradients(micros, temperature, loss, Some(Teaching { teacher, divergence, coef }))
     }
 
-    fn loads(&self) -> &[Load] {
-        &self.loads
+    fn choices(&self) -> Option<&Choices> {
+        Some(&self.choices)
     }
 
     fn balance(&mut self, step: f32) -> Result<()> {
-        self.model.balance(&self.loads, step)
+        self.model.balance(&self.choices.layers, step)
     }
 
     fn active_experts(&self) -> usize {

@@ -16,7 +16,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use tokenizers::Tokenizer;
 
-use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
+use crate::batch::{Choices, Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::disk::read_text;
 use crate::foreign::ForeignModel;
 use crate::model::files::folder::read_config;
@@ -27,7 +27,6 @@ use crate::model::{
     SaveDtype,
 };
 use crate::ops::device::Device;
-use crate::ops::experts::Load;
 use crate::optim::{AdamWConfig, MomentKind, Optimizer, Update};
 use crate::ranks::Ranks;
 use crate::tensor::Tensor;
@@ -150,9 +149,9 @@ pub trait Learner: Any + Debug + Send + Sync {
         teaching: Teaching<'_, dyn Learner>,
     ) -> Result<Vec<LossStats>>;
 
-    /// What the routers of each layer chose in the micro-batches of the latest gradients; nothing for a dense model.
-    fn loads(&self) -> &[Load] {
-        &[]
+    /// What routers chose in the micro-batches of the latest gradients; nothing where no model with experts is computed.
+    fn choices(&self) -> Option<&Choices> {
+        None
     }
 
     /// Experts that a token goes to in each layer that has some; 0 for a dense model.

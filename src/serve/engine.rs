@@ -102,8 +102,15 @@ fn sample(policy: &Policy, capacity: usize, jobs: Vec<Job>, (started, asked): (u
     let batch = Batch { jobs: &jobs, due: Mutex::new(due.collect()), begun: Mutex::default() };
     let group_size = jobs.iter().map(|job| job.samples).max().unwrap_or(0);
     let key = SampleKey { seed: seed.unwrap_or(started), step: 0 };
-    let request =
-        Request { prompts: &prompts, group_size, sampling: &sampling, key, calling: None, order: Some(&batch) };
+    let request = Request {
+        prompts: &prompts,
+        group_size,
+        sampling: &sampling,
+        key,
+        calling: None,
+        order: Some(&batch),
+        routed: false,
+    };
     let outcome = Engine::of(policy, capacity).generate(&request, &|place, sample, completion| {
         // Who has gone away wants nothing.
         let _ = jobs[place].heard.send(Heard::Done { choice: jobs[place].first_choice + sample, completion });

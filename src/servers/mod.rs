@@ -198,7 +198,7 @@ fn beginning(text: &str) -> String {
 /// A completion that nobody made.
 fn nothing() -> Completion {
     let (tokens, logprobs, text) = Default::default();
-    Completion { tokens, logprobs, text, finish: FinishReason::Length, tools: ToolUse::default() }
+    Completion { tokens, logprobs, text, finish: FinishReason::Length, tools: ToolUse::default(), routed: None }
 }
 
 /// An answer with its text, as the engine of this program makes it: without the token that ended it.
@@ -206,7 +206,7 @@ fn completion(answer: Answer, tokenizer: &Tokenizer, request: &Request) -> Compl
     let Answer { tokens, logprobs, finish, .. } = answer;
     let ends = tokens.last().is_some_and(|token| request.sampling.stop_tokens.contains(token));
     let text = tokenizer.decode(&tokens[..tokens.len() - usize::from(ends)], false).unwrap_or_default();
-    Completion { tokens, logprobs, text, finish, tools: ToolUse::default() }
+    Completion { tokens, logprobs, text, finish, tools: ToolUse::default(), routed: None }
 }
 
 /// All completions of one prompt after the other.

@@ -79,6 +79,8 @@ mod quickstart;
 mod ranks;
 /// The recipes of `examples/`.
 mod recipes;
+/// Updates that send tokens to the experts of sampling.
+mod replay;
 /// Damaged checkpoints, and configs changed on the way.
 mod resuming;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.

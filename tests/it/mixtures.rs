@@ -131,22 +131,22 @@ fn loads_count_each_choice_once_on_any_threads_and_where_layers_are_computed_aga
             cpu_mut(&mut policy).threads = threads;
             cpu_mut(&mut policy).decoder.recompute = recompute;
             cpu(&policy).gradients(&micros, 0.9, &loss);
-            let loads = cpu(&policy).take_loads();
+            let loads = cpu(&policy).take_choices().layers;
             let active = cpu_learner(&policy).active_experts();
             assert_eq!(loads[1].rows.iter().sum::<u64>(), (tokens * active) as u64, "{architecture}");
             assert_eq!(*expected.get_or_insert(loads.clone()), loads, "{architecture}, {threads} threads");
         }
         cpu(&policy).logprobs(None, &micros, 0.9);
-        assert!(cpu(&policy).take_loads().is_empty(), "log-probabilities alone are no update");
+        assert!(cpu(&policy).take_choices().layers.is_empty(), "log-probabilities alone are no update");
     }
-    assert!(cpu_learner(&tiny("Qwen2ForCausalLM", true)).loads().is_empty());
+    assert!(cpu_learner(&tiny("Qwen2ForCausalLM", true)).choices().unwrap().layers.is_empty());
 }
 
 #[test]
 fn a_bias_moves_toward_even_loads_and_nothing_else_does() {
     let mut policy = tiny(V3, true);
     cpu(&policy).gradients(&shared_micros(&samples(6), 60), 0.9, &rising);
-    let (loads, place) = (cpu(&policy).take_loads(), choice_bias(&policy, 1));
+    let (loads, place) = (cpu(&policy).take_choices().layers, choice_bias(&policy, 1));
     let before = cpu(&policy).parameters().trained_values().to_vec();
     cpu_mut(&mut policy).balance(&loads, 0.25).unwrap();
     let after = cpu(&policy).parameters().trained_values();

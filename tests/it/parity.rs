@@ -71,7 +71,7 @@ fn logits(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
     let team = &Team::alone();
     let weights = cpu(policy).weights(team);
     let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-    let (input, segments) = (Input { tokens, positions: &positions }, [Segment::alone(0..tokens.len())]);
+    let (input, segments) = (Input::new(tokens, &positions), [Segment::alone(0..tokens.len())]);
     let mut workspace = Workspace::default();
     cpu(policy).decoder.forward(team, &weights, input, Context::Segments(&segments), Keep::Nothing, &mut workspace);
     let mut logits = vec![0f32; tokens.len() * policy.config.vocab_size];

@@ -51,7 +51,8 @@ fn ask(engine: &Engine, prompts: &[Prompt], turns: &Turns, max_new_tokens: usize
     let done = Mutex::new(Vec::new());
     let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
     let (key, calling) = (SampleKey { seed: 1, step: 2 }, Some(Calling { turns, tools: &Letters }));
-    let request = Request { prompts: &prompts, group_size: 4, sampling: &sampling, key, calling, order: None };
+    let request =
+        Request { prompts: &prompts, group_size: 4, sampling: &sampling, key, calling, order: None, routed: true };
     engine.generate(&request, &|p, s, c| done.lock().unwrap().push((p, s, c))).unwrap();
     let mut done = done.into_inner().unwrap();
     done.sort_by_key(|(p, s, _)| (*p, *s));
@@ -65,6 +66,7 @@ fn train_samples(prompts: &[Prompt], completions: &[Completion]) -> Vec<TrainSam
         observed: c.tools.observed.clone(),
         rollout_logprobs: c.logprobs.clone(),
         advantages: vec![1.0; c.sampled_len()],
+        routed: c.routed.clone(),
         ..TrainSample::default()
     };
     completions.iter().enumerate().map(sample).collect()
@@ -231,7 +233,8 @@ fn calls_of_a_whole_turn_are_answered_together() {
     let prompts_of: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
     let sampling = Sampling { stop_tokens: vec![2], stop_strings: Vec::new(), ..sampling(80) };
     let (key, calling) = (SampleKey { seed: 1, step: 2 }, Some(Calling { turns: &turns, tools: &Letters }));
-    let request = Request { prompts: &prompts_of, group_size: 8, sampling: &sampling, key, calling, order: None };
+    let request =
+        Request { prompts: &prompts_of, group_size: 8, sampling: &sampling, key, calling, order: None, routed: true };
     let done = Mutex::new(Vec::new());
     Engine::of(&policy, 16).generate(&request, &|_, _, c: Completion| done.lock().unwrap().push(c)).unwrap();
     let done = done.into_inner().unwrap();

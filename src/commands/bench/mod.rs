@@ -166,8 +166,15 @@ fn one_step(args: &Args, vocab: usize, policy: &mut Policy, step: u64) -> Result
     let done: Mutex<Vec<(usize, usize, Completion)>> = Mutex::new(Vec::new());
     let tokens: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
     let key = SampleKey { seed: 0, step };
-    let request =
-        Request { prompts: &tokens, group_size: args.group, sampling: &sampling, key, calling: None, order: None };
+    let request = Request {
+        prompts: &tokens,
+        group_size: args.group,
+        sampling: &sampling,
+        key,
+        calling: None,
+        order: None,
+        routed: false,
+    };
     Engine::of(policy, args.capacity).generate(&request, &|p, s, c| lock(&done).push((p, s, c)))?;
     let sample_s = start.elapsed().as_secs_f64();
 

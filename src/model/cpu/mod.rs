@@ -13,8 +13,7 @@ pub mod reference;
 pub mod weights;
 pub mod workspace;
 
-use crate::batch::{Loss, LossStats, MicroBatch, Teaching, TokenStats};
-use crate::ops::experts::Load;
+use crate::batch::{Choices, Loss, LossStats, MicroBatch, Teaching, TokenStats};
 use crate::ops::linear::{Linear, Precision};
 use crate::ops::linear_logprob::{self, Logits, Rows, Slopes, distill};
 use crate::ops::team::Team;
@@ -116,15 +115,15 @@ pub struct CpuModel {
     /// The same of gradients, in the layout of what is trained.
     gradients: Pool<Vec<f32>>,
     /// What the routers of the layers chose in micro-batches whose gradients were taken.
-    loads: Pool<Vec<Load>>,
+    choices: Pool<Choices>,
 }
 
 impl CpuModel {
     /// A model of these values.
     pub fn new(decoder: Decoder, parameters: Parameters, threads: usize, precision: Precision) -> Self {
-        let (packed, decoding, workspaces, gradients, loads) = Default::default();
+        let (packed, decoding, workspaces, gradients, choices) = Default::default();
         let sharing = Sharing::of(parameters.weights());
-        Self { decoder, threads, sharing, precision, parameters, packed, decoding, workspaces, gradients, loads }
+        Self { decoder, threads, sharing, precision, parameters, packed, decoding, workspaces, gradients, choices }
     }
 
     /// Its values, and which of them are trained.
@@ -198,7 +197,8 @@ impl CpuModel {
         }
     }
 
-    /// Log-probabilities of all micro-batches, without gradients: the model's own, or those of `reference`.
+    /// Log-probabilities of all micro-batches, without gradients: the model's own, or those of `reference`, whose tokens
+    /// go to experts of its own choice.
     pub fn logprobs(
         &self,
         reference: Option<&CpuReference>,
@@ -212,8 +212,9 @@ impl CpuModel {
                 None => self.weights(team),
                 Some(reference) => self.reference_weights(team, reference, &mut memory),
             };
-            let forward = |team: &Team, ws: &mut Workspace, micro| {
-                self.forward(team, &weights, micro, temperature, Keep::Nothing, ws).1
+            let forward = |team: &Team, ws: &mut Workspace, micro: &MicroBatch| {
+                let input = if reference.is_none() { input(micro) } else { plain(micro) };
+                self.forward(team, &weights, (micro, input), temperature, Keep::Nothing, ws).1
             };
             match self.sharing {
                 Sharing::MicroBatches => {
@@ -289,7 +290,7 @@ impl CpuModel {
         gradient: &mut [f32],
     ) -> LossStats {
         let (weights, keep) = (&job.weights, if self.decoder.recompute { Keep::Inputs } else { Keep::Activations });
-        let (h, now) = self.forward(team, weights, micro, job.temperature, keep, ws);
+        let (h, now) = self.forward(team, weights, (micro, input(micro)), job.temperature, keep, ws);
         let mut losses = (job.loss)(micro, &now);
         let (k, d_logprobs) = (self.decoder.hidden, &losses.gradient);
         let slopes = Slopes { logprobs: d_logprobs, entropies: &losses.entropy_gradient };
@@ -311,8 +312,10 @@ impl CpuModel {
         }
         let sequences = Sequences { input: input(micro), segments: &micro.segments };
         self.decoder.backward(team, weights, sequences, &d_hidden, gradient, ws);
-        if !ws.loads.is_empty() {
-            self.loads.give_back(std::mem::take(&mut ws.loads));
+        if self.decoder.router.is_some() {
+            let mut choices = std::mem::take(&mut ws.choices);
+            choices.compare(&ws.differ, micro.router_replay);
+            self.choices.give_back(choices);
         }
         losses.stats
     }
@@ -322,12 +325,12 @@ impl CpuModel {
         &self,
         team: &Team,
         weights: &PackedWeights,
-        micro: &MicroBatch,
+        (micro, input): (&MicroBatch, Input),
         keep: Keep,
         ws: &mut Workspace,
     ) -> Vec<f32> {
         let k = self.decoder.hidden;
-        self.decoder.forward(team, weights, input(micro), Context::Segments(&micro.segments), keep, ws);
+        self.decoder.forward(team, weights, input, Context::Segments(&micro.segments), keep, ws);
         micro.rows.iter().flat_map(|&row| &ws.hidden[row as usize * k..][..k]).copied().collect()
     }
 
@@ -336,12 +339,12 @@ impl CpuModel {
         &self,
         team: &Team,
         weights: &PackedWeights,
-        micro: &MicroBatch,
+        (micro, input): (&MicroBatch, Input),
         temperature: f32,
         keep: Keep,
         ws: &mut Workspace,
     ) -> (Vec<f32>, TokenStats) {
-        let h = self.hidden(team, weights, micro, keep, ws);
+        let h = self.hidden(team, weights, (micro, input), keep, ws);
         let rows = Rows { h: &h, targets: &micro.targets, temperature };
         let (logprobs, entropies) = linear_logprob::forward(team, rows, &weights.lm_head, &mut ws.logits);
         (h, TokenStats { logprobs, entropies })
@@ -377,7 +380,7 @@ impl Lesson<'_> {
     ) -> Vec<f32> {
         let Teaching { teacher, divergence, coef } = self.teaching;
         let mut ws = teacher.workspaces.take();
-        let h = teacher.hidden(team, &self.weights, micro, Keep::Nothing, &mut ws);
+        let h = teacher.hidden(team, &self.weights, (micro, plain(micro)), Keep::Nothing, &mut ws);
         let slopes: Vec<f32> = micro.loss_weights.iter().map(|weight| coef * weight).collect();
         let slopes = distill::Slopes { logprob: d_logprobs, divergence: &slopes };
         let taught = distill::Teacher { h: &h, head: &self.weights.lm_head };
@@ -405,6 +408,13 @@ fn shards(micros: &[MicroBatch]) -> Vec<&[MicroBatch]> {
         .collect()
 }
 
+/// The inputs of a micro-batch, with the experts that they were sampled with.
 fn input(micro: &MicroBatch) -> Input<'_> {
-    Input { tokens: &micro.tokens, positions: &micro.positions }
+    let recorded = micro.routed.as_ref().map(|routed| (routed, micro.router_replay));
+    Input { recorded, ..plain(micro) }
+}
+
+/// The same for another model than the one that sampled them.
+fn plain(micro: &MicroBatch) -> Input<'_> {
+    Input::new(&micro.tokens, &micro.positions)
 }

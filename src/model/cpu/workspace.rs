@@ -1,7 +1,8 @@
 //! The memory of a forward and a backward: every buffer that grows with the tokens of a micro-batch.
 //! A workspace is used again for the next micro-batch, so a run's memory is that of its largest one.
 
-use crate::ops::experts::{Dispatch, Load, Routing};
+use crate::batch::{Choices, RoutedExperts};
+use crate::ops::experts::{Dispatch, Routing};
 use crate::ops::linear_logprob::Logits;
 use crate::ops::memory;
 
@@ -131,8 +132,12 @@ pub struct Workspace {
     pub(super) inputs: ProductInputs,
     pub(super) gradients: LayerGradients,
     pub(super) logits: Logits,
-    /// What the routers of the layers chose in forwards whose backward follows, none for a dense layer.
-    pub(super) loads: Vec<Load>,
+    /// What the routers of the layers chose in forwards whose backward follows.
+    pub(super) choices: Choices,
+    /// The experts of the tokens of the forward at hand, where they are recorded.
+    pub(super) routed: Option<RoutedExperts>,
+    /// Which of these tokens the routers themselves would send to other experts than they were sampled with `(T)`.
+    pub(super) differ: Vec<bool>,
     /// How many of `streams` and of `layers` the forward at hand uses.
     used: (usize, usize),
 }
@@ -146,9 +151,16 @@ impl Workspace {
         self.layers.resize_with(self.used.1.max(self.layers.len()), Default::default);
     }
 
+    /// Has places for what routers choose for so many tokens.
+    pub(super) fn begin_routes(&mut self, tokens: usize, compared: bool) {
+        self.routed.iter_mut().for_each(|routed| routed.resize(tokens));
+        self.differ.clear();
+        self.differ.resize(if compared { tokens } else { 0 }, false);
+    }
+
     /// Gives all of it back to the system.
     pub(super) fn give_back(self) {
-        let Self { streams, layers, hidden, dx, inputs, gradients, logits, loads: _, used: _ } = self;
+        let Self { streams, layers, hidden, dx, inputs, gradients, logits, .. } = self;
         let of_layers = layers.into_iter().flat_map(|a| {
             let ExpertActivations { routing, dispatch: _, shared_gate_up, shared_gate } = a.experts;
             let LatentActivations { queries, compressed_queries, compressed } = a.latent;

@@ -3,12 +3,16 @@
 //! Who fills it decides what is learned: `grpo/` from rollouts, `sft.rs` from given completions. The model knows tokens
 //! and log-probabilities alone.
 
+mod routed;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ops::attention::Segment;
 use crate::ops::linear_logprob::distill::Divergence;
+
+pub use routed::{Choices, RoutedExperts, RoutedShape, RouterReplay};
 
 /// How a micro-batch holds the prompt of samples that follow each other and begin alike, as those of a group do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,10 @@ pub struct MicroBatch {
     pub selected: Vec<bool>,
     /// (R) each token's share of the objective of the whole update.
     pub loss_weights: Vec<f32>,
+    /// (T) the experts that the inputs went to when they were sampled, where that is known.
+    pub routed: Option<RoutedExperts>,
+    /// Whether they go to these.
+    pub router_replay: RouterReplay,
 }
 
 impl MicroBatch {
