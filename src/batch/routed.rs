@@ -89,8 +89,21 @@ impl RoutedExperts {
         let (width, token) = (self.shape.width(), self.shape.token_bytes());
         self.bytes.chunks_exact(token).flat_map(move |token| {
             let of_layer = token[layer * active * width..][..active * width].chunks_exact(width);
-            of_layer.map(|number| number.iter().rev().fold(0, |high, &byte| high << 8 | u32::from(byte)))
+            of_layer.map(number)
         })
+    }
+
+    /// Adds what one token chose in all layers `(L, A)`.
+    pub fn push(&mut self, chosen: &[u32]) {
+        assert_eq!(chosen.len(), self.shape.layers * self.shape.active, "a token has its experts in every layer");
+        let width = self.shape.width();
+        chosen.iter().for_each(|expert| self.bytes.extend_from_slice(&expert.to_le_bytes()[..width]));
+    }
+
+    /// What each token chose in all layers `(L, A)`.
+    pub fn tokens(&self) -> impl Iterator<Item = Vec<u32>> {
+        let token = self.shape.token_bytes();
+        self.bytes.chunks_exact(token).map(|token| token.chunks_exact(self.shape.width()).map(number).collect())
     }
 
     /// Adds what tokens `tokens` of `other` chose.
@@ -107,6 +120,11 @@ impl RoutedExperts {
         let token = self.shape.token_bytes();
         &self.bytes[tokens.start * token..tokens.end * token]
     }
+}
+
+/// An expert from its bytes, the lowest first.
+fn number(bytes: &[u8]) -> u32 {
+    bytes.iter().rev().fold(0, |high, &byte| high << 8 | u32::from(byte))
 }
 
 /// What routers chose in some micro-batches, in whole numbers, so that their sum has no order.
@@ -163,6 +181,9 @@ mod tests {
             some.extend(&routed, 0..1);
             assert_eq!((some.len(), some.layer(1).collect::<Vec<_>>()), (3, vec![last, 7, 8, 9, 5, 6]));
             assert_eq!(some.bytes_of(2..3), routed.bytes_of(0..1));
+            let mut again = RoutedExperts::new(shape);
+            routed.tokens().for_each(|token| again.push(&token));
+            assert_eq!(again, routed);
         }
     }
 }

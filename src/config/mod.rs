@@ -37,7 +37,6 @@ pub use servers::{ServerEngine, ServersConfig};
 pub use sft::{Learn, Length, SftAccuracy, SftConfig, SftEval, SftModel, StepSize};
 pub use traces::{FilterConfig, Keep, TeacherConfig, TeacherPlace, TracesConfig, TracesControl};
 
-use crate::batch::RouterReplay;
 use crate::grpo::CorrectionKind;
 use crate::rollout::Sampling;
 use crate::strict::{Document, Tree};
@@ -338,10 +337,6 @@ impl TrainConfig {
         ensure!(
             self.servers.is_none() || self.environment.is_none(),
             "[servers] sample completions of one turn: remove [environment], or [servers]"
-        );
-        ensure!(
-            self.servers.is_none() || self.grpo.router_replay == RouterReplay::None,
-            "grpo.router_replay: [servers] do not tell the experts of their tokens; set it to \"none\""
         );
         ensure!(
             self.rollout.group_size > 1 || self.teacher.as_ref().is_some_and(|teacher| !teacher.rewards),

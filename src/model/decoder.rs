@@ -24,6 +24,8 @@ pub struct Decoder {
     pub router: Option<Router>,
     /// Which layers have some.
     pub routed_layers: Vec<usize>,
+    /// How many a token goes to.
+    pub routed: Option<RoutedShape>,
     /// Added under the root of the norms.
     pub eps: f32,
     /// Rotary angles.
@@ -47,17 +49,12 @@ impl Decoder {
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
             router: experts.as_ref().map(|experts| experts.router),
+            routed: experts.as_ref().map(|experts| experts.routed(config.num_hidden_layers)),
             routed_layers: experts.map_or_else(Vec::new, |experts| experts.layers(config.num_hidden_layers)),
             eps: config.rms_norm_eps,
             rope: rope.turning(latent.map_or(Pairs::Halves, |latent| latent.pairs)).stretched(turned),
             recompute,
         }
-    }
-
-    /// How many experts a token goes to, where it goes to any.
-    pub fn routed_shape(&self) -> Option<RoutedShape> {
-        let Router { active, experts, .. } = self.router?;
-        Some(RoutedShape { layers: self.routed_layers.len(), active, experts })
     }
 
     /// The place of a layer among those with experts.

@@ -14,10 +14,8 @@ pub use fit::{Free, fit};
 
 use layers::{AttentionSizes, FeedForward};
 
-use crate::batch::RoutedShape;
 use crate::config::{DistilConfig, DistilObjective, Target, TrainConfig};
 use crate::grpo::updates;
-use crate::model::experts::Experts;
 use crate::model::layout::Layer;
 use crate::model::{AdapterLayout, Layout, ModelConfig, Phases};
 use crate::ops::attention::Heads;
@@ -162,12 +160,7 @@ impl Job {
         compute.suit(Layout::of(shape)?.len(), config.lora.is_some());
         let update_tokens = completions.div_ceil(updates(completions, grpo.completions_per_update)) * sequence;
         let sampled = completions * (1 + grpo.resample_max) * sequence;
-        let of_token = |experts: Experts| RoutedShape {
-            layers: experts.layers(shape.num_hidden_layers).len(),
-            active: experts.router.active,
-            experts: experts.router.experts,
-        };
-        let routed = shape.experts()?.map_or(0, |experts| of_token(experts).token_bytes());
+        let routed = shape.experts()?.map_or(0, |experts| experts.routed(shape.num_hidden_layers).token_bytes());
         Ok(Self {
             device,
             threads: if device == Target::Cpu { config.compute.threads() } else { 1 },

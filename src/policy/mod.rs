@@ -27,6 +27,7 @@ use crate::model::{
     SaveDtype,
 };
 use crate::ops::device::Device;
+use crate::ops::experts::Scores;
 use crate::optim::{AdamWConfig, MomentKind, Optimizer, Update};
 use crate::ranks::Ranks;
 use crate::tensor::Tensor;
@@ -91,6 +92,8 @@ pub struct Training {
     pub moments: MomentKind,
     /// Whether the objective has a KL term, so that a reference is kept.
     pub reference: bool,
+    /// The weight of the auxiliary loss of routers; 0 for none.
+    pub aux_loss_coef: f64,
 }
 
 /// What a policy is saved by.
@@ -151,6 +154,12 @@ pub trait Learner: Any + Debug + Send + Sync {
 
     /// What routers chose in the micro-batches of the latest gradients; nothing where no model with experts is computed.
     fn choices(&self) -> Option<&Choices> {
+        None
+    }
+
+    /// The auxiliary loss of routers in the micro-batches of the latest gradients, which had a part of it, before its
+    /// coefficient; nothing where it has none.
+    fn aux_loss(&self) -> Option<f64> {
         None
     }
 
@@ -256,6 +265,21 @@ impl Policy {
     /// Refuses a model whose routers cannot be balanced by a step that is not 0.
     pub fn can_be_balanced(&mut self, balance: f64) -> Result<()> {
         if balance > 0.0 { self.learner.balance(0.0) } else { Ok(()) }
+    }
+
+    /// The weight of the auxiliary loss of routers: the one that is written, else that of the model's `config.json` where
+    /// this asks for the loss. Refuses a model whose routers it is not for.
+    pub fn aux_loss_coef(&self, written: Option<f64>) -> Result<f64> {
+        let experts = self.config.experts()?;
+        let Some(coef) = written else { return Ok(experts.map_or(0.0, |experts| experts.aux_loss_coef)) };
+        ensure!(coef.is_finite() && coef >= 0.0, "optim.router_aux_loss_coef = {coef}: it must be at least 0");
+        let shares = experts.is_some_and(|experts| experts.router.scores == Scores::Softmax);
+        ensure!(
+            coef == 0.0 || shares,
+            "optim.router_aux_loss_coef = {coef}: the loss is for models whose routers weigh experts by their shares, \
+             and this is none: set it to 0, and optim.balance where a choice has a bias"
+        );
+        Ok(coef)
     }
 
     /// Makes these tokens end completions too, here and wherever the model is saved.

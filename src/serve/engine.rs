@@ -35,6 +35,8 @@ pub(super) struct Job {
     pub(super) sampling: Sampling,
     /// Names the random numbers; those of the server's own without it.
     pub(super) seed: Option<u64>,
+    /// Whether the experts of tokens are wanted.
+    pub(super) routed: bool,
     /// The number of its first completion among those of the request.
     pub(super) first_choice: usize,
     pub(super) heard: UnboundedSender<Heard>,
@@ -42,7 +44,7 @@ pub(super) struct Job {
 
 impl Job {
     fn is_like(&self, other: &Self) -> bool {
-        self.sampling == other.sampling && self.seed == other.seed
+        self.sampling == other.sampling && self.seed == other.seed && self.routed == other.routed
     }
 }
 
@@ -109,7 +111,7 @@ fn sample(policy: &Policy, capacity: usize, jobs: Vec<Job>, (started, asked): (u
         key,
         calling: None,
         order: Some(&batch),
-        routed: false,
+        routed: jobs[0].routed,
     };
     let outcome = Engine::of(policy, capacity).generate(&request, &|place, sample, completion| {
         // Who has gone away wants nothing.

@@ -107,7 +107,9 @@ impl Trainer {
         let environment = Environment::of(&config, &prompts)?;
         count_epochs(&mut config, &prompts)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
-        policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
+        let (reference, coef) = (grpo.needs_reference(), config.optim.router_aux_loss_coef);
+        let aux_loss_coef = policy.aux_loss_coef(coef)?;
+        policy.learner.begin(&Training { adamw, moments, reference, aux_loss_coef })?;
         policy.can_be_balanced(config.optim.balance)?;
         ensure!(
             grpo.router_replay == RouterReplay::None || policy.learner.active_experts() > 0,
@@ -182,7 +184,7 @@ impl Trainer {
                 }
             })?;
             seen.gather(&self.ranks)?;
-            self.policy.learner.choices().into_iter().for_each(|choices| stats.routers.add(choices));
+            stats.routers.add(&*self.policy.learner);
             // Clips the gradient by its norm, then AdamW.
             let update = timed(&mut stats.update_s, || self.update(&losses, step))?;
             stats.add(&losses, update, loss.entropy_coef);

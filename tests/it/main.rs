@@ -1,6 +1,8 @@
 //! The one integration crate.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+/// The loss that makes the loads of experts even.
+mod auxiliary;
 /// Products of bf16 operands on a CPU.
 mod bf16;
 /// Chat templates in prompts, in training and in samples.

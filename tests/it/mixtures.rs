@@ -178,11 +178,13 @@ fn a_model_that_cannot_be_balanced_is_refused_in_one_line() {
 fn a_device_and_a_gguf_file_refuse_them_in_one_line() {
     for architecture in MIXTURES {
         let policy = tiny(architecture, true);
-        let folder = tempfile::tempdir().unwrap();
-        policy.save(folder.path(), SaveDtype::F32).unwrap();
-        let out = folder.path().join("out.gguf");
-        let complaint = fails(&["export", text(folder.path()), "--gguf", "f32", "--out", text(&out)]);
-        assert!(complaint.contains("not written as GGUF") && complaint.trim().lines().count() == 1, "{complaint}");
+        if architecture.starts_with("Deepseek") {
+            let folder = tempfile::tempdir().unwrap();
+            policy.save(folder.path(), SaveDtype::F32).unwrap();
+            let out = folder.path().join("out.gguf");
+            let complaint = fails(&["export", text(folder.path()), "--gguf", "f32", "--out", text(&out)]);
+            assert!(complaint.contains("not written as GGUF") && complaint.trim().lines().count() == 1, "{complaint}");
+        }
         let Some(device) = device(0) else { return };
         let refused = DeviceModel::new(device, &cpu(&policy).decoder, cpu(&policy).parameters());
         let complaint = refused.unwrap_err().to_string();

@@ -95,7 +95,12 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     let mut policy =
         Policy::new(model, CpuOptions { threads, precision: args.precision.into(), recompute: args.recompute });
     let optim = OptimConfig::default();
-    policy.learner.begin(&Training { adamw: optim.adamw(), moments: args.moments, reference: false })?;
+    policy.learner.begin(&Training {
+        adamw: optim.adamw(),
+        moments: args.moments,
+        reference: false,
+        aux_loss_coef: 0.0,
+    })?;
     let mut timings = Vec::new();
     let mut memory = Vec::new();
     for step in 0..=args.steps {

@@ -71,7 +71,7 @@ impl<'a> Decoding<'a> {
         records: bool,
     ) -> Self {
         memory.cache.shape(weights.layers.len(), decoder.block_len());
-        memory.workspace.routed = decoder.routed_shape().filter(|_| records).map(RoutedExperts::new);
+        memory.workspace.routed = decoder.routed.filter(|_| records).map(RoutedExperts::new);
         let (slots, free, prompt) = (Vec::new(), Vec::new(), Slot::default());
         Self { team, decoder, weights, memory, slots, free, prompt, prompt_logits: Vec::new() }
     }

@@ -8,7 +8,7 @@ use super::weights::Vector;
 use super::workspace::{Activations, ExpertScratch, LayerGradients, ProductInputs};
 use crate::batch::RouterReplay;
 use crate::model::layout::{ExpertsMlp, SharedMlp};
-use crate::ops::experts::{Router, Routing, add_weighed, sigmoid, weigh_back};
+use crate::ops::experts::{Router, Routing, add_weighed, balance_backward, sigmoid, weigh_back};
 use crate::ops::linear::{Epilogue, Linear, grouped};
 use crate::ops::memory::sized;
 use crate::ops::swiglu;
@@ -146,6 +146,9 @@ pub(super) fn backward(
     kept.dispatch.by_choice(&scratch.d_weights, &mut scratch.d_choices);
     let d_products = sized(&mut scratch.d_products, t * router.experts);
     router.backward(team, &kept.routing, &scratch.d_choices, d_products);
+    if !scratch.balance_slopes.is_empty() {
+        balance_backward(team, &kept.routing, &scratch.balance_slopes, &scratch.times, d_products);
+    }
     mlp.router.backward_weight(team, normed, d_products, g);
     mlp.router.backward_input(team, d_products, sized(&mut d.normed, t * k));
     kept.dispatch.add_up(team, &scratch.outputs, None, k, &mut d.normed);

@@ -54,6 +54,9 @@ impl Decoder {
             }
             Mlp::Experts(mlp) => {
                 experts::output(team, mlp, a, inputs, next);
+                if let Some(balance) = &mut ws.balance {
+                    balance.add_rows(self.router(), &a.experts.routing, &inputs.experts.times);
+                }
                 if keep != Keep::Nothing {
                     let layers = &mut ws.choices.layers;
                     layers.resize_with(layers.len().max(index + 1), Default::default);

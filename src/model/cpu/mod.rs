@@ -14,6 +14,7 @@ pub mod weights;
 pub mod workspace;
 
 use crate::batch::{Choices, Loss, LossStats, MicroBatch, Teaching, TokenStats};
+use crate::ops::experts::LoadBalance;
 use crate::ops::linear::{Linear, Precision};
 use crate::ops::linear_logprob::{self, Logits, Rows, Slopes, distill};
 use crate::ops::team::Team;
@@ -232,25 +233,48 @@ impl CpuModel {
     /// Sum of the gradients of all micro-batches, and what `loss` says of each, in order. The number of threads changes
     /// nothing.
     pub fn gradients(&self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> (Vec<f32>, Vec<LossStats>) {
-        self.taught(micros, temperature, loss, None)
+        self.taught(micros, temperature, loss, Beside::default())
     }
 
-    /// The same, with the gradients of the divergence from a teacher, where there is one.
+    /// The same, with the gradients of what there is beside the loss.
     pub fn taught(
         &self,
         micros: &[MicroBatch],
         temperature: f32,
         loss: &Loss,
-        teaching: Option<Teaching<'_, Self>>,
+        beside: Beside<'_>,
     ) -> (Vec<f32>, Vec<LossStats>) {
         Team::with(self.threads, |team| {
-            let lesson = teaching.map(|teaching| Lesson { weights: teaching.teacher.weights(team), teaching });
-            let job = Job { weights: self.weights(team), temperature, loss, lesson };
+            let job = Job { weights: self.weights(team), temperature, loss, beside: beside.ready(team) };
             match self.sharing {
                 Sharing::MicroBatches => self.gradients_by_shard(&job, micros),
                 Sharing::Operations => self.gradients_together(team, &job, micros),
             }
         })
+    }
+
+    /// What the auxiliary loss of routers is made of in these micro-batches, by a forward of each.
+    pub fn load_balance(&self, micros: &[MicroBatch]) -> LoadBalance {
+        let mut sum = LoadBalance::default();
+        Team::with(self.threads, |team| {
+            let weights = self.weights(team);
+            let forward = |team: &Team, ws: &mut Workspace, micro: &MicroBatch| {
+                (ws.balance, ws.inputs.experts.times) = (Some(LoadBalance::default()), micro.times());
+                let context = Context::Segments(&micro.segments);
+                self.decoder.forward(team, &weights, input(micro), context, Keep::Nothing, ws);
+                ws.balance.take().unwrap_or_default()
+            };
+            match self.sharing {
+                Sharing::MicroBatches => {
+                    let work = |ws: &mut Workspace, i: usize| forward(&Team::alone(), ws, &micros[i]);
+                    map_in_order(micros.len(), self.threads, &self.workspaces, work, |of_micro| sum.add(&of_micro));
+                }
+                Sharing::Operations => {
+                    self.with_workspace(|ws| micros.iter().for_each(|micro| sum.add(&forward(team, ws, micro))));
+                }
+            }
+        });
+        sum
     }
 
     /// A thread computes a shard; gradients are added in the order of the shards.
@@ -290,6 +314,13 @@ impl CpuModel {
         gradient: &mut [f32],
     ) -> LossStats {
         let (weights, keep) = (&job.weights, if self.decoder.recompute { Keep::Inputs } else { Keep::Activations });
+        let balance = job.beside.balance_slopes;
+        let experts = &mut ws.inputs.experts;
+        experts.balance_slopes.clear();
+        if let Some(slopes) = balance {
+            experts.balance_slopes.extend_from_slice(slopes);
+            experts.times = micro.times();
+        }
         let (h, now) = self.forward(team, weights, (micro, input(micro)), job.temperature, keep, ws);
         let mut losses = (job.loss)(micro, &now);
         let (k, d_logprobs) = (self.decoder.hidden, &losses.gradient);
@@ -297,7 +328,7 @@ impl CpuModel {
         let rows = Rows { h: &h, targets: &micro.targets, temperature: job.temperature };
         let mut dh = vec![0f32; h.len()];
         let logits = &mut ws.logits;
-        match &job.lesson {
+        match &job.beside.lesson {
             None => linear_logprob::backward(team, rows, &weights.lm_head, slopes, logits, &mut dh, gradient),
             Some(lesson) => {
                 let divergences =
@@ -356,7 +387,30 @@ struct Job<'a> {
     weights: PackedWeights<'a>,
     temperature: f32,
     loss: &'a Loss<'a>,
+    beside: Ready<'a>,
+}
+
+/// What gradients have beside that of their loss.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// A teacher.
+    pub teaching: Option<Teaching<'a, CpuModel>>,
+    /// The slopes of the auxiliary loss of routers by the shares of a row `(E)`.
+    pub balance_slopes: Option<&'a [f32]>,
+}
+
+impl<'a> Beside<'a> {
+    /// The same with the teacher's weights.
+    fn ready(self, team: &Team) -> Ready<'a> {
+        let lesson = self.teaching.map(|teaching| Lesson { weights: teaching.teacher.weights(team), teaching });
+        Ready { lesson, balance_slopes: self.balance_slopes }
+    }
+}
+
+/// The same, ready for forwards.
+struct Ready<'a> {
     lesson: Option<Lesson<'a>>,
+    balance_slopes: Option<&'a [f32]>,
 }
 
 /// A teacher at work: its weights, ready for forwards.

@@ -2,7 +2,7 @@
 //! A workspace is used again for the next micro-batch, so a run's memory is that of its largest one.
 
 use crate::batch::{Choices, RoutedExperts};
-use crate::ops::experts::{Dispatch, Routing};
+use crate::ops::experts::{Dispatch, LoadBalance, Routing};
 use crate::ops::linear_logprob::Logits;
 use crate::ops::memory;
 
@@ -104,6 +104,10 @@ pub(super) struct ExpertScratch {
     pub(super) d_weights: Vec<f32>,
     pub(super) d_choices: Vec<f32>,
     pub(super) d_products: Vec<f32>,
+    /// The slopes of the auxiliary loss by the shares of a row `(E)`, where there is one, and how often each row counts
+    /// in it `(T)`.
+    pub(super) balance_slopes: Vec<f32>,
+    pub(super) times: Vec<u32>,
 }
 
 /// Gradients of what lies between the operations of a layer.
@@ -134,6 +138,8 @@ pub struct Workspace {
     pub(super) logits: Logits,
     /// What the routers of the layers chose in forwards whose backward follows.
     pub(super) choices: Choices,
+    /// What the auxiliary loss is made of, where it is summed up.
+    pub(super) balance: Option<LoadBalance>,
     /// The experts of the tokens of the forward at hand, where they are recorded.
     pub(super) routed: Option<RoutedExperts>,
     /// Which of these tokens the routers themselves would send to other experts than they were sampled with `(T)`.

@@ -2,6 +2,7 @@
 //! piece at a time; shape, tokenizer and chat template come from the metadata, as the files that a model folder would
 //! hold. Writing is left to `write`.
 
+mod experts;
 mod header;
 mod metadata;
 pub(super) mod mix;
@@ -91,8 +92,10 @@ impl<'a> Model<'a> {
         for (gguf, info) in content.tensor_infos {
             let (start, shape) = (content.tensor_data_offset + info.offset, info.shape.into_dims());
             let tensor = Tensor { dtype: info.ggml_dtype, shape, start, turned: None };
-            let double = tensors.insert(names::to_hub(&gguf), tensor);
-            ensure!(double.is_none(), "tensor {gguf} stands there under two names");
+            for (name, tensor) in tensor.by_expert(&gguf) {
+                let double = tensors.insert(name, tensor);
+                ensure!(double.is_none(), "tensor {gguf} stands there under two names");
+            }
         }
         let mut weights = Weights { name, source, tensors };
         let config = weights.model_shape(&metadata)?;
@@ -136,6 +139,25 @@ impl Weights<'_> {
 }
 
 impl Tensor {
+    /// The tensors of Hugging Face's files that it is, with their names: one of each expert where it holds all of a layer.
+    fn by_expert(self, gguf: &str) -> Vec<(String, Self)> {
+        let [count, rows, width] = self.shape[..] else {
+            let name = names::to_hub(gguf);
+            // A vector in GGUF's files, a row in Hugging Face's.
+            let shape = if names::is_row(gguf) { vec![1, self.values()] } else { self.shape };
+            return vec![(name, Self { shape, ..self })];
+        };
+        let Some(names) = names::of_experts(gguf, count) else { return vec![(names::to_hub(gguf), self)] };
+        let bytes = self.bytes(rows * width) as u64;
+        let expert = |(place, name)| {
+            (
+                name,
+                Self { shape: vec![rows, width], start: self.start + place * bytes, dtype: self.dtype, turned: None },
+            )
+        };
+        (0..).zip(names).map(expert).collect()
+    }
+
     fn values(&self) -> usize {
         self.shape.iter().product()
     }

@@ -5,20 +5,27 @@ use std::f64::consts::TAU;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use super::experts;
 use super::metadata::Metadata;
 use super::value::Entry;
 use crate::model::config::{Family, ModelConfig};
 
-/// Architectures that are read: GGUF's name, which is also `model_type`, and that of `config.json`.
-pub(super) const ARCHITECTURES: [(&str, &str); 3] =
-    [("llama", "LlamaForCausalLM"), ("qwen2", "Qwen2ForCausalLM"), ("qwen3", "Qwen3ForCausalLM")];
+/// Architectures that are read: GGUF's name, `model_type`, and the name in `config.json`.
+pub(super) const ARCHITECTURES: [(&str, &str, &str); 6] = [
+    ("llama", "llama", "LlamaForCausalLM"),
+    ("qwen2", "qwen2", "Qwen2ForCausalLM"),
+    ("qwen3", "qwen3", "Qwen3ForCausalLM"),
+    ("qwen2moe", "qwen2_moe", "Qwen2MoeForCausalLM"),
+    ("qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM"),
+    ("olmoe", "olmoe", "OlmoeForCausalLM"),
+];
 
 /// Architectures of models that are sampled from and not trained, as GGUF and `model_type` call them. Gemma 3 is not among
 /// them: candle's from blocks has another activation, and what it says is not what transformers says.
 pub(super) const SAMPLED: [&str; 2] = ["glm4", "phi3"];
 
 /// Keys that ask for what the decoder does not compute, unless they are 0.
-const UNSUPPORTED: [&str; 7] = [
+const UNSUPPORTED: [&str; 8] = [
     "expert_count",
     "attention.scale",
     "attention.sliding_window",
@@ -26,6 +33,7 @@ const UNSUPPORTED: [&str; 7] = [
     "embedding_scale",
     "residual_scale",
     "leading_dense_block_count",
+    "expert_group_count",
 ];
 
 /// Longest context that is taken for one, in tokens: ten times what models of this kind have. The angles of all its
@@ -49,13 +57,13 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
     let parts = metadata.count("split.count")?.unwrap_or(1);
     ensure!(parts <= 1, "it is one of {parts} parts of a model: join them with `llama-gguf-split --merge`");
     let name = metadata.text("general.architecture")?.context("metadata general.architecture is missing")?;
-    let Some((model_type, architecture)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
-        let (trained, sampled) = (ARCHITECTURES.map(|(name, _)| name).join(", "), SAMPLED.join(", "));
+    let Some((_, model_type, architecture)) = ARCHITECTURES.iter().find(|(known, ..)| *known == name) else {
+        let (trained, sampled) = (ARCHITECTURES.map(|(name, ..)| name).join(", "), SAMPLED.join(", "));
         bail!("architecture \"{name}\" cannot be read: {trained} can, and {sampled} to be sampled from")
     };
     let key = |part: &str| format!("{name}.{part}");
     let required = |part: &str| metadata.required(&key(part));
-    for part in UNSUPPORTED {
+    for part in UNSUPPORTED.into_iter().filter(|part| *part != "expert_count" || !experts::has(name)) {
         let asked = metadata.number(&key(part))?.filter(|value| *value != 0.0);
         ensure!(asked.is_none(), "{name}.{part} = {} asks for what is not computed here", asked.unwrap_or(0.0));
     }
@@ -71,12 +79,13 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
     ensure!(context <= LONGEST_CONTEXT, "{name}.context_length = {context} is above {LONGEST_CONTEXT}");
     let epsilon = key("attention.layer_norm_rms_epsilon");
     let theta = metadata.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
-    let config = json!({
+    let intermediate = required("feed_forward_length")?;
+    let mut config = json!({
         "architectures": [architecture],
         "model_type": model_type,
         "vocab_size": found.vocab,
         "hidden_size": width,
-        "intermediate_size": required("feed_forward_length")?,
+        "intermediate_size": intermediate,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": metadata.count(&key("attention.head_count_kv"))?.unwrap_or(heads),
@@ -90,6 +99,9 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
         "eos_token_id": ends(metadata)?,
         "hidden_act": "silu",
     });
+    if let Value::Object(config) = &mut config {
+        config.extend(experts::read(metadata, name, intermediate)?);
+    }
     let config: ModelConfig = serde_json::from_value(config)?;
     config.validate()?;
     Ok(config)
@@ -109,7 +121,10 @@ pub(super) fn architecture(config: &ModelConfig) -> Result<&'static str> {
         Family::Llama => "llama",
         Family::Qwen2 => "qwen2",
         Family::Qwen3 => "qwen3",
-        family => bail!(
+        Family::Qwen2Moe => "qwen2moe",
+        Family::Qwen3Moe => "qwen3moe",
+        Family::Olmoe => "olmoe",
+        family @ (Family::DeepseekV2 | Family::DeepseekV3) => bail!(
             "models of family {} are not written as GGUF: export a folder, which llama.cpp's own converter reads",
             family.name()
         ),
@@ -135,7 +150,7 @@ pub(super) fn entries(config: &ModelConfig) -> Result<Vec<(String, Entry)>> {
     let numbers =
         [("rope.freq_base", config.rope_base()? as f32), ("attention.layer_norm_rms_epsilon", config.rms_norm_eps)];
     let mut entries = Vec::new();
-    for (part, count) in counts {
+    for (part, count) in counts.into_iter().chain(experts::entries(config, name)?) {
         entries.push((format!("{name}.{part}"), Entry::Count(u32::try_from(count)?)));
     }
     entries.extend(numbers.map(|(part, number)| (format!("{name}.{part}"), Entry::Number(number))));
