@@ -38,9 +38,9 @@ impl RoutedExperts {
         let rows = told.map_or(numbers.len() / (tokens * shape.active).max(1), |[_, rows, _]| rows);
         let told = told.unwrap_or([tokens, rows, shape.active]);
         ensure!(
-            told == [tokens, rows, shape.active]
-                && numbers.len() == told.iter().product::<usize>()
-                && (rows == layers.len() || rows == all),
+            (rows == layers.len() || rows == all)
+                && told == [tokens, rows, shape.active]
+                && numbers.len() == told.iter().product::<usize>(),
             "experts of shape {told:?} came, and not {tokens} tokens, {} layers, {} experts each",
             layers.len(),
             shape.active

@@ -12,7 +12,7 @@ use super::{ROWS, Size, put, shaped, written};
 use crate::program::{fails, text};
 
 /// Families that are written, and what their configs say beside what all have.
-fn families() -> [(&'static str, Value); 3] {
+fn families() -> [(&'static str, Value); 5] {
     [
         (
             "Qwen2MoeForCausalLM",
@@ -24,7 +24,22 @@ fn families() -> [(&'static str, Value); 3] {
             json!({"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "norm_topk_prob": true}),
         ),
         ("OlmoeForCausalLM", json!({"num_experts": 8, "num_experts_per_tok": 3, "num_key_value_heads": 2})),
+        ("DeepseekV2ForCausalLM", deepseek(&json!({"q_lora_rank": 64, "topk_method": "greedy"}))),
+        ("DeepseekV3ForCausalLM", deepseek(&json!({"q_lora_rank": 64, "n_group": 3, "topk_group": 2}))),
     ]
+}
+
+/// What both of DeepSeek's have: one dense layer, an expert for all tokens, and yarn.
+fn deepseek(more: &Value) -> Value {
+    let mut config = json!({
+        "num_key_value_heads": 2, "head_dim": null, "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 8,
+        "v_head_dim": 64, "n_routed_experts": 6, "num_experts_per_tok": 2, "n_shared_experts": 1, "rms_norm_eps": 1e-6,
+        "moe_intermediate_size": 64, "first_k_dense_replace": 1, "routed_scaling_factor": 1.5, "norm_topk_prob": true,
+        "rope_scaling": {"type": "yarn", "factor": 4.0, "mscale": 0.7, "mscale_all_dim": 0.7,
+            "original_max_position_embeddings": 32},
+    });
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    config
 }
 
 fn mixture(architecture: &str, more: &Value, width: usize) -> ModelFolder<Parameters> {
@@ -33,7 +48,9 @@ fn mixture(architecture: &str, more: &Value, width: usize) -> ModelFolder<Parame
 
 #[test]
 fn an_exact_file_gives_back_every_bit_and_the_same_shape() {
-    for (architecture, more) in families() {
+    // Queries that are not compressed, as in the models of so many layers that llama.cpp knows.
+    let lite = deepseek(&json!({"q_lora_rank": null, "topk_method": "greedy", "num_hidden_layers": 26}));
+    for (architecture, more) in families().into_iter().chain([("DeepseekV2ForCausalLM", lite)]) {
         let (folder, model) = (tempfile::tempdir().unwrap(), mixture(architecture, &more, 32));
         let bytes = written(&model, Mix::F32);
         let read = ModelFolder::read_frozen(&put(folder.path(), &bytes)).unwrap().into_parameters();
@@ -45,6 +62,15 @@ fn an_exact_file_gives_back_every_bit_and_the_same_shape() {
         assert_eq!(written(&read, Mix::F32), bytes, "{architecture}");
         let content = Content::read(&mut Cursor::new(&bytes)).unwrap();
         let count = model.config.experts().unwrap().unwrap().router.experts;
+        assert_eq!(
+            content.tensor_infos.contains_key("blk.0.attn_k_b.weight"),
+            model.config.latent().unwrap().is_some(),
+            "{architecture}"
+        );
+        assert_eq!(read.config.latent().unwrap(), model.config.latent().unwrap(), "{architecture}");
+        let frequencies = |model: &ModelFolder<Parameters>| model.config.rope_frequencies().unwrap();
+        assert_eq!(frequencies(&read), frequencies(&model), "{architecture}");
+        assert_eq!(read.config.rope_factors().unwrap(), model.config.rope_factors().unwrap(), "{architecture}");
         let shape = content.tensor_infos["blk.1.ffn_down_exps.weight"].shape.dims().to_vec();
         assert_eq!((shape[0], shape[1]), (count, 32), "{architecture}: experts, outputs, inputs");
     }
@@ -73,7 +99,7 @@ fn fewer_bits_stay_near_and_routers_stay_exact() {
 
 #[test]
 fn what_llama_cpp_would_compute_otherwise_is_refused_in_a_line() {
-    let [(qwen2, two), (qwen3, three), (olmoe, eight)] = families();
+    let [(qwen2, two), (qwen3, three), (olmoe, eight), (second, latent), (third, biased)] = families();
     for (architecture, more, changed, expected) in [
         (qwen2, &two, json!({"mlp_only_layers": [0]}), "1 layers have no experts"),
         (qwen2, &two, json!({"norm_topk_prob": true}), "norm_topk_prob = true"),
@@ -81,6 +107,17 @@ fn what_llama_cpp_would_compute_otherwise_is_refused_in_a_line() {
         (olmoe, &eight, json!({"num_key_value_heads": 1}), "2 heads share 1"),
         (olmoe, &eight, json!({"tie_word_embeddings": true}), "the output matrix is the embedding"),
         (qwen2, &two, json!({"head_dim": 32}), "heads are 64 wide together"),
+        (second, &latent, json!({"n_group": 3, "topk_group": 2, "topk_method": "group_limited_greedy"}), "greedy"),
+        (second, &latent, json!({"q_lora_rank": null}), "q_lora_rank = null"),
+        (third, &biased, json!({"rms_norm_eps": 1e-5}), "rms_norm_eps = 0.00001"),
+        (third, &biased, json!({"rope_interleave": false}), "rope_interleave = false"),
+        (third, &biased, json!({"n_shared_experts": 0}), "n_shared_experts = 0"),
+        (
+            third,
+            &biased,
+            json!({"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}}),
+            "mscale_all_dim differ",
+        ),
     ] {
         let mut more = more.clone();
         more.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());

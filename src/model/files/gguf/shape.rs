@@ -6,18 +6,21 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::experts;
+use super::latent;
 use super::metadata::Metadata;
 use super::value::Entry;
 use crate::model::config::{Family, ModelConfig};
 
 /// Architectures that are read: GGUF's name, `model_type`, and the name in `config.json`.
-pub(super) const ARCHITECTURES: [(&str, &str, &str); 6] = [
+pub(super) const ARCHITECTURES: [(&str, &str, &str); 7] = [
     ("llama", "llama", "LlamaForCausalLM"),
     ("qwen2", "qwen2", "Qwen2ForCausalLM"),
     ("qwen3", "qwen3", "Qwen3ForCausalLM"),
     ("qwen2moe", "qwen2_moe", "Qwen2MoeForCausalLM"),
     ("qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM"),
     ("olmoe", "olmoe", "OlmoeForCausalLM"),
+    // Or the second version, as its router says.
+    (latent::ARCHITECTURE, "deepseek_v3", "DeepseekV3ForCausalLM"),
 ];
 
 /// Architectures of models that are sampled from and not trained, as GGUF and `model_type` call them. Gemma 3 is not among
@@ -63,13 +66,14 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
     };
     let key = |part: &str| format!("{name}.{part}");
     let required = |part: &str| metadata.required(&key(part));
-    for part in UNSUPPORTED.into_iter().filter(|part| *part != "expert_count" || !experts::has(name)) {
+    for part in UNSUPPORTED.into_iter().filter(|part| !experts::may_ask(name, part)) {
         let asked = metadata.number(&key(part))?.filter(|value| *value != 0.0);
         ensure!(asked.is_none(), "{name}.{part} = {} asks for what is not computed here", asked.unwrap_or(0.0));
     }
     let (width, heads) = (required("embedding_length")?, required("attention.head_count")?);
+    let is_latent = name == latent::ARCHITECTURE;
     let size = metadata.count(&key("attention.key_length"))?.unwrap_or(width / heads.max(1));
-    for part in ["attention.value_length", "rope.dimension_count"] {
+    for part in ["attention.value_length", "rope.dimension_count"].into_iter().filter(|_| !is_latent) {
         let other = metadata.count(&key(part))?.unwrap_or(size);
         ensure!(other == size, "{name}.{part} = {other} differs from the head size {size}, which is not supported");
     }
@@ -93,7 +97,7 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
         "max_position_embeddings": context,
         "rms_norm_eps": metadata.number(&epsilon)?.with_context(|| format!("metadata {epsilon} is missing"))?,
         "rope_theta": theta,
-        "rope_scaling": scaling(metadata, name, theta, size, found.divisors.as_deref())?,
+        "rope_scaling": if is_latent { Value::Null } else { scaling(metadata, name, theta, size, found.divisors.as_deref())? },
         "tie_word_embeddings": found.tied,
         "bos_token_id": metadata.count("tokenizer.ggml.bos_token_id")?,
         "eos_token_id": ends(metadata)?,
@@ -101,6 +105,9 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
     });
     if let Value::Object(config) = &mut config {
         config.extend(experts::read(metadata, name, intermediate)?);
+        if is_latent {
+            config.extend(latent::read(metadata, heads)?);
+        }
     }
     let config: ModelConfig = serde_json::from_value(config)?;
     config.validate()?;
@@ -124,10 +131,7 @@ pub(super) fn architecture(config: &ModelConfig) -> Result<&'static str> {
         Family::Qwen2Moe => "qwen2moe",
         Family::Qwen3Moe => "qwen3moe",
         Family::Olmoe => "olmoe",
-        family @ (Family::DeepseekV2 | Family::DeepseekV3) => bail!(
-            "models of family {} are not written as GGUF: export a folder, which llama.cpp's own converter reads",
-            family.name()
-        ),
+        Family::DeepseekV2 | Family::DeepseekV3 => latent::ARCHITECTURE,
     })
 }
 
@@ -141,24 +145,34 @@ pub(super) fn entries(config: &ModelConfig) -> Result<Vec<(String, Entry)>> {
         ("embedding_length", config.hidden_size),
         ("feed_forward_length", config.intermediate_size),
         ("attention.head_count", heads.query),
+        ("vocab_size", config.vocab_size),
+    ];
+    let of_heads = [
         ("attention.head_count_kv", heads.key_value),
         ("attention.key_length", heads.size),
         ("attention.value_length", heads.size),
         ("rope.dimension_count", heads.size),
-        ("vocab_size", config.vocab_size),
     ];
+    // Those of latent attention are others.
+    let of_heads = of_heads.into_iter().filter(|_| name != latent::ARCHITECTURE);
     let numbers =
         [("rope.freq_base", config.rope_base()? as f32), ("attention.layer_norm_rms_epsilon", config.rms_norm_eps)];
     let mut entries = Vec::new();
-    for (part, count) in counts.into_iter().chain(experts::entries(config, name)?) {
+    for (part, count) in counts.into_iter().chain(of_heads) {
         entries.push((format!("{name}.{part}"), Entry::Count(u32::try_from(count)?)));
     }
+    let others = experts::entries(config, name)?.into_iter().chain(latent::entries(config)?);
+    entries.extend(others.map(|(part, entry)| (format!("{name}.{part}"), entry)));
     entries.extend(numbers.map(|(part, number)| (format!("{name}.{part}"), Entry::Number(number))));
     Ok(entries)
 }
 
 /// What each rotary frequency is divided by, where a model stretches them.
 pub(super) fn divisors(config: &ModelConfig) -> Result<Option<Vec<f32>>> {
+    if config.latent()?.is_some() {
+        // They have it as numbers.
+        return Ok(None);
+    }
     let (base, size, stretched) = (config.rope_base()?, config.heads().size, config.rope_frequencies()?);
     let divide = |(i, frequency): (usize, &f64)| (base.powf(-2.0 * i as f64 / size as f64) / frequency) as f32;
     let divisors: Vec<f32> = stretched.iter().enumerate().map(divide).collect();
