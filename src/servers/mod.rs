@@ -93,7 +93,8 @@ impl ServerSampler {
         for _ in 0..*attempts {
             let Some(server) = self.server() else { break };
             let routed = routed.map(|reader| (reader, tokens.len()));
-            let made = self.post(server, path, &body).and_then(|text| self.read(&text, sampling.max_new_tokens, routed));
+            let made =
+                self.post(server, path, &body).and_then(|text| self.read(&text, sampling.max_new_tokens, routed));
             match made {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
