@@ -3,8 +3,8 @@
     pip install torch transformers peft
     python scripts/make-fixtures.py [NAME...]
 
-Tiny random models of all families, or of those named, with their logits, greedy tokens and gradients; adapters on them
-with theirs. Conversations are left to scripts/chat_fixtures.py.
+Tiny random models of all families, or of those named, with their logits, greedy tokens and gradients; the auxiliary
+losses of routers; adapters with theirs. `auxiliary` alone makes these losses for the models as they are. Conversations are left to scripts/chat_fixtures.py.
 """
 
 import json
@@ -66,6 +66,8 @@ ADAPTERS = {
     "qwen2": dict(r=3, lora_alpha=5, target_modules=["k_proj", "up_proj", "layers.1.mlp.down_proj"], use_rslora=True),
     "qwen3": dict(r=2, lora_alpha=8, target_modules="all-linear"),
 }
+# Models whose routers have an auxiliary loss there.
+AUXILIARY = ["qwen2-moe", "qwen3-moe", "olmoe"]
 SEQUENCES = [[(7 * i * i + 3 * i + 1) % VOCAB for i in range(n)] for n in (19, 11)]
 
 
@@ -120,6 +122,20 @@ def logits_and_gradients(model):
     return gradients | {"logits": logits.detach().contiguous()}
 
 
+def make_auxiliary(name):
+    """The loss that makes loads even, over all inputs that predict a token, and its gradients."""
+    folder = FIXTURES / "models" / name
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    longest = max(len(s) for s in SEQUENCES) - 1
+    tokens = torch.tensor([s[:-1] + [0] * (longest - len(s) + 1) for s in SEQUENCES])
+    mask = torch.tensor([[int(i < len(s) - 1) for i in range(longest)] for s in SEQUENCES])
+    loss = model(tokens, attention_mask=mask, output_router_logits=True).aux_loss
+    loss.backward()
+    reached = [(n, w.grad) for n, w in model.named_parameters() if w.grad is not None]
+    gradients = {f"gradient.{n}": g.contiguous() for name, grad in reached for n, g in by_expert(name, grad)}
+    save_file(gradients | {"loss": loss.detach().reshape(1)}, folder / "auxiliary.safetensors")
+
+
 def by_expert(name, gradient):
     """The gradients of the tensors that files have: those of each expert, which are one in memory."""
     module, _, part = name.rpartition(".experts.")
@@ -146,10 +162,13 @@ def expected(model, folder):
 
 
 def main():
-    wanted = sys.argv[1:] or MODELS
+    wanted = sys.argv[1:] or [*MODELS, "auxiliary"]
     for seed, name in enumerate(MODELS):
         if name in wanted:
             make_model(name, seed)
+    if "auxiliary" in wanted:
+        for name in AUXILIARY:
+            make_auxiliary(name)
     for seed, name in enumerate(ADAPTERS):
         if name in wanted:
             make_adapter(name, seed)

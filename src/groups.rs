@@ -33,6 +33,8 @@ pub struct Rollouts<'a> {
     pub environment: Option<&'a Environment>,
     /// Who shares the work: each rank samples and judges some of the prompts, and has all groups in the end.
     pub ranks: Option<&'a Ranks>,
+    /// Whether completions come with the experts that their tokens went to.
+    pub routed: bool,
 }
 
 /// Seconds of sampling and judging. They overlap: completions are judged while others are being sampled.
@@ -101,7 +103,15 @@ impl Rollouts<'_> {
         let prompts: Vec<PromptTokens> = judging.prompts().iter().map(PromptTokens::from).collect();
         let asked = self.environment.map(|environment| (environment, environment.asked_by(judging.prompts())));
         let calling = asked.as_ref().map(|(environment, tools)| Calling { turns: &environment.turns, tools });
-        let request = Request { prompts: &prompts, group_size, sampling: self.sampling, key, calling, order };
+        let request = Request {
+            prompts: &prompts,
+            group_size,
+            sampling: self.sampling,
+            key,
+            calling,
+            order,
+            routed: self.routed,
+        };
         self.sampler.sample(self.policy, &request, &|prompt, sample, completion| {
             judging.take(prompt, sample, completion);
         })?;

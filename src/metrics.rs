@@ -167,6 +167,22 @@ pub const METRICS: &[Metric] = &[
         "rows of an expert / the mean of its layer's; where there are at most 256 experts in all layers together",
     ),
     metric(
+        "router/aux_loss",
+        "the auxiliary loss of routers over an update's samples, before its weight, mean over the updates: the experts of \
+         a token where loads are even, and more where they are not; in no other loss, and with \
+         optim.router_aux_loss_coef alone",
+    ),
+    metric(
+        "router/differ_frac",
+        "inputs of the step's updates that went to other experts in some layer than when they were sampled / inputs: 0 in \
+         a step of one update on a CPU, and with grpo.router_replay",
+    ),
+    metric(
+        "router/replayed_frac",
+        "inputs that would have gone to other experts in some layer than those that were replayed / inputs; with \
+         grpo.router_replay = \"rollout\" alone",
+    ),
+    metric(
         "correction/kl",
         "mean over the step's tokens of w − ln w − 1, w = probability by the policy before the step's first update / at \
          sampling; this and the next four with grpo.correction alone",

@@ -82,8 +82,15 @@ fn run(
     let start = Instant::now();
     let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
     let key = SampleKey { seed: 0, step: 0 };
-    let request =
-        Request { prompts: &prompts, group_size: group, sampling: &sampling, key, calling: None, order: None };
+    let request = Request {
+        prompts: &prompts,
+        group_size: group,
+        sampling: &sampling,
+        key,
+        calling: None,
+        order: None,
+        routed: false,
+    };
     engine.generate(&request, &|_, _, _| held.store(model.device.held(Class::Cache), Ordering::Relaxed))?;
     Ok((start.elapsed().as_secs_f64(), held.into_inner()))
 }

@@ -110,6 +110,7 @@ fn pass_at(args: &Args, samples: usize, config: &TrainConfig, judge: &Judge) -> 
             behaviours: &behaviours,
             environment: environment.as_ref(),
             ranks: None,
+            routed: false,
         };
         solve(rollouts, prompts, samples)
     };

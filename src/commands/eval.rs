@@ -65,6 +65,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         behaviours: &behaviours,
         environment: environment.as_ref(),
         ranks: None,
+        routed: false,
     };
     let asked = prompts.len();
     let found = evaluate(rollouts, prompts, samples)?;

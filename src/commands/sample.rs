@@ -86,8 +86,15 @@ pub(super) fn run(args: Args) -> Result<()> {
     let printed = Mutex::new(Ok(()));
     let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
     let key = SampleKey { seed: args.seed, step: 0 };
-    let request =
-        Request { prompts: &prompts, group_size: args.samples, sampling: &sampling, key, calling: None, order: None };
+    let request = Request {
+        prompts: &prompts,
+        group_size: args.samples,
+        sampling: &sampling,
+        key,
+        calling: None,
+        order: None,
+        routed: false,
+    };
     Engine::of(&policy, 64).generate(&request, &|prompt, sample, c| {
         let line = if args.json {
             serde_json::json!({ "prompt": texts[prompt], "sample": sample, "completion": c.text, "finish": c.finish,

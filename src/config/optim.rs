@@ -34,6 +34,11 @@ table! {
         /// layer (DeepSeek-V3's balance without a loss, there 1e-3); 0 leaves it. For models that have such a bias, and
         /// whose weights are all trained.
         pub balance: f64 = 0.0,
+        /// Weight of the auxiliary loss that makes the loads of experts even (that of Switch Transformers, as transformers
+        /// computes it), for routers whose scores are shares; it costs a further forward of each update. When absent, as
+        /// in transformers, the `router_aux_loss_coef` of the model's `config.json` where its `output_router_logits` is
+        /// true, else 0.
+        pub router_aux_loss_coef: Option<f64> = None,
     }
 }
 

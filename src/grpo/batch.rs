@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{MicroBatch, PromptLayout};
+use crate::batch::{MicroBatch, PromptLayout, RoutedExperts};
 use crate::ops::attention::Segment;
 
 /// What the trainer learns from: a rollout with its advantage, as token ids.
@@ -31,6 +31,8 @@ pub struct TrainSample {
     pub ref_logprobs: Option<Vec<f32>>,
     /// One a completion token: what its objective is multiplied by because another policy sampled it; 1 when absent.
     pub corrections: Option<Vec<f32>>,
+    /// The experts that its tokens but the last went to when they were sampled, where that is known.
+    pub routed: Option<RoutedExperts>,
     /// Left out of the objective, as one that was not judged is and a truncated completion may be.
     pub masked: bool,
 }
@@ -63,6 +65,8 @@ impl TrainSample {
         ];
         let whole = lengths.iter().flatten().all(|values| values.len() == length);
         assert!(whole, "log-probabilities, advantages and corrections have one entry for each completion token");
+        let inputs = self.routed.as_ref().is_none_or(|routed| routed.len() == self.tokens.len() - 1);
+        assert!(inputs, "every input has its experts");
     }
 }
 
@@ -167,7 +171,10 @@ impl MicroBatch {
     /// Where the prompt of `sample` lies, if it is that of the sample before and can be shared.
     fn prompt_of(&self, sample: &TrainSample) -> Option<Range<usize>> {
         let prefix = self.segments.last()?.prefix.clone();
-        (self.tokens[prefix.clone()] == sample.tokens[..sample.prompt_len]).then_some(prefix)
+        let routed = self.routed.as_ref().zip(sample.routed.as_ref());
+        // Two samplings of a prompt may have sent it to different experts, of which each sample is to see its own.
+        let same = routed.is_none_or(|(ours, its)| ours.bytes_of(prefix.clone()) == its.bytes_of(0..sample.prompt_len));
+        (same && self.tokens[prefix.clone()] == sample.tokens[..sample.prompt_len]).then_some(prefix)
     }
 
     /// Adds the inputs of `sample` and returns those that predict its completion. Token `t` is predicted by the hidden
@@ -176,13 +183,25 @@ impl MicroBatch {
         let (inputs, prompt) = (sample.tokens.len() - 1, sample.prompt_len);
         if layout == PromptLayout::Repeated {
             let rows = self.push_sequence(&sample.tokens[..inputs]);
+            self.push_routed(sample, 0..inputs);
             return (rows.start + prompt - 1..rows.end).map(|row| row as u32).collect();
         }
-        let prefix = self.prompt_of(sample).unwrap_or_else(|| self.push_sequence(&sample.tokens[..prompt]));
+        let prefix = self.prompt_of(sample).unwrap_or_else(|| {
+            self.push_routed(sample, 0..prompt);
+            self.push_sequence(&sample.tokens[..prompt])
+        });
         let rows = self.push_tokens(&sample.tokens[prompt..inputs], prompt);
+        self.push_routed(sample, prompt..inputs);
         let last_of_prompt = prefix.end - 1;
         self.segments.push(Segment { prefix, rows: rows.clone() });
         std::iter::once(last_of_prompt).chain(rows).map(|row| row as u32).collect()
+    }
+
+    /// Adds the experts of some inputs of `sample`. All samples of a step have them, or none has.
+    fn push_routed(&mut self, sample: &TrainSample, inputs: Range<usize>) {
+        if let Some(routed) = &sample.routed {
+            self.routed.get_or_insert_with(|| RoutedExperts::new(routed.shape())).extend(routed, inputs);
+        }
     }
 
     fn push(&mut self, sample: &TrainSample, weights: &[f32], layout: PromptLayout) {

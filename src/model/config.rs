@@ -173,6 +173,11 @@ impl ModelConfig {
         Ok([turned, if self.family()?.is_latent() { scores } else { 1.0 }])
     }
 
+    /// YaRN as the file asks for it, where it does.
+    pub(super) fn yarn(&self) -> Result<Option<super::rope::Yarn>> {
+        super::rope::yarn(&self.other, self.max_position_embeddings)
+    }
+
     /// Whether a tensor belongs to a layer behind the last one: those that predict further tokens.
     pub(super) fn is_beyond(&self, tensor: &str) -> bool {
         let layer = tensor.strip_prefix("model.layers.").and_then(|name| name.split_once('.')?.0.parse::<usize>().ok());

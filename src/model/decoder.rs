@@ -7,6 +7,7 @@ use crate::ops::experts::Router;
 use crate::ops::rope::{Pairs, RopeTable};
 
 use super::config::ModelConfig;
+use crate::batch::RoutedShape;
 
 /// A model's shape with its table of angles: everything about it that is not trained.
 #[derive(Debug, Clone)]
@@ -21,6 +22,10 @@ pub struct Decoder {
     pub intermediate: usize,
     /// How tokens choose experts, where layers have some.
     pub router: Option<Router>,
+    /// Which layers have some.
+    pub routed_layers: Vec<usize>,
+    /// How many a token goes to.
+    pub routed: Option<RoutedShape>,
     /// Added under the root of the norms.
     pub eps: f32,
     /// Rotary angles.
@@ -43,10 +48,17 @@ impl Decoder {
             latent: latent.map(|latent| (latent.sizes, latent.sizes.query_factor(scores))),
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
-            router: experts.map(|experts| experts.router),
+            router: experts.as_ref().map(|experts| experts.router),
+            routed: experts.as_ref().map(|experts| experts.routed(config.num_hidden_layers)),
+            routed_layers: experts.map_or_else(Vec::new, |experts| experts.layers(config.num_hidden_layers)),
             eps: config.rms_norm_eps,
             rope: rope.turning(latent.map_or(Pairs::Halves, |latent| latent.pairs)).stretched(turned),
             recompute,
         }
+    }
+
+    /// The place of a layer among those with experts.
+    pub(super) fn routed_place(&self, layer: usize) -> usize {
+        self.routed_layers.partition_point(|&routed| routed < layer)
     }
 }

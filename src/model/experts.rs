@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::family::Family;
 use super::keys::Keys;
+use crate::batch::RoutedShape;
 use crate::ops::experts::{GroupScore, Groups, Router, Scores};
 
 /// The experts of a model.
@@ -23,6 +24,8 @@ pub struct Experts {
     pub gated: bool,
     /// Whether a bias moves the choice.
     pub biased: bool,
+    /// The weight of the auxiliary loss for even loads, as the file asks for it; 0 where it does not.
+    pub aux_loss_coef: f64,
     layers: Layers,
 }
 
@@ -67,6 +70,12 @@ impl Keys<'_> {
         bail!("num_experts is missing")
     }
 
+    /// As transformers reads it: `router_aux_loss_coef` counts where `output_router_logits` is true.
+    fn aux_loss_coef(&self) -> Result<f64> {
+        let asked = self.flag("output_router_logits").unwrap_or(false);
+        Ok(if asked { self.decimal("router_aux_loss_coef")?.unwrap_or(1e-3) } else { 0.0 })
+    }
+
     /// Experts of one width that are weighed by their shares: Qwen's and OLMoE's.
     fn of_shares(&self, width: usize) -> Result<Experts> {
         let dense = self.0.get("mlp_only_layers").and_then(Value::as_array).into_iter().flatten();
@@ -84,6 +93,7 @@ impl Keys<'_> {
             shared_name: "shared_expert",
             gated: false,
             biased: false,
+            aux_loss_coef: self.aux_loss_coef()?,
             layers: Layers {
                 every: self.optional("decoder_sparse_step")?.unwrap_or(1),
                 dense: dense.filter_map(Value::as_u64).map(|layer| layer as usize).collect(),
@@ -119,6 +129,7 @@ impl Keys<'_> {
             shared_name: "shared_experts",
             gated: false,
             biased: third,
+            aux_loss_coef: 0.0,
             layers: Layers {
                 every: self.optional("moe_layer_freq")?.unwrap_or(1),
                 dense: Vec::new(),
@@ -147,6 +158,17 @@ impl Experts {
             "n_group = {count}: a group of {experts} experts needs two, whose scores are its own"
         );
         Ok(())
+    }
+
+    /// How many experts a token of a model of so many layers goes to.
+    pub fn routed(&self, layers: usize) -> RoutedShape {
+        let Router { active, experts, .. } = self.router;
+        RoutedShape { layers: self.layers(layers).len(), active, experts }
+    }
+
+    /// Which of so many layers have experts.
+    pub fn layers(&self, count: usize) -> Vec<usize> {
+        (0..count).filter(|&layer| self.in_layer(layer)).collect()
     }
 
     /// Whether a layer has experts.

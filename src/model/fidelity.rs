@@ -37,7 +37,7 @@ impl Expectations {
     fn by(team: &Team, model: &CpuModel, tokens: &[u32]) -> Self {
         let weights = model.weights(team);
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-        let (input, segments) = (Input { tokens, positions: &positions }, [Segment::alone(0..tokens.len())]);
+        let (input, segments) = (Input::new(tokens, &positions), [Segment::alone(0..tokens.len())]);
         let mut workspace = Workspace::default();
         model.decoder.forward(team, &weights, input, Context::Segments(&segments), Keep::Nothing, &mut workspace);
         let vocab = weights.lm_head.outputs();

@@ -27,7 +27,7 @@ pub use config::{Family, ModelConfig};
 pub use cpu::reference::CpuReference;
 pub use cpu::weights::PackedWeights;
 pub use cpu::workspace::Workspace;
-pub use cpu::{CpuModel, CpuOptions, Phases, Sharing};
+pub use cpu::{Beside, CpuModel, CpuOptions, Phases, Sharing};
 pub use decoder::Decoder;
 pub use device::{DeviceModel, DeviceReference, DeviceTrainable};
 pub use dtype::SaveDtype;

@@ -80,6 +80,38 @@ fn needed(name: &str, value: Option<f64>) -> Result<f64> {
     value.with_context(|| format!("{name} is missing"))
 }
 
+/// What a file says of YaRN.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Yarn {
+    /// How far positions are stretched.
+    pub(super) factor: f64,
+    /// The context that the model was first trained for.
+    pub(super) original: f64,
+    /// Turns within it from which on a pair stays, and below which it is slowed down by the factor.
+    pub(super) beta_fast: f64,
+    /// The latter.
+    pub(super) beta_slow: f64,
+    /// How much scores are sharpened; 0 where the file does not say.
+    pub(super) mscale_all_dim: f64,
+}
+
+/// YaRN as a file asks for it, where it does.
+pub(super) fn yarn(other: &Map<String, Value>, context: usize) -> Result<Option<Yarn>> {
+    let Some((_, p)) = parameters(other)?.filter(|(_, p)| p.rope_type.as_deref() == Some("yarn")) else {
+        return Ok(None);
+    };
+    Ok(Some(Yarn {
+        factor: p.stretch(context)?,
+        original: p.original()?,
+        beta_fast: p.beta_fast.unwrap_or(BETAS[0]),
+        beta_slow: p.beta_slow.unwrap_or(BETAS[1]),
+        mscale_all_dim: p.mscale_all_dim.unwrap_or(0.0),
+    }))
+}
+
+/// YaRN's own bounds.
+const BETAS: [f64; 2] = [32.0, 1.0];
+
 /// How much a stretch by `factor` sharpens attention, `mscale` times as much as YaRN's own.
 fn sharpened(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
@@ -117,7 +149,8 @@ impl Parameters {
     fn yarn(&self, plain: Vec<f64>, theta: f64, context: usize) -> Result<Vec<f64>> {
         let (original, factor, dim) = (self.original()?, self.stretch(context)?, 2.0 * plain.len() as f64);
         let pair_of = |turns: f64| dim * (original / (turns * TAU)).ln() / (2.0 * theta.ln());
-        let (mut low, mut high) = (pair_of(self.beta_fast.unwrap_or(32.0)), pair_of(self.beta_slow.unwrap_or(1.0)));
+        let (mut low, mut high) =
+            (pair_of(self.beta_fast.unwrap_or(BETAS[0])), pair_of(self.beta_slow.unwrap_or(BETAS[1])));
         if self.truncate.unwrap_or(true) {
             (low, high) = (low.floor(), high.ceil());
         }

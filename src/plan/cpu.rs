@@ -36,6 +36,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         // A chunk for each micro-batch.
         logits: 4 * at_a_time * linear_logprob::chunk_values(s.vocab),
         teacher: job.teacher.map_or(0, |teacher| taught(&teacher, job, at_a_time)),
+        routed: job.routed,
         prefill: 4 * (at_a_time * prefill(s, job, at_a_time) + (job.rows + 2 * at_a_time) * s.vocab),
         cache: 4 * at_a_time * cache(s, job, at_a_time),
         phases: sharing.phases(),

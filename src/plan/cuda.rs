@@ -20,6 +20,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         activations: activations(s, job.tokens(), job.recompute) + 2 * 2 * lora_hidden * job.tokens(),
         logits: linear_logprob::chunk_bytes(s.vocab, job.tokens()),
         teacher: job.teacher.map_or(0, |teacher| taught(&teacher, job)),
+        routed: job.routed,
         prefill: sampling(s, job, lora_hidden),
         // A sequence a row, and one for the prompt at hand.
         cache: 2 * (job.rows + 1) * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,

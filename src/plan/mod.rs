@@ -132,6 +132,8 @@ pub struct Job {
     pub moments: MomentKind,
     /// Who teaches beside the rewards.
     pub teacher: Option<Taught>,
+    /// Bytes of the experts that are recorded of the tokens of a step, and laid out for an update.
+    pub routed: usize,
 }
 
 impl Job {
@@ -156,6 +158,9 @@ impl Job {
         });
         let mut compute = config.compute.clone();
         compute.suit(Layout::of(shape)?.len(), config.lora.is_some());
+        let update_tokens = completions.div_ceil(updates(completions, grpo.completions_per_update)) * sequence;
+        let sampled = completions * (1 + grpo.resample_max) * sequence;
+        let routed = shape.experts()?.map_or(0, |experts| experts.routed(shape.num_hidden_layers).token_bytes());
         Ok(Self {
             device,
             threads: if device == Target::Cpu { config.compute.threads() } else { 1 },
@@ -165,11 +170,12 @@ impl Job {
             rows: r.capacity.min(completions.max(config.eval.problems * config.eval.samples)),
             prompt,
             sequence,
-            update_tokens: completions.div_ceil(updates(completions, grpo.completions_per_update)) * sequence,
+            update_tokens,
             reference: grpo.needs_reference(),
             lora: lora.transpose()?,
             moments: config.optim.moments,
             teacher: None,
+            routed: routed * (sampled + update_tokens),
         })
     }
 
@@ -198,6 +204,8 @@ pub struct Plan {
     pub logits: usize,
     /// A frozen teacher, and what it works in.
     pub teacher: usize,
+    /// The experts that the tokens of a step went to.
+    pub routed: usize,
     /// What sampling takes beside its cache: the layer at hand, and logits.
     pub prefill: usize,
     /// Keys and values of the rows being sampled.
@@ -215,7 +223,7 @@ impl Plan {
     }
 
     /// Each class by name.
-    pub fn classes(&self) -> [(&'static str, usize); 10] {
+    pub fn classes(&self) -> [(&'static str, usize); 11] {
         [
             ("weights", self.weights),
             ("weights, as multiplied", self.copy),
@@ -225,6 +233,7 @@ impl Plan {
             ("activations", self.activations),
             ("logits", self.logits),
             ("teacher", self.teacher),
+            ("experts, recorded", self.routed),
             ("prefill", self.prefill),
             ("cache", self.cache),
         ]
@@ -232,7 +241,7 @@ impl Plan {
 
     /// Bytes that the run holds from beginning to end.
     fn standing(&self) -> usize {
-        self.weights + self.copy + self.reference + self.optimizer + self.gradients + self.teacher
+        self.weights + self.copy + self.reference + self.optimizer + self.gradients + self.teacher + self.routed
     }
 
     /// The most that the run holds at a time.
@@ -275,6 +284,7 @@ mod tests {
         lora: None,
         moments: MomentKind::Full,
         teacher: None,
+        routed: 0,
     };
 
     #[test]

@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
-use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
+use crate::batch::{Choices, Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::model::files::peft;
-use crate::model::{CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
-use crate::ops::experts::Load;
+use crate::model::{Beside, CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
+use crate::ops::experts::{Load, LoadBalance};
 use crate::ops::team::Team;
 use crate::optim::{AdamW, Optimizer, Update};
 use crate::ranks::Ranks;
@@ -29,15 +29,19 @@ pub struct CpuLearner {
     ranks: Ranks,
     /// Parts in which the gradient of a large model is computed.
     gradient_parts: usize,
-    /// What routers chose when they were taken.
-    loads: Vec<Load>,
+    /// What routers chose when they were taken, and the auxiliary loss of that.
+    choices: Choices,
+    aux_loss: Option<f64>,
+    /// Its weight.
+    aux_loss_coef: f64,
 }
 
 impl CpuLearner {
     /// A model that is not trained yet.
     pub fn new(model: CpuModel) -> Self {
-        let (reference, optimizer, gradients, loads) = (None, None, Vec::new(), Vec::new());
-        Self { model, reference, optimizer, gradients, ranks: Ranks::alone(), gradient_parts: 1, loads }
+        let (reference, optimizer, gradients, choices, aux_loss, aux_loss_coef) = Default::default();
+        let (ranks, gradient_parts) = (Ranks::alone(), 1);
+        Self { model, reference, optimizer, gradients, ranks, gradient_parts, choices, aux_loss, aux_loss_coef }
     }
 
     fn sum_gradients(
@@ -49,24 +53,40 @@ impl CpuLearner {
     ) -> Result<Vec<LossStats>> {
         // Given back first: the two sums need not fit side by side.
         self.model.reuse(std::mem::take(&mut self.gradients));
+        let balance = if self.aux_loss_coef > 0.0 { Some(self.load_balance(micros)?) } else { None };
+        self.aux_loss = balance.as_ref().map(LoadBalance::loss);
+        let slopes = balance.map(|balance| balance.slopes(self.aux_loss_coef));
+        let beside = Beside { teaching, balance_slopes: slopes.as_deref() };
         let (sum, stats) = match self.ranks.size() == 1 && self.gradient_parts == 1 {
-            true => self.model.taught(micros, temperature, loss, teaching),
-            false => self.taught_in_parts(micros, temperature, loss, teaching)?,
+            true => self.model.taught(micros, temperature, loss, beside),
+            false => self.taught_in_parts(micros, temperature, loss, beside)?,
         };
-        (self.gradients, self.loads) = (sum, self.loads_of_all()?);
+        (self.gradients, self.choices) = (sum, self.choices_of_all()?);
         Ok(stats)
     }
 
-    /// What routers chose on all ranks.
-    fn loads_of_all(&self) -> Result<Vec<Load>> {
-        if self.model.decoder.router.is_none() {
-            return Ok(Vec::new());
+    /// What the auxiliary loss of an update is made of, each rank computing some of its micro-batches.
+    fn load_balance(&self, micros: &[MicroBatch]) -> Result<LoadBalance> {
+        let own = self.ranks.share(&micros.iter().map(|micro| micro.tokens.len()).collect::<Vec<_>>());
+        let LoadBalance { choices, scores, rows } = self.model.load_balance(&micros[own]);
+        let mut sum = LoadBalance::default();
+        for (choices, scores, rows) in self.ranks.gather((choices, scores, rows))? {
+            sum.add(&LoadBalance { choices, scores, rows });
         }
-        let own: Vec<_> = self.model.take_loads().into_iter().map(|load| (load.rows, load.entropy)).collect();
-        let mut sum: Vec<Load> = Vec::new();
-        for loads in self.ranks.gather(own)? {
-            sum.resize_with(sum.len().max(loads.len()), Load::default);
-            sum.iter_mut().zip(loads).for_each(|(sum, (rows, entropy))| sum.add(&Load { rows, entropy }));
+        Ok(sum)
+    }
+
+    /// What routers chose on all ranks.
+    fn choices_of_all(&self) -> Result<Choices> {
+        let mut sum = Choices::default();
+        if self.model.decoder.router.is_none() {
+            return Ok(sum);
+        }
+        let Choices { layers, known, differing, replaced } = self.model.take_choices();
+        let layers: Vec<_> = layers.into_iter().map(|load| (load.rows, load.entropy)).collect();
+        for (layers, [known, differing, replaced]) in self.ranks.gather((layers, [known, differing, replaced]))? {
+            let layers = layers.into_iter().map(|(rows, entropy)| Load { rows, entropy }).collect();
+            sum.add(&Choices { layers, known, differing, replaced });
         }
         Ok(sum)
     }
@@ -77,12 +97,12 @@ impl CpuLearner {
         micros: &[MicroBatch],
         temperature: f32,
         loss: &Loss,
-        teaching: Option<Teaching<'_, CpuModel>>,
+        beside: Beside<'_>,
     ) -> Result<(Vec<f32>, Vec<LossStats>)> {
         let parts = self.model.parts(micros, self.gradient_parts);
         let own = self.ranks.share(&parts.iter().map(|part| tokens(part)).collect::<Vec<_>>());
         let (mut gradients, begins): (Vec<Vec<f32>>, bool) = (Vec::new(), self.ranks.is_first());
-        let stats = self.model.gradients_of_parts(&parts[own], temperature, loss, teaching, |gradient| {
+        let stats = self.model.gradients_of_parts(&parts[own], temperature, loss, beside, |gradient| {
             // The sum begins on the first rank, which need not keep its parts apart.
             let Some(sum) = gradients.first_mut().filter(|_| begins) else { return gradients.push(gradient) };
             sum.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g);
@@ -119,6 +139,7 @@ impl Learner for CpuLearner {
 
     fn begin(&mut self, training: &Training) -> Result<()> {
         self.optimizer = Some(AdamW::new(training.adamw, training.moments, self.model.parameters().trained_entries()));
+        self.aux_loss_coef = training.aux_loss_coef;
         self.reference = training.reference.then(|| CpuReference::of(self.model.parameters()));
         Ok(())
     }
@@ -146,12 +167,16 @@ impl Learner for CpuLearner {
         self.sum_gradients(micros, temperature, loss, Some(Teaching { teacher, divergence, coef }))
     }
 
-    fn loads(&self) -> &[Load] {
-        &self.loads
+    fn choices(&self) -> Option<&Choices> {
+        Some(&self.choices)
+    }
+
+    fn aux_loss(&self) -> Option<f64> {
+        self.aux_loss
     }
 
     fn balance(&mut self, step: f32) -> Result<()> {
-        self.model.balance(&self.loads, step)
+        self.model.balance(&self.choices.layers, step)
     }
 
     fn active_experts(&self) -> usize {

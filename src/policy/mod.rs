@@ -16,7 +16,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use tokenizers::Tokenizer;
 
-use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
+use crate::batch::{Choices, Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::disk::read_text;
 use crate::foreign::ForeignModel;
 use crate::model::files::folder::read_config;
@@ -27,7 +27,7 @@ use crate::model::{
     SaveDtype,
 };
 use crate::ops::device::Device;
-use crate::ops::experts::Load;
+use crate::ops::experts::Scores;
 use crate::optim::{AdamWConfig, MomentKind, Optimizer, Update};
 use crate::ranks::Ranks;
 use crate::tensor::Tensor;
@@ -92,6 +92,8 @@ pub struct Training {
     pub moments: MomentKind,
     /// Whether the objective has a KL term, so that a reference is kept.
     pub reference: bool,
+    /// The weight of the auxiliary loss of routers; 0 for none.
+    pub aux_loss_coef: f64,
 }
 
 /// What a policy is saved by.
@@ -150,9 +152,15 @@ pub trait Learner: Any + Debug + Send + Sync {
         teaching: Teaching<'_, dyn Learner>,
     ) -> Result<Vec<LossStats>>;
 
-    /// What the routers of each layer chose in the micro-batches of the latest gradients; nothing for a dense model.
-    fn loads(&self) -> &[Load] {
-        &[]
+    /// What routers chose in the micro-batches of the latest gradients; nothing where no model with experts is computed.
+    fn choices(&self) -> Option<&Choices> {
+        None
+    }
+
+    /// The auxiliary loss of routers in the micro-batches of the latest gradients, which had a part of it, before its
+    /// coefficient; nothing where it has none.
+    fn aux_loss(&self) -> Option<f64> {
+        None
     }
 
     /// Experts that a token goes to in each layer that has some; 0 for a dense model.
@@ -257,6 +265,21 @@ impl Policy {
     /// Refuses a model whose routers cannot be balanced by a step that is not 0.
     pub fn can_be_balanced(&mut self, balance: f64) -> Result<()> {
         if balance > 0.0 { self.learner.balance(0.0) } else { Ok(()) }
+    }
+
+    /// The weight of the auxiliary loss of routers: the one that is written, else that of the model's `config.json` where
+    /// this asks for the loss. Refuses a model whose routers it is not for.
+    pub fn aux_loss_coef(&self, written: Option<f64>) -> Result<f64> {
+        let experts = self.config.experts()?;
+        let Some(coef) = written else { return Ok(experts.map_or(0.0, |experts| experts.aux_loss_coef)) };
+        ensure!(coef.is_finite() && coef >= 0.0, "optim.router_aux_loss_coef = {coef}: it must be at least 0");
+        let shares = experts.is_some_and(|experts| experts.router.scores == Scores::Softmax);
+        ensure!(
+            coef == 0.0 || shares,
+            "optim.router_aux_loss_coef = {coef}: the loss is for models whose routers weigh experts by their shares, \
+             and this is none: set it to 0, and optim.balance where a choice has a bias"
+        );
+        Ok(coef)
     }
 
     /// Makes these tokens end completions too, here and wherever the model is saved.

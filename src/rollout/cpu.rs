@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 
+use crate::batch::RoutedExperts;
 use crate::model::cpu::decoding::{Decoding, DecodingMemory};
 use crate::model::{CpuModel, PackedWeights};
 use crate::ops::team::Team;
 
-use super::Sampling;
 use super::engine::{Row, Runner};
 use super::sampling::Sampled;
+use super::{Request, Sampling};
 
 /// A team's rows.
 pub(super) struct CpuRunner<'a> {
@@ -23,9 +24,10 @@ impl<'a> CpuRunner<'a> {
         team: &'a Team,
         model: &'a CpuModel,
         weights: &'a PackedWeights<'a>,
-        sampling: &'a Sampling,
+        request: &Request<'a>,
     ) -> Self {
-        let decoding = Decoding::new(team, &model.decoder, weights, model.decoding_memory());
+        let (sampling, memory) = (request.sampling, model.decoding_memory());
+        let decoding = Decoding::new(team, &model.decoder, weights, memory, request.routed);
         Self { team, decoding, sampling, vocabulary: weights.lm_head.outputs() }
     }
 
@@ -61,7 +63,7 @@ impl Runner for CpuRunner<'_> {
         Ok(self.sampling.sample(logits, uniform))
     }
 
-    fn leave(&mut self, slot: usize) {
-        self.decoding.leave(slot);
+    fn leave(&mut self, slot: usize) -> Option<RoutedExperts> {
+        self.decoding.leave(slot)
     }
 }

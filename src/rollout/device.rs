@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 
+use crate::batch::RoutedExperts;
 use crate::model::DeviceModel;
 use crate::model::device::{Decoding, DecodingRoom};
 use crate::ops::device::{Buffer, Class, View};
@@ -96,7 +97,8 @@ impl Runner for DeviceRunner<'_> {
         self.decoding.rows()
     }
 
-    fn leave(&mut self, slot: usize) {
+    fn leave(&mut self, slot: usize) -> Option<RoutedExperts> {
         self.decoding.leave(slot);
+        None
     }
 }

@@ -11,6 +11,7 @@ use anyhow::Result;
 use reckon_datasets::Counted;
 use tokenizers::Tokenizer;
 
+use crate::batch::RoutedExperts;
 use crate::model::Sharing;
 use crate::ops::team::Team;
 use crate::policy::{Model, Policy};
@@ -72,8 +73,8 @@ pub(super) trait Runner {
         usize::MAX
     }
 
-    /// Frees a slot.
-    fn leave(&mut self, slot: usize);
+    /// Frees a slot, and says which experts its tokens went to, where that was recorded.
+    fn leave(&mut self, slot: usize) -> Option<RoutedExperts>;
 }
 
 /// A completion being sampled.
@@ -125,7 +126,7 @@ impl<'a> Engine<'a> {
             Model::Cpu(model) => Team::with(self.threads, |team| {
                 let weights = model.weights(team);
                 let work = |team: &Team, capacity: usize| {
-                    let runner = CpuRunner::new(team, model, &weights, sampling);
+                    let runner = CpuRunner::new(team, model, &weights, request);
                     let runner = Worker::new(job, capacity.max(1), runner).run()?;
                     model.keep_decoding_memory(runner.into_memory());
                     Ok(())
@@ -300,10 +301,10 @@ impl<'a, R: Runner> Worker<'a, R> {
 
     /// Hands on a completion.
     fn finish(&mut self, row: Row, finish: FinishReason) {
-        self.runner.leave(row.slot);
+        let routed = self.runner.leave(row.slot);
         let Row { prompt, sample, tokens, logprobs, talk, .. } = row;
         let text = self.job.text(&tokens);
-        (self.job.finished)(prompt, sample, Completion { text, tokens, logprobs, finish, tools: talk.used });
+        (self.job.finished)(prompt, sample, Completion { text, tokens, logprobs, finish, tools: talk.used, routed });
     }
 }
 

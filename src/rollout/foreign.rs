@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::Sampling;
 use super::engine::{Row, Runner};
 use super::sampling::Sampled;
+use crate::batch::RoutedExperts;
 use crate::foreign::Reading;
 
 /// The row.
@@ -51,5 +52,7 @@ impl Runner for ForeignRunner<'_, '_> {
         1
     }
 
-    fn leave(&mut self, _: usize) {}
+    fn leave(&mut self, _: usize) -> Option<RoutedExperts> {
+        None
+    }
 }

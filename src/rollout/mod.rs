@@ -16,6 +16,7 @@ pub use order::{Due, Order};
 pub use sampling::Sampling;
 pub use turns::{Answer, Calling, ToolUse, Tools, Turns};
 
+use crate::batch::RoutedExperts;
 use crate::policy::Policy;
 
 /// What completes prompts: this program over the policy's own weights ([`LocalSampler`]), or what stands in for it.
@@ -49,6 +50,8 @@ pub struct Request<'a> {
     pub calling: Option<Calling<'a>>,
     /// Which completions begin when, at most `group_size` of each prompt; all of them without it.
     pub order: Option<&'a dyn Order>,
+    /// Whether completions come with the experts that their tokens went to, of a model that has some.
+    pub routed: bool,
 }
 
 /// A prompt as the model sees it.
@@ -93,6 +96,8 @@ pub struct Completion {
     pub finish: FinishReason,
     /// What tools did in it.
     pub tools: ToolUse,
+    /// The experts that prompt and completion went to but for the last token, where they were asked for.
+    pub routed: Option<RoutedExperts>,
 }
 
 impl Completion {

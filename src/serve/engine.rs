@@ -35,6 +35,8 @@ pub(super) struct Job {
     pub(super) sampling: Sampling,
     /// Names the random numbers; those of the server's own without it.
     pub(super) seed: Option<u64>,
+    /// Whether the experts of tokens are wanted.
+    pub(super) routed: bool,
     /// The number of its first completion among those of the request.
     pub(super) first_choice: usize,
     pub(super) heard: UnboundedSender<Heard>,
@@ -42,7 +44,7 @@ pub(super) struct Job {
 
 impl Job {
     fn is_like(&self, other: &Self) -> bool {
-        self.sampling == other.sampling && self.seed == other.seed
+        self.sampling == other.sampling && self.seed == other.seed && self.routed == other.routed
     }
 }
 
@@ -102,8 +104,15 @@ fn sample(policy: &Policy, capacity: usize, jobs: Vec<Job>, (started, asked): (u
     let batch = Batch { jobs: &jobs, due: Mutex::new(due.collect()), begun: Mutex::default() };
     let group_size = jobs.iter().map(|job| job.samples).max().unwrap_or(0);
     let key = SampleKey { seed: seed.unwrap_or(started), step: 0 };
-    let request =
-        Request { prompts: &prompts, group_size, sampling: &sampling, key, calling: None, order: Some(&batch) };
+    let request = Request {
+        prompts: &prompts,
+        group_size,
+        sampling: &sampling,
+        key,
+        calling: None,
+        order: Some(&batch),
+        routed: jobs[0].routed,
+    };
     let outcome = Engine::of(policy, capacity).generate(&request, &|place, sample, completion| {
         // Who has gone away wants nothing.
         let _ = jobs[place].heard.send(Heard::Done { choice: jobs[place].first_choice + sample, completion });

@@ -181,6 +181,7 @@ fn begin(server: &Server, body: &[u8], kind: Kind) -> Result<Begun, Refused> {
             samples: asked.samples,
             sampling: asked.sampling.clone(),
             seed: asked.seed,
+            routed: asked.routed,
             first_choice: place * asked.samples,
             heard: sender.clone(),
         };

@@ -1,7 +1,7 @@
 //! The words of OpenAI's protocol: what a request asks for, and how completions are answered, whole or piece by piece.
 //!
 //! Token ids go in and out too, in the words of vLLM: a prompt may be a list of ids, and `return_token_ids` asks for
-//! those of prompt and completion.
+//! those of prompt and completion, `return_routed_experts` for the experts that they went to.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
@@ -51,6 +51,8 @@ pub(super) struct Asked {
     pub(super) stream: bool,
     pub(super) logprobs: bool,
     pub(super) token_ids: bool,
+    /// Whether the experts of tokens are told.
+    pub(super) routed: bool,
 }
 
 /// Reads a request whose completions have at most `max_new_tokens` tokens where it does not say.
@@ -93,7 +95,8 @@ pub(super) fn read(body: &[u8], kind: Kind, max_new_tokens: usize) -> Result<Ask
     let asks = |key: &str| body.get(key).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
     let seed = count(&body, "seed")?.map(|seed| seed as u64);
     let (stream, logprobs, token_ids) = (asks("stream"), asks("logprobs"), asks("return_token_ids"));
-    Ok(Asked { prompts, samples, sampling, seed, stream, logprobs, token_ids })
+    let routed = asks("return_routed_experts");
+    Ok(Asked { prompts, samples, sampling, seed, stream, logprobs, token_ids, routed })
 }
 
 fn prompts(value: &Value) -> Result<Vec<Words>> {
@@ -211,6 +214,9 @@ impl Head {
             if asked.token_ids {
                 choice["token_ids"] = json!(completion.tokens);
                 choice["prompt_token_ids"] = json!(prompts[index / asked.samples]);
+            }
+            if let Some(routed) = &completion.routed {
+                choice["routed_experts"] = json!(routed.to_text());
             }
             choice
         });

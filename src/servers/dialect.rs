@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::batch::RoutedExperts;
 use crate::config::ServerEngine;
 use crate::rollout::{FinishReason, Sampling};
 
@@ -19,15 +20,17 @@ pub(super) struct Answer {
     pub(super) finish: FinishReason,
     /// Of the weights that it was sampled with, where the server tells.
     pub(super) version: Option<String>,
+    /// The experts of the tokens but the last, where they were asked for.
+    pub(super) routed: Option<RoutedExperts>,
 }
 
-/// Path and body of a request for one completion of `tokens`.
+/// Path and body of a request for one completion of `tokens`; `routed` asks for the experts of tokens too.
 pub(super) fn ask(
     engine: ServerEngine,
     model: &str,
     tokens: &[u32],
     sampling: &Sampling,
-    seed: u64,
+    (seed, routed): (u64, bool),
 ) -> (&'static str, Value) {
     let mut draw = json!({ "temperature": sampling.temperature, "top_p": sampling.top_p });
     if sampling.top_k > 0 {
@@ -47,7 +50,11 @@ pub(super) fn ask(
     if engine == ServerEngine::Sglang {
         draw["max_new_tokens"] = json!(sampling.max_new_tokens);
         draw["no_stop_trim"] = json!(true);
-        return ("generate", json!({ "input_ids": tokens, "sampling_params": draw, "return_logprob": true }));
+        let mut body = json!({ "input_ids": tokens, "sampling_params": draw, "return_logprob": true });
+        if routed {
+            body["return_routed_experts"] = json!(true);
+        }
+        return ("generate", body);
     }
     let own = json!({
         "model": model, "prompt": tokens, "n": 1, "max_tokens": sampling.max_new_tokens, "seed": seed, "logprobs": 0,
@@ -55,6 +62,10 @@ pub(super) fn ask(
     });
     if let (Value::Object(draw), Value::Object(own)) = (&mut draw, own) {
         draw.extend(own);
+    }
+    if routed && engine == ServerEngine::Reckon {
+        // vLLM tells them where it was started so.
+        draw["return_routed_experts"] = json!(true);
     }
     ("v1/completions", draw)
 }
@@ -112,6 +123,7 @@ fn openai(body: &Value) -> Result<Answer> {
         logprobs: logprobs.iter().map(logprob).collect::<Result<_>>()?,
         finish: finish(choice["finish_reason"].as_str())?,
         version: body["weight_version"].as_str().map(str::to_owned),
+        routed: None,
     })
 }
 
@@ -123,6 +135,7 @@ fn sglang(body: &Value) -> Result<Answer> {
         logprobs: pairs.iter().map(|pair| logprob(&pair[0])).collect::<Result<_>>()?,
         finish: finish(about["finish_reason"]["type"].as_str())?,
         version: about["weight_version"].as_str().map(str::to_owned),
+        routed: None,
     })
 }
 
@@ -162,14 +175,15 @@ mod tests {
 
     #[test]
     fn each_server_is_asked_in_its_own_words() {
-        let (path, body) = ask(ServerEngine::Vllm, "m", &[5, 6], &sampling(), 7);
+        let (path, body) = ask(ServerEngine::Vllm, "m", &[5, 6], &sampling(), (7, true));
         let expected = json!({
             "temperature": 0.5, "top_p": 1.0, "top_k": 4, "stop": ["\n"], "skip_special_tokens": false,
             "stop_token_ids": [2], "model": "m", "prompt": [5, 6], "n": 1, "max_tokens": 9, "seed": 7, "logprobs": 0,
             "return_token_ids": true, "include_stop_str_in_output": true,
         });
         assert_eq!((path, &body), ("v1/completions", &expected));
-        let (path, body) = ask(ServerEngine::Sglang, "m", &[5, 6], &sampling(), 7);
+        let (path, body) = ask(ServerEngine::Sglang, "m", &[5, 6], &sampling(), (7, true));
+        assert_eq!(body["return_routed_experts"], json!(true));
         let draw = json!({
             "temperature": 0.5, "top_p": 1.0, "top_k": 4, "stop": ["\n"], "skip_special_tokens": false,
             "stop_token_ids": [2], "max_new_tokens": 9, "no_stop_trim": true,
@@ -186,6 +200,7 @@ mod tests {
             logprobs: vec![-0.25, -1.5],
             finish: FinishReason::Stop,
             version: version.map(str::to_owned),
+            routed: None,
         };
         assert_eq!(answer(ServerEngine::Vllm, &vllm).unwrap(), expected(None));
         let sglang = json!({ "text": "x", "meta_info": { "output_token_logprobs": [[-0.25, 3, null], [-1.5, 2, null]],

@@ -6,6 +6,7 @@
 
 mod agreement;
 mod dialect;
+mod routed;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -26,6 +27,7 @@ use crate::policy::{Policy, Trained};
 use crate::rollout::{Completion, Due, FinishReason, Finished, Order, Request, Sampler, ToolUse};
 use agreement::Agreement;
 use dialect::Answer;
+use routed::Reader;
 
 /// An answer of more bytes than this is refused.
 const MAX_ANSWER: u64 = 1 << 26;
@@ -82,15 +84,17 @@ impl ServerSampler {
     }
 
     /// One completion, of the first server that gives it.
-    fn complete(&self, request: &Request, prompt: usize, sample: usize) -> Result<Answer> {
+    fn complete(&self, request: &Request, prompt: usize, sample: usize, routed: Option<&Reader>) -> Result<Answer> {
         let (tokens, sampling, key) = (request.prompts[prompt].tokens, request.sampling, request.key);
         let random = Counted::new(&[key.seed, key.step, request.prompts[prompt].index, sample as u64]).next_u64();
         let ServersConfig { engine, model, attempts, .. } = &self.config;
-        let (path, body) = dialect::ask(*engine, model, tokens, sampling, random & 0x7fff_ffff);
+        let (path, body) = dialect::ask(*engine, model, tokens, sampling, (random & 0x7fff_ffff, routed.is_some()));
         let mut last = None;
         for _ in 0..*attempts {
             let Some(server) = self.server() else { break };
-            let made = self.post(server, path, &body).and_then(|text| self.read(&text, sampling.max_new_tokens));
+            let routed = routed.map(|reader| (reader, tokens.len()));
+            let made =
+                self.post(server, path, &body).and_then(|text| self.read(&text, sampling.max_new_tokens, routed));
             match made {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
@@ -106,14 +110,18 @@ impl ServerSampler {
         bail!("no server completes a prompt: {why}; start them again, and go on with --resume")
     }
 
-    fn read(&self, text: &str, most: usize) -> Result<Answer> {
+    /// Reads a completion, with the experts of its tokens and of those of its prompt where there is somebody to read them.
+    fn read(&self, text: &str, most: usize, routed: Option<(&Reader, usize)>) -> Result<Answer> {
         let body = serde_json::from_str(text).with_context(|| format!("the answer is no JSON: {}", beginning(text)))?;
         let answer = dialect::answer(self.config.engine, &body)?;
         ensure!(answer.tokens.len() <= most, "{} tokens came, and {most} were asked for", answer.tokens.len());
         let version = self.version.to_string();
         let other = answer.version.as_ref().filter(|other| **other != version);
         ensure!(other.is_none(), "it has weights {other:?}, and not those of version {version}");
-        Ok(answer)
+        // The last token was sampled and not taken in.
+        let inputs = |prompt: usize| prompt + answer.tokens.len() - 1;
+        let routed = routed.map(|(reader, prompt)| reader.read(self.config.engine, &body, inputs(prompt)));
+        Ok(Answer { routed: routed.transpose()?, ..answer })
     }
 }
 
@@ -150,6 +158,7 @@ impl Sampler for ServerSampler {
 
     fn sample(&self, policy: &Policy, request: &Request, finished: &Finished) -> Result<()> {
         ensure!(request.calling.is_none(), "[servers] sample completions of one turn: remove [environment]");
+        let routed = Reader::of(&policy.config).filter(|_| request.routed);
         let fixed = InTurn::new(request.prompts.len(), request.group_size);
         let order: &dyn Order = request.order.unwrap_or(&fixed);
         let failed = Mutex::new(None);
@@ -165,7 +174,7 @@ impl Sampler for ServerSampler {
                             }
                             Due::Never => break,
                         };
-                        match self.complete(request, prompt, sample) {
+                        match self.complete(request, prompt, sample, routed.as_ref()) {
                             Ok(answer) => finished(prompt, sample, completion(answer, &policy.tokenizer, request)),
                             Err(error) => {
                                 lock(&failed).get_or_insert(error);
@@ -198,15 +207,15 @@ fn beginning(text: &str) -> String {
 /// A completion that nobody made.
 fn nothing() -> Completion {
     let (tokens, logprobs, text) = Default::default();
-    Completion { tokens, logprobs, text, finish: FinishReason::Length, tools: ToolUse::default() }
+    Completion { tokens, logprobs, text, finish: FinishReason::Length, tools: ToolUse::default(), routed: None }
 }
 
 /// An answer with its text, as the engine of this program makes it: without the token that ended it.
 fn completion(answer: Answer, tokenizer: &Tokenizer, request: &Request) -> Completion {
-    let Answer { tokens, logprobs, finish, .. } = answer;
+    let Answer { tokens, logprobs, finish, routed, .. } = answer;
     let ends = tokens.last().is_some_and(|token| request.sampling.stop_tokens.contains(token));
     let text = tokenizer.decode(&tokens[..tokens.len() - usize::from(ends)], false).unwrap_or_default();
-    Completion { tokens, logprobs, text, finish, tools: ToolUse::default() }
+    Completion { tokens, logprobs, text, finish, tools: ToolUse::default(), routed }
 }
 
 /// All completions of one prompt after the other.

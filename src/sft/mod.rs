@@ -78,7 +78,8 @@ impl SftTrainer {
     /// A run of `steps` steps of `config` on `policy`.
     pub fn new(config: &SftConfig, steps: u64, mut policy: Policy) -> Result<Self> {
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
-        policy.learner.begin(&Training { adamw, moments, reference: false })?;
+        let aux_loss_coef = policy.aux_loss_coef(config.optim.router_aux_loss_coef)?;
+        policy.learner.begin(&Training { adamw, moments, reference: false, aux_loss_coef })?;
         let schedule = config.optim.schedule(steps);
         let mut compute = config.compute.clone();
         compute.suit(Layout::of(&policy.config)?.len(), config.lora.is_some());

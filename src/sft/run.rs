@@ -179,8 +179,9 @@ impl SftRun {
         if let Some(Accuracy { prompts, judge, sampling, capacity, size: (problems, samples) }) = &self.accuracy {
             let sampler = LocalSampler { capacity: *capacity };
             let (policy, behaviours) = (&self.trainer.policy, &Behaviours::default());
+            let (environment, ranks, routed) = (None, None, false);
             let rollouts =
-                Rollouts { policy, sampler: &sampler, judge, sampling, behaviours, environment: None, ranks: None };
+                Rollouts { policy, sampler: &sampler, judge, sampling, behaviours, environment, ranks, routed };
             let found = evaluate(rollouts, prompts.held_out(*problems)?, *samples)?;
             found.record(record);
             told.push(format!("accuracy {found}"));

@@ -175,7 +175,7 @@ impl Service {
 
 /// A completion without tokens: only the service knows them.
 fn completion(text: String, finish: FinishReason) -> Completion {
-    Completion { tokens: Vec::new(), logprobs: Vec::new(), text, finish, tools: ToolUse::default() }
+    Completion { tokens: Vec::new(), logprobs: Vec::new(), text, finish, tools: ToolUse::default(), routed: None }
 }
 
 /// What of an answer is the completion. Thoughts that a service gives apart are put back in front.

@@ -52,8 +52,15 @@ impl Teacher {
             Self::Local { policy, sampling, capacity } => {
                 let tokens: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
                 let key = SampleKey { seed, step: TRACES_STEP };
-                let request =
-                    Request { prompts: &tokens, group_size: samples, sampling, key, calling: None, order: None };
+                let request = Request {
+                    prompts: &tokens,
+                    group_size: samples,
+                    sampling,
+                    key,
+                    calling: None,
+                    order: None,
+                    routed: false,
+                };
                 let written = std::sync::atomic::AtomicUsize::new(0);
                 LocalSampler { capacity: *capacity }.sample(policy, &request, &|prompt, sample, completion| {
                     written.fetch_add(completion.tokens.len(), std::sync::atomic::Ordering::Relaxed);

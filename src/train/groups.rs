@@ -9,6 +9,7 @@ use reckon_rewards::{Rubric, soft_overlong};
 use super::Trainer;
 use super::entropies::Entropies;
 use super::ration::{Rationed, Rations};
+use crate::batch::RouterReplay;
 use crate::config::{Control, Curriculum, GoesOn};
 use crate::eval::{difficulties, passes};
 use crate::groups::{Ration, RolloutTimes, Rollouts};
@@ -41,11 +42,6 @@ pub(super) struct StepGroups {
 }
 
 impl StepGroups {
-    /// Those that are trained on.
-    pub(super) fn kept(&self) -> impl Iterator<Item = &Group> {
-        self.kept.iter().map(|&index| &self.all[index])
-    }
-
     /// Says of the rollouts that were trained on what was learned: `samples` are theirs, in their order.
     pub(super) fn set_learned(&mut self, samples: &[TrainSample], entropies: Entropies) {
         let mut learned = samples.iter().zip(entropies.into_samples());
@@ -71,7 +67,8 @@ impl Trainer {
         let rewarding = Arc::new(self.rewarding(key));
         let prompts: Vec<Prompt> = candidates.iter().map(|candidate| candidate.prompt.clone()).collect();
         let ration = rations.map(|rations| rationed(rations, &prompts, rewarding.clone()));
-        let (sampled, times) = self.rollouts().rationed(prompts, group_size, key, ration)?;
+        let rollouts = Rollouts { routed: self.records_experts(), ..self.rollouts() };
+        let (sampled, times) = rollouts.rationed(prompts, group_size, key, ration)?;
         let mut groups = StepGroups { times, ..StepGroups::default() };
         let last = sampled.len().checked_sub(1).map(|last| &candidates[last]);
         groups.prompts_used = last.map_or(self.progress.prompts_used, |last| last.end);
@@ -100,6 +97,12 @@ impl Trainer {
         let prompts = self.prompts.train(0, rollout.prompts_per_step)?;
         let (groups, _) = self.rollouts().groups(prompts, rollout.group_size, key)?;
         Ok(difficulties(&self.judge, &groups))
+    }
+
+    /// Whether completions are to come with the experts that their tokens went to. Servers are asked for them where they
+    /// are replayed alone.
+    fn records_experts(&self) -> bool {
+        self.config.servers.is_none() || self.grpo.router_replay == RouterReplay::Rollout
     }
 
     /// How the step's completions are shared out, where groups may differ in size or number.

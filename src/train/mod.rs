@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use reckon_rewards::Scope;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{LossStats, MicroBatch, TokenStats};
+use crate::batch::{LossStats, MicroBatch, RouterReplay, TokenStats};
 use crate::behaviours::Behaviours;
 use crate::config::{GrpoConfig, TrainConfig};
 use crate::environment::Environment;
@@ -107,8 +107,14 @@ impl Trainer {
         let environment = Environment::of(&config, &prompts)?;
         count_epochs(&mut config, &prompts)?;
         let (adamw, moments) = (config.optim.adamw(), config.optim.moments);
-        policy.learner.begin(&Training { adamw, moments, reference: grpo.needs_reference() })?;
+        let (reference, coef) = (grpo.needs_reference(), config.optim.router_aux_loss_coef);
+        let aux_loss_coef = policy.aux_loss_coef(coef)?;
+        policy.learner.begin(&Training { adamw, moments, reference, aux_loss_coef })?;
         policy.can_be_balanced(config.optim.balance)?;
+        ensure!(
+            grpo.router_replay == RouterReplay::None || policy.learner.active_experts() > 0,
+            "grpo.router_replay is for models with experts, and this one has none: set it to \"none\""
+        );
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
         let schedule = config.optim.schedule(config.steps);
         let sampler = Box::new(LocalSampler { capacity: config.rollout.capacity });
@@ -158,7 +164,7 @@ impl Trainer {
         // Prompts to the sampler, completions to the judge, until enough groups have a signal.
         let mut groups = self.sample_groups(step)?;
         // What the reference says of them, and where it is asked the policy itself.
-        let mut samples = timed(&mut stats.forward_backward_s, || self.train_samples(&groups))?;
+        let mut samples = timed(&mut stats.forward_backward_s, || self.train_samples(&mut groups))?;
         stats.corrected = self.grpo.correction().map(|correction| correction.apply(&mut samples));
         self.set_advantages(&groups, &mut samples);
         stats.kl_penalty = self.kl_penalty(&samples);
@@ -178,7 +184,7 @@ impl Trainer {
                 }
             })?;
             seen.gather(&self.ranks)?;
-            stats.routers.add(self.policy.learner.loads());
+            stats.routers.add(&*self.policy.learner);
             // Clips the gradient by its norm, then AdamW.
             let update = timed(&mut stats.update_s, || self.update(&losses, step))?;
             stats.add(&losses, update, loss.entropy_coef);
@@ -281,6 +287,7 @@ impl Trainer {
             behaviours: &self.behaviours,
             environment: self.environment.as_ref(),
             ranks: Some(&self.ranks),
+            routed: false,
         }
     }
 

@@ -1,15 +1,16 @@
 //! From the groups of a step to what its updates learn from: samples with their log-probabilities by the reference and by
 //! the policy before the step, their advantages, and micro-batches.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::Trainer;
 use super::groups::{StepGroups, is_truncated};
-use crate::batch::MicroBatch;
+use crate::batch::{MicroBatch, RouterReplay};
 use crate::config::Control;
 use crate::grpo::{KlPlace, Outcome, Outcomes, TrainSample, Truncated, advantages, micro_batches, select};
 use crate::judge::{Group, Rollout};
 use crate::policy::Who;
+use crate::prompt::Prompt;
 
 /// In the names of the random numbers by which tokens are treated apart.
 const SELECTION: u64 = 0x5e1e;
@@ -17,11 +18,17 @@ const SELECTION: u64 = 0x5e1e;
 impl Trainer {
     /// The rollouts that are trained on, as token ids, with the log-probabilities that the objective asks for. Advantages
     /// are still 0.
-    pub(super) fn train_samples(&self, groups: &StepGroups) -> Result<Vec<TrainSample>> {
+    pub(super) fn train_samples(&self, groups: &mut StepGroups) -> Result<Vec<TrainSample>> {
         let mut samples = Vec::new();
-        for group in groups.kept() {
-            samples.extend(group.rollouts.iter().map(|rollout| self.train_sample(group, rollout)));
+        for &index in &groups.kept {
+            let Group { prompt, rollouts } = &mut groups.all[index];
+            samples.extend(rollouts.iter_mut().map(|rollout| self.train_sample(prompt, rollout)));
         }
+        let known = samples.iter().all(|sample| sample.routed.is_some() || !sample.counts());
+        ensure!(
+            known || self.grpo.router_replay == RouterReplay::None,
+            "grpo.router_replay: what samples does not tell the experts of its tokens; set it to \"none\""
+        );
         if self.grpo.needs_reference() {
             self.look_back(Who::Reference, &mut samples, |sample| &mut sample.ref_logprobs)?;
         }
@@ -31,10 +38,12 @@ impl Trainer {
         Ok(samples)
     }
 
-    fn train_sample(&self, group: &Group, rollout: &Rollout) -> TrainSample {
+    /// The sample of a rollout, which gives away the experts of its tokens.
+    fn train_sample(&self, prompt: &Prompt, rollout: &mut Rollout) -> TrainSample {
         TrainSample {
-            tokens: [group.prompt.tokens.as_slice(), &rollout.completion.tokens].concat(),
-            prompt_len: group.prompt.tokens.len(),
+            tokens: [prompt.tokens.as_slice(), &rollout.completion.tokens].concat(),
+            prompt_len: prompt.tokens.len(),
+            routed: rollout.completion.routed.take(),
             rollout_logprobs: rollout.completion.logprobs.clone(),
             observed: rollout.completion.tools.observed.clone(),
             advantages: vec![0.0; rollout.completion.sampled_len()],
@@ -119,7 +128,9 @@ impl Trainer {
     /// The samples of an update, packed.
     pub(super) fn micro_batches(&self, mini_batch: &[TrainSample]) -> Vec<MicroBatch> {
         let (tokens, layout) = (self.config.compute.micro_batch_tokens, self.policy.learner.prompt_layout());
-        micro_batches(mini_batch, self.grpo.loss_norm(), tokens, layout)
+        let mut micros = micro_batches(mini_batch, self.grpo.loss_norm(), tokens, layout);
+        micros.iter_mut().for_each(|micro| micro.router_replay = self.grpo.router_replay);
+        micros
     }
 
     /// Marks the tokens that the objective treats apart, in update `index` of a step.

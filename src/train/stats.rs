@@ -148,7 +148,7 @@ impl Trainer {
         record.set("policy/clip_high_frac", all.per_token(all.clipped_high as f64));
         record.set("policy/mismatch_kl", stats.mismatch_kl());
         self.record_choices(record, stats);
-        stats.routers.record(self.policy.learner.active_experts(), record);
+        stats.routers.record(self.policy.learner.active_experts(), self.grpo.router_replay, record);
         record.set("optim/grad_norm", stats.grad_norm / stats.applied.max(1) as f64);
         record.set("optim/lr", self.schedule.at(self.progress.step - 1));
         record.set("optim/updates", stats.applied as f64);

@@ -60,7 +60,9 @@ impl Teacher {
             let teaching = Teaching { teacher: &*self.policy.learner, divergence, coef: self.config.coef as f32 };
             return student.learner.distil(micros, temperature, loss, teaching);
         }
-        let stats = self.policy.learner.logprobs(Who::Policy, micros, temperature)?;
+        // Its routers are its own.
+        let asked: Vec<MicroBatch> = micros.iter().map(|micro| MicroBatch { routed: None, ..micro.clone() }).collect();
+        let stats = self.policy.learner.logprobs(Who::Policy, &asked, temperature)?;
         let (coef, discount) = (self.config.coef as f32, self.config.discount as f32);
         let gaps: Vec<f64> =
             micros.iter_mut().zip(&stats).map(|(micro, now)| advise(micro, &now.logprobs, coef, discount)).collect();

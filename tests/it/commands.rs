@@ -192,7 +192,9 @@ fn every_preset_leaves_its_traces_and_all_that_is_written_is_in_the_table_of_met
     leaves(&crate::evaluating::with_eval(folder.path(), 1, "", eval), "eval/more/pass@2");
     leaves(&crate::tools::thoughtful_run(folder.path(), ""), "tools/calls_mean");
     leaves(&crate::probes::probing_run(folder.path(), 2, "flat"), "group/stopped_frac");
-    leaves(&crate::mixtures::balanced_run(folder.path(), 1), "router/entropy");
+    let apart = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    leaves(&crate::replay::run_of(apart[0].path(), "rollout"), "router/replayed_frac");
+    leaves(&crate::auxiliary::run_of(apart[1].path(), ""), "router/aux_loss");
     crate::teaching::runs_of_every_kind(folder.path()).iter().for_each(|run| written.extend(metrics_of(run)));
     let (config, shared) = (small_run(folder.path(), 1, ""), folder.path().join("shared"));
     crate::ranks::succeeds_on(2, &["train", text(&config), "--out", text(&shared)]);

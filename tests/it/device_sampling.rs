@@ -224,7 +224,15 @@ fn a_cache_that_does_not_fit_names_itself_and_what_to_set() {
     let refused = |prompts: &[Prompt], group_size, new| {
         let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
         let (sampling, key) = (sampling(new), SampleKey { seed: 1, step: 2 });
-        let request = Request { prompts: &prompts, group_size, sampling: &sampling, key, calling: None, order: None };
+        let request = Request {
+            prompts: &prompts,
+            group_size,
+            sampling: &sampling,
+            key,
+            calling: None,
+            order: None,
+            routed: false,
+        };
         engine.generate(&request, &|_, _, _| ()).unwrap_err().to_string()
     };
     let error = refused(&prompts(8), 64, 50);

@@ -170,7 +170,7 @@ fn objective(micro: &MicroBatch, now: &TokenStats) -> TokenLosses {
 
 /// Settings of a training with a reference.
 fn training(moments: MomentKind) -> Training {
-    Training { adamw: OptimConfig::default().adamw(), moments, reference: true }
+    Training { adamw: OptimConfig::default().adamw(), moments, reference: true, aux_loss_coef: 0.0 }
 }
 
 #[test]

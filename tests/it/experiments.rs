@@ -138,6 +138,7 @@ fn shipped_experiments_can_be_read() {
         "longer-budget",
         "aha-smollm2",
         "aha-llama-3b-primed",
+        "moe-countdown",
     ] {
         let file = format!("{ROOT}/examples/{name}/experiment.toml");
         let command = reckon(&["experiment", &file, "--dry-run"]).current_dir(ROOT).output().unwrap();

@@ -66,7 +66,12 @@ fn greedy_text_from_a_gguf_file_is_that_of_transformers_too() {
     let (model, out) = (work.path().join("phi3.gguf"), work.path().join("out.gguf"));
     assert!(succeeds(&["sample", "1234", "--model", text(&model), "--max-new-tokens", "5"]).starts_with("1234"));
     let line = fails(&["export", text(&model), "--out", text(&out)]);
-    assert!(line.contains("\"phi3\" cannot be read: llama, qwen2, qwen3 can, and glm4, phi3 to be"), "{line}");
+    assert!(
+        line.contains(
+            "\"phi3\" cannot be read: llama, qwen2, qwen3, qwen2moe, qwen3moe, olmoe, deepseek2 can, and glm4, phi3 to be"
+        ),
+        "{line}"
+    );
 }
 
 /// What llama.cpp's converter calls the tensors of these families.

@@ -20,7 +20,7 @@ pub(crate) fn loss(micro: &MicroBatch, stats: &TokenStats) -> TokenLosses {
     TokenLosses { gradient, entropy_gradient, stats: LossStats { loss: value + entropy, ..LossStats::default() } }
 }
 
-fn total(policy: &Policy, micros: &[MicroBatch]) -> f64 {
+pub(crate) fn total(policy: &Policy, micros: &[MicroBatch]) -> f64 {
     cpu(policy).logprobs(None, micros, 0.9).iter().zip(micros).map(|(stats, micro)| loss(micro, stats).stats.loss).sum()
 }
 
@@ -30,8 +30,17 @@ pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
     if let Some(router) = &mut cpu_mut(policy).decoder.router {
         (router.active, router.groups) = (router.experts, None);
     }
-    let micros = shared_micros(&samples(6), 64);
-    let (gradient, _) = cpu(policy).gradients(&micros, 0.9, &loss);
+    check_slopes(policy, &shared_micros(&samples(6), 64), name);
+}
+
+/// The same over given micro-batches.
+pub(crate) fn check_slopes(policy: &mut Policy, micros: &[MicroBatch], name: &str) {
+    let (gradient, _) = cpu(policy).gradients(micros, 0.9, &loss);
+    check_quotients(policy, &gradient, |policy| total(policy, micros), name);
+}
+
+/// Asserts that `gradient` is that of the difference quotients of `total`.
+pub(crate) fn check_quotients(policy: &mut Policy, gradient: &[f32], total: impl Fn(&Policy) -> f64, name: &str) {
     assert!(gradient.iter().all(|g| g.is_finite()));
     for entry in cpu(policy).parameters().trained_entries().to_vec() {
         let g = &gradient[entry.range.clone()];
@@ -54,7 +63,7 @@ pub(crate) fn check_gradients(policy: &mut Policy, name: &str) {
             for ((w, saved), g) in values.iter_mut().zip(&saved).zip(g) {
                 *w = (f64::from(*saved) + sign * step * f64::from(*g)) as f32;
             }
-            total(policy, &micros)
+            total(policy)
         };
         let slope = (at(1.0) - at(-1.0)) / (2.0 * STEP);
         cpu_mut(policy).trainable().values[entry.range.clone()].copy_from_slice(&saved);

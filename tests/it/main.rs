@@ -1,6 +1,8 @@
 //! The one integration crate.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+/// The loss that makes the loads of experts even.
+mod auxiliary;
 /// Products of bf16 operands on a CPU.
 mod bf16;
 /// Chat templates in prompts, in training and in samples.
@@ -79,6 +81,8 @@ mod quickstart;
 mod ranks;
 /// The recipes of `examples/`.
 mod recipes;
+/// Updates that send tokens to the experts of sampling.
+mod replay;
 /// Damaged checkpoints, and configs changed on the way.
 mod resuming;
 /// Sampling does not depend on how it is batched, and agrees with training to the bit.

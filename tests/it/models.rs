@@ -183,7 +183,7 @@ pub(crate) fn generate_by(engine: &Engine, prompts: &[Prompt], sampling: &Sampli
     let done = Mutex::new(Vec::new());
     let key = SampleKey { seed: 1, step: 2 };
     let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
-    let request = Request { prompts: &prompts, group_size: 4, sampling, key, calling: None, order: None };
+    let request = Request { prompts: &prompts, group_size: 4, sampling, key, calling: None, order: None, routed: true };
     engine.generate(&request, &|p, s, c| done.lock().unwrap().push((p, s, c))).unwrap();
     let mut done = done.into_inner().unwrap();
     done.sort_by_key(|(p, s, _)| (*p, *s));

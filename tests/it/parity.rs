@@ -8,7 +8,7 @@ use reckon::batch::{MicroBatch, TokenLosses, TokenStats};
 use reckon::model::cpu::decoder::{Context, Input};
 use reckon::model::cpu::workspace::Keep;
 use reckon::model::files::peft;
-use reckon::model::{ModelFolder, Workspace};
+use reckon::model::{Beside, ModelFolder, Workspace};
 use reckon::ops::attention::Segment;
 use reckon::ops::team::Team;
 use reckon::policy::Policy;
@@ -41,8 +41,8 @@ struct Expected {
     tensors: BTreeMap<String, Vec<f32>>,
 }
 
-fn tensors(folder: &Path) -> BTreeMap<String, Vec<f32>> {
-    let bytes = fs::read(folder.join("expected.safetensors")).unwrap();
+fn tensors(file: &Path) -> BTreeMap<String, Vec<f32>> {
+    let bytes = fs::read(file).unwrap();
     let values = |data: &[u8]| data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
     tensors.into_iter().map(|(name, tensor)| (name, values(tensor.data()))).collect()
@@ -51,7 +51,7 @@ fn tensors(folder: &Path) -> BTreeMap<String, Vec<f32>> {
 fn load(name: &str) -> (Policy, Expected) {
     let folder = fixture("models").join(name);
     let tokens = serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
-    let tensors = tensors(&folder);
+    let tensors = tensors(&folder.join("expected.safetensors"));
     (
         Policy::new(ModelFolder::read(&folder).unwrap(), reckon::model::CpuOptions::default()),
         Expected { tokens, tensors },
@@ -63,7 +63,7 @@ fn load_adapter(name: &str) -> (Policy, BTreeMap<String, Vec<f32>>) {
     let (base, adapter) = (fixture("models").join(name), fixture("adapters").join(name));
     let model = ModelFolder::read_frozen(&base).unwrap();
     let model = model.adapted(|base| peft::read(&adapter, &base.layout)).unwrap();
-    (Policy::new(model, reckon::model::CpuOptions::default()), tensors(&adapter))
+    (Policy::new(model, reckon::model::CpuOptions::default()), tensors(&adapter.join("expected.safetensors")))
 }
 
 /// Logits `(T, V)` of a whole sequence at once.
@@ -71,7 +71,7 @@ fn logits(policy: &Policy, tokens: &[u32]) -> Vec<f32> {
     let team = &Team::alone();
     let weights = cpu(policy).weights(team);
     let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-    let (input, segments) = (Input { tokens, positions: &positions }, [Segment::alone(0..tokens.len())]);
+    let (input, segments) = (Input::new(tokens, &positions), [Segment::alone(0..tokens.len())]);
     let mut workspace = Workspace::default();
     cpu(policy).decoder.forward(team, &weights, input, Context::Segments(&segments), Keep::Nothing, &mut workspace);
     let mut logits = vec![0f32; tokens.len() * policy.config.vocab_size];
@@ -126,6 +126,41 @@ fn logits_and_gradients_of_adapters_are_those_of_peft() {
             1 + cpu(&policy).parameters().trained_entries().len(),
             "{name}: all that is trained is compared"
         );
+    }
+}
+
+#[test]
+fn the_auxiliary_loss_and_its_gradients_are_those_of_transformers() {
+    for name in ["qwen2-moe", "qwen3-moe", "olmoe"] {
+        let (policy, Expected { tokens, .. }) = load(name);
+        let theirs = tensors(&fixture("models").join(name).join("auxiliary.safetensors"));
+        let (model, micros) = (cpu(&policy), [packed(&tokens.sequences)]);
+        let balance = model.load_balance(&micros);
+        let (loss, expected) = (balance.loss(), f64::from(theirs["loss"][0]));
+        assert!((loss - expected).abs() < 1e-5 * expected, "{name}: {loss}, not {expected}");
+        let nothing = |micro: &MicroBatch, _: &TokenStats| TokenLosses {
+            gradient: vec![0.0; micro.targets.len()],
+            ..TokenLosses::default()
+        };
+        let slopes = balance.slopes(1.0);
+        let beside = Beside { balance_slopes: Some(&slopes), ..Beside::default() };
+        let (gradient, _) = model.taught(&micros, 1.0, &nothing, beside);
+        let mut compared = 0;
+        for entry in model.parameters().trained_entries() {
+            let ours = &gradient[entry.range.clone()];
+            // What lies behind the last router has none.
+            let Some(theirs) = theirs.get(&format!("gradient.{}", entry.name)) else {
+                assert!(ours.iter().all(|g| *g == 0.0), "{name}: {} has a gradient", entry.name);
+                continue;
+            };
+            let largest = theirs.iter().fold(0f32, |a, g| a.max(g.abs()));
+            let difference = largest_difference(ours, theirs);
+            let noise = if entry.name.ends_with("k_proj.bias") { 1e-6 } else { 0.0 };
+            let what = format!("{name}: {} differs by {difference} of {largest}", entry.name);
+            assert!(difference <= 1e-3 * largest + noise, "{what}");
+            compared += usize::from(entry.name.ends_with("mlp.gate.weight"));
+        }
+        assert_eq!(compared, model.decoder.routed_layers.len(), "{name}: every router is compared");
     }
 }
 

@@ -47,6 +47,7 @@ fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
         lora,
         moments,
         teacher: None,
+        routed: 0,
     }
 }
 
@@ -79,6 +80,7 @@ fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy,
         key,
         calling: None,
         order: None,
+        routed: false,
     };
     engine
         .generate(&request, &|_, _, _| {

@@ -19,7 +19,7 @@ fn capacity_and_threads_do_not_change_what_is_sampled() {
             for (a, b) in expected.iter().zip(&got) {
                 let how = format!("{architecture}, {threads} threads, capacity {capacity}");
                 assert_eq!((&a.tokens, &a.text), (&b.tokens, &b.text), "{how}");
-                assert_eq!(a.logprobs, b.logprobs, "{how}");
+                assert_eq!((&a.logprobs, &a.routed), (&b.logprobs, &b.routed), "{how}");
             }
         }
     }
@@ -32,6 +32,7 @@ pub(crate) fn train_samples(prompts: &[Prompt], completions: &[Completion]) -> V
         prompt_len: prompts[i / 4].tokens.len(),
         rollout_logprobs: c.logprobs.clone(),
         advantages: vec![1.0; c.tokens.len()],
+        routed: c.routed.clone(),
         ..TrainSample::default()
     };
     completions.iter().enumerate().map(sample).collect()

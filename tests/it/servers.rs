@@ -85,3 +85,25 @@ fn servers_that_do_not_answer_are_told_in_a_line() {
         assert!(complaint.contains(expected), "{set}: {complaint}");
     }
 }
+
+#[test]
+fn a_server_tells_the_experts_of_its_tokens_and_they_are_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = super::replay::run_of(folder.path(), "rollout");
+    let base = folder.path().join("base");
+    let server = Server::start(&["--updates", text(&base)]);
+    let table = format!(
+        "\nservers = {{engine = 'reckon', urls = ['http://{}'], weights = '{}', timeout_s = 60}}",
+        server.address,
+        text(&folder.path().join("weights"))
+    );
+    std::fs::write(&config, std::fs::read_to_string(&config).unwrap() + &table).unwrap();
+    let run = folder.path().join("run");
+    succeeds(&["train", text(&config), "--out", text(&run)]);
+    let records = records(&run);
+    for record in &records[1..] {
+        assert_eq!(record.get("policy/mismatch_kl"), Some(0.0), "step {}", record.step);
+        assert_eq!(record.get("router/differ_frac"), Some(0.0), "step {}", record.step);
+    }
+    assert!(records[1..].iter().any(|record| record.get("router/replayed_frac") > Some(0.0)), "{records:?}");
+}

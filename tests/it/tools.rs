@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::device_model::rounded;
 use super::device_sampling::model;
 use super::host_device::device;
-use super::models::{FAMILIES, cpu, micros, prompts, sampling, shared_micros, tiny};
+use super::models::{FAMILIES, cpu, micros, prompts, rising, sampling, shared_micros, tiny};
 use super::program::{fails, records, small_run, succeeds, text};
 
 /// Answers by letters that follow from the call and from how many there were, after a while that follows from them too.
@@ -51,7 +51,8 @@ fn ask(engine: &Engine, prompts: &[Prompt], turns: &Turns, max_new_tokens: usize
     let done = Mutex::new(Vec::new());
     let prompts: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
     let (key, calling) = (SampleKey { seed: 1, step: 2 }, Some(Calling { turns, tools: &Letters }));
-    let request = Request { prompts: &prompts, group_size: 4, sampling: &sampling, key, calling, order: None };
+    let request =
+        Request { prompts: &prompts, group_size: 4, sampling: &sampling, key, calling, order: None, routed: true };
     engine.generate(&request, &|p, s, c| done.lock().unwrap().push((p, s, c))).unwrap();
     let mut done = done.into_inner().unwrap();
     done.sort_by_key(|(p, s, _)| (*p, *s));
@@ -65,6 +66,7 @@ fn train_samples(prompts: &[Prompt], completions: &[Completion]) -> Vec<TrainSam
         observed: c.tools.observed.clone(),
         rollout_logprobs: c.logprobs.clone(),
         advantages: vec![1.0; c.sampled_len()],
+        routed: c.routed.clone(),
         ..TrainSample::default()
     };
     completions.iter().enumerate().map(sample).collect()
@@ -124,17 +126,25 @@ fn an_answer_stands_behind_its_call_and_calls_are_bounded() {
 
 #[test]
 fn the_trainer_agrees_to_the_bit_about_tokens_behind_an_answer() {
-    for architecture in FAMILIES {
+    for architecture in FAMILIES.into_iter().chain(["DeepseekV3ForCausalLM"]) {
         let policy = tiny(architecture, false);
         let prompts = prompts(6);
         let samples = train_samples(&prompts, &ask(&Engine::of(&policy, 5), &prompts, &turns(4), 70));
         let observed: usize = samples.iter().map(|sample| sample.observed.len()).sum();
-        assert!(observed > 10, "{architecture}: {observed} answers");
+        // The mixture is so sure of its tokens that it rarely calls.
+        let mixture = architecture.starts_with("Deepseek");
+        assert!(observed > if mixture { 0 } else { 10 }, "{architecture}: {observed} answers");
         for max_tokens in [1, 100, 10_000] {
             let micros = shared_micros(&samples, max_tokens);
             for (micro, stats) in micros.iter().zip(cpu(&policy).logprobs(None, &micros, 0.8)) {
                 assert_eq!(micro.old_logprobs, stats.logprobs, "{architecture}, {max_tokens} tokens a micro-batch");
             }
+            // The experts of an answer's tokens are known too.
+            cpu(&policy).gradients(&micros, 0.8, &rising);
+            let choices = cpu(&policy).take_choices();
+            let inputs: usize = micros.iter().map(|micro| micro.tokens.len()).sum();
+            let known = if mixture { inputs as u64 } else { 0 };
+            assert_eq!((choices.known, choices.differing), (known, 0), "{architecture}");
         }
     }
 }
@@ -231,7 +241,8 @@ fn calls_of_a_whole_turn_are_answered_together() {
     let prompts_of: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
     let sampling = Sampling { stop_tokens: vec![2], stop_strings: Vec::new(), ..sampling(80) };
     let (key, calling) = (SampleKey { seed: 1, step: 2 }, Some(Calling { turns: &turns, tools: &Letters }));
-    let request = Request { prompts: &prompts_of, group_size: 8, sampling: &sampling, key, calling, order: None };
+    let request =
+        Request { prompts: &prompts_of, group_size: 8, sampling: &sampling, key, calling, order: None, routed: true };
     let done = Mutex::new(Vec::new());
     Engine::of(&policy, 16).generate(&request, &|_, _, c: Completion| done.lock().unwrap().push(c)).unwrap();
     let done = done.into_inner().unwrap();

@@ -4,8 +4,10 @@
 //! A row's choice, its weights and its sum depend on that row alone, and the products over the rows of an expert are
 //! [`crate::linear::grouped`]: nothing is padded and nothing dropped, so the company of a row changes none of its bits.
 
+mod balance;
 mod dispatch;
 mod router;
 
+pub use balance::{LoadBalance, balance_backward};
 pub use dispatch::{Dispatch, add_weighed, weigh_back};
 pub use router::{GroupScore, Groups, Load, Router, Routing, Scores, sigmoid};

@@ -115,6 +115,16 @@ impl Router {
         });
     }
 
+    /// Sends rows to the experts that `chosen (T, A)` names in place of those that [`Router::forward`] chose, weighed by
+    /// their scores as they are.
+    pub fn replay(&self, chosen: &[u32], routing: &mut Routing) {
+        routing.chosen.copy_from_slice(chosen);
+        let choices = chosen.chunks_exact(self.active).zip(routing.weights.chunks_exact_mut(self.active));
+        for (scores, (chosen, weights)) in routing.scores.chunks_exact(self.experts).zip(choices) {
+            self.weigh(scores, chosen, weights);
+        }
+    }
+
     fn score(&self, row: &mut [f32]) {
         match self.scores {
             Scores::Softmax => {

@@ -95,7 +95,12 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     let mut policy =
         Policy::new(model, CpuOptions { threads, precision: args.precision.into(), recompute: args.recompute });
     let optim = OptimConfig::default();
-    policy.learner.begin(&Training { adamw: optim.adamw(), moments: args.moments, reference: false })?;
+    policy.learner.begin(&Training {
+        adamw: optim.adamw(),
+        moments: args.moments,
+        reference: false,
+        aux_loss_coef: 0.0,
+    })?;
     let mut timings = Vec::new();
     let mut memory = Vec::new();
     for step in 0..=args.steps {
@@ -166,8 +171,15 @@ fn one_step(args: &Args, vocab: usize, policy: &mut Policy, step: u64) -> Result
     let done: Mutex<Vec<(usize, usize, Completion)>> = Mutex::new(Vec::new());
     let tokens: Vec<PromptTokens> = prompts.iter().map(PromptTokens::from).collect();
     let key = SampleKey { seed: 0, step };
-    let request =
-        Request { prompts: &tokens, group_size: args.group, sampling: &sampling, key, calling: None, order: None };
+    let request = Request {
+        prompts: &tokens,
+        group_size: args.group,
+        sampling: &sampling,
+        key,
+        calling: None,
+        order: None,
+        routed: false,
+    };
     Engine::of(policy, args.capacity).generate(&request, &|p, s, c| lock(&done).push((p, s, c)))?;
     let sample_s = start.elapsed().as_secs_f64();
 

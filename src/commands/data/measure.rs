@@ -55,6 +55,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         behaviours: &behaviours,
         environment: environment.as_ref(),
         ranks: None,
+        routed: false,
     };
     let left: Vec<Prompt> = rows.iter().filter(|row| rates.get(&row.example.id).is_none()).cloned().collect();
     let (bar, mut done) = (Bar::new(rows.len() as u64, "measure"), rows.len() - left.len());

@@ -10,6 +10,7 @@ use reckon_datasets::Range::AtLeast;
 use reckon_datasets::table;
 use serde::{Deserialize, Serialize};
 
+use crate::batch::RouterReplay;
 use crate::grpo::{
     AdvantageKind, Correction, CorrectionKind, EntropyBonus, KlEstimator, KlPlace, LossConfig, LossNorm, Numbers,
     ObjectiveKind, Ratio, Reject, Truncated,
@@ -172,6 +173,10 @@ table! {
         pub reject: Reject = Reject::None,
         /// How far is too far: a ratio above 1 with `mean_ratio`, nats with the others; needed by `reject`.
         pub reject_bound: Option<f64> = None,
+        /// Which experts the updates of a step send tokens to, of a model that has some: those that its routers choose by
+        /// then (`none`), or those that the tokens went to when they were sampled (`rollout`, R3), which hold routers
+        /// still through several updates and behind servers. Reference and teacher choose by themselves.
+        pub router_replay: RouterReplay = RouterReplay::None,
         /// Completions of an optimizer update; 0 takes all of a step's. A step's completions are cut into equal parts of
         /// about as many, and those of a smaller step are one part.
         pub completions_per_update: usize = 0,

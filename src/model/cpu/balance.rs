@@ -5,19 +5,16 @@
 use anyhow::{Result, bail};
 
 use super::CpuModel;
+use crate::batch::Choices;
 use crate::model::layout::{ExpertsMlp, Mlp};
 use crate::model::parameters::Parameters;
 use crate::ops::experts::Load;
 
 impl CpuModel {
-    /// What the routers of the layers chose since this was asked last, in micro-batches whose gradients were taken; of
-    /// a dense layer nothing, of a dense model no layer.
-    pub fn take_loads(&self) -> Vec<Load> {
-        let mut sum: Vec<Load> = Vec::new();
-        for loads in self.loads.take_all() {
-            sum.resize_with(sum.len().max(loads.len()), Load::default);
-            sum.iter_mut().zip(&loads).for_each(|(sum, load)| sum.add(load));
-        }
+    /// What the routers of the layers chose since this was asked last, in micro-batches whose gradients were taken.
+    pub fn take_choices(&self) -> Choices {
+        let mut sum = Choices::default();
+        self.choices.take_all().iter().for_each(|choices| sum.add(choices));
         sum
     }
 

@@ -13,6 +13,7 @@ use crate::ops::team::Team;
 use super::cache::{BlockId, Cache, Sequence};
 use super::weights::{PackedLayer, PackedWeights, Vector};
 use super::workspace::{Activations, Keep, LayerGradients, Workspace};
+use crate::batch::{RoutedExperts, RouterReplay};
 use crate::model::decoder::Decoder;
 use crate::model::layout::{Attention, GroupedAttention, HeadNorms};
 
@@ -23,6 +24,15 @@ pub struct Input<'a> {
     pub tokens: &'a [u32],
     /// Position of each token in its sequence `(T)`.
     pub positions: &'a [u32],
+    /// The experts that each went to when it was sampled, and whether it goes to these.
+    pub recorded: Option<(&'a RoutedExperts, RouterReplay)>,
+}
+
+impl<'a> Input<'a> {
+    /// Tokens of which nothing else is known.
+    pub fn new(tokens: &'a [u32], positions: &'a [u32]) -> Self {
+        Self { tokens, positions, recorded: None }
+    }
 }
 
 /// Tokens of packed sequences, for a backward.
@@ -119,6 +129,7 @@ impl Decoder {
     ) {
         let (count, values) = (w.layers.len(), input.tokens.len() * self.hidden);
         ws.shape(count, keep);
+        ws.begin_routes(input.tokens.len(), input.recorded.is_some());
         w.embedding.forward(input.tokens, self.hidden, sized(&mut ws.streams[0], values));
         for (index, layer) in w.layers.iter().enumerate() {
             self.layer_forward(team, index, layer, input, &mut context, ws);
@@ -171,7 +182,7 @@ impl Decoder {
             }
         }
 
-        self.mlp_forward(team, index, layer, ws);
+        self.mlp_forward(team, index, layer, input, ws);
     }
 
     /// Queries, keys and values of normed rows, with biases and head norms, not yet rotated.

@@ -6,8 +6,9 @@
 use super::latent::add;
 use super::weights::Vector;
 use super::workspace::{Activations, ExpertScratch, LayerGradients, ProductInputs};
+use crate::batch::RouterReplay;
 use crate::model::layout::{ExpertsMlp, SharedMlp};
-use crate::ops::experts::{Router, add_weighed, sigmoid, weigh_back};
+use crate::ops::experts::{Router, Routing, add_weighed, balance_backward, sigmoid, weigh_back};
 use crate::ops::linear::{Epilogue, Linear, grouped};
 use crate::ops::memory::sized;
 use crate::ops::swiglu;
@@ -29,14 +30,48 @@ fn width(mlp: &Mixture) -> usize {
     mlp.experts[0].down.inputs()
 }
 
+/// The experts that rows went to when they were sampled.
+pub(super) struct Sampled<'a> {
+    /// `(T, A)`.
+    pub(super) chosen: Vec<u32>,
+    /// Whether they go there.
+    pub(super) replay: RouterReplay,
+    /// Whether the router's own choice was another one in some layer `(T)`.
+    pub(super) differ: &'a mut [bool],
+}
+
+impl Sampled<'_> {
+    /// Compares the router's own choice with it, and replaces it where it is replayed. The order of a row's experts
+    /// is that of sampling, so that where both have the same scores their sums have the same bits.
+    fn meet(self, router: &Router, routing: &mut Routing) {
+        let rows = routing.chosen.chunks_exact(router.active).zip(self.chosen.chunks_exact(router.active));
+        for (differs, (own, sampled)) in self.differ.iter_mut().zip(rows) {
+            *differs |= own.iter().any(|expert| !sampled.contains(expert));
+        }
+        if self.replay == RouterReplay::Rollout {
+            router.replay(&self.chosen, routing);
+        }
+    }
+}
+
 /// From normed rows `(T, K)` to the activations of their experts.
-pub(super) fn forward(team: &Team, router: &Router, mlp: &Mixture, a: &mut Activations, inputs: &mut ProductInputs) {
+pub(super) fn forward(
+    team: &Team,
+    router: &Router,
+    mlp: &Mixture,
+    sampled: Option<Sampled>,
+    a: &mut Activations,
+    inputs: &mut ProductInputs,
+) {
     let (k, f, kept) = (mlp.router.inputs(), width(mlp), &mut a.experts);
     let (normed, scratch) = (&inputs.normed, &mut inputs.experts);
     let t = normed.len() / k;
     let products = sized(&mut kept.routing.scores, t * router.experts);
     mlp.router.forward(team, normed, products, Epilogue::None);
     router.forward(team, mlp.bias.as_ref().map(|bias| bias.values), &mut kept.routing);
+    if let Some(sampled) = sampled {
+        sampled.meet(router, &mut kept.routing);
+    }
     kept.dispatch.set(&kept.routing.chosen, router.active, router.experts);
 
     let (rows, groups) = (kept.dispatch.len(), kept.dispatch.groups());
@@ -111,6 +146,9 @@ pub(super) fn backward(
     kept.dispatch.by_choice(&scratch.d_weights, &mut scratch.d_choices);
     let d_products = sized(&mut scratch.d_products, t * router.experts);
     router.backward(team, &kept.routing, &scratch.d_choices, d_products);
+    if !scratch.balance_slopes.is_empty() {
+        balance_backward(team, &kept.routing, &scratch.balance_slopes, &scratch.times, d_products);
+    }
     mlp.router.backward_weight(team, normed, d_products, g);
     mlp.router.backward_input(team, d_products, sized(&mut d.normed, t * k));
     kept.dispatch.add_up(team, &scratch.outputs, None, k, &mut d.normed);

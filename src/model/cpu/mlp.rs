@@ -1,6 +1,7 @@
 //! The feed-forward part of a layer, forward and backward: dense here, a mixture in [`super::experts`].
 
-use super::experts;
+use super::decoder::Input;
+use super::experts::{self, Sampled};
 use super::weights::PackedLayer;
 use super::workspace::{Keep, Workspace};
 use crate::model::decoder::Decoder;
@@ -19,7 +20,7 @@ impl Decoder {
     }
 
     /// From the layer's middle `(T, K)` to all else that the backward of its feed-forward part needs.
-    pub(super) fn mlp_forward(&self, team: &Team, index: usize, layer: &PackedLayer, ws: &mut Workspace) {
+    pub(super) fn mlp_forward(&self, team: &Team, index: usize, layer: &PackedLayer, input: Input, ws: &mut Workspace) {
         let kept = ws.layer(index);
         let (a, inputs) = (&mut ws.layers[kept], &mut ws.inputs);
         let (normed, norm) = (sized(&mut inputs.normed, a.middle.len()), layer.mlp_norm.values);
@@ -30,7 +31,15 @@ impl Decoder {
                 gate_up.forward(team, normed, sized(&mut a.gate_up, t * 2 * f), Epilogue::None);
                 swiglu::forward(team, &a.gate_up, f, sized(&mut inputs.activated, t * f));
             }
-            Mlp::Experts(mlp) => experts::forward(team, self.router(), mlp, a, inputs),
+            Mlp::Experts(mlp) => {
+                let place = self.routed_place(index);
+                let recorded = input.recorded.map(|(experts, replay)| (experts.layer(place).collect(), replay));
+                let sampled = recorded.map(|(chosen, replay)| Sampled { chosen, replay, differ: &mut ws.differ });
+                experts::forward(team, self.router(), mlp, sampled, a, inputs);
+                if let Some(routed) = &mut ws.routed {
+                    routed.set_layer(place, &a.experts.routing.chosen);
+                }
+            }
         }
     }
 
@@ -45,9 +54,13 @@ impl Decoder {
             }
             Mlp::Experts(mlp) => {
                 experts::output(team, mlp, a, inputs, next);
+                if let Some(balance) = &mut ws.balance {
+                    balance.add_rows(self.router(), &a.experts.routing, &inputs.experts.times);
+                }
                 if keep != Keep::Nothing {
-                    ws.loads.resize_with(ws.loads.len().max(index + 1), Default::default);
-                    ws.loads[index].add(&self.router().load(&a.experts.routing));
+                    let layers = &mut ws.choices.layers;
+                    layers.resize_with(layers.len().max(index + 1), Default::default);
+                    layers[index].add(&self.router().load(&a.experts.routing));
                 }
             }
         }

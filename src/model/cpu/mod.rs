@@ -13,8 +13,8 @@ pub mod reference;
 pub mod weights;
 pub mod workspace;
 
-use crate::batch::{Loss, LossStats, MicroBatch, Teaching, TokenStats};
-use crate::ops::experts::Load;
+use crate::batch::{Choices, Loss, LossStats, MicroBatch, Teaching, TokenStats};
+use crate::ops::experts::LoadBalance;
 use crate::ops::linear::{Linear, Precision};
 use crate::ops::linear_logprob::{self, Logits, Rows, Slopes, distill};
 use crate::ops::team::Team;
@@ -116,15 +116,15 @@ pub struct CpuModel {
     /// The same of gradients, in the layout of what is trained.
     gradients: Pool<Vec<f32>>,
     /// What the routers of the layers chose in micro-batches whose gradients were taken.
-    loads: Pool<Vec<Load>>,
+    choices: Pool<Choices>,
 }
 
 impl CpuModel {
     /// A model of these values.
     pub fn new(decoder: Decoder, parameters: Parameters, threads: usize, precision: Precision) -> Self {
-        let (packed, decoding, workspaces, gradients, loads) = Default::default();
+        let (packed, decoding, workspaces, gradients, choices) = Default::default();
         let sharing = Sharing::of(parameters.weights());
-        Self { decoder, threads, sharing, precision, parameters, packed, decoding, workspaces, gradients, loads }
+        Self { decoder, threads, sharing, precision, parameters, packed, decoding, workspaces, gradients, choices }
     }
 
     /// Its values, and which of them are trained.
@@ -198,7 +198,8 @@ impl CpuModel {
         }
     }
 
-    /// Log-probabilities of all micro-batches, without gradients: the model's own, or those of `reference`.
+    /// Log-probabilities of all micro-batches, without gradients: the model's own, or those of `reference`, whose tokens
+    /// go to experts of its own choice.
     pub fn logprobs(
         &self,
         reference: Option<&CpuReference>,
@@ -212,8 +213,9 @@ impl CpuModel {
                 None => self.weights(team),
                 Some(reference) => self.reference_weights(team, reference, &mut memory),
             };
-            let forward = |team: &Team, ws: &mut Workspace, micro| {
-                self.forward(team, &weights, micro, temperature, Keep::Nothing, ws).1
+            let forward = |team: &Team, ws: &mut Workspace, micro: &MicroBatch| {
+                let input = if reference.is_none() { input(micro) } else { plain(micro) };
+                self.forward(team, &weights, (micro, input), temperature, Keep::Nothing, ws).1
             };
             match self.sharing {
                 Sharing::MicroBatches => {
@@ -231,25 +233,48 @@ impl CpuModel {
     /// Sum of the gradients of all micro-batches, and what `loss` says of each, in order. The number of threads changes
     /// nothing.
     pub fn gradients(&self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> (Vec<f32>, Vec<LossStats>) {
-        self.taught(micros, temperature, loss, None)
+        self.taught(micros, temperature, loss, Beside::default())
     }
 
-    /// The same, with the gradients of the divergence from a teacher, where there is one.
+    /// The same, with the gradients of what there is beside the loss.
     pub fn taught(
         &self,
         micros: &[MicroBatch],
         temperature: f32,
         loss: &Loss,
-        teaching: Option<Teaching<'_, Self>>,
+        beside: Beside<'_>,
     ) -> (Vec<f32>, Vec<LossStats>) {
         Team::with(self.threads, |team| {
-            let lesson = teaching.map(|teaching| Lesson { weights: teaching.teacher.weights(team), teaching });
-            let job = Job { weights: self.weights(team), temperature, loss, lesson };
+            let job = Job { weights: self.weights(team), temperature, loss, beside: beside.ready(team) };
             match self.sharing {
                 Sharing::MicroBatches => self.gradients_by_shard(&job, micros),
                 Sharing::Operations => self.gradients_together(team, &job, micros),
             }
         })
+    }
+
+    /// What the auxiliary loss of routers is made of in these micro-batches, by a forward of each.
+    pub fn load_balance(&self, micros: &[MicroBatch]) -> LoadBalance {
+        let mut sum = LoadBalance::default();
+        Team::with(self.threads, |team| {
+            let weights = self.weights(team);
+            let forward = |team: &Team, ws: &mut Workspace, micro: &MicroBatch| {
+                (ws.balance, ws.inputs.experts.times) = (Some(LoadBalance::default()), micro.times());
+                let context = Context::Segments(&micro.segments);
+                self.decoder.forward(team, &weights, input(micro), context, Keep::Nothing, ws);
+                ws.balance.take().unwrap_or_default()
+            };
+            match self.sharing {
+                Sharing::MicroBatches => {
+                    let work = |ws: &mut Workspace, i: usize| forward(&Team::alone(), ws, &micros[i]);
+                    map_in_order(micros.len(), self.threads, &self.workspaces, work, |of_micro| sum.add(&of_micro));
+                }
+                Sharing::Operations => {
+                    self.with_workspace(|ws| micros.iter().for_each(|micro| sum.add(&forward(team, ws, micro))));
+                }
+            }
+        });
+        sum
     }
 
     /// A thread computes a shard; gradients are added in the order of the shards.
@@ -289,14 +314,21 @@ impl CpuModel {
         gradient: &mut [f32],
     ) -> LossStats {
         let (weights, keep) = (&job.weights, if self.decoder.recompute { Keep::Inputs } else { Keep::Activations });
-        let (h, now) = self.forward(team, weights, micro, job.temperature, keep, ws);
+        let balance = job.beside.balance_slopes;
+        let experts = &mut ws.inputs.experts;
+        experts.balance_slopes.clear();
+        if let Some(slopes) = balance {
+            experts.balance_slopes.extend_from_slice(slopes);
+            experts.times = micro.times();
+        }
+        let (h, now) = self.forward(team, weights, (micro, input(micro)), job.temperature, keep, ws);
         let mut losses = (job.loss)(micro, &now);
         let (k, d_logprobs) = (self.decoder.hidden, &losses.gradient);
         let slopes = Slopes { logprobs: d_logprobs, entropies: &losses.entropy_gradient };
         let rows = Rows { h: &h, targets: &micro.targets, temperature: job.temperature };
         let mut dh = vec![0f32; h.len()];
         let logits = &mut ws.logits;
-        match &job.lesson {
+        match &job.beside.lesson {
             None => linear_logprob::backward(team, rows, &weights.lm_head, slopes, logits, &mut dh, gradient),
             Some(lesson) => {
                 let divergences =
@@ -311,8 +343,10 @@ impl CpuModel {
         }
         let sequences = Sequences { input: input(micro), segments: &micro.segments };
         self.decoder.backward(team, weights, sequences, &d_hidden, gradient, ws);
-        if !ws.loads.is_empty() {
-            self.loads.give_back(std::mem::take(&mut ws.loads));
+        if self.decoder.router.is_some() {
+            let mut choices = std::mem::take(&mut ws.choices);
+            choices.compare(&ws.differ, micro.router_replay);
+            self.choices.give_back(choices);
         }
         losses.stats
     }
@@ -322,12 +356,12 @@ impl CpuModel {
         &self,
         team: &Team,
         weights: &PackedWeights,
-        micro: &MicroBatch,
+        (micro, input): (&MicroBatch, Input),
         keep: Keep,
         ws: &mut Workspace,
     ) -> Vec<f32> {
         let k = self.decoder.hidden;
-        self.decoder.forward(team, weights, input(micro), Context::Segments(&micro.segments), keep, ws);
+        self.decoder.forward(team, weights, input, Context::Segments(&micro.segments), keep, ws);
         micro.rows.iter().flat_map(|&row| &ws.hidden[row as usize * k..][..k]).copied().collect()
     }
 
@@ -336,12 +370,12 @@ impl CpuModel {
         &self,
         team: &Team,
         weights: &PackedWeights,
-        micro: &MicroBatch,
+        (micro, input): (&MicroBatch, Input),
         temperature: f32,
         keep: Keep,
         ws: &mut Workspace,
     ) -> (Vec<f32>, TokenStats) {
-        let h = self.hidden(team, weights, micro, keep, ws);
+        let h = self.hidden(team, weights, (micro, input), keep, ws);
         let rows = Rows { h: &h, targets: &micro.targets, temperature };
         let (logprobs, entropies) = linear_logprob::forward(team, rows, &weights.lm_head, &mut ws.logits);
         (h, TokenStats { logprobs, entropies })
@@ -353,7 +387,30 @@ struct Job<'a> {
     weights: PackedWeights<'a>,
     temperature: f32,
     loss: &'a Loss<'a>,
+    beside: Ready<'a>,
+}
+
+/// What gradients have beside that of their loss.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// A teacher.
+    pub teaching: Option<Teaching<'a, CpuModel>>,
+    /// The slopes of the auxiliary loss of routers by the shares of a row `(E)`.
+    pub balance_slopes: Option<&'a [f32]>,
+}
+
+impl<'a> Beside<'a> {
+    /// The same with the teacher's weights.
+    fn ready(self, team: &Team) -> Ready<'a> {
+        let lesson = self.teaching.map(|teaching| Lesson { weights: teaching.teacher.weights(team), teaching });
+        Ready { lesson, balance_slopes: self.balance_slopes }
+    }
+}
+
+/// The same, ready for forwards.
+struct Ready<'a> {
     lesson: Option<Lesson<'a>>,
+    balance_slopes: Option<&'a [f32]>,
 }
 
 /// A teacher at work: its weights, ready for forwards.
@@ -377,7 +434,7 @@ impl Lesson<'_> {
     ) -> Vec<f32> {
         let Teaching { teacher, divergence, coef } = self.teaching;
         let mut ws = teacher.workspaces.take();
-        let h = teacher.hidden(team, &self.weights, micro, Keep::Nothing, &mut ws);
+        let h = teacher.hidden(team, &self.weights, (micro, plain(micro)), Keep::Nothing, &mut ws);
         let slopes: Vec<f32> = micro.loss_weights.iter().map(|weight| coef * weight).collect();
         let slopes = distill::Slopes { logprob: d_logprobs, divergence: &slopes };
         let taught = distill::Teacher { h: &h, head: &self.weights.lm_head };
@@ -405,6 +462,13 @@ fn shards(micros: &[MicroBatch]) -> Vec<&[MicroBatch]> {
         .collect()
 }
 
+/// The inputs of a micro-batch, with the experts that they were sampled with.
 fn input(micro: &MicroBatch) -> Input<'_> {
-    Input { tokens: &micro.tokens, positions: &micro.positions }
+    let recorded = micro.routed.as_ref().map(|routed| (routed, micro.router_replay));
+    Input { recorded, ..plain(micro) }
+}
+
+/// The same for another model than the one that sampled them.
+fn plain(micro: &MicroBatch) -> Input<'_> {
+    Input::new(&micro.tokens, &micro.positions)
 }

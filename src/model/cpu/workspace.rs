@@ -1,7 +1,8 @@
 //! The memory of a forward and a backward: every buffer that grows with the tokens of a micro-batch.
 //! A workspace is used again for the next micro-batch, so a run's memory is that of its largest one.
 
-use crate::ops::experts::{Dispatch, Load, Routing};
+use crate::batch::{Choices, RoutedExperts};
+use crate::ops::experts::{Dispatch, LoadBalance, Routing};
 use crate::ops::linear_logprob::Logits;
 use crate::ops::memory;
 
@@ -103,6 +104,10 @@ pub(super) struct ExpertScratch {
     pub(super) d_weights: Vec<f32>,
     pub(super) d_choices: Vec<f32>,
     pub(super) d_products: Vec<f32>,
+    /// The slopes of the auxiliary loss by the shares of a row `(E)`, where there is one, and how often each row counts
+    /// in it `(T)`.
+    pub(super) balance_slopes: Vec<f32>,
+    pub(super) times: Vec<u32>,
 }
 
 /// Gradients of what lies between the operations of a layer.
@@ -131,8 +136,14 @@ pub struct Workspace {
     pub(super) inputs: ProductInputs,
     pub(super) gradients: LayerGradients,
     pub(super) logits: Logits,
-    /// What the routers of the layers chose in forwards whose backward follows, none for a dense layer.
-    pub(super) loads: Vec<Load>,
+    /// What the routers of the layers chose in forwards whose backward follows.
+    pub(super) choices: Choices,
+    /// What the auxiliary loss is made of, where it is summed up.
+    pub(super) balance: Option<LoadBalance>,
+    /// The experts of the tokens of the forward at hand, where they are recorded.
+    pub(super) routed: Option<RoutedExperts>,
+    /// Which of these tokens the routers themselves would send to other experts than they were sampled with `(T)`.
+    pub(super) differ: Vec<bool>,
     /// How many of `streams` and of `layers` the forward at hand uses.
     used: (usize, usize),
 }
@@ -146,9 +157,16 @@ impl Workspace {
         self.layers.resize_with(self.used.1.max(self.layers.len()), Default::default);
     }
 
+    /// Has places for what routers choose for so many tokens.
+    pub(super) fn begin_routes(&mut self, tokens: usize, compared: bool) {
+        self.routed.iter_mut().for_each(|routed| routed.resize(tokens));
+        self.differ.clear();
+        self.differ.resize(if compared { tokens } else { 0 }, false);
+    }
+
     /// Gives all of it back to the system.
     pub(super) fn give_back(self) {
-        let Self { streams, layers, hidden, dx, inputs, gradients, logits, loads: _, used: _ } = self;
+        let Self { streams, layers, hidden, dx, inputs, gradients, logits, .. } = self;
         let of_layers = layers.into_iter().flat_map(|a| {
             let ExpertActivations { routing, dispatch: _, shared_gate_up, shared_gate } = a.experts;
             let LatentActivations { queries, compressed_queries, compressed } = a.latent;

@@ -36,12 +36,12 @@ fn theirs(architecture: &str, bytes: &[u8], tokens: &[u32]) -> Vec<f32> {
     logits.into_iter().map(|z| z - sum).collect()
 }
 
-fn expectations(model: &ModelFolder<Parameters>, tokens: &[u32]) -> Expectations {
+pub(super) fn expectations(model: &ModelFolder<Parameters>, tokens: &[u32]) -> Expectations {
     let (decoder, weights) = (Decoder::new(&model.config, false), model.weights.clone());
     Expectations::of(&CpuModel::new(decoder, weights, 1, Precision::Fp32), tokens)
 }
 
-fn values(model: &ModelFolder<Parameters>) -> Vec<f32> {
+pub(super) fn values(model: &ModelFolder<Parameters>) -> Vec<f32> {
     let mut all = Vec::new();
     for entry in model.weights.entries() {
         let mut values = vec![0.0; entry.range.len()];

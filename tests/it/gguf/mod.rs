@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 mod damaged;
 /// Files that Reckon writes, read by candle's own models.
 mod exported;
+/// Models with experts.
+mod mixtures;
 /// Files with bytes changed at random.
 mod mutated;
 /// Bases that stay in the blocks of their file: QLoRA.
@@ -83,13 +85,19 @@ pub(crate) fn tokenizer(architecture: &str) -> Value {
 
 /// A tiny model with weights far from their start, whose tokenizer a GGUF file can hold.
 pub(crate) fn model(architecture: &str, size: Size) -> ModelFolder<Parameters> {
+    shaped(architecture, size, &json!({}))
+}
+
+/// The same with more in its config.
+pub(crate) fn shaped(architecture: &str, size: Size, more: &Value) -> ModelFolder<Parameters> {
     let heads = size.width / size.head;
-    let config = json!({
+    let mut config = json!({
         "architectures": [architecture], "vocab_size": ROWS, "hidden_size": size.width,
         "intermediate_size": size.inner, "num_hidden_layers": 2, "num_attention_heads": heads,
         "num_key_value_heads": heads / 2, "head_dim": size.head, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0, "tie_word_embeddings": size.tied, "hidden_act": "silu", "eos_token_id": [263, 264],
     });
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let config = read_config(config.to_string().as_bytes()).unwrap();
     let text = tokenizer(architecture).to_string();
     let mut companions = Companions::new(text.as_bytes());

@@ -42,6 +42,8 @@ pub(super) struct Shape {
     pub(super) tied: bool,
     /// Query heads for each key and value head.
     pub(super) group: usize,
+    /// Experts of a layer; 0 where there are none.
+    pub(super) experts: usize,
 }
 
 impl Mix {
@@ -78,9 +80,12 @@ impl Mix {
         }
     }
 
-    /// The type of a tensor by its name in GGUF files; norms and biases stay exact.
+    /// The type of a tensor by its name in GGUF files; norms, biases and routers stay exact.
     pub(super) fn of_tensor(self, name: &str, dimensions: &[usize], shape: Shape) -> GgmlDType {
-        let [_, width] = dimensions else { return GgmlDType::F32 };
+        let ([_, width] | [_, _, width]) = dimensions else { return GgmlDType::F32 };
+        if name.ends_with(super::names::ROUTER) {
+            return GgmlDType::F32;
+        }
         let usual = self.usual();
         if usual.block_size() == 1 {
             return usual;
@@ -92,7 +97,14 @@ impl Mix {
         let wanted = match part {
             _ if is_output && !width.is_multiple_of(usual.block_size()) => GgmlDType::Q8_0,
             _ if is_output && usual != GgmlDType::Q8_0 => GgmlDType::Q6K,
-            "attn_v.weight" | "ffn_down.weight" if mixed && matters(layer, shape.layers) => GgmlDType::Q6K,
+            // Of eight experts the rest is so little that its bits are cheap.
+            "attn_k.weight" | "attn_v.weight" if shape.experts == 8 => GgmlDType::Q8_0,
+            "attn_output.weight" if shape.experts == 8 && self == Self::Q4KM => GgmlDType::Q5K,
+            "attn_v.weight" | "ffn_down.weight" | "ffn_down_exps.weight" | "ffn_down_shexp.weight"
+                if mixed && matters(layer, shape.layers) =>
+            {
+                GgmlDType::Q6K
+            }
             // In models of 80 layers eight heads share a value head, so that its bits are cheap.
             "attn_v.weight" if self == Self::Q4KM && shape.layers == 80 && shape.group > 1 => GgmlDType::Q5K,
             _ => usual,
@@ -126,7 +138,9 @@ mod tests {
 
     #[test]
     fn each_mixture_gives_a_tensor_the_type_that_llama_cpp_gives_it() {
-        let (wide, narrow) = (Shape { layers: 32, tied: false, group: 4 }, Shape { layers: 30, tied: true, group: 3 });
+        let wide = Shape { layers: 32, tied: false, group: 4, experts: 0 };
+        let narrow = Shape { layers: 30, tied: true, group: 3, experts: 0 };
+        let (eight, many) = (Shape { experts: 8, ..wide }, Shape { experts: 64, ..wide });
         for (mix, name, dimensions, shape, expected) in [
             (Mix::Q4KM, "token_embd.weight", &[32000, 4096][..], wide, GgmlDType::Q4K),
             (Mix::Q4KM, "output.weight", &[32000, 4096], wide, GgmlDType::Q6K),
@@ -142,6 +156,14 @@ mod tests {
             (Mix::Q4_0, "blk.0.ffn_down.weight", &[4096, 14336], wide, GgmlDType::Q4_0),
             (Mix::F16, "blk.0.attn_norm.weight", &[4096], wide, GgmlDType::F32),
             (Mix::F16, "output.weight", &[32000, 4096], wide, GgmlDType::F16),
+            (Mix::Q4KM, "blk.0.ffn_down_exps.weight", &[64, 4096, 512], many, GgmlDType::Q6K),
+            (Mix::Q4KM, "blk.4.ffn_down_exps.weight", &[64, 4096, 512], many, GgmlDType::Q4K),
+            (Mix::Q4KM, "blk.0.ffn_up_exps.weight", &[64, 512, 4096], many, GgmlDType::Q4K),
+            (Mix::Q4KM, "blk.0.attn_v.weight", &[1024, 4096], many, GgmlDType::Q6K),
+            (Mix::Q4KM, "blk.4.attn_k.weight", &[1024, 4096], eight, GgmlDType::Q8_0),
+            (Mix::Q4KM, "blk.4.attn_output.weight", &[4096, 4096], eight, GgmlDType::Q5K),
+            (Mix::Q4_0, "blk.0.ffn_gate_inp.weight", &[64, 4096], many, GgmlDType::F32),
+            (Mix::F16, "blk.0.ffn_gate_inp_shexp.weight", &[4096], many, GgmlDType::F32),
             // Rows of 576 are no whole blocks of 256.
             (Mix::Q4KM, "token_embd.weight", &[49152, 576], narrow, GgmlDType::Q8_0),
             (Mix::Q4_0, "token_embd.weight", &[49152, 576], narrow, GgmlDType::Q8_0),

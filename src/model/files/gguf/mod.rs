@@ -2,7 +2,9 @@
 //! piece at a time; shape, tokenizer and chat template come from the metadata, as the files that a model folder would
 //! hold. Writing is left to `write`.
 
+mod experts;
 mod header;
+mod latent;
 mod metadata;
 pub(super) mod mix;
 mod names;
@@ -28,7 +30,9 @@ use candle_core::quantized::gguf_file::Content;
 use super::{PIECE, ReadSeek, TensorFile};
 use crate::model::config::ModelConfig;
 use crate::model::dtype::SaveDtype;
+use crate::ops::attention::latent::Latent;
 use crate::ops::linear::BlockType;
+use latent::Half;
 use metadata::Metadata;
 
 pub use mix::Mix;
@@ -60,6 +64,8 @@ struct Tensor {
     start: u64,
     /// The rows of a head, where rows stand in llama's order.
     turned: Option<usize>,
+    /// The two tensors that it is put together of, in place of the above.
+    halves: Option<Box<([Tensor; 2], Latent)>>,
 }
 
 /// Whether a path is that of a GGUF file rather than of a model folder.
@@ -87,12 +93,15 @@ impl<'a> Model<'a> {
         source.seek(SeekFrom::Start(0))?;
         let content = Content::read(&mut BufReader::new(&mut *source))?;
         let metadata = Metadata(content.metadata);
+        let latent = metadata.text("general.architecture")? == Some(latent::ARCHITECTURE);
         let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
         for (gguf, info) in content.tensor_infos {
             let (start, shape) = (content.tensor_data_offset + info.offset, info.shape.into_dims());
-            let tensor = Tensor { dtype: info.ggml_dtype, shape, start, turned: None };
-            let double = tensors.insert(names::to_hub(&gguf), tensor);
-            ensure!(double.is_none(), "tensor {gguf} stands there under two names");
+            let tensor = Tensor { dtype: info.ggml_dtype, shape, start, turned: None, halves: None };
+            for (name, tensor) in tensor.by_expert(&gguf, latent) {
+                let double = tensors.insert(name, tensor);
+                ensure!(double.is_none(), "tensor {gguf} stands there under two names");
+            }
         }
         let mut weights = Weights { name, source, tensors };
         let config = weights.model_shape(&metadata)?;
@@ -104,10 +113,10 @@ impl<'a> Model<'a> {
 impl Weights<'_> {
     /// The shape of the model, after which the tensors know the order of their rows.
     fn model_shape(&mut self, metadata: &Metadata) -> Result<ModelConfig> {
-        let hub = names::to_hub(names::EMBEDDING);
+        let hub = names::to_hub(names::EMBEDDING, false);
         let embedding = self.tensors.get(&hub).with_context(|| format!("it has no tensor {}", names::EMBEDDING))?;
         let vocab = embedding.shape[0];
-        let tied = !self.tensors.contains_key(&names::to_hub(names::OUTPUT));
+        let tied = !self.tensors.contains_key(&names::to_hub(names::OUTPUT, false));
         let tensors = self.tensors.len();
         let divisors = match self.tensors.remove(names::FREQUENCIES) {
             Some(tensor) => Some(self.all(&tensor)?),
@@ -117,7 +126,29 @@ impl Weights<'_> {
         for (name, tensor) in &mut self.tensors {
             tensor.turned = names::turned(name, &config).filter(|_| tensor.shape.len() == 2);
         }
+        if let Some(latent) = config.latent()? {
+            (0..config.num_hidden_layers).try_for_each(|layer| self.join(layer, latent.sizes))?;
+        }
         Ok(config)
+    }
+
+    /// Makes one tensor of the two that expand the latents of a layer, where there are two.
+    fn join(&mut self, layer: usize, sizes: Latent) -> Result<()> {
+        let found = latent::HALVES.map(|part| self.tensors.remove(&format!("blk.{layer}.{part}")));
+        let [Some(keys), Some(values)] = found else { return Ok(()) };
+        for (tensor, half) in [(&keys, Half::Keys), (&values, Half::Values)] {
+            let expected = half.shape(sizes);
+            ensure!(
+                tensor.shape == expected,
+                "a tensor of layer {layer} has shape {:?}, not {expected:?}",
+                tensor.shape
+            );
+        }
+        let shape = vec![sizes.heads * (sizes.plain + sizes.value), sizes.rank];
+        let (dtype, start) = (values.dtype, values.start);
+        let tensor = Tensor { dtype, shape, start, turned: None, halves: Some(Box::new(([keys, values], sizes))) };
+        self.tensors.insert(format!("model.layers.{layer}.{}", latent::EXPAND), tensor);
+        Ok(())
     }
 
     /// All values of a small tensor.
@@ -136,6 +167,31 @@ impl Weights<'_> {
 }
 
 impl Tensor {
+    /// The tensors of Hugging Face's files that it is, with their names: one of each expert where it holds all of a layer.
+    fn by_expert(self, gguf: &str, latent: bool) -> Vec<(String, Self)> {
+        let [count, rows, width] = self.shape[..] else {
+            let name = names::to_hub(gguf, latent);
+            // A vector in GGUF's files, a row in Hugging Face's.
+            let shape = if names::is_row(gguf) { vec![1, self.values()] } else { self.shape };
+            return vec![(name, Self { shape, ..self })];
+        };
+        let Some(names) = names::of_experts(gguf, count) else { return vec![(names::to_hub(gguf, latent), self)] };
+        let bytes = self.bytes(rows * width) as u64;
+        let expert = |(place, name)| {
+            (
+                name,
+                Self {
+                    shape: vec![rows, width],
+                    start: self.start + place * bytes,
+                    dtype: self.dtype,
+                    turned: None,
+                    halves: None,
+                },
+            )
+        };
+        (0..).zip(names).map(expert).collect()
+    }
+
     fn values(&self) -> usize {
         self.shape.iter().product()
     }
@@ -217,7 +273,8 @@ impl TensorFile for Weights<'_> {
     }
 
     fn blocks(&self, tensor: &str) -> Result<Option<BlockType>> {
-        Ok(blocks_of(self.describe(tensor)?.dtype))
+        let tensor = self.describe(tensor)?;
+        Ok(blocks_of(tensor.dtype).filter(|_| tensor.halves.is_none()))
     }
 
     fn read_blocks(&mut self, name: &str, sink: &mut dyn FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
@@ -241,6 +298,13 @@ impl TensorFile for Weights<'_> {
         let tensor = self.describe(name)?;
         let (total, width, piece) = (tensor.values(), tensor.width(), tensor.piece().context(name.to_owned())?);
         let tensor = &self.tensors[name];
+        if let Some(([keys, of_values], sizes)) = tensor.halves.as_deref() {
+            let mut all = |half: &Tensor| {
+                let read = values(&mut *self.source, half, 0, half.values());
+                read.with_context(|| format!("cannot read {name} of {}", self.name))
+            };
+            return sink(0, &latent::joined(&all(keys)?, &all(of_values)?, *sizes));
+        }
         for first in (0..total).step_by(piece) {
             let read = values(&mut *self.source, tensor, first, piece.min(total - first));
             let read = read.with_context(|| format!("cannot read {name} of {}", self.name))?;

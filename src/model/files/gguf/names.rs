@@ -1,9 +1,10 @@
 //! Names of tensors in GGUF files beside those of Hugging Face, and the order of rows that llama's have there.
 
+use super::latent;
 use crate::model::config::{Family, ModelConfig};
 
 /// Parts of a layer: behind `blk.N.` in GGUF, and behind `model.layers.N.`.
-const PARTS: [(&str, &str); 14] = [
+const PARTS: [(&str, &str); 29] = [
     ("attn_norm.weight", "input_layernorm.weight"),
     ("attn_q.weight", "self_attn.q_proj.weight"),
     ("attn_k.weight", "self_attn.k_proj.weight"),
@@ -18,6 +19,35 @@ const PARTS: [(&str, &str); 14] = [
     ("ffn_gate.weight", "mlp.gate_proj.weight"),
     ("ffn_up.weight", "mlp.up_proj.weight"),
     ("ffn_down.weight", "mlp.down_proj.weight"),
+    (ROUTER, "mlp.gate.weight"),
+    (SHARED_GATE, "mlp.shared_expert_gate.weight"),
+    ("ffn_gate_shexp.weight", "mlp.shared_expert.gate_proj.weight"),
+    ("ffn_up_shexp.weight", "mlp.shared_expert.up_proj.weight"),
+    ("ffn_down_shexp.weight", "mlp.shared_expert.down_proj.weight"),
+    // The same as DeepSeek's files call them.
+    ("ffn_gate_shexp.weight", "mlp.shared_experts.gate_proj.weight"),
+    ("ffn_up_shexp.weight", "mlp.shared_experts.up_proj.weight"),
+    ("ffn_down_shexp.weight", "mlp.shared_experts.down_proj.weight"),
+    ("exp_probs_b.bias", "mlp.gate.e_score_correction_bias"),
+    ("attn_q_a.weight", "self_attn.q_a_proj.weight"),
+    ("attn_q_a_norm.weight", "self_attn.q_a_layernorm.weight"),
+    ("attn_q_b.weight", "self_attn.q_b_proj.weight"),
+    ("attn_kv_a_mqa.weight", "self_attn.kv_a_proj_with_mqa.weight"),
+    ("attn_kv_a_norm.weight", "self_attn.kv_a_layernorm.weight"),
+    ("attn_kv_b.weight", latent::EXPAND),
+];
+
+/// A layer's router, which stays exact.
+pub(super) const ROUTER: &str = "ffn_gate_inp.weight";
+/// The gate of the expert that all tokens go through.
+const SHARED_GATE: &str = "ffn_gate_inp_shexp.weight";
+
+/// Matrices of all experts of a layer, one behind the other: behind `blk.N.` in GGUF, and of each expert behind
+/// `model.layers.N.mlp.experts.E.`.
+const EXPERTS: [(&str, &str); 3] = [
+    ("ffn_gate_exps.weight", "gate_proj.weight"),
+    ("ffn_up_exps.weight", "up_proj.weight"),
+    ("ffn_down_exps.weight", "down_proj.weight"),
 ];
 
 /// What a model has once.
@@ -31,14 +61,34 @@ pub(super) const OUTPUT: &str = "output.weight";
 /// What each rotary frequency is divided by: how GGUF files say Llama 3's stretch.
 pub(super) const FREQUENCIES: &str = "rope_freqs.weight";
 
-/// Hugging Face's name of a tensor in a GGUF file; the same name where it has none.
-pub(super) fn to_hub(name: &str) -> String {
+/// Hugging Face's name of a tensor in a GGUF file, of a model whose attention is latent or is not; the same name where it
+/// has none.
+pub(super) fn to_hub(name: &str, latent: bool) -> String {
     if let Some((_, hub)) = WHOLE.iter().find(|(known, _)| *known == name) {
         return (*hub).to_owned();
     }
     let part = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
-    let found = part.and_then(|(layer, part)| Some((layer, PARTS.iter().find(|(known, _)| *known == part)?.1)));
+    let is_other = |hub: &str| if latent { hub.contains("shared_expert.") } else { hub.contains("shared_experts.") };
+    let of_part = |part: &str| PARTS.iter().find(|(known, hub)| *known == part && !is_other(hub));
+    let found = part.and_then(|(layer, part)| Some((layer, of_part(part)?.1)));
     found.map_or_else(|| name.to_owned(), |(layer, part)| format!("model.layers.{layer}.{part}"))
+}
+
+/// Hugging Face's names of the matrices of `count` experts that a tensor in a GGUF file holds, where it holds such.
+pub(super) fn of_experts(name: &str, count: usize) -> Option<impl Iterator<Item = String>> {
+    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
+    let (_, hub) = EXPERTS.iter().find(|(known, _)| *known == part)?;
+    Some((0..count).map(move |expert| format!("model.layers.{layer}.mlp.experts.{expert}.{hub}")))
+}
+
+/// Whether a tensor in a GGUF file holds matrices of all experts of a layer.
+pub(super) fn is_of_experts(name: &str) -> bool {
+    EXPERTS.iter().any(|(part, _)| name.ends_with(part))
+}
+
+/// Whether a tensor in a GGUF file is a vector that is a row in Hugging Face's.
+pub(super) fn is_row(name: &str) -> bool {
+    name.ends_with(SHARED_GATE)
 }
 
 /// The name in a GGUF file of a tensor by its Hugging Face name.
@@ -47,7 +97,12 @@ pub(super) fn of_hub(name: &str) -> Option<String> {
         return Some((*gguf).to_owned());
     }
     let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let (gguf, _) = PARTS.iter().find(|(_, hub)| *hub == part)?;
+    let of_expert = part.strip_prefix("mlp.experts.").and_then(|rest| rest.split_once('.'));
+    let found = match of_expert {
+        Some((_, part)) => EXPERTS.iter().find(|(_, hub)| *hub == part),
+        None => PARTS.iter().find(|(_, hub)| *hub == part),
+    };
+    let (gguf, _) = found?;
     Some(format!("blk.{layer}.{gguf}"))
 }
 
@@ -99,11 +154,19 @@ mod tests {
             ("blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj.weight"),
             ("blk.31.ffn_norm.weight", "model.layers.31.post_attention_layernorm.weight"),
             ("output.weight", "lm_head.weight"),
+            ("blk.7.ffn_gate_inp.weight", "model.layers.7.mlp.gate.weight"),
         ] {
-            assert_eq!((to_hub(gguf).as_str(), of_hub(hub).as_deref()), (hub, Some(gguf)));
+            assert_eq!((to_hub(gguf, false).as_str(), of_hub(hub).as_deref()), (hub, Some(gguf)));
         }
-        assert_eq!(to_hub("blk.0.ssm_in.weight"), "blk.0.ssm_in.weight");
+        assert_eq!(to_hub("blk.0.ssm_in.weight", false), "blk.0.ssm_in.weight");
+        let shared = "blk.0.ffn_up_shexp.weight";
+        assert_eq!(to_hub(shared, false), "model.layers.0.mlp.shared_expert.up_proj.weight");
+        assert_eq!(to_hub(shared, true), "model.layers.0.mlp.shared_experts.up_proj.weight");
         assert_eq!(of_hub("model.vision.weight"), None);
+        let down: Vec<String> = of_experts("blk.3.ffn_down_exps.weight", 2).unwrap().collect();
+        assert_eq!(down, [0, 1].map(|e| format!("model.layers.3.mlp.experts.{e}.down_proj.weight")));
+        assert!(down.iter().all(|name| of_hub(name).as_deref() == Some("blk.3.ffn_down_exps.weight")));
+        assert!(of_experts("blk.3.ffn_down.weight", 2).is_none());
     }
 
     #[test]

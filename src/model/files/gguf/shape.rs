@@ -5,20 +5,30 @@ use std::f64::consts::TAU;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use super::experts;
+use super::latent;
 use super::metadata::Metadata;
 use super::value::Entry;
 use crate::model::config::{Family, ModelConfig};
 
-/// Architectures that are read: GGUF's name, which is also `model_type`, and that of `config.json`.
-pub(super) const ARCHITECTURES: [(&str, &str); 3] =
-    [("llama", "LlamaForCausalLM"), ("qwen2", "Qwen2ForCausalLM"), ("qwen3", "Qwen3ForCausalLM")];
+/// Architectures that are read: GGUF's name, `model_type`, and the name in `config.json`.
+pub(super) const ARCHITECTURES: [(&str, &str, &str); 7] = [
+    ("llama", "llama", "LlamaForCausalLM"),
+    ("qwen2", "qwen2", "Qwen2ForCausalLM"),
+    ("qwen3", "qwen3", "Qwen3ForCausalLM"),
+    ("qwen2moe", "qwen2_moe", "Qwen2MoeForCausalLM"),
+    ("qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM"),
+    ("olmoe", "olmoe", "OlmoeForCausalLM"),
+    // Or the second version, as its router says.
+    (latent::ARCHITECTURE, "deepseek_v3", "DeepseekV3ForCausalLM"),
+];
 
 /// Architectures of models that are sampled from and not trained, as GGUF and `model_type` call them. Gemma 3 is not among
 /// them: candle's from blocks has another activation, and what it says is not what transformers says.
 pub(super) const SAMPLED: [&str; 2] = ["glm4", "phi3"];
 
 /// Keys that ask for what the decoder does not compute, unless they are 0.
-const UNSUPPORTED: [&str; 7] = [
+const UNSUPPORTED: [&str; 8] = [
     "expert_count",
     "attention.scale",
     "attention.sliding_window",
@@ -26,6 +36,7 @@ const UNSUPPORTED: [&str; 7] = [
     "embedding_scale",
     "residual_scale",
     "leading_dense_block_count",
+    "expert_group_count",
 ];
 
 /// Longest context that is taken for one, in tokens: ten times what models of this kind have. The angles of all its
@@ -49,19 +60,20 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
     let parts = metadata.count("split.count")?.unwrap_or(1);
     ensure!(parts <= 1, "it is one of {parts} parts of a model: join them with `llama-gguf-split --merge`");
     let name = metadata.text("general.architecture")?.context("metadata general.architecture is missing")?;
-    let Some((model_type, architecture)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
-        let (trained, sampled) = (ARCHITECTURES.map(|(name, _)| name).join(", "), SAMPLED.join(", "));
+    let Some((_, model_type, architecture)) = ARCHITECTURES.iter().find(|(known, ..)| *known == name) else {
+        let (trained, sampled) = (ARCHITECTURES.map(|(name, ..)| name).join(", "), SAMPLED.join(", "));
         bail!("architecture \"{name}\" cannot be read: {trained} can, and {sampled} to be sampled from")
     };
     let key = |part: &str| format!("{name}.{part}");
     let required = |part: &str| metadata.required(&key(part));
-    for part in UNSUPPORTED {
+    for part in UNSUPPORTED.into_iter().filter(|part| !experts::may_ask(name, part)) {
         let asked = metadata.number(&key(part))?.filter(|value| *value != 0.0);
         ensure!(asked.is_none(), "{name}.{part} = {} asks for what is not computed here", asked.unwrap_or(0.0));
     }
     let (width, heads) = (required("embedding_length")?, required("attention.head_count")?);
+    let is_latent = name == latent::ARCHITECTURE;
     let size = metadata.count(&key("attention.key_length"))?.unwrap_or(width / heads.max(1));
-    for part in ["attention.value_length", "rope.dimension_count"] {
+    for part in ["attention.value_length", "rope.dimension_count"].into_iter().filter(|_| !is_latent) {
         let other = metadata.count(&key(part))?.unwrap_or(size);
         ensure!(other == size, "{name}.{part} = {other} differs from the head size {size}, which is not supported");
     }
@@ -71,12 +83,13 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
     ensure!(context <= LONGEST_CONTEXT, "{name}.context_length = {context} is above {LONGEST_CONTEXT}");
     let epsilon = key("attention.layer_norm_rms_epsilon");
     let theta = metadata.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
-    let config = json!({
+    let intermediate = required("feed_forward_length")?;
+    let mut config = json!({
         "architectures": [architecture],
         "model_type": model_type,
         "vocab_size": found.vocab,
         "hidden_size": width,
-        "intermediate_size": required("feed_forward_length")?,
+        "intermediate_size": intermediate,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": metadata.count(&key("attention.head_count_kv"))?.unwrap_or(heads),
@@ -84,12 +97,18 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
         "max_position_embeddings": context,
         "rms_norm_eps": metadata.number(&epsilon)?.with_context(|| format!("metadata {epsilon} is missing"))?,
         "rope_theta": theta,
-        "rope_scaling": scaling(metadata, name, theta, size, found.divisors.as_deref())?,
+        "rope_scaling": if is_latent { Value::Null } else { scaling(metadata, name, theta, size, found.divisors.as_deref())? },
         "tie_word_embeddings": found.tied,
         "bos_token_id": metadata.count("tokenizer.ggml.bos_token_id")?,
         "eos_token_id": ends(metadata)?,
         "hidden_act": "silu",
     });
+    if let Value::Object(config) = &mut config {
+        config.extend(experts::read(metadata, name, intermediate)?);
+        if is_latent {
+            config.extend(latent::read(metadata, heads)?);
+        }
+    }
     let config: ModelConfig = serde_json::from_value(config)?;
     config.validate()?;
     Ok(config)
@@ -109,10 +128,10 @@ pub(super) fn architecture(config: &ModelConfig) -> Result<&'static str> {
         Family::Llama => "llama",
         Family::Qwen2 => "qwen2",
         Family::Qwen3 => "qwen3",
-        family => bail!(
-            "models of family {} are not written as GGUF: export a folder, which llama.cpp's own converter reads",
-            family.name()
-        ),
+        Family::Qwen2Moe => "qwen2moe",
+        Family::Qwen3Moe => "qwen3moe",
+        Family::Olmoe => "olmoe",
+        Family::DeepseekV2 | Family::DeepseekV3 => latent::ARCHITECTURE,
     })
 }
 
@@ -126,24 +145,34 @@ pub(super) fn entries(config: &ModelConfig) -> Result<Vec<(String, Entry)>> {
         ("embedding_length", config.hidden_size),
         ("feed_forward_length", config.intermediate_size),
         ("attention.head_count", heads.query),
+        ("vocab_size", config.vocab_size),
+    ];
+    let of_heads = [
         ("attention.head_count_kv", heads.key_value),
         ("attention.key_length", heads.size),
         ("attention.value_length", heads.size),
         ("rope.dimension_count", heads.size),
-        ("vocab_size", config.vocab_size),
     ];
+    // Those of latent attention are others.
+    let of_heads = of_heads.into_iter().filter(|_| name != latent::ARCHITECTURE);
     let numbers =
         [("rope.freq_base", config.rope_base()? as f32), ("attention.layer_norm_rms_epsilon", config.rms_norm_eps)];
     let mut entries = Vec::new();
-    for (part, count) in counts {
+    for (part, count) in counts.into_iter().chain(of_heads) {
         entries.push((format!("{name}.{part}"), Entry::Count(u32::try_from(count)?)));
     }
+    let others = experts::entries(config, name)?.into_iter().chain(latent::entries(config)?);
+    entries.extend(others.map(|(part, entry)| (format!("{name}.{part}"), entry)));
     entries.extend(numbers.map(|(part, number)| (format!("{name}.{part}"), Entry::Number(number))));
     Ok(entries)
 }
 
 /// What each rotary frequency is divided by, where a model stretches them.
 pub(super) fn divisors(config: &ModelConfig) -> Result<Option<Vec<f32>>> {
+    if config.latent()?.is_some() {
+        // They have it as numbers.
+        return Ok(None);
+    }
     let (base, size, stretched) = (config.rope_base()?, config.heads().size, config.rope_frequencies()?);
     let divide = |(i, frequency): (usize, &f64)| (base.powf(-2.0 * i as f64 / size as f64) / frequency) as f32;
     let divisors: Vec<f32> = stretched.iter().enumerate().map(divide).collect();

@@ -7,6 +7,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use tokenizers::Tokenizer;
 
+use super::latent::{self, Half};
 use super::mix::{Mix, Shape};
 use super::tokens::Tokens;
 use super::value::{Entry, write_text};
@@ -15,6 +16,7 @@ use crate::model::config::ModelConfig;
 use crate::model::dtype::SaveDtype;
 use crate::model::files::{PIECE, Source};
 use crate::model::layout;
+use crate::ops::attention::latent::Latent;
 use crate::parallel::{Pool, map_in_order};
 
 /// Tensors begin at multiples of so many bytes.
@@ -45,7 +47,10 @@ struct Place<'a> {
 }
 
 enum Values<'a> {
-    Entry(&'a layout::Entry),
+    /// Of one tensor, or of those of all experts of a layer in order.
+    Entries(Vec<&'a layout::Entry>),
+    /// One of the two that a matrix which expands latents is.
+    Half(&'a layout::Entry, Half, Latent),
     /// What each rotary frequency is divided by.
     Divisors(Vec<f32>),
 }
@@ -54,7 +59,12 @@ impl Place<'_> {
     /// Its shape, rows first.
     fn shape(&self) -> Vec<usize> {
         match &self.values {
-            Values::Entry(entry) => entry.shape.clone(),
+            Values::Entries(entries) => match &entries[0].shape[..] {
+                shape if names::is_of_experts(&self.name) => [&[entries.len()], shape].concat(),
+                shape if names::is_row(&self.name) => shape[1..].to_vec(),
+                shape => shape.to_vec(),
+            },
+            Values::Half(_, half, sizes) => half.shape(*sizes).to_vec(),
             Values::Divisors(divisors) => vec![divisors.len()],
         }
     }
@@ -77,7 +87,17 @@ impl Written<'_> {
         for place in &places {
             match &place.values {
                 Values::Divisors(divisors) => out.write_all(bytemuck::cast_slice(divisors))?,
-                Values::Entry(entry) => self.write_tensor(entry, place.dtype, out)?,
+                Values::Half(entry, half, sizes) => {
+                    let mut whole = vec![0.0; entry.range.len()];
+                    self.weights.values(entry, 0..whole.len(), &mut whole)?;
+                    let (values, width) = (half.of(&whole, *sizes), half.shape(*sizes)[2]);
+                    for bytes in encode_on_threads(&values, width, place.dtype, self.threads)? {
+                        out.write_all(&bytes)?;
+                    }
+                }
+                Values::Entries(entries) => {
+                    entries.iter().try_for_each(|entry| self.write_tensor(entry, place.dtype, out))?;
+                }
             }
             pad(place.bytes(), out)?;
         }
@@ -89,14 +109,28 @@ impl Written<'_> {
         let config = self.config;
         let heads = config.heads();
         let (layers, tied) = (config.num_hidden_layers, config.tie_word_embeddings);
-        let shape = Shape { layers, tied, group: heads.query / heads.key_value };
-        let mut places = Vec::new();
+        let experts = config.experts()?.map_or(0, |experts| experts.router.experts);
+        let shape = Shape { layers, tied, group: heads.query / heads.key_value, experts };
+        let mut places: Vec<Place> = Vec::new();
+        let latent = config.latent()?.map(|latent| latent.sizes);
         for entry in self.weights.entries() {
+            let expanding = entry.name.strip_suffix(latent::EXPAND).and_then(|name| name.strip_prefix("model.layers."));
+            if let (Some(layer), Some(sizes)) = (expanding, latent) {
+                for (part, half) in latent::HALVES.into_iter().zip([Half::Keys, Half::Values]) {
+                    let (name, values) = (format!("blk.{layer}{part}"), Values::Half(entry, half, sizes));
+                    places.push(Place { name, dtype: GgmlDType::F32, values });
+                }
+                continue;
+            }
             let name = names::of_hub(&entry.name);
             let name = name.with_context(|| format!("tensor {} has no name in a GGUF file", entry.name))?;
-            let dtype = mix.of_tensor(&name, &entry.shape, shape);
-            places.push(Place { name, dtype, values: Values::Entry(entry) });
+            let of_experts = names::is_of_experts(&name);
+            match places.iter_mut().rfind(|place| of_experts && place.name == name) {
+                Some(Place { values: Values::Entries(entries), .. }) => entries.push(entry),
+                _ => places.push(Place { name, dtype: GgmlDType::F32, values: Values::Entries(vec![entry]) }),
+            }
         }
+        places.iter_mut().for_each(|place| place.dtype = mix.of_tensor(&place.name, &place.shape(), shape));
         if let Some(divisors) = shape::divisors(config)? {
             let (name, values) = (names::FREQUENCIES.to_owned(), Values::Divisors(divisors));
             places.insert(0, Place { name, dtype: GgmlDType::F32, values });

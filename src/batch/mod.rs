@@ -3,12 +3,17 @@
 //! Who fills it decides what is learned: `grpo/` from rollouts, `sft.rs` from given completions. The model knows tokens
 //! and log-probabilities alone.
 
+mod npy;
+mod routed;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ops::attention::Segment;
 use crate::ops::linear_logprob::distill::Divergence;
+
+pub use routed::{Choices, RoutedExperts, RoutedShape, RouterReplay};
 
 /// How a micro-batch holds the prompt of samples that follow each other and begin alike, as those of a group do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,10 @@ pub struct MicroBatch {
     pub selected: Vec<bool>,
     /// (R) each token's share of the objective of the whole update.
     pub loss_weights: Vec<f32>,
+    /// (T) the experts that the inputs went to when they were sampled, where that is known.
+    pub routed: Option<RoutedExperts>,
+    /// Whether they go to these.
+    pub router_replay: RouterReplay,
 }
 
 impl MicroBatch {
@@ -70,6 +79,17 @@ impl MicroBatch {
         self.tokens.extend_from_slice(tokens);
         self.positions.extend((position..position + tokens.len()).map(|position| position as u32));
         start..self.tokens.len()
+    }
+
+    /// (T) of how many samples each input is: a prompt that several share is of all of them.
+    pub(crate) fn times(&self) -> Vec<u32> {
+        let mut times = vec![0; self.tokens.len()];
+        for segment in self.segments.iter().filter(|segment| !segment.prefix.is_empty()) {
+            segment.prefix.clone().chain(segment.rows.clone()).for_each(|input| times[input] += 1);
+        }
+        // What no other begins with is a sample of its own.
+        times.iter_mut().for_each(|times| *times = (*times).max(1));
+        times
     }
 
     /// A micro-batch of `tokens` inputs in sequences of `longest`, every one of which predicts a token: the most memory
