@@ -58,7 +58,7 @@ impl Sizes {
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
             feed_forward: FeedForward::of(config, &layout.layers)?,
-            attention: AttentionSizes::of(config, layout.layers.iter().any(Layer::has_head_norms))?,
+            attention: AttentionSizes::of(config, &layout.layers)?,
             vocab: config.vocab_size,
             heads: config.heads(),
             head_norms: layout.layers.iter().any(Layer::has_head_norms),
@@ -147,8 +147,9 @@ impl Job {
             shape.max_position_embeddings
         );
         ensure!(
-            device == Target::Cpu || (shape.experts()?.is_none() && shape.latent()?.is_none()),
-            "experts and latent attention are computed on a CPU alone: set compute.device = \"cpu\""
+            device == Target::Cpu
+                || (shape.experts()?.is_none() && shape.latent()?.is_none() && shape.delta()?.is_none()),
+            "experts, latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
         );
         let lora = config.lora.as_ref().map(|lora| {
             let layout = lora.layout(&Layout::of(shape)?)?;
@@ -200,7 +201,7 @@ pub struct Plan {
     pub teacher: usize,
     /// What sampling takes beside its cache: the layer at hand, and logits.
     pub prefill: usize,
-    /// Keys and values of the rows being sampled.
+    /// Keys and values, and states, of the rows being sampled.
     pub cache: usize,
     phases: Phases,
 }

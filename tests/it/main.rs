@@ -15,6 +15,8 @@ mod commands;
 mod curriculum;
 /// Data mixtures, wrong data, and looking at data.
 mod data;
+/// Gated delta nets.
+mod deltas;
 /// An adapter on such a device agrees with the CPU.
 mod device_lora;
 /// A whole model on such a device agrees with the CPU.

@@ -1,7 +1,7 @@
 //! The forward of sampling: prompts, and one token of many rows over a cache, through the decoder's own
 //! layers. Its twin on a device is [`crate::model::device`]'s. What is sampled is left to `rollout/`.
 
-use super::cache::{self, Cache, Sequence};
+use super::cache::{Cache, Sequence};
 use super::decoder::{Context, Input};
 use super::weights::PackedWeights;
 use super::workspace::{Keep, Workspace};
@@ -49,7 +49,7 @@ impl<'a> Decoding<'a> {
         weights: &'a PackedWeights<'a>,
         mut memory: DecodingMemory,
     ) -> Self {
-        memory.cache.shape(weights.layers.len(), decoder.block_len());
+        memory.cache.shape(decoder.cache_shape());
         let (slots, free, prompt) = (Vec::new(), Vec::new(), Sequence::default());
         Self { team, decoder, weights, memory, slots, free, prompt, prompt_logits: Vec::new() }
     }
@@ -64,10 +64,9 @@ impl<'a> Decoding<'a> {
     pub fn prefill(&mut self, tokens: &[u32]) {
         let DecodingMemory { cache, workspace, .. } = &mut self.memory;
         cache.free(&mut self.prompt);
-        self.prompt.blocks.extend((0..cache::blocks(tokens.len())).map(|_| cache.take()));
-        self.prompt.cached = tokens.len();
+        self.prompt = cache.begin(tokens.len());
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-        let context = Context::Prompt { cache, blocks: &self.prompt.blocks };
+        let context = Context::Prompt { cache, sequence: &self.prompt };
         let input = Input { tokens, positions: &positions };
         self.decoder.forward(self.team, self.weights, input, context, Keep::Nothing, workspace);
         self.prompt_logits.resize(self.weights.lm_head.outputs(), 0.0);
@@ -113,7 +112,7 @@ impl<'a> Decoding<'a> {
         let mut up_to_each = Vec::with_capacity(tokens.len());
         for _ in tokens {
             cache.make_room(row);
-            up_to_each.push(Sequence { blocks: row.blocks.clone(), cached: row.cached });
+            up_to_each.push(row.clone());
             row.cached += 1;
         }
         let sequences: Vec<&Sequence> = up_to_each.iter().collect();

@@ -36,7 +36,7 @@ pub(super) fn forward(team: &Team, router: &Router, mlp: &Mixture, a: &mut Activ
     let t = normed.len() / k;
     let products = sized(&mut kept.routing.scores, t * router.experts);
     mlp.router.forward(team, normed, products, Epilogue::None);
-    router.forward(team, mlp.bias.as_ref().map(|bias| bias.values), &mut kept.routing);
+    router.forward(team, mlp.bias.as_ref().map(|bias| bias.values()), &mut kept.routing);
     kept.dispatch.set(&kept.routing.chosen, router.active, router.experts);
 
     let (rows, groups) = (kept.dispatch.len(), kept.dispatch.groups());
