@@ -350,6 +350,25 @@ mod tests {
     }
 
     #[test]
+    fn states_of_delta_nets_are_counted_for_each_row_and_do_not_grow() {
+        // Qwen3.5-0.8B's.
+        let config = json!({
+            "architectures": ["Qwen3_5ForCausalLM"], "vocab_size": 248320, "hidden_size": 1024,
+            "intermediate_size": 3584, "num_hidden_layers": 24, "num_attention_heads": 8, "num_key_value_heads": 2,
+            "head_dim": 256, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "tie_word_embeddings": true,
+            "linear_num_key_heads": 16, "linear_num_value_heads": 16, "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
+        });
+        let sizes = Sizes::of(&serde_json::from_value(config).unwrap()).unwrap();
+        assert_eq!(sizes.weights, 752_393_024);
+        let cache =
+            |rows, sequence| Plan::new(&sizes, &Job { device: Target::Cpu, prompt: 1024, rows, sequence, ..JOB }).cache;
+        assert_eq!(cache(64, 2048) - cache(64, 1024), 64 * 1024 * 24_576, "24 KiB a token: 6 layers x 2 x 2 x 256 x 4");
+        let states = 4 * 18 * (16 * 128 * 128 + 3 * 6144);
+        assert_eq!(cache(64, 1024), 65 * (1024 * 24_576 + states), "of the rows, and of the prompt at hand");
+    }
+
+    #[test]
     fn a_sequence_longer_than_a_micro_batch_is_one() {
         let plan = |micro_batch_tokens| Plan::new(&sizes(), &Job { micro_batch_tokens, ..JOB }).activations;
         assert_eq!(plan(512), plan(1024));

@@ -53,9 +53,9 @@ mod lab;
 mod lora;
 /// Completions of shells, and pages of the manual.
 mod manual;
-/// Models and batches that several tests use.
 /// Experts and latent attention.
 mod mixtures;
+/// Models and batches that several tests use.
 mod models;
 /// Objectives beside other trainers' code.
 mod objectives;
