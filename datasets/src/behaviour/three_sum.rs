@@ -99,10 +99,7 @@ mod tests {
             ("<think> a 12 b 7 = 12 d 41 = 3 y </think>", [1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 0]),
             ("<think> a 12 b 7 = 19 d 41 = 3 y </think>", [1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 0]),
             ("<think> a 12 b 7 = 19 d 34 = 3 y </think>", [1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 0]),
-            (
-                "<think> b 7 d 41 = 48 e 5 = 3 x b 7 d 41 = 48 e 5 = 3 x a 12 b",
-                [2, 1, 2, 2, 0, 1, 0, 0, 0, 2, 2],
-            ),
+            ("<think> b 7 d 41 = 48 e 5 = 3 x b 7 d 41 = 48 e 5 = 3 x a 12 b", [2, 1, 2, 2, 0, 1, 0, 0, 0, 2, 2]),
             // A letter without a place is a slip, a number named twice solves nothing; what has other words is no attempt.
             ("<think> a 12 b 7 = 19 z 34 = 3 y </think>", [1, 0, 1, 0, 0, 0, 1, 1, 1, 0, 0]),
             ("<think> a 12 a 12 = 24 f 20 = 44 x </think>", [1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 0]),

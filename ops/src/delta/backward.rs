@@ -15,7 +15,7 @@ use crate::attention::Segment;
 use crate::matrix::MatrixMut;
 use crate::memory::sized;
 use crate::team::Team;
-use crate::vector::{LANES, dot, grown, reduce, vectorised};
+use crate::vector::{dot, grown, vectorised};
 
 /// Tokens of a chunk: with more, their states would leave the second cache.
 const CHUNK: usize = 32;
@@ -266,26 +266,21 @@ impl Token<'_> {
         let of_key = self.key.iter().zip(self.query).zip(d_query.iter_mut().zip(d_key.iter_mut()));
         for ((d, state), ((&k, &q), (d_query, d_key))) in rows.zip(states).zip(of_key) {
             *d_query += dot(state, d_o);
-            for ((d, &d_o), d_error) in d.iter_mut().zip(d_o).zip(d_error.iter_mut()) {
-                *d = q.mul_add(d_o, *d);
-                *d_error = k.mul_add(*d, *d_error);
-            }
+            // Loops over two slices each: the compiler does not vectorise one over three.
+            d.iter_mut().zip(d_o).for_each(|(d, d_o)| *d = q.mul_add(*d_o, *d));
+            d_error.iter_mut().zip(d.iter()).for_each(|(d_error, d)| *d_error = k.mul_add(*d, *d_error));
             *d_key += dot(d, written);
         }
         let d_rate = dot(d_error, plain);
-        let mut sums = [0f32; LANES];
+        let mut d_decay = 0.0;
         let (rows, states) = (d.chunks_exact_mut(columns), before.chunks_exact(columns));
         for ((d, state), (&k, d_key)) in rows.zip(states).zip(self.key.iter().zip(d_key)) {
             *d_key -= self.rate * self.decay * dot(state, d_error);
-            let all = d.as_chunks_mut::<LANES>().0.iter_mut().zip(state.as_chunks::<LANES>().0);
-            for ((d, state), d_error) in all.zip(d_error.as_chunks::<LANES>().0) {
-                for l in 0..LANES {
-                    let d_decayed = d[l] - k * self.rate * d_error[l];
-                    sums[l] += d_decayed * state[l];
-                    d[l] = self.decay * d_decayed;
-                }
-            }
+            let factor = -k * self.rate;
+            d.iter_mut().zip(d_error.iter()).for_each(|(d, d_error)| *d = d_error.mul_add(factor, *d));
+            d_decay += dot(d, state);
+            d.iter_mut().for_each(|d| *d *= self.decay);
         }
-        [reduce(sums), d_rate]
+        [d_decay, d_rate]
     }
 }

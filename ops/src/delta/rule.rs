@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::{Delta, Inputs, Tree};
 use crate::matrix::MatrixMut;
 use crate::team::Team;
-use crate::vector::{LANES, grown, vectorised};
+use crate::vector::{ARCH, LANES, copy_row, grown};
 
 /// Registers of columns that go together: with fewer, a multiply-add would wait for the one before it; with more, the
 /// state of 128 keys would leave the first cache.
@@ -97,10 +97,7 @@ fn advance_head(
         let (own, others) = std::mem::take(&mut rest).split_at_mut(s.key * registers * LANES);
         rest = others;
         let piece = Piece { s, inputs, head, column, rows: rows.clone(), first };
-        match registers {
-            TOGETHER => piece.advance::<TOGETHER>(own, o),
-            _ => piece.advance::<1>(own, o),
-        }
+        ARCH.dispatch(Advance { piece, registers, state: own, o: o.reborrow() });
     }
 }
 
@@ -114,61 +111,83 @@ struct Piece<'a> {
     first: usize,
 }
 
-impl Piece<'_> {
-    fn advance<const N: usize>(&self, state: &mut [f32], o: &mut MatrixMut) {
-        let state = state.as_chunks_mut::<LANES>().0.as_chunks_mut::<N>().0;
-        let s = self.s;
-        let [query, key, value] = places(s, self.head);
-        let width = (N * LANES).min(s.value - self.column);
-        let (channels, gates) = (s.channels(), s.gates());
-        vectorised(
-            #[inline(always)]
-            || {
-                for t in self.rows.clone() {
-                    let row = &self.inputs.rows[t * channels..][..channels];
-                    let gates = &self.inputs.gates[t * gates..][..gates];
-                    let mut v = [[0f32; LANES]; N];
-                    v.as_flattened_mut()[..width].copy_from_slice(&row[value.start + self.column..][..width]);
-                    let factors = [gates[self.head], gates[s.value_heads + self.head]];
-                    let out = step(state, &row[query.clone()], &row[key.clone()], v, factors);
-                    let o = o.part(t - self.first, self.column..self.column + width);
-                    o.copy_from_slice(&out.as_flattened()[..width]);
-                }
-            },
-        );
+/// A piece, and what it moves and writes.
+struct Advance<'a> {
+    piece: Piece<'a>,
+    registers: usize,
+    state: &'a mut [f32],
+    o: MatrixMut<'a>,
+}
+
+impl pulp::WithSimd for Advance<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        // The same columns in as many registers as this machine's are.
+        match (self.registers, S::F32_LANES) {
+            (TOGETHER, 16) => self.rows::<S, 4>(simd),
+            (TOGETHER, 8) => self.rows::<S, 8>(simd),
+            (TOGETHER, 4) => self.rows::<S, 16>(simd),
+            (TOGETHER, _) => self.rows::<S, 64>(simd),
+            (_, 16) => self.rows::<S, 1>(simd),
+            (_, 8) => self.rows::<S, 2>(simd),
+            (_, 4) => self.rows::<S, 4>(simd),
+            _ => self.rows::<S, 16>(simd),
+        }
     }
 }
 
-/// One token: moves the columns of the state, and returns their outputs.
+impl Advance<'_> {
+    #[inline(always)]
+    fn rows<S: pulp::Simd, const R: usize>(mut self, simd: S) {
+        let Piece { s, inputs, head, column, first, .. } = self.piece;
+        let (state, _) = S::as_mut_simd_f32s(self.state).0.as_chunks_mut::<R>();
+        let ([query, key, value], width) = (places(s, head), (self.registers * LANES).min(s.value - column));
+        for t in self.piece.rows {
+            let row = &inputs.rows[t * s.channels()..][..s.channels()];
+            let gates = &inputs.gates[t * s.gates()..][..s.gates()];
+            let mut values = [0f32; TOGETHER * LANES];
+            copy_row(&row[value.start + column..][..width], &mut values[..width]);
+            let of_token = S::as_mut_simd_f32s(&mut values).0;
+            let mut columns: [S::f32s; R] = std::array::from_fn(|r| of_token[r]);
+            let factors = [gates[head], gates[s.value_heads + head]].map(|factor| simd.splat_f32s(factor));
+            step(simd, state, &row[query.clone()], &row[key.clone()], factors, &mut columns);
+            of_token[..R].copy_from_slice(&columns);
+            copy_row(&values[..width], self.o.part(t - first, column..column + width));
+        }
+    }
+}
+
+/// One token: moves the columns of the state; `columns` are its values and become its outputs.
 #[inline(always)]
-fn step<const N: usize>(
-    state: &mut [[[f32; LANES]; N]],
+fn step<S: pulp::Simd, const R: usize>(
+    simd: S,
+    state: &mut [[S::f32s; R]],
     query: &[f32],
     key: &[f32],
-    value: [[f32; LANES]; N],
-    [decay, rate]: [f32; 2],
-) -> [[f32; LANES]; N] {
-    let (mut known, mut error, mut out) = ([[0f32; LANES]; N], [[0f32; LANES]; N], [[0f32; LANES]; N]);
+    [decay, rate]: [S::f32s; 2],
+    columns: &mut [S::f32s; R],
+) {
+    let mut known = [simd.splat_f32s(0.0); R];
     for (row, &k) in state.iter_mut().zip(key) {
-        for n in 0..N {
-            for l in 0..LANES {
-                row[n][l] *= decay;
-                known[n][l] = row[n][l].mul_add(k, known[n][l]);
-            }
+        let k = simd.splat_f32s(k);
+        for r in 0..R {
+            row[r] = simd.mul_f32s(row[r], decay);
+            known[r] = simd.mul_add_f32s(row[r], k, known[r]);
         }
     }
-    for n in 0..N {
-        for l in 0..LANES {
-            error[n][l] = (value[n][l] - known[n][l]) * rate;
-        }
+    let mut error = known;
+    for r in 0..R {
+        error[r] = simd.mul_f32s(simd.sub_f32s(columns[r], known[r]), rate);
     }
+    let mut out = [simd.splat_f32s(0.0); R];
     for (row, (&k, &q)) in state.iter_mut().zip(key.iter().zip(query)) {
-        for n in 0..N {
-            for l in 0..LANES {
-                row[n][l] = error[n][l].mul_add(k, row[n][l]);
-                out[n][l] = row[n][l].mul_add(q, out[n][l]);
-            }
+        let (k, q) = (simd.splat_f32s(k), simd.splat_f32s(q));
+        for r in 0..R {
+            row[r] = simd.mul_add_f32s(error[r], k, row[r]);
+            out[r] = simd.mul_add_f32s(row[r], q, out[r]);
         }
     }
-    out
+    *columns = out;
 }

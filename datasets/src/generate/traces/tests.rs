@@ -215,7 +215,9 @@ fn parity_traces_carry_the_parity_along_or_guess_it_at_once() {
 
 #[test]
 fn lexemes_are_numbers_words_and_signs() {
-    for (text, count) in [("", 0), ("15-10=5,5-1=4wait", 12), (" a 12 b 7 = 19 d 41 = 10 x", 11), ("..", 2), ("ok ok", 2)] {
+    for (text, count) in
+        [("", 0), ("15-10=5,5-1=4wait", 12), (" a 12 b 7 = 19 d 41 = 10 x", 11), ("..", 2), ("ok ok", 2)]
+    {
         assert_eq!(lexemes(text), count, "{text}");
     }
 }
