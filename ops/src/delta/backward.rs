@@ -266,7 +266,6 @@ impl Token<'_> {
         let of_key = self.key.iter().zip(self.query).zip(d_query.iter_mut().zip(d_key.iter_mut()));
         for ((d, state), ((&k, &q), (d_query, d_key))) in rows.zip(states).zip(of_key) {
             *d_query += dot(state, d_o);
-            // Loops over two slices each: the compiler does not vectorise one over three.
             d.iter_mut().zip(d_o).for_each(|(d, d_o)| *d = q.mul_add(*d_o, *d));
             d_error.iter_mut().zip(d.iter()).for_each(|(d_error, d)| *d_error = k.mul_add(*d, *d_error));
             *d_key += dot(d, written);
