@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from letters import save_tokenizer
 from transformers import (
     AutoModelForCausalLM, DeepseekV2Config, DeepseekV3Config, LlamaConfig, OlmoeConfig, Qwen2Config, Qwen2MoeConfig,
-    Qwen3Config, Qwen3MoeConfig,
+    Qwen3Config, Qwen3MoeConfig, Qwen3_5Config, Qwen3_5ForConditionalGeneration, Qwen3_5TextConfig,
 )
 
 FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures"
@@ -34,6 +34,15 @@ YARN = {
 LATENT = dict(
     num_key_value_heads=4, kv_lora_rank=12, qk_nope_head_dim=10, qk_rope_head_dim=8, v_head_dim=6,
     moe_intermediate_size=12, first_k_dense_replace=1, rms_norm_eps=1e-5,
+)
+DELTA = dict(
+    num_hidden_layers=4, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8,
+    linear_value_head_dim=12, rope_parameters=PLAIN | {"partial_rotary_factor": 0.5},
+)
+SIZES = dict(
+    vocab_size=VOCAB, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=640, eos_token_id=[VOCAB - 1, VOCAB - 2], bos_token_id=None,
+    pad_token_id=None,
 )
 MODELS = {
     "llama": (LlamaConfig, dict(tie_word_embeddings=False, rope_parameters=LLAMA3, head_dim=16), "20KB"),
@@ -57,7 +66,15 @@ MODELS = {
     "deepseek-v3": (DeepseekV3Config, dict(
         **LATENT, rope_parameters=YARN, q_lora_rank=24, n_routed_experts=6, num_experts_per_tok=2, n_group=3,
         topk_group=2, routed_scaling_factor=2.5, n_shared_experts=1, num_mtp_layers=0), "1GB"),
+    # Three delta nets, of which two value heads share a key, to one layer of attention.
+    "qwen3-5": (Qwen3_5TextConfig, DELTA, "1GB"),
 }
+# A model of texts and images, and what follows the text part of it there.
+WHOLE = "qwen3-5-whole"
+VISION = dict(
+    depth=1, hidden_size=16, intermediate_size=16, num_heads=2, patch_size=2, out_hidden_size=32,
+    num_position_embeddings=4,
+)
 
 
 # Adapters by model: all linear layers; some of those that share a product, with another scale.
@@ -73,24 +90,34 @@ SEQUENCES = [[(7 * i * i + 3 * i + 1) % VOCAB for i in range(n)] for n in (19, 1
 
 def make_model(name, seed):
     kind, extra, shard_size = MODELS[name]
-    sizes = dict(
-        vocab_size=VOCAB, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=640, eos_token_id=[VOCAB - 1, VOCAB - 2], bos_token_id=None,
-        pad_token_id=None,
-    )
-    config = kind(**sizes | extra)
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config).float().eval()
+    model = AutoModelForCausalLM.from_config(kind(**SIZES | extra)).float().eval()
+    move_weights(model)
+    folder = FIXTURES / "models" / name
+    model.save_pretrained(folder, max_shard_size=shard_size)
+    save_tokenizer(folder, VOCAB)
+    expected(model, folder)
+
+
+def make_whole(seed):
+    config = Qwen3_5Config(text_config=SIZES | DELTA, vision_config=VISION, tie_word_embeddings=True)
+    torch.manual_seed(seed)
+    model = Qwen3_5ForConditionalGeneration(config).float().eval()
+    move_weights(model)
+    folder = FIXTURES / "models" / WHOLE
+    model.save_pretrained(folder)
+    save_tokenizer(folder, VOCAB)
+    logits = model(input_ids=torch.tensor(SEQUENCES[:1])).logits[0].detach().contiguous()
+    save_file({"logits": logits}, folder / "expected.safetensors")
+
+
+def move_weights(model):
     with torch.no_grad():
         for weight in model.parameters():  # Biases and norms too: none may hide behind zero or one.
             weight += 0.15 * torch.randn_like(weight)
         for name_of, bias in model.named_buffers():
             if name_of.endswith("e_score_correction_bias"):
                 bias += 0.3 * torch.randn_like(bias) - 1.0
-    folder = FIXTURES / "models" / name
-    model.save_pretrained(folder, max_shard_size=shard_size)
-    save_tokenizer(folder, VOCAB)
-    expected(model, folder)
 
 
 def make_adapter(name, seed):
@@ -162,10 +189,12 @@ def expected(model, folder):
 
 
 def main():
-    wanted = sys.argv[1:] or [*MODELS, "auxiliary"]
+    wanted = sys.argv[1:] or [*MODELS, WHOLE, "auxiliary"]
     for seed, name in enumerate(MODELS):
         if name in wanted:
             make_model(name, seed)
+    if WHOLE in wanted:
+        make_whole(len(MODELS))
     if "auxiliary" in wanted:
         for name in AUXILIARY:
             make_auxiliary(name)

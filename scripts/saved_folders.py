@@ -25,6 +25,7 @@ RECKON = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "target" / "release" 
 MODELS = ["llama", "llama-tied", "qwen2", "qwen3"]
 # An adapter on experts has other names in peft, which sees them fused, and is not checked.
 MIXTURES = ["qwen2-moe", "qwen3-moe", "olmoe", "deepseek-v2", "deepseek-v3"]
+DELTAS = ["qwen3-5"]
 PROMPTS = ["0123456789", "ABCABCABC", "=7;"]
 LIMIT = 1e-4
 
@@ -126,6 +127,6 @@ def check_adapter(name):
 
 if __name__ == "__main__":
     logging.disable_progress_bar()
-    results = [check(name, dtype) for name in MODELS + MIXTURES for dtype in ("f32", "bf16")]
+    results = [check(name, dtype) for name in MODELS + MIXTURES + DELTAS for dtype in ("f32", "bf16")]
     results += [check_adapter(name) for name in MODELS]
     sys.exit(0 if all(results) else 1)

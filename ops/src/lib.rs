@@ -14,9 +14,11 @@
 pub mod adamw;
 pub mod attention;
 pub mod bf16;
+pub mod delta;
 pub mod device;
 pub mod embedding;
 pub mod experts;
+pub mod gate;
 pub mod linear;
 pub mod linear_logprob;
 mod matrix;

@@ -6,13 +6,14 @@ use serde_json::{Map, Value};
 
 use crate::ops::attention::Heads;
 
+use super::delta::{self, DeltaShape};
 use super::dtype::SaveDtype;
 use super::experts::{self, Experts};
 pub use super::family::Family;
 use super::latent::{self, LatentShape};
 
-/// How many layers behind the last one predict further tokens.
-const FURTHER: &str = "num_nextn_predict_layers";
+/// How many layers behind the last one predict further tokens: DeepSeek's key, and Qwen's.
+const FURTHER: [&str; 2] = ["num_nextn_predict_layers", "mtp_num_hidden_layers"];
 
 /// The fields of `config.json` that shape the computation. Others are carried along in `other`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,6 +101,11 @@ impl ModelConfig {
         latent::read(self.family()?, &self.other, self.num_attention_heads, self.num_key_value_heads)
     }
 
+    /// The gated delta nets, where the family has them.
+    pub fn delta(&self) -> Result<Option<DeltaShape>> {
+        delta::read(self.family()?, &self.other, self.num_hidden_layers)
+    }
+
     /// The sizes of the attention layers: of that over latents, where keys and values are made of them.
     pub fn heads(&self) -> Heads {
         if let Ok(Some(latent)) = self.latent() {
@@ -114,8 +120,7 @@ impl ModelConfig {
 
     /// Refuses shapes that cannot be computed, naming the value.
     pub fn validate(&self) -> Result<()> {
-        let (latent, heads) = (self.latent()?, self.heads());
-        let turned = latent.map_or(heads.size, |latent| latent.sizes.rotated);
+        let (turned, heads) = (self.rotated()?, self.heads());
         ensure!(heads.query > 0 && heads.key_value > 0, "a model needs at least one attention head");
         ensure!(
             heads.query.is_multiple_of(heads.key_value),
@@ -137,6 +142,7 @@ impl ModelConfig {
             ensure!(value > 0, "{key} = 0: it must be at least 1");
         }
         self.experts()?;
+        self.delta()?;
         self.rope_frequencies()?;
         self.refuse_variants()
     }
@@ -148,8 +154,10 @@ impl ModelConfig {
         let key = if self.other.contains_key("dtype") { "dtype" } else { "torch_dtype" };
         config.other.insert(key.to_owned(), dtype.torch_name().into());
         // Layers that predict further tokens are neither read nor written.
-        if let Some(layers) = config.other.get_mut(FURTHER) {
-            *layers = 0.into();
+        for key in FURTHER {
+            if let Some(layers) = config.other.get_mut(key) {
+                *layers = 0.into();
+            }
         }
         config
     }
@@ -161,10 +169,24 @@ impl ModelConfig {
         known.into_iter().find(|dtype| Some(dtype.torch_name()) == name).unwrap_or_default()
     }
 
-    /// Radians a position for each pair of a head's values.
+    /// Values of a head that are rotated: the first ones.
+    fn rotated(&self) -> Result<usize> {
+        if let Some(latent) = self.latent()? {
+            return Ok(latent.sizes.rotated);
+        }
+        let own = self.family()?.rotated_part();
+        let part = super::rope::part(&self.other)?.unwrap_or(own);
+        ensure!(
+            part == 1.0 || own < 1.0,
+            "partial_rotary_factor = {part}: only a part of each head is rotated, which is not supported for {}",
+            self.family()?.name()
+        );
+        Ok((self.heads().size as f64 * part) as usize)
+    }
+
+    /// Radians a position for each pair of the values of a head that are rotated.
     pub fn rope_frequencies(&self) -> Result<Vec<f64>> {
-        let turned = self.latent()?.map_or(self.heads().size, |latent| latent.sizes.rotated);
-        super::rope::frequencies(self.rope_theta, &self.other, turned, self.max_position_embeddings)
+        super::rope::frequencies(self.rope_theta, &self.other, self.rotated()?, self.max_position_embeddings)
     }
 
     /// What rotated values are multiplied by, and what attention scores are beside `1 / sqrt(head size)`.
@@ -180,8 +202,11 @@ impl ModelConfig {
 
     /// Whether a tensor belongs to a layer behind the last one: those that predict further tokens.
     pub(super) fn is_beyond(&self, tensor: &str) -> bool {
+        if tensor.starts_with("mtp.") {
+            return self.family().is_ok_and(Family::has_delta_nets);
+        }
         let layer = tensor.strip_prefix("model.layers.").and_then(|name| name.split_once('.')?.0.parse::<usize>().ok());
-        let further = self.other.get(FURTHER).and_then(Value::as_u64).unwrap_or(0);
+        let further = self.other.get(FURTHER[0]).and_then(Value::as_u64).unwrap_or(0);
         layer.is_some_and(|layer| (self.num_hidden_layers..self.num_hidden_layers + further as usize).contains(&layer))
     }
 
@@ -210,7 +235,8 @@ impl ModelConfig {
             set("quantization_config").is_none(),
             "quantization_config is set: quantized weights cannot be trained, use the folder they were made from"
         );
-        let kinds = set("layer_types").and_then(Value::as_array).into_iter().flatten();
+        let kinds = set("layer_types").filter(|_| self.delta().is_ok_and(|delta| delta.is_none()));
+        let kinds = kinds.and_then(Value::as_array).into_iter().flatten();
         let other = kinds.filter_map(Value::as_str).find(|kind| *kind != "full_attention");
         ensure!(
             other.is_none(),
@@ -280,6 +306,12 @@ mod tests {
             ("LlamaForCausalLM", json!({ "quantization_config": { "bits": 4 } }), "quantization_config"),
             ("LlamaForCausalLM", json!({ "num_key_value_heads": 3 }), "num_key_value_heads = 3"),
             ("LlamaForCausalLM", json!({ "rope_scaling": { "type": "dynamic" } }), "dynamic"),
+            ("LlamaForCausalLM", json!({ "partial_rotary_factor": 0.5 }), "partial_rotary_factor = 0.5"),
+            (
+                "Qwen3ForCausalLM",
+                json!({ "rope_parameters": { "partial_rotary_factor": 0.5 } }),
+                "not supported for qwen3",
+            ),
         ] {
             let message = format!("{:#}", read(architecture, extra).unwrap_err());
             assert!(message.contains(word), "{message}");
@@ -312,6 +344,45 @@ mod tests {
             (third, json!({ "attention_bias": true }), "attention_bias"),
         ] {
             let message = format!("{:#}", read(architecture, more).unwrap_err());
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn delta_nets_that_are_not_computed_are_refused_by_name() {
+        let shape = json!({
+            "num_hidden_layers": 5, "head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+            "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+        });
+        let read = |more: Value| {
+            let mut extra = shape.clone();
+            extra.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            read("Qwen3_5ForCausalLM", extra)
+        };
+        let linear = |config: &ModelConfig| {
+            let delta = config.delta().unwrap().unwrap();
+            (0..5).map(|layer| delta.in_layer(layer)).collect::<Vec<_>>()
+        };
+        let config = read(json!({})).unwrap();
+        assert_eq!(linear(&config), [true, true, true, false, true], "three to one");
+        assert_eq!((config.rope_frequencies().unwrap().len(), config.delta().unwrap().unwrap().sizes.taps), (2, 4));
+        let halves = read(json!({ "partial_rotary_factor": 0.5, "full_attention_interval": 2 })).unwrap();
+        assert_eq!(
+            (linear(&halves), halves.rope_frequencies().unwrap().len()),
+            (vec![true, false, true, false, true], 4)
+        );
+        for (more, word) in [
+            (json!({ "linear_num_key_heads": 3 }), "linear_num_key_heads = 3"),
+            (json!({ "linear_value_head_dim": null }), "linear_value_head_dim is missing"),
+            (json!({ "linear_conv_kernel_dim": 0 }), "linear_conv_kernel_dim"),
+            (json!({ "layer_types": ["full_attention"] }), "names 1 layers"),
+            (json!({ "layer_types": vec!["sliding_attention"; 5] }), "sliding_attention"),
+            (json!({ "full_attention_interval": 0 }), "full_attention_interval = 0"),
+            (json!({ "attn_output_gate": false }), "attn_output_gate"),
+            (json!({ "output_gate_type": "relu" }), "relu"),
+            (json!({ "partial_rotary_factor": 0.1 }), "head size 1"),
+        ] {
+            let message = format!("{:#}", read(more).unwrap_err());
             assert!(message.contains(word), "{message}");
         }
     }

@@ -45,7 +45,7 @@ struct Layers {
 pub(super) fn read(family: Family, other: &Map<String, Value>, intermediate: usize) -> Result<Option<Experts>> {
     let keys = Keys(other);
     let experts = match family {
-        Family::Llama | Family::Qwen2 | Family::Qwen3 => return Ok(None),
+        Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Qwen3_5 => return Ok(None),
         Family::Qwen2Moe => Experts {
             shared: keys.number("shared_expert_intermediate_size")?,
             gated: true,

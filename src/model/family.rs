@@ -21,6 +21,8 @@ pub enum Family {
     DeepseekV2,
     /// Latent attention; experts by scores of their own, with a bias of the choice.
     DeepseekV3,
+    /// Gated delta nets, and Qwen3's attention behind gates.
+    Qwen3_5,
 }
 
 /// What norms queries and keys have.
@@ -41,7 +43,7 @@ struct Name {
     family: Family,
 }
 
-const NAMES: [Name; 8] = [
+const NAMES: [Name; 9] = [
     Name { architecture: "LlamaForCausalLM", model_type: "llama", family: Family::Llama },
     Name { architecture: "Qwen2ForCausalLM", model_type: "qwen2", family: Family::Qwen2 },
     Name { architecture: "Qwen3ForCausalLM", model_type: "qwen3", family: Family::Qwen3 },
@@ -50,6 +52,7 @@ const NAMES: [Name; 8] = [
     Name { architecture: "OlmoeForCausalLM", model_type: "olmoe", family: Family::Olmoe },
     Name { architecture: "DeepseekV2ForCausalLM", model_type: "deepseek_v2", family: Family::DeepseekV2 },
     Name { architecture: "DeepseekV3ForCausalLM", model_type: "deepseek_v3", family: Family::DeepseekV3 },
+    Name { architecture: "Qwen3_5ForCausalLM", model_type: "qwen3_5_text", family: Family::Qwen3_5 },
 ];
 
 impl Family {
@@ -79,7 +82,7 @@ impl Family {
     pub fn query_norms(self) -> QueryNorms {
         match self {
             Self::Llama | Self::Qwen2 | Self::Qwen2Moe | Self::DeepseekV2 | Self::DeepseekV3 => QueryNorms::Absent,
-            Self::Qwen3 | Self::Qwen3Moe => QueryNorms::Heads,
+            Self::Qwen3 | Self::Qwen3Moe | Self::Qwen3_5 => QueryNorms::Heads,
             Self::Olmoe => QueryNorms::Rows,
         }
     }
@@ -87,6 +90,26 @@ impl Family {
     /// Whether keys and values are made of latents.
     pub fn is_latent(self) -> bool {
         matches!(self, Self::DeepseekV2 | Self::DeepseekV3)
+    }
+
+    /// Whether some layers are gated delta nets.
+    pub fn has_delta_nets(self) -> bool {
+        self == Self::Qwen3_5
+    }
+
+    /// Whether outputs of heads are multiplied by gates, which stand beside the queries.
+    pub fn has_output_gates(self) -> bool {
+        self == Self::Qwen3_5
+    }
+
+    /// Whether files hold of the weights of norms how far they are from one.
+    pub fn norms_are_around_one(self) -> bool {
+        self == Self::Qwen3_5
+    }
+
+    /// How much of each head is rotated where a file does not say.
+    pub fn rotated_part(self) -> f64 {
+        if self == Self::Qwen3_5 { 0.25 } else { 1.0 }
     }
 
     /// Whether its files name a window of attention that `use_sliding_window` must put in use.

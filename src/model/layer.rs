@@ -25,12 +25,15 @@ pub enum Attention<M, V> {
     Grouped(GroupedAttention<M, V>),
     /// Query heads over latents of which keys and values are made: DeepSeek.
     Latent(LatentAttention<M, V>),
+    /// A state for each head in place of keys and values: Qwen3.5.
+    Delta(DeltaAttention<M, V>),
 }
 
 /// The parts of [`Attention::Grouped`]: `H` query heads and `Hkv` key and value heads of `D` values.
 #[derive(Debug, Clone)]
 pub struct GroupedAttention<M, V> {
-    /// Queries, keys and values `((H + 2 Hkv) D, K)`.
+    /// Queries, keys and values `((H + 2 Hkv) D, K)`; the query of each head before `D` rows of its gates, where outputs
+    /// have gates.
     pub qkv: M,
     /// Their biases `((H + 2 Hkv) D)`: Qwen2.
     pub bias: Option<V>,
@@ -70,6 +73,24 @@ pub enum LatentQuery<M, V> {
         /// To the queries of all heads.
         up: M,
     },
+}
+
+/// The parts of [`Attention::Delta`]: a gated delta net of `C` channels, which are queries, keys and values, and `H`
+/// states that have `D` columns.
+#[derive(Debug, Clone)]
+pub struct DeltaAttention<M, V> {
+    /// Channels, gates of outputs, and what rates and decays are made of `(C + H D + 2 H, K)`.
+    pub input: M,
+    /// Taps of the convolution of each channel `(C, W)`.
+    pub taps: V,
+    /// How fast states decay `(H)`.
+    pub decay: V,
+    /// What is added for the decay of a token `(H)`.
+    pub step: V,
+    /// Norm of the outputs of heads `(D)`.
+    pub norm: V,
+    /// Output `(K, H D)`.
+    pub output: M,
 }
 
 /// Norms of the queries and of the keys: over each head, `(D)` each (Qwen3), or over all of them, `(H D)` and `(Hkv D)`
@@ -152,6 +173,14 @@ impl<M, V> Attention<M, V> {
                 expand: matrix(&latent.expand),
                 output: matrix(&latent.output),
             }),
+            Self::Delta(delta) => Attention::Delta(DeltaAttention {
+                input: matrix(&delta.input),
+                taps: vector(&delta.taps),
+                decay: vector(&delta.decay),
+                step: vector(&delta.step),
+                norm: vector(&delta.norm),
+                output: matrix(&delta.output),
+            }),
         }
     }
 
@@ -166,6 +195,7 @@ impl<M, V> Attention<M, V> {
                 };
                 queries.into_iter().chain([compress, expand, output]).collect()
             }
+            Self::Delta(DeltaAttention { input, output, .. }) => vec![input, output],
         }
     }
 }
@@ -228,7 +258,7 @@ impl<M, V> Layer<M, V> {
     pub fn has_head_norms(&self) -> bool {
         match &self.attention {
             Attention::Grouped(grouped) => grouped.head_norms.is_some(),
-            Attention::Latent(_) => false,
+            Attention::Latent(_) | Attention::Delta(_) => false,
         }
     }
 
@@ -237,8 +267,8 @@ impl<M, V> Layer<M, V> {
     pub fn plain(&self) -> (&GroupedAttention<M, V>, &DenseMlp<M>) {
         match (&self.attention, &self.mlp) {
             (Attention::Grouped(attention), Mlp::Dense(mlp)) => (attention, mlp),
-            (Attention::Latent(_), _) | (_, Mlp::Experts(_)) => {
-                panic!("a layer of experts or latents where plain ones alone are computed")
+            (Attention::Latent(_) | Attention::Delta(_), _) | (_, Mlp::Experts(_)) => {
+                panic!("a layer of experts, latents or states where plain ones alone are computed")
             }
         }
     }

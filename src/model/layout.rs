@@ -7,12 +7,15 @@ use anyhow::Result;
 use std::ops::Range;
 
 use super::config::ModelConfig;
+use super::delta::DeltaShape;
 use super::experts::Experts;
 use super::family::{Family, QueryNorms};
 use super::latent::LatentShape;
 pub use super::layer::{
-    Attention, DenseMlp, ExpertsMlp, GroupedAttention, HeadNorms, LatentAttention, LatentQuery, Layer, Mlp, SharedMlp,
+    Attention, DeltaAttention, DenseMlp, ExpertsMlp, GroupedAttention, HeadNorms, LatentAttention, LatentQuery, Layer,
+    Mlp, SharedMlp,
 };
+use crate::ops::delta::Delta;
 
 /// One named tensor of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +34,15 @@ impl Entry {
         self.shape.len() > 1
     }
 
-    /// Whether it is the bias of a router's choice, which no gradient moves and which stays fp32 wherever it is saved.
+    /// Whether it is the bias of a router's choice, which no gradient moves.
     pub fn is_choice_bias(&self) -> bool {
         self.name.ends_with(CHOICE_BIAS)
+    }
+
+    /// Whether it stays fp32 wherever it is saved, because small steps of it count: the bias of a choice, and what a
+    /// delta net's states decay by and are normed with.
+    pub fn stays_fp32(&self) -> bool {
+        self.is_choice_bias() || [DECAY, STEP, STATE_NORM].iter().any(|name| self.name.ends_with(name))
     }
 }
 
@@ -49,8 +58,17 @@ pub struct Matrix {
     pub exact: bool,
 }
 
+/// Where the weights of a norm lie, or biases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vector {
+    /// Its values.
+    pub range: Range<usize>,
+    /// Whether its values are how far what multiplies is from one.
+    pub around_one: bool,
+}
+
 /// Where the parts of one layer lie.
-pub type LayerLayout = Layer<Matrix, Range<usize>>;
+pub type LayerLayout = Layer<Matrix, Vector>;
 
 /// Names, shapes and places of all weights of a shape of model.
 #[derive(Debug, Clone)]
@@ -62,7 +80,7 @@ pub struct Layout {
     /// The layers.
     pub layers: Vec<LayerLayout>,
     /// Last norm `(K)`.
-    pub norm: Range<usize>,
+    pub norm: Vector,
     /// Output matrix `(V, K)`: the embedding's place when tied.
     pub lm_head: Matrix,
 }
@@ -72,6 +90,7 @@ struct Choices {
     family: Family,
     experts: Option<Experts>,
     latent: Option<LatentShape>,
+    delta: Option<DeltaShape>,
 }
 
 /// Appends entries one after another.
@@ -98,17 +117,28 @@ impl Builder {
         Matrix { range: start..self.end, inputs, exact: false }
     }
 
+    fn vector(&mut self, name: String, n: usize) -> Vector {
+        Vector { range: self.add(name, &[n]), around_one: false }
+    }
+
+    /// The weights of a norm as the family has them.
+    fn norm(&mut self, family: Family, name: String, n: usize) -> Vector {
+        Vector { around_one: family.norms_are_around_one(), ..self.vector(name, n) }
+    }
+
     fn layer(&mut self, config: &ModelConfig, choices: &Choices, index: usize) -> LayerLayout {
-        let (k, Choices { family, experts, latent }) = (config.hidden_size, choices);
+        let (k, Choices { family, experts, latent, delta }) = (config.hidden_size, choices);
+        let delta = delta.as_ref().filter(|delta| delta.in_layer(index));
         let name = |part: &str| format!("model.layers.{index}.{part}");
         // In the order of the buffer: each field is added as it is written down here.
         Layer {
-            attention_norm: self.add(name("input_layernorm.weight"), &[k]),
-            attention: match latent {
-                None => Attention::Grouped(self.grouped_attention(config, *family, &name)),
-                Some(latent) => Attention::Latent(self.latent_attention(k, latent, &name)),
+            attention_norm: self.norm(*family, name("input_layernorm.weight"), k),
+            attention: match (latent, delta) {
+                (_, Some(delta)) => Attention::Delta(self.delta_attention(k, delta.sizes, &name)),
+                (Some(latent), None) => Attention::Latent(self.latent_attention(k, latent, &name)),
+                (None, None) => Attention::Grouped(self.grouped_attention(config, *family, &name)),
             },
-            mlp_norm: self.add(name("post_attention_layernorm.weight"), &[k]),
+            mlp_norm: self.norm(*family, name("post_attention_layernorm.weight"), k),
             mlp: match experts.as_ref().filter(|experts| experts.in_layer(index)) {
                 None => Mlp::Dense(self.dense_mlp(k, config.intermediate_size, &name("mlp"))),
                 Some(experts) => Mlp::Experts(self.experts_mlp(k, experts, &name("mlp"))),
@@ -121,10 +151,11 @@ impl Builder {
         config: &ModelConfig,
         family: Family,
         name: &impl Fn(&str) -> String,
-    ) -> GroupedAttention<Matrix, Range<usize>> {
+    ) -> GroupedAttention<Matrix, Vector> {
         let (k, heads) = (config.hidden_size, config.heads());
         let (q, kv) = (heads.query * heads.size, heads.key_value * heads.size);
-        let projections = [("q", q), ("k", kv), ("v", kv)];
+        let gates = if family.has_output_gates() { q } else { 0 };
+        let projections = [("q", q + gates), ("k", kv), ("v", kv)];
         let weights = projections.map(|(p, n)| (name(&format!("self_attn.{p}_proj.weight")), n));
         let biases = projections.map(|(p, n)| (name(&format!("self_attn.{p}_proj.bias")), n));
         let norms = match family.query_norms() {
@@ -136,13 +167,31 @@ impl Builder {
             qkv: self.matrix(k, &weights),
             bias: family.has_biases().then(|| {
                 let places = biases.map(|(name, n)| self.add(name, &[n]));
-                places[0].start..places[2].end
+                Vector { range: places[0].start..places[2].end, around_one: false }
             }),
             head_norms: norms.map(|[query, key]| HeadNorms {
-                query: self.add(name("self_attn.q_norm.weight"), &[query]),
-                key: self.add(name("self_attn.k_norm.weight"), &[key]),
+                query: self.norm(family, name("self_attn.q_norm.weight"), query),
+                key: self.norm(family, name("self_attn.k_norm.weight"), key),
             }),
             output: self.matrix(q, &[(name("self_attn.o_proj.weight"), k)]),
+        }
+    }
+
+    fn delta_attention(
+        &mut self,
+        k: usize,
+        s: Delta,
+        name: &impl Fn(&str) -> String,
+    ) -> DeltaAttention<Matrix, Vector> {
+        let part = |part: &str| name(&format!("linear_attn.{part}"));
+        let inputs = [("qkv", s.channels()), ("z", s.outputs()), ("b", s.value_heads), ("a", s.value_heads)];
+        DeltaAttention {
+            input: self.matrix(k, &inputs.map(|(p, n)| (part(&format!("in_proj_{p}.weight")), n))),
+            taps: Vector { range: self.add(part("conv1d.weight"), &[s.channels(), 1, s.taps]), around_one: false },
+            decay: self.vector(part(DECAY), s.value_heads),
+            step: self.vector(part(STEP), s.value_heads),
+            norm: self.vector(name(STATE_NORM), s.value),
+            output: self.matrix(s.outputs(), &[(part("out_proj.weight"), k)]),
         }
     }
 
@@ -151,19 +200,19 @@ impl Builder {
         k: usize,
         shape: &LatentShape,
         name: &impl Fn(&str) -> String,
-    ) -> LatentAttention<Matrix, Range<usize>> {
+    ) -> LatentAttention<Matrix, Vector> {
         let (s, part) = (shape.sizes, |part: &str| name(&format!("self_attn.{part}.weight")));
         LatentAttention {
             query: match shape.query_rank {
                 None => LatentQuery::Plain(self.matrix(k, &[(part("q_proj"), s.queries())])),
                 Some(rank) => LatentQuery::Compressed {
                     down: self.matrix(k, &[(part("q_a_proj"), rank)]),
-                    norm: self.add(part("q_a_layernorm"), &[rank]),
+                    norm: self.vector(part("q_a_layernorm"), rank),
                     up: self.matrix(rank, &[(part("q_b_proj"), s.queries())]),
                 },
             },
             compress: self.matrix(k, &[(part("kv_a_proj_with_mqa"), s.compressed())]),
-            norm: self.add(part("kv_a_layernorm"), &[s.rank]),
+            norm: self.vector(part("kv_a_layernorm"), s.rank),
             expand: Matrix {
                 exact: true,
                 ..self.matrix(s.rank, &[(part("kv_b_proj"), s.heads * (s.plain + s.value))])
@@ -180,12 +229,12 @@ impl Builder {
         }
     }
 
-    fn experts_mlp(&mut self, k: usize, experts: &Experts, name: &str) -> ExpertsMlp<Matrix, Range<usize>> {
+    fn experts_mlp(&mut self, k: usize, experts: &Experts, name: &str) -> ExpertsMlp<Matrix, Vector> {
         let count = experts.router.experts;
         let router = self.matrix(k, &[(format!("{name}.gate.weight"), count)]);
         ExpertsMlp {
             router: Matrix { exact: true, ..router },
-            bias: experts.biased.then(|| self.add(format!("{name}.gate.{CHOICE_BIAS}"), &[count])),
+            bias: experts.biased.then(|| self.vector(format!("{name}.gate.{CHOICE_BIAS}"), count)),
             experts: (0..count).map(|e| self.dense_mlp(k, experts.width, &format!("{name}.experts.{e}"))).collect(),
             shared: (experts.shared > 0).then(|| SharedMlp {
                 mlp: self.dense_mlp(k, experts.shared, &format!("{name}.{}", experts.shared_name)),
@@ -197,6 +246,10 @@ impl Builder {
 
 /// The last part of the name of the bias of a router's choice.
 const CHOICE_BIAS: &str = "e_score_correction_bias";
+/// The same of the vectors of a delta net.
+const DECAY: &str = "A_log";
+const STEP: &str = "dt_bias";
+const STATE_NORM: &str = "linear_attn.norm.weight";
 
 impl Layout {
     /// The layout of a model of this shape.
@@ -204,10 +257,8 @@ impl Layout {
     /// # Errors
     /// An architecture that is not known.
     pub fn of(config: &ModelConfig) -> Result<Self> {
-        Ok(Self::new(
-            config,
-            &Choices { family: config.family()?, experts: config.experts()?, latent: config.latent()? },
-        ))
+        let (family, experts) = (config.family()?, config.experts()?);
+        Ok(Self::new(config, &Choices { family, experts, latent: config.latent()?, delta: config.delta()? }))
     }
 
     fn new(config: &ModelConfig, choices: &Choices) -> Self {
@@ -215,7 +266,7 @@ impl Layout {
         let (v, k) = (config.vocab_size, config.hidden_size);
         let embedding = builder.matrix(k, &[("model.embed_tokens.weight".into(), v)]);
         let layers = (0..config.num_hidden_layers).map(|i| builder.layer(config, choices, i)).collect();
-        let norm = builder.add("model.norm.weight".into(), &[k]);
+        let norm = builder.norm(choices.family, "model.norm.weight".into(), k);
         let tied = config.tie_word_embeddings;
         let lm_head = if tied { embedding.clone() } else { builder.matrix(k, &[("lm_head.weight".into(), v)]) };
         Self { entries: builder.entries, embedding, layers, norm, lm_head }
@@ -228,10 +279,10 @@ impl Layout {
 
     /// What is multiplied or added as one, in the order of the buffer; each is one tensor or several.
     pub fn parts(&self) -> Vec<Range<usize>> {
-        let mut parts = vec![self.embedding.range.clone(), self.norm.clone(), self.lm_head.range.clone()];
+        let mut parts = vec![self.embedding.range.clone(), self.norm.range.clone(), self.lm_head.range.clone()];
         for layer in &self.layers {
             let mut vectors = Vec::new();
-            layer.map(|matrix| parts.push(matrix.range.clone()), |range| vectors.push(range.clone()));
+            layer.map(|matrix| parts.push(matrix.range.clone()), |vector| vectors.push(vector.range.clone()));
             parts.append(&mut vectors);
         }
         parts.sort_by_key(|range| range.start);

@@ -55,9 +55,12 @@ pub(super) fn modules(layout: &Layout) -> Vec<&str> {
 pub fn chosen<'a>(layout: &'a Layout, patterns: &[String]) -> Result<Vec<&'a str>> {
     let modules = modules(layout);
     for pattern in patterns {
-        let last = |module: &&'a str| module.rsplit('.').next().unwrap_or(module);
-        let mut names: Vec<&str> = modules.iter().map(last).collect();
-        names.truncate(names.len() / layout.layers.len().max(1));
+        let mut names: Vec<&str> = Vec::new();
+        for name in modules.iter().filter_map(|module| module.rsplit('.').next()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
         ensure!(
             modules.iter().any(|module| is_end_of(pattern, module)),
             "lora.targets: \"{pattern}\" matches no module; there are {}, from {} to {}",

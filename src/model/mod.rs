@@ -1,4 +1,4 @@
-//! One decoder for dense models and mixtures of experts ([`family`]), with weights under their Hugging Face names.
+//! One decoder for dense models, mixtures of experts and delta nets ([`family`]), with weights under their Hugging Face names.
 //! Forward and backward are written out: the memory of a step is what [`cpu::workspace::Workspace`] lists, and weight
 //! gradients are added straight into one flat buffer.
 
@@ -6,6 +6,7 @@ pub mod base;
 pub mod config;
 pub mod cpu;
 pub mod decoder;
+pub mod delta;
 pub mod device;
 pub mod dtype;
 pub mod experts;
@@ -20,6 +21,7 @@ pub mod lora;
 pub mod parameters;
 pub mod reference;
 mod rope;
+mod text_part;
 pub mod weights;
 
 pub use base::Base;

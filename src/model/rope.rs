@@ -42,7 +42,13 @@ pub(super) fn base(theta: Option<f64>, other: &Map<String, Value>) -> Result<f64
     Ok(theta)
 }
 
-/// Radians a position for each pair of a head's values: `(head_dim / 2)` of them, highest first.
+/// How much of each head is rotated, where the file says.
+pub(super) fn part(other: &Map<String, Value>) -> Result<Option<f64>> {
+    let own = parameters(other)?.and_then(|(_, p)| p.partial_rotary_factor);
+    Ok(own.or_else(|| other.get("partial_rotary_factor").and_then(Value::as_f64)))
+}
+
+/// Radians a position for each pair of the values of a head that are rotated: `(head_dim / 2)` of them, highest first.
 ///
 /// `theta` is the file's `rope_theta`, `other` its remaining keys, `context` its `max_position_embeddings`.
 pub(super) fn frequencies(
@@ -54,10 +60,6 @@ pub(super) fn frequencies(
     let theta = base(theta, other)?;
     let plain: Vec<f64> = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect();
     let Some((key, p)) = parameters(other)? else { return Ok(plain) };
-    ensure!(
-        p.partial_rotary_factor.is_none_or(|factor| factor == 1.0),
-        "{key} turns only a part of each head (partial_rotary_factor), which is not supported"
-    );
     match p.rope_type.as_deref().unwrap_or("default") {
         "default" => Ok(plain),
         "llama3" => p.llama3(plain).with_context(|| format!("{key} of type llama3")),
@@ -208,7 +210,6 @@ mod tests {
             (json!({ "rope_scaling": { "type": "dynamic", "factor": 4.0 } }), "dynamic"),
             (json!({ "rope_scaling": { "type": "yarn", "factor": 4.0 } }), "original_max_position_embeddings"),
             (json!({ "rope_scaling": { "rope_type": "llama3", "factor": 4.0 } }), "low_freq_factor"),
-            (json!({ "rope_parameters": { "partial_rotary_factor": 0.5 } }), "partial_rotary_factor"),
             (json!({ "rope_theta": 0.0 }), "rope_theta"),
         ] {
             let message = format!("{:#}", read(config).unwrap_err());

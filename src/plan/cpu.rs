@@ -60,7 +60,7 @@ fn taught(teacher: &Taught, job: &Job, at_a_time: usize) -> usize {
 /// Bytes of the operands that a thread rounds for its products: one side of a forward or of the input's gradient, and both
 /// of a weight's gradient.
 fn rounded(s: &Sizes, job: &Job) -> usize {
-    let widest = job.tokens() * s.feed_forward.widest.max(s.heads.row());
+    let widest = job.tokens() * s.feed_forward.widest.max(s.attention.widest);
     let left = widest.max(linear_logprob::chunk_values(s.vocab));
     match job.precision {
         Precision::Fp32 => 0,
@@ -68,14 +68,9 @@ fn rounded(s: &Sizes, job: &Job) -> usize {
     }
 }
 
-/// Values a token that a layer keeps beside its feed-forward part.
-fn attention(s: &Sizes) -> usize {
-    2 * s.hidden + s.attention.kept
-}
-
 /// Values a token that a layer keeps at most.
 fn layer(s: &Sizes) -> usize {
-    attention(s) + s.feed_forward.kept
+    2 * s.hidden + s.attention.kept + s.feed_forward.kept
 }
 
 /// Values a token of the inputs that products compute again.
@@ -87,7 +82,7 @@ fn inputs(s: &Sizes) -> usize {
 fn activations(s: &Sizes, job: &Job) -> usize {
     let kept = match job.recompute {
         true => s.layers * s.hidden + layer(s),
-        false => s.layers * attention(s) + s.feed_forward.kept_by_all,
+        false => s.layers * 2 * s.hidden + s.attention.kept_by_all + s.feed_forward.kept_by_all,
     };
     let gradients = s.feed_forward.gradients + s.hidden + s.attention.gradients;
     job.tokens() * (kept + inputs(s) + gradients + 6 * s.hidden)
@@ -99,8 +94,9 @@ fn prefill(s: &Sizes, job: &Job, at_a_time: usize) -> usize {
     job.prompt.max(job.rows.div_ceil(at_a_time)) * (layer(s) + inputs(s) + 2 * s.hidden)
 }
 
-/// Values of one of the caches: blocks for its share of the rows and for the prompt that is at hand.
+/// Values of one of the caches: blocks and states for its share of the rows and for the prompt that is at hand.
 fn cache(s: &Sizes, job: &Job, at_a_time: usize) -> usize {
-    let blocks = job.rows.div_ceil(at_a_time) * cache::blocks(job.sequence) + cache::blocks(job.prompt);
-    blocks.next_multiple_of(cache::SLAB) * s.layers * s.attention.block
+    let rows = job.rows.div_ceil(at_a_time);
+    let blocks = rows * cache::blocks(job.sequence) + cache::blocks(job.prompt);
+    blocks.next_multiple_of(cache::SLAB) * s.attention.block + (rows + 1) * s.attention.state
 }

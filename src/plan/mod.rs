@@ -58,7 +58,7 @@ impl Sizes {
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
             feed_forward: FeedForward::of(config, &layout.layers)?,
-            attention: AttentionSizes::of(config, layout.layers.iter().any(Layer::has_head_norms))?,
+            attention: AttentionSizes::of(config, &layout.layers)?,
             vocab: config.vocab_size,
             heads: config.heads(),
             head_norms: layout.layers.iter().any(Layer::has_head_norms),
@@ -149,8 +149,9 @@ impl Job {
             shape.max_position_embeddings
         );
         ensure!(
-            device == Target::Cpu || (shape.experts()?.is_none() && shape.latent()?.is_none()),
-            "experts and latent attention are computed on a CPU alone: set compute.device = \"cpu\""
+            device == Target::Cpu
+                || (shape.experts()?.is_none() && shape.latent()?.is_none() && shape.delta()?.is_none()),
+            "experts, latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
         );
         let lora = config.lora.as_ref().map(|lora| {
             let layout = lora.layout(&Layout::of(shape)?)?;
@@ -208,7 +209,7 @@ pub struct Plan {
     pub routed: usize,
     /// What sampling takes beside its cache: the layer at hand, and logits.
     pub prefill: usize,
-    /// Keys and values of the rows being sampled.
+    /// Keys and values, and states, of the rows being sampled.
     pub cache: usize,
     phases: Phases,
 }
@@ -356,6 +357,25 @@ mod tests {
         assert_eq!(none.teacher, 0);
         assert!(sampled.teacher > 2 * 494_032_768 && sampled.teacher < 5 * 494_032_768, "{}", sampled.teacher);
         assert!(full.teacher >= sampled.teacher && full.peak() - none.peak() == full.teacher);
+    }
+
+    #[test]
+    fn states_of_delta_nets_are_counted_for_each_row_and_do_not_grow() {
+        // Qwen3.5-0.8B's.
+        let config = json!({
+            "architectures": ["Qwen3_5ForCausalLM"], "vocab_size": 248320, "hidden_size": 1024,
+            "intermediate_size": 3584, "num_hidden_layers": 24, "num_attention_heads": 8, "num_key_value_heads": 2,
+            "head_dim": 256, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "tie_word_embeddings": true,
+            "linear_num_key_heads": 16, "linear_num_value_heads": 16, "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
+        });
+        let sizes = Sizes::of(&serde_json::from_value(config).unwrap()).unwrap();
+        assert_eq!(sizes.weights, 752_393_024);
+        let cache =
+            |rows, sequence| Plan::new(&sizes, &Job { device: Target::Cpu, prompt: 1024, rows, sequence, ..JOB }).cache;
+        assert_eq!(cache(64, 2048) - cache(64, 1024), 64 * 1024 * 24_576, "24 KiB a token: 6 layers x 2 x 2 x 256 x 4");
+        let states = 4 * 18 * (16 * 128 * 128 + 3 * 6144);
+        assert_eq!(cache(64, 1024), 65 * (1024 * 24_576 + states), "of the rows, and of the prompt at hand");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use reckon::policy::Policy;
 
 use super::lora::{all, saved, trained_with};
 use super::models::{
-    FAMILIES, MIXTURES, cpu, cpu_mut, families, generate, prompts, rising, samples, sampling, shared_micros, tiny,
+    DELTA, FAMILIES, MIXTURES, cpu, cpu_mut, families, generate, prompts, rising, samples, sampling, shared_micros,
+    tiny,
 };
 use super::sampling::check_trainer_agrees;
 
@@ -85,7 +86,9 @@ fn gradients_are_those_of_fp32_but_for_rounding_and_the_same_on_any_number_of_th
         let mut whole = tiny_in(Precision::Fp32, architecture, architecture == FAMILIES[0]);
         soften_attention(&mut whole);
         let difference = distance(&in_bf16, &gradient(&whole, 40));
-        assert!(difference > 1e-4 && difference < 0.02, "{architecture}: {difference}");
+        // The output of a delta net's first token is `(q k) v`, normed: where `q k` is near zero, rounding decides its sign.
+        let most = if architecture == DELTA { 0.2 } else { 0.02 };
+        assert!(difference > 1e-4 && difference < most, "{architecture}: {difference}");
     }
 }
 

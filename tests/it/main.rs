@@ -17,6 +17,8 @@ mod commands;
 mod curriculum;
 /// Data mixtures, wrong data, and looking at data.
 mod data;
+/// Gated delta nets.
+mod deltas;
 /// An adapter on such a device agrees with the CPU.
 mod device_lora;
 /// A whole model on such a device agrees with the CPU.
@@ -53,9 +55,9 @@ mod lab;
 mod lora;
 /// Completions of shells, and pages of the manual.
 mod manual;
-/// Models and batches that several tests use.
 /// Experts and latent attention.
 mod mixtures;
+/// Models and batches that several tests use.
 mod models;
 /// Objectives beside other trainers' code.
 mod objectives;

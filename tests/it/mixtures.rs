@@ -26,7 +26,7 @@ fn logprobs(policy: &Policy) -> Vec<f32> {
 /// Where the bias of the choice of a layer lies.
 fn choice_bias(policy: &Policy, layer: usize) -> std::ops::Range<usize> {
     match &Layout::of(&policy.config).unwrap().layers[layer].mlp {
-        Mlp::Experts(experts) => experts.bias.clone().unwrap(),
+        Mlp::Experts(experts) => experts.bias.clone().unwrap().range,
         Mlp::Dense(_) => panic!("layer {layer} is dense"),
     }
 }
@@ -34,9 +34,10 @@ fn choice_bias(policy: &Policy, layer: usize) -> std::ops::Range<usize> {
 #[test]
 fn the_cache_of_latents_holds_one_latent_and_its_rotated_part_a_token_and_layer() {
     for architecture in ["DeepseekV2ForCausalLM", V3] {
-        assert_eq!(cpu(&tiny(architecture, true)).decoder.block_len(), LANES * (20 + 8), "{architecture}");
+        let shape = cpu(&tiny(architecture, true)).decoder.cache_shape();
+        assert_eq!((shape.block, shape.states), (LANES * (20 + 8), 0), "{architecture}");
     }
-    let grouped = cpu(&tiny("Qwen3MoeForCausalLM", true)).decoder.block_len();
+    let grouped = cpu(&tiny("Qwen3MoeForCausalLM", true)).decoder.cache_shape().block;
     assert_eq!(grouped, LANES * 2 * 2 * 16, "keys and values of two heads");
 }
 

@@ -23,11 +23,13 @@ pub(crate) const MIXTURES: [&str; 5] = [
     "DeepseekV2ForCausalLM",
     "DeepseekV3ForCausalLM",
 ];
+/// The family with delta nets.
+pub(crate) const DELTA: &str = "Qwen3_5ForCausalLM";
 pub(crate) const VOCAB: usize = 24;
 
 /// All families that a CPU computes.
 pub(crate) fn families() -> impl Iterator<Item = &'static str> {
-    FAMILIES.into_iter().chain(MIXTURES)
+    FAMILIES.into_iter().chain(MIXTURES).chain([DELTA])
 }
 
 /// What a family's config says beside what all have.
@@ -50,6 +52,11 @@ fn of_family(architecture: &str) -> serde_json::Value {
                 "type": "yarn", "factor": 2.0, "beta_fast": 4.0, "mscale": 1.0, "mscale_all_dim": 0.7,
                 "original_max_position_embeddings": 64,
             },
+        }),
+        DELTA => json!({
+            "num_hidden_layers": 3, "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+            "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 6,
+            "linear_value_head_dim": 10,
         }),
         _ => json!({}),
     }
@@ -82,6 +89,10 @@ pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Poli
     let mut weights = Weights::random(Layout::of(&config).unwrap(), 3);
     let mut noise = Counted::new(&[4]);
     weights.values.iter_mut().for_each(|w| *w = *w * 3.0 + 0.03 * noise.normal() as f32);
+    for entry in weights.layout.entries.iter().filter(|e| e.name.ends_with("A_log") || e.name.ends_with("dt_bias")) {
+        // So that states remember several tokens.
+        weights.values[entry.range.clone()].fill_with(|| (0.5 * noise.normal() - 1.0) as f32);
+    }
     Policy::new(ModelFolder { config, tokenizer, companions, weights }, reckon::model::CpuOptions::default())
 }
 

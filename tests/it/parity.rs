@@ -21,10 +21,20 @@ use serde_json::Value;
 
 use super::models::{cpu, generate_greedily, prompt_of};
 
-const MODELS: [&str; 9] =
-    ["llama", "llama-tied", "qwen2", "qwen3", "qwen2-moe", "qwen3-moe", "olmoe", "deepseek-v2", "deepseek-v3"];
+const MODELS: [&str; 10] = [
+    "llama",
+    "llama-tied",
+    "qwen2",
+    "qwen3",
+    "qwen2-moe",
+    "qwen3-moe",
+    "olmoe",
+    "deepseek-v2",
+    "deepseek-v3",
+    "qwen3-5",
+];
 
-fn fixture(path: &str) -> PathBuf {
+pub(crate) fn fixture(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
 }
 
@@ -92,6 +102,15 @@ fn logits_agree_within_a_ten_thousandth() {
             largest_difference(&logits(&policy, &expected.tokens.sequences[0]), &expected.tensors["logits"]);
         assert!(difference < 1e-4, "{name}: logits differ by {difference}");
     }
+}
+
+#[test]
+fn the_text_part_of_a_model_that_sees_images_has_the_logits_of_the_whole() {
+    let folder = fixture("models/qwen3-5-whole");
+    let policy = Policy::new(ModelFolder::read(&folder).unwrap(), reckon::model::CpuOptions::default());
+    let sequence = load("qwen3-5").1.tokens.sequences.remove(0);
+    let difference = largest_difference(&logits(&policy, &sequence), &tensors(&folder)["logits"]);
+    assert!(difference < 1e-4, "logits differ by {difference}");
 }
 
 #[test]

@@ -5,11 +5,11 @@ use reckon::policy::Policy;
 use reckon::prompt::Prompt;
 use reckon::rollout::Completion;
 
-use super::models::{MIXTURES, cpu, families, generate, prompts, sampling, shared_micros, tiny};
+use super::models::{DELTA, MIXTURES, cpu, families, generate, prompts, sampling, shared_micros, tiny};
 
 #[test]
 fn capacity_and_threads_do_not_change_what_is_sampled() {
-    for architecture in ["Qwen2ForCausalLM"].into_iter().chain(MIXTURES) {
+    for architecture in ["Qwen2ForCausalLM", DELTA].into_iter().chain(MIXTURES) {
         let policy = tiny(architecture, true);
         let (prompts, sampling) = (prompts(9), sampling(40));
         let expected = generate(&policy, &prompts, &sampling, 1, 64);

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::device_model::rounded;
 use super::device_sampling::model;
 use super::host_device::device;
-use super::models::{FAMILIES, cpu, micros, prompts, rising, sampling, shared_micros, tiny};
+use super::models::{DELTA, FAMILIES, cpu, micros, prompts, rising, sampling, shared_micros, tiny};
 use super::program::{fails, records, small_run, succeeds, text};
 
 /// Answers by letters that follow from the call and from how many there were, after a while that follows from them too.
@@ -126,7 +126,7 @@ fn an_answer_stands_behind_its_call_and_calls_are_bounded() {
 
 #[test]
 fn the_trainer_agrees_to_the_bit_about_tokens_behind_an_answer() {
-    for architecture in FAMILIES.into_iter().chain(["DeepseekV3ForCausalLM"]) {
+    for architecture in FAMILIES.into_iter().chain(["DeepseekV3ForCausalLM", DELTA]) {
         let policy = tiny(architecture, false);
         let prompts = prompts(6);
         let samples = train_samples(&prompts, &ask(&Engine::of(&policy, 5), &prompts, &turns(4), 70));

@@ -18,6 +18,9 @@ pub(super) enum Name {
     /// Qwen2.5-0.5B's.
     #[value(name = "qwen2.5-0.5b")]
     Qwen25,
+    /// Qwen3.5-0.8B's: three delta nets to one layer of attention.
+    #[value(name = "qwen3.5-0.8b")]
+    Qwen35,
     /// Qwen3-MoE's at `common`'s sizes: 9 experts of a third of the width, 3 for each token.
     Mixture,
     /// DeepSeek-V3's at `common`'s sizes: 8 experts of a third of the width, 2 for each token and one for all, latents.
@@ -69,6 +72,7 @@ impl ShapeArgs {
             Name::Common | Name::Mixture | Name::Latent => [128, 4, 4, 4, 384, 64],
             Name::SmolLm2 => [576, 30, 9, 3, 1536, 49_152],
             Name::Qwen25 => [896, 24, 14, 2, 4864, 151_936],
+            Name::Qwen35 => [1024, 24, 8, 2, 3584, 248_320],
         };
         Shape {
             name: self.shape,
@@ -104,6 +108,13 @@ impl Shape {
         match self.name {
             Name::Common | Name::Qwen25 => ("Qwen2ForCausalLM", json!({})),
             Name::SmolLm2 => ("LlamaForCausalLM", json!({})),
+            Name::Qwen35 => (
+                "Qwen3_5ForCausalLM",
+                json!({
+                    "head_dim": 256, "rope_theta": 1e7, "linear_num_key_heads": 16, "linear_num_value_heads": 16,
+                    "linear_key_head_dim": 128, "linear_value_head_dim": 128,
+                }),
+            ),
             Name::Mixture => (
                 "Qwen3MoeForCausalLM",
                 json!({

@@ -36,7 +36,7 @@ impl CpuModel {
         for (index, place) in biases {
             let Some(load) = loads.get(index) else { continue };
             let (sum, count) = (load.rows.iter().sum::<u64>(), load.rows.len() as u64);
-            for (bias, rows) in weights.values[place.clone()].iter_mut().zip(&load.rows) {
+            for (bias, rows) in weights.values[place.range.clone()].iter_mut().zip(&load.rows) {
                 match (rows * count).cmp(&sum) {
                     std::cmp::Ordering::Less => *bias += step,
                     std::cmp::Ordering::Equal => {}

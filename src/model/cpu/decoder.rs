@@ -1,21 +1,20 @@
 //! The decoder's forward and backward by one team of threads: over the packed sequences of a micro-batch, over a prompt,
 //! and over one token of many rows.
 //!
-//! A layer: `x += Wo attention(rope(Wqkv norm(x)))`, then `x += Wdown swiglu(Wgate_up norm(x))`.
+//! A layer: `x += attention(norm(x))`, each kind of which has a file, then `x += Wdown swiglu(Wgate_up norm(x))`.
 
 use crate::ops::LANES;
-use crate::ops::attention::{Heads, Segment, cached, latent, packed};
-use crate::ops::linear::{self, Epilogue};
+use crate::ops::attention::{Segment, cached, latent, packed};
 use crate::ops::memory::sized;
 use crate::ops::rms_norm::{self, Kept, Vectors};
 use crate::ops::team::Team;
 
-use super::cache::{BlockId, Cache, Sequence};
-use super::weights::{PackedLayer, PackedWeights, Vector};
-use super::workspace::{Activations, Keep, LayerGradients, Workspace};
+use super::cache::{Cache, CacheShape, Sequence};
+use super::weights::{PackedLayer, PackedWeights};
+use super::workspace::{Activations, Keep, ProductInputs, Workspace};
 use crate::batch::{RoutedExperts, RouterReplay};
 use crate::model::decoder::Decoder;
-use crate::model::layout::{Attention, GroupedAttention, HeadNorms};
+use crate::model::layout::Attention;
 
 /// Tokens to compute, whatever they attend to.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +52,8 @@ pub enum Context<'a> {
     Prompt {
         /// The cache.
         cache: &'a mut Cache,
-        /// Its blocks for the sequence.
-        blocks: &'a [BlockId],
+        /// What is in it of the sequence.
+        sequence: &'a Sequence,
     },
     /// Each token is the last one of a sequence whose others are in a cache.
     Cached {
@@ -64,6 +63,17 @@ pub enum Context<'a> {
         sequences: &'a [&'a Sequence],
     },
 }
+
+/// Which layer computes which tokens.
+#[derive(Debug)]
+pub(super) struct Place<'p, 'c> {
+    pub(super) index: usize,
+    pub(super) input: Input<'p>,
+    pub(super) context: &'p mut Context<'c>,
+}
+
+/// The input of a layer `(T, K)`, what is kept of its attention, and what that works in.
+pub(super) type Buffers<'b> = (&'b [f32], &'b mut Activations, &'b mut ProductInputs);
 
 impl Context<'_> {
     /// Rotated `qkv (T, row)` of layer `layer` -> `o (T, query heads)`, and the log-sum-exps `lse (T, H)` where a
@@ -77,14 +87,14 @@ impl Context<'_> {
         o: &mut [f32],
         lse: &mut [f32],
     ) {
-        let heads = decoder.heads;
+        let (heads, layer) = (decoder.heads, decoder.places[layer]);
         match self {
             Self::Segments(segments) => packed::forward(team, heads, qkv, segments, o, lse),
-            Self::Prompt { cache, blocks } => {
+            Self::Prompt { cache, sequence } => {
                 let rows = qkv.chunks_exact(heads.row());
                 packed::forward(team, heads, qkv, &[Segment::alone(0..rows.len())], o, lse);
                 for (position, qkv) in rows.enumerate() {
-                    decoder.put(qkv, position, cache.layer_mut(blocks[position / LANES], layer));
+                    decoder.put(qkv, position, cache.layer_mut(sequence.blocks[position / LANES], layer));
                 }
             }
             Self::Cached { cache, sequences } => {
@@ -104,9 +114,14 @@ impl Context<'_> {
 }
 
 impl Decoder {
-    /// Values a layer of a block of the cache.
-    pub fn block_len(&self) -> usize {
-        self.latent.map_or_else(|| cached::block_len(self.heads), |(sizes, _)| latent::block_len(sizes))
+    /// What a cache holds of a sequence, and in how many layers.
+    pub fn cache_shape(&self) -> CacheShape {
+        CacheShape {
+            layers: self.places.len() - self.states,
+            block: self.latent.map_or_else(|| cached::block_len(self.heads), |(sizes, _)| latent::block_len(sizes)),
+            states: self.states,
+            state: self.delta.map_or(0, |sizes| sizes.state()),
+        }
     }
 
     /// Writes what later tokens see of a row of the attention into its block.
@@ -140,7 +155,7 @@ impl Decoder {
             team,
             Vectors::rows(self.hidden),
             &ws.streams[last],
-            w.norm.values,
+            w.norm.values(),
             self.eps,
             sized(&mut ws.hidden, values),
         );
@@ -156,60 +171,17 @@ impl Decoder {
         context: &mut Context,
         ws: &mut Workspace,
     ) {
-        let (t, k, eps) = (input.tokens.len(), self.hidden, self.eps);
         let (x, kept) = (ws.stream(index), ws.layer(index));
-        let (x, a, normed) = (&ws.streams[x], &mut ws.layers[kept], sized(&mut ws.inputs.normed, t * k));
-        rms_norm::forward(team, Vectors::rows(k), x, layer.attention_norm.values, eps, normed);
-        let heads = self.heads;
-        let qkv = sized(&mut a.qkv, t * heads.row());
+        let (x, a, inputs) = (&ws.streams[x], &mut ws.layers[kept], &mut ws.inputs);
+        let normed = sized(&mut inputs.normed, x.len());
+        rms_norm::forward(team, Vectors::rows(self.hidden), x, layer.attention_norm.values(), self.eps, normed);
+        let (at, kept) = (Place { index, input, context }, (x.as_slice(), a, inputs));
         match &layer.attention {
-            Attention::Grouped(attention) => {
-                self.project_qkv(team, attention, normed, qkv, &mut a.raw_qkv);
-                self.rope.rotate(team, qkv, input.positions, heads.query + heads.key_value, heads.row());
-            }
-            Attention::Latent(attention) => {
-                self.project_latents(team, attention, input.positions, qkv, &mut a.latent, &mut ws.inputs);
-            }
+            Attention::Grouped(parts) => self.grouped_forward(team, parts, at, kept),
+            Attention::Latent(parts) => self.latent_forward(team, parts, at, kept),
+            Attention::Delta(parts) => self.delta_forward(team, parts, at, kept),
         }
-        let (o, lse) = (sized(&mut a.attended, t * heads.output()), sized(&mut a.lse, t * heads.query));
-        context.attend(team, self, index, qkv, o, lse);
-        let middle = sized(&mut a.middle, t * k);
-        match &layer.attention {
-            Attention::Grouped(attention) => attention.output.forward(team, o, middle, Epilogue::Residual(x)),
-            Attention::Latent(attention) => {
-                let outputs = self.expand_latents(team, attention, o, &mut ws.inputs);
-                attention.output.forward(team, outputs, middle, Epilogue::Residual(x));
-            }
-        }
-
         self.mlp_forward(team, index, layer, input, ws);
-    }
-
-    /// Queries, keys and values of normed rows, with biases and head norms, not yet rotated.
-    fn project_qkv(
-        &self,
-        team: &Team,
-        attention: &GroupedAttention<linear::Linear, Vector>,
-        normed: &[f32],
-        qkv: &mut [f32],
-        raw: &mut Vec<f32>,
-    ) {
-        let epilogue = attention.bias.as_ref().map_or(Epilogue::None, |bias| Epilogue::Bias(bias.values));
-        attention.qkv.forward(team, normed, qkv, epilogue);
-        let Some(norms) = &attention.head_norms else { return };
-        raw.clear();
-        raw.extend_from_slice(qkv);
-        for (norm, vectors) in self.normed_vectors(norms) {
-            rms_norm::forward(team, vectors, raw, norm.values, self.eps, qkv);
-        }
-    }
-
-    /// Where in a row the queries and the keys are, each with its norm: over each head, or over all of them.
-    fn normed_vectors<'n, 'w>(&self, norms: &'n HeadNorms<Vector<'w>>) -> [(&'n Vector<'w>, Vectors); 2] {
-        let (row, Heads { query, key_value, size, .. }) = (self.heads.row(), self.heads);
-        let vectors = |norm: &Vector, first, heads| Vectors { row, first, count: heads * size / norm.values.len() };
-        let queries = vectors(&norms.query, 0, query);
-        [(&norms.query, queries), (&norms.key, vectors(&norms.key, self.heads.output(), key_value))]
     }
 
     /// From the gradient of the hidden states `(T, K)` to those of all that is trained, added to `gradients`. The
@@ -226,7 +198,7 @@ impl Decoder {
         ws.dx.clear();
         ws.dx.resize(d_hidden.len(), 0.0);
         let (last, d_norm) = (ws.stream(w.layers.len()), w.norm.gradient(gradients));
-        let kept = Kept { x: &ws.streams[last], w: w.norm.values, eps: self.eps };
+        let kept = Kept { x: &ws.streams[last], w: w.norm.values(), eps: self.eps };
         rms_norm::backward(team, Vectors::rows(self.hidden), kept, d_hidden, &mut ws.dx, d_norm);
         for (index, layer) in w.layers.iter().enumerate().rev() {
             if self.recompute {
@@ -251,64 +223,15 @@ impl Decoder {
         let (x, kept) = (ws.stream(index), ws.layer(index));
         let (x, a, inputs) = (&ws.streams[x], &ws.layers[kept], &mut ws.inputs);
         let (d, dx) = (&mut ws.gradients, &mut ws.dx);
-        let (norm, vectors) = (layer.attention_norm.values, Vectors::rows(self.hidden));
+        let (norm, vectors) = (layer.attention_norm.values(), Vectors::rows(self.hidden));
         let normed = sized(&mut inputs.normed, x.len());
         rms_norm::forward(team, vectors, x, norm, self.eps, normed);
         match &layer.attention {
-            Attention::Grouped(attention) => self.grouped_backward(team, attention, sequences, (a, normed), (d, dx), g),
+            Attention::Grouped(attention) => self.grouped_backward(team, attention, sequences, (a, inputs), (d, dx), g),
             Attention::Latent(attention) => self.latent_backward(team, attention, sequences, (a, inputs), (d, dx), g),
+            Attention::Delta(attention) => self.delta_backward(team, attention, sequences, (a, inputs), (d, dx), g),
         }
         let kept = Kept { x, w: norm, eps: self.eps };
         rms_norm::backward(team, vectors, kept, &d.normed, dx, layer.attention_norm.gradient(g));
-    }
-
-    /// From the gradient of the attention's output to that of the normed rows, left in `d.normed`.
-    fn grouped_backward(
-        &self,
-        team: &Team,
-        attention: &GroupedAttention<linear::Linear, Vector>,
-        Sequences { input, segments }: Sequences,
-        (a, normed): (&Activations, &[f32]),
-        (d, dx): (&mut LayerGradients, &[f32]),
-        g: &mut [f32],
-    ) {
-        attention.output.backward_weight(team, &a.attended, dx, g);
-        attention.output.backward_input(team, dx, sized(&mut d.attended, a.attended.len()));
-        let forward = packed::Forward { qkv: &a.qkv, o: &a.attended, lse: &a.lse };
-        let d_qkv = sized(&mut d.qkv, a.qkv.len());
-        packed::backward(team, self.heads, forward, segments, &d.attended, d_qkv);
-        self.rope.rotate_back(team, d_qkv, input.positions, self.heads.query + self.heads.key_value, self.heads.row());
-        let d_qkv = match &attention.head_norms {
-            None => &d.qkv,
-            Some(norms) => {
-                self.head_norms_backward(team, norms, &a.raw_qkv, &d.qkv, &mut d.raw_qkv, g);
-                &d.raw_qkv
-            }
-        };
-        if let Some(d_bias) = attention.bias.as_ref().and_then(|bias| bias.gradient(g)) {
-            linear::backward_bias(team, d_qkv, d_bias);
-        }
-        attention.qkv.backward_weight(team, normed, d_qkv, g);
-        attention.qkv.backward_input(team, d_qkv, sized(&mut d.normed, normed.len()));
-    }
-
-    /// Through norms of queries and keys; values pass unchanged.
-    fn head_norms_backward(
-        &self,
-        team: &Team,
-        norms: &HeadNorms<Vector>,
-        raw_qkv: &[f32],
-        d_qkv: &[f32],
-        d_raw: &mut Vec<f32>,
-        g: &mut [f32],
-    ) {
-        d_raw.clear();
-        d_raw.extend_from_slice(d_qkv);
-        let normed = self.heads.row() - self.heads.key_value * self.heads.size;
-        d_raw.chunks_exact_mut(self.heads.row()).for_each(|row| row[..normed].fill(0.0));
-        for (norm, vectors) in self.normed_vectors(norms) {
-            let kept = Kept { x: raw_qkv, w: norm.values, eps: self.eps };
-            rms_norm::backward(team, vectors, kept, d_qkv, d_raw, norm.gradient(g));
-        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::cache::{self, Cache, Sequence};
+use super::cache::{Cache, Sequence};
 use super::decoder::{Context, Input};
 use super::weights::PackedWeights;
 use super::workspace::{Keep, Workspace};
@@ -70,7 +70,7 @@ impl<'a> Decoding<'a> {
         mut memory: DecodingMemory,
         records: bool,
     ) -> Self {
-        memory.cache.shape(weights.layers.len(), decoder.block_len());
+        memory.cache.shape(decoder.cache_shape());
         memory.workspace.routed = decoder.routed.filter(|_| records).map(RoutedExperts::new);
         let (slots, free, prompt) = (Vec::new(), Vec::new(), Slot::default());
         Self { team, decoder, weights, memory, slots, free, prompt, prompt_logits: Vec::new() }
@@ -87,10 +87,9 @@ impl<'a> Decoding<'a> {
         let DecodingMemory { cache, workspace, .. } = &mut self.memory;
         let prompt = &mut self.prompt.sequence;
         cache.free(prompt);
-        prompt.blocks.extend((0..cache::blocks(tokens.len())).map(|_| cache.take()));
-        prompt.cached = tokens.len();
+        *prompt = cache.begin(tokens.len());
         let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-        let context = Context::Prompt { cache, blocks: &prompt.blocks };
+        let context = Context::Prompt { cache, sequence: prompt };
         let input = Input::new(tokens, &positions);
         self.decoder.forward(self.team, self.weights, input, context, Keep::Nothing, workspace);
         self.prompt.routed.clone_from(&workspace.routed);
@@ -141,7 +140,7 @@ impl<'a> Decoding<'a> {
         let mut up_to_each = Vec::with_capacity(tokens.len());
         for _ in tokens {
             cache.make_room(row);
-            up_to_each.push(Sequence { blocks: row.blocks.clone(), cached: row.cached });
+            up_to_each.push(row.clone());
             row.cached += 1;
         }
         let sequences: Vec<&Sequence> = up_to_each.iter().collect();

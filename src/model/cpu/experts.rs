@@ -68,7 +68,7 @@ pub(super) fn forward(
     let t = normed.len() / k;
     let products = sized(&mut kept.routing.scores, t * router.experts);
     mlp.router.forward(team, normed, products, Epilogue::None);
-    router.forward(team, mlp.bias.as_ref().map(|bias| bias.values), &mut kept.routing);
+    router.forward(team, mlp.bias.as_ref().map(|bias| bias.values()), &mut kept.routing);
     if let Some(sampled) = sampled {
         sampled.meet(router, &mut kept.routing);
     }

@@ -1,7 +1,7 @@
 //! Latent attention of a layer, forward and backward, around the attention over latents that [`super::decoder`]
 //! computes.
 
-use super::decoder::Sequences;
+use super::decoder::{Buffers, Place, Sequences};
 use super::weights::Vector;
 use super::workspace::{Activations, LatentActivations, LayerGradients, ProductInputs};
 use crate::model::decoder::Decoder;
@@ -38,8 +38,25 @@ impl Decoder {
         self.latent.expect("a model with latent attention has its sizes")
     }
 
+    /// From normed rows, which the buffers hold, to the middle of the layer.
+    pub(super) fn latent_forward(
+        &self,
+        team: &Team,
+        parts: &Parts,
+        Place { index, input, context }: Place,
+        (x, a, inputs): Buffers,
+    ) {
+        let (t, heads) = (input.tokens.len(), self.heads);
+        let rows = sized(&mut a.qkv, t * heads.row());
+        self.project_latents(team, parts, input.positions, rows, &mut a.latent, inputs);
+        let (o, lse) = (sized(&mut a.attended, t * heads.output()), sized(&mut a.lse, t * heads.query));
+        context.attend(team, self, index, rows, o, lse);
+        let outputs = self.expand_latents(team, parts, o, inputs);
+        parts.output.forward(team, outputs, sized(&mut a.middle, x.len()), Epilogue::Residual(x));
+    }
+
     /// From normed rows, which `inputs` holds, to the rotated rows of the attention `(T, row)`.
-    pub(super) fn project_latents(
+    fn project_latents(
         &self,
         team: &Team,
         parts: &Parts,
@@ -56,7 +73,7 @@ impl Decoder {
                 let compressed = sized(&mut kept.compressed_queries, t * down.outputs());
                 down.forward(team, normed, compressed, Epilogue::None);
                 let normed = sized(&mut inputs.latent.queries, t * down.outputs());
-                rms_norm::forward(team, Vectors::rows(down.outputs()), compressed, norm.values, EPS, normed);
+                rms_norm::forward(team, Vectors::rows(down.outputs()), compressed, norm.values(), EPS, normed);
                 up.forward(team, normed, queries, Epilogue::None);
             }
         }
@@ -65,13 +82,13 @@ impl Decoder {
         parts.compress.forward(team, normed, compressed, Epilogue::None);
         let latents = sized(&mut inputs.latent.latents, compressed.len());
         latents.copy_from_slice(compressed);
-        rms_norm::forward(team, latents_of(s), compressed, parts.norm.values, EPS, latents);
+        rms_norm::forward(team, latents_of(s), compressed, parts.norm.values(), EPS, latents);
         latent::absorb(team, s, &parts.expand, queries, latents, rows);
         self.rope.rotate_parts(team, rows, positions, s.rotated_parts(), self.heads.row());
     }
 
     /// Sums of latents `(T, H L)` to the outputs of heads.
-    pub(super) fn expand_latents<'i>(
+    fn expand_latents<'i>(
         &self,
         team: &Team,
         parts: &Parts,
@@ -116,7 +133,7 @@ impl Decoder {
             to[..s.rank].fill(0.0);
             to[s.rank..].copy_from_slice(&from[s.rank..]);
         }
-        let of_latents = Kept { x: &kept.compressed, w: parts.norm.values, eps: EPS };
+        let of_latents = Kept { x: &kept.compressed, w: parts.norm.values(), eps: EPS };
         rms_norm::backward(team, latents_of(s), of_latents, d_latents, d_compressed, parts.norm.gradient(g));
         parts.compress.backward_weight(team, &inputs.normed, d_compressed, g);
         parts.compress.backward_input(team, d_compressed, sized(&mut d.normed, inputs.normed.len()));
@@ -147,14 +164,14 @@ fn queries_backward(
         LatentQuery::Compressed { down, norm, up } => {
             let (compressed, vectors) = (&kept.compressed_queries, Vectors::rows(down.outputs()));
             let normed = sized(&mut inputs.latent.queries, compressed.len());
-            rms_norm::forward(team, vectors, compressed, norm.values, EPS, normed);
+            rms_norm::forward(team, vectors, compressed, norm.values(), EPS, normed);
             up.backward_weight(team, normed, d_queries, g);
             // What was normed is not needed again.
             let d_normed = normed;
             up.backward_input(team, d_queries, d_normed);
             let d_compressed = sized(&mut d.latent.compressed_queries, compressed.len());
             d_compressed.fill(0.0);
-            let of_queries = Kept { x: compressed, w: norm.values, eps: EPS };
+            let of_queries = Kept { x: compressed, w: norm.values(), eps: EPS };
             rms_norm::backward(team, vectors, of_queries, d_normed, d_compressed, norm.gradient(g));
             down.backward_weight(team, &inputs.normed, d_compressed, g);
             down.backward_input(team, d_compressed, part);

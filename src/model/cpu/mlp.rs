@@ -23,7 +23,7 @@ impl Decoder {
     pub(super) fn mlp_forward(&self, team: &Team, index: usize, layer: &PackedLayer, input: Input, ws: &mut Workspace) {
         let kept = ws.layer(index);
         let (a, inputs) = (&mut ws.layers[kept], &mut ws.inputs);
-        let (normed, norm) = (sized(&mut inputs.normed, a.middle.len()), layer.mlp_norm.values);
+        let (normed, norm) = (sized(&mut inputs.normed, a.middle.len()), layer.mlp_norm.values());
         rms_norm::forward(team, Vectors::rows(self.hidden), &a.middle, norm, self.eps, normed);
         match &layer.mlp {
             Mlp::Dense(DenseMlp { gate_up, .. }) => {
@@ -77,7 +77,7 @@ impl Decoder {
     ) {
         let kept = ws.layer(index);
         let (a, inputs, d, dx) = (&ws.layers[kept], &mut ws.inputs, &mut ws.gradients, &mut ws.dx);
-        let (norm, vectors) = (layer.mlp_norm.values, Vectors::rows(self.hidden));
+        let (norm, vectors) = (layer.mlp_norm.values(), Vectors::rows(self.hidden));
         match &layer.mlp {
             Mlp::Dense(DenseMlp { gate_up, down }) => {
                 let (d_activated, activated) = (sized(&mut d.activated, a.gate_up.len() / 2), &mut inputs.activated);

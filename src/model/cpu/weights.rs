@@ -2,6 +2,7 @@
 //! trained the place of its gradient. Made from weights that are all trained, or from a frozen base with or without an
 //! adapter.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -12,18 +13,40 @@ use crate::ops::team::Team;
 use crate::parallel::Pool;
 
 use crate::model::base::Base;
-use crate::model::layout::{Layer, Layout, Matrix};
+use crate::model::layout::{self, Layer, Layout, Matrix};
 use crate::model::lora::AdapterLayout;
 
 /// The weights of a norm, or biases.
 #[derive(Debug)]
 pub struct Vector<'a> {
-    /// Its values.
-    pub values: &'a [f32],
+    values: Cow<'a, [f32]>,
     place: Option<Range<usize>>,
 }
 
-impl Vector<'_> {
+impl<'a> Vector<'a> {
+    /// Of `values` that lie at `vector`, trained or not.
+    fn of(vector: &layout::Vector, values: &'a [f32], is_trained: bool) -> Self {
+        let values = match vector.around_one {
+            true => values.iter().map(|value| 1.0 + value).collect(),
+            false => Cow::Borrowed(values),
+        };
+        Self { values, place: is_trained.then(|| vector.range.clone()) }
+    }
+
+    /// What it multiplies with, or adds.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Where the gradients of several are added, whose places are apart.
+    pub fn gradients<'g, const N: usize>(vectors: [&Self; N], gradients: &'g mut [f32]) -> [Option<&'g mut [f32]>; N] {
+        let Some(places) = vectors.iter().map(|vector| vector.place.clone()).collect::<Option<Vec<_>>>() else {
+            return [const { None }; N];
+        };
+        let places: [Range<usize>; N] = std::array::from_fn(|i| places[i].clone());
+        gradients.get_disjoint_mut(places).expect("each weight has a place of its own").map(Some)
+    }
+
     /// Where its gradient is added, if it is trained.
     pub fn gradient<'g>(&self, gradients: &'g mut [f32]) -> Option<&'g mut [f32]> {
         self.place.clone().map(|place| &mut gradients[place])
@@ -124,7 +147,7 @@ pub type PackedLayer<'a> = Layer<Linear<'a>, Vector<'a>>;
 impl<'a> PackedWeights<'a> {
     /// Weights that are all trained, and their matrices packed. Gradients have their layout.
     pub fn trained(layout: &Layout, values: &'a [f32], matrices: &'a Matrices) -> Self {
-        let vector = |range: &Range<usize>| Vector { values: &values[range.clone()], place: Some(range.clone()) };
+        let vector = |vector: &layout::Vector| Vector::of(vector, &values[vector.range.clone()], true);
         let linear = |Matrix { range, .. }: &Matrix| {
             Linear::trained(&matrices[&range.start], &values[range.clone()], range.clone())
         };
@@ -141,7 +164,7 @@ impl<'a> PackedWeights<'a> {
     /// adapter's layout.
     pub fn frozen(base: &'a Base, adapter: Option<(&AdapterLayout, &'a [f32])>) -> Self {
         let layout = &base.layout;
-        let vector = |range: &Range<usize>| Vector { values: base.vector(range), place: None };
+        let vector = |vector: &layout::Vector| Vector::of(vector, base.vector(&vector.range), false);
         let linear = |place: &Matrix| {
             let matrix = base.matrix(place);
             let addition = adapter.and_then(|(adapter, values)| {

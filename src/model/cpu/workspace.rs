@@ -2,6 +2,7 @@
 //! A workspace is used again for the next micro-batch, so a run's memory is that of its largest one.
 
 use crate::batch::{Choices, RoutedExperts};
+use crate::ops::delta;
 use crate::ops::experts::{Dispatch, LoadBalance, Routing};
 use crate::ops::linear_logprob::Logits;
 use crate::ops::memory;
@@ -20,8 +21,9 @@ pub enum Keep {
 /// What a layer keeps for its backward beside its input. `(T, ..)` each.
 #[derive(Debug, Default)]
 pub(super) struct Activations {
-    /// Before the norm of heads; empty where there is none.
-    pub(super) raw_qkv: Vec<f32>,
+    /// What the first product made, where the attention has that in another form: before the norm of heads, with gates
+    /// of outputs, or for a delta net.
+    pub(super) projected: Vec<f32>,
     /// Queries, keys and values, rotated.
     pub(super) qkv: Vec<f32>,
     pub(super) attended: Vec<f32>,
@@ -84,6 +86,11 @@ pub(super) struct ExpertActivations {
 pub(super) struct ProductInputs {
     pub(super) normed: Vec<f32>,
     pub(super) activated: Vec<f32>,
+    /// Queries, keys and values before the norm of heads, where gates stand between what was projected.
+    pub(super) unnormed: Vec<f32>,
+    /// Outputs of heads times their gates.
+    pub(super) gated: Vec<f32>,
+    pub(super) delta: delta::Inputs,
     pub(super) experts: ExpertScratch,
     pub(super) latent: LatentInputs,
 }
@@ -119,6 +126,8 @@ pub(super) struct LayerGradients {
     pub(super) attended: Vec<f32>,
     pub(super) qkv: Vec<f32>,
     pub(super) raw_qkv: Vec<f32>,
+    pub(super) projected: Vec<f32>,
+    pub(super) delta: delta::Scratch,
     pub(super) latent: LatentGradients,
 }
 
@@ -172,20 +181,24 @@ impl Workspace {
             let LatentActivations { queries, compressed_queries, compressed } = a.latent;
             let experts = [routing.scores, routing.weights, shared_gate_up, shared_gate];
             let latent = [queries, compressed_queries, compressed];
-            [a.raw_qkv, a.qkv, a.attended, a.lse, a.middle, a.gate_up].into_iter().chain(experts).chain(latent)
+            [a.projected, a.qkv, a.attended, a.lse, a.middle, a.gate_up].into_iter().chain(experts).chain(latent)
         });
         let ExpertScratch { gathered, outputs, shared_activated, shared_output, .. } = inputs.experts;
         let LatentInputs { queries, latents, values } = inputs.latent;
         let of_experts = [gathered, outputs, shared_activated, shared_output, queries, latents, values];
-        let LayerGradients { activated, gate_up, normed, attended, qkv, raw_qkv, latent } = gradients;
+        let LayerGradients { activated, gate_up, normed, attended, qkv, raw_qkv, projected, delta, latent } = gradients;
+        let of_deltas = [inputs.delta.rows, inputs.delta.gates].into_iter().chain(delta.into_buffers());
         let LatentGradients { values, queries, compressed_queries, latents, compressed, part } = latent;
         let of_latents = [values, queries, compressed_queries, latents, compressed, part];
-        let others = [hidden, dx, inputs.normed, inputs.activated, activated, gate_up, normed, attended, qkv, raw_qkv];
+        let of_inputs = [inputs.normed, inputs.activated, inputs.unnormed, inputs.gated];
+        let others = [hidden, dx, activated, gate_up, normed, attended, qkv, raw_qkv, projected];
         streams
             .into_iter()
             .chain(of_layers)
             .chain(of_experts)
             .chain(of_latents)
+            .chain(of_deltas)
+            .chain(of_inputs)
             .chain(others)
             .for_each(memory::give_back);
         logits.give_back();

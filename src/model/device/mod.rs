@@ -303,8 +303,8 @@ impl Input {
 fn check(decoder: &Decoder, layout: &Layout) -> Result<()> {
     let plain = |layer: &Layer<_, _>| matches!((&layer.attention, &layer.mlp), (Attention::Grouped(_), Mlp::Dense(_)));
     ensure!(
-        layout.layers.iter().all(plain),
-        "experts and latent attention are computed on a CPU alone: set compute.device = \"cpu\""
+        layout.layers.iter().all(plain) && decoder.delta.is_none(),
+        "experts, latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
     );
     attention::check(decoder.heads)?;
     for (name, size) in [("hidden_size", decoder.hidden), ("intermediate_size", decoder.intermediate)] {

@@ -1,9 +1,7 @@
 //! A device model's weights as a forward and a backward read them: each says where its values are, and where its gradient
 //! is added if it is trained. The twin of `model/cpu/weights.rs`; nothing is copied.
 
-use std::ops::Range;
-
-use crate::model::layout::{Layer, Layout, Matrix};
+use crate::model::layout::{Layer, Layout, Matrix, Vector};
 use crate::model::lora::AdapterLayout;
 use crate::ops::linear::device::{Flat, Linear, LowRank, Weight};
 
@@ -22,7 +20,7 @@ pub(super) struct DeviceWeights<'a> {
 impl<'a> DeviceWeights<'a> {
     /// The weights of `flat`, which has the layout's places, and an adapter on them.
     pub(super) fn new(layout: &Layout, flat: Flat<'a>, adapter: Option<(&AdapterLayout, Flat<'a>)>) -> Self {
-        let vector = |range: &Range<usize>| flat.weight(range);
+        let vector = |vector: &Vector| flat.weight(&vector.range);
         let linear = |place: &Matrix| {
             let addition = adapter.and_then(|(adapter, values)| {
                 Some(LowRank::new(values, adapter.addition(place)?, adapter.rank, adapter.scale()))
@@ -32,7 +30,7 @@ impl<'a> DeviceWeights<'a> {
         Self {
             embedding: flat.weight(&layout.embedding.range),
             layers: layout.layers.iter().map(|layer| layer.map(linear, vector)).collect(),
-            norm: flat.weight(&layout.norm),
+            norm: flat.weight(&layout.norm.range),
             lm_head: flat.weight(&layout.lm_head.range),
         }
     }

@@ -17,13 +17,15 @@ use super::untied::Untied;
 use super::{Load, Source, TensorFile, check, gguf};
 use crate::disk::read_text;
 use crate::model::base::{Base, stored_in};
-use crate::model::config::{ModelConfig, token_ids};
+use crate::model::config::{Family, ModelConfig, token_ids};
 use crate::model::dtype::SaveDtype;
 use crate::model::layout::Layout;
 use crate::model::lora::Adapter;
 use crate::model::parameters::Parameters;
+use crate::model::text_part;
 use crate::model::weights::Weights;
 use crate::ops::linear::Stored;
+use crate::output::note;
 
 /// Files that a folder may hold beside its weights; whichever are there are copied when the model is saved.
 const COMPANIONS: [&str; 9] = [
@@ -255,6 +257,9 @@ impl<W: Load> ModelFolder<W> {
         let tokenizer = companions.tokenizer(&mut config)?;
         let layout = Layout::of(&config)?;
         check(file, &layout.entries, &|name| is_ignored(name, &config))?;
+        if file.names().into_iter().any(|name| text_part::is_beside(name) || name.starts_with("mtp.")) {
+            note!("of this model the text part is read: not what sees images, nor layers that predict further tokens");
+        }
         companions.dtype = file.dtype(&layout.entries[0].name)?;
         let weights = match base {
             Some(base) => W::load(&config, layout, &mut Requantized { file, base })?,
@@ -310,12 +315,13 @@ pub fn base_bytes(path: &Path, layout: &Layout, base: Option<BaseType>, dtype: S
     })
 }
 
-/// Tensors that some files hold and no computation needs: a tied output matrix, tables of rotary angles, and layers
-/// that predict further tokens.
+/// Tensors that some files hold and no computation needs: a tied output matrix, tables of rotary angles, layers that
+/// predict further tokens, and what sees images.
 fn is_ignored(name: &str, config: &ModelConfig) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
         || (config.tie_word_embeddings && name == "lm_head.weight")
         || config.is_beyond(name)
+        || (text_part::is_beside(name) && config.family().is_ok_and(Family::has_delta_nets))
 }
 
 /// Writes a model folder into `folder`, which exists, and reads it back: every weight is compared, and the shape and
@@ -367,7 +373,8 @@ fn same_tokens(read: &Tokenizer, written: &Tokenizer) -> Result<()> {
 
 /// Parses and validates `config.json`.
 pub fn read_config(bytes: &[u8]) -> Result<ModelConfig> {
-    let config: ModelConfig = serde_json::from_slice(bytes).context("config.json")?;
+    let keys: Map<String, Value> = serde_json::from_slice(bytes).context("config.json")?;
+    let config: ModelConfig = serde_json::from_value(text_part::of_config(keys).into()).context("config.json")?;
     config.validate().context("config.json")?;
     Ok(config)
 }

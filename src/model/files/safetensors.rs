@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{ReadSeek, Source, TensorFile, check, pieces};
 use crate::model::dtype::SaveDtype;
 use crate::model::layout::Entry;
+use crate::model::text_part;
 
 /// The file of a model that has only one.
 const SINGLE: &str = "model.safetensors";
@@ -40,8 +41,8 @@ struct Shard<'a> {
 /// The tensors of a folder, to be read in any order.
 pub struct Reader<'a> {
     shards: Vec<Shard<'a>>,
-    /// The shard of each tensor.
-    places: BTreeMap<String, usize>,
+    /// The shard of each tensor and its name there, by what it is called in a model of texts alone.
+    places: BTreeMap<String, (usize, String)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,12 +125,13 @@ impl Reader<'static> {
     /// Whether every tensor lies where the index says.
     fn agree_with(&self, index: &Index) -> Result<()> {
         for (tensor, file) in &index.weight_map {
-            let found = self.places.get(tensor).map(|&shard| self.shards[shard].name.as_str());
+            let place = self.places.get(&*text_part::name_of(tensor));
+            let found = place.map(|(shard, _)| self.shards[*shard].name.as_str());
             ensure!(found == Some(file), "{INDEX} says that {tensor} is in {file}, which does not hold it");
         }
-        for (tensor, &shard) in &self.places {
+        for (shard, tensor) in self.places.values() {
             let known = index.weight_map.contains_key(tensor);
-            ensure!(known, "{} holds {tensor}, which {INDEX} does not list", self.shards[shard].name);
+            ensure!(known, "{} holds {tensor}, which {INDEX} does not list", self.shards[*shard].name);
         }
         Ok(())
     }
@@ -145,7 +147,7 @@ impl<'a> Reader<'a> {
         let mut places = BTreeMap::new();
         for (number, shard) in shards.iter().enumerate() {
             for tensor in shard.metadata.offset_keys() {
-                let double = places.insert(tensor.clone(), number);
+                let double = places.insert(text_part::name_of(&tensor).into_owned(), (number, tensor.clone()));
                 ensure!(double.is_none(), "{tensor} is in two files, one of them {}", shard.name);
             }
         }
@@ -153,8 +155,8 @@ impl<'a> Reader<'a> {
     }
 
     fn describe(&self, tensor: &str) -> Result<&TensorInfo> {
-        let place = self.places.get(tensor).map(|&shard| &self.shards[shard].metadata);
-        place.and_then(|metadata| metadata.info(tensor)).with_context(|| match self.shards.as_slice() {
+        let place = self.places.get(tensor).map(|(shard, name)| (&self.shards[*shard].metadata, name));
+        place.and_then(|(metadata, name)| metadata.info(name)).with_context(|| match self.shards.as_slice() {
             [only] => format!("{} has no tensor {tensor}", only.name),
             shards => format!("none of the {} shards has a tensor {tensor}", shards.len()),
         })
@@ -163,7 +165,7 @@ impl<'a> Reader<'a> {
     /// Hands the bytes of a tensor on, piece by piece; none cuts a value.
     pub fn read_bytes(&mut self, tensor: &str, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let info = self.describe(tensor)?.clone();
-        self.shards[self.places[tensor]].read(&info, sink)
+        self.shards[self.places[tensor].0].read(&info, sink)
     }
 
     /// The type in the file and the shape of a tensor.
@@ -174,7 +176,8 @@ impl<'a> Reader<'a> {
 
     /// Which file holds which tensors.
     pub fn shards(&self) -> Shards {
-        self.shards.iter().map(|shard| (shard.name.clone(), shard.metadata.offset_keys())).collect()
+        let names = |shard: &Shard| shard.metadata.offset_keys().iter().map(|t| text_part::name_of(t).into()).collect();
+        self.shards.iter().map(|shard| (shard.name.clone(), names(shard))).collect()
     }
 }
 
@@ -184,7 +187,7 @@ impl TensorFile for Reader<'_> {
     }
 
     fn file_of(&self, tensor: &str) -> &str {
-        self.places.get(tensor).map_or("no file", |&shard| &self.shards[shard].name)
+        self.places.get(tensor).map_or("no file", |(shard, _)| &self.shards[*shard].name)
     }
 
     fn shape(&self, tensor: &str) -> Result<&[usize]> {
@@ -232,7 +235,7 @@ pub fn write(folder: &Path, source: &dyn Source, shards: &Shards, dtype: SaveDty
 
 /// What a tensor is stored as beside others of `dtype`.
 fn stored_as(entry: &Entry, dtype: SaveDtype) -> SaveDtype {
-    if entry.is_choice_bias() { SaveDtype::F32 } else { dtype }
+    if entry.stays_fp32() { SaveDtype::F32 } else { dtype }
 }
 
 fn distribute<'a>(entries: &'a [Entry], shards: &Shards) -> Vec<(String, Vec<&'a Entry>)> {

@@ -132,6 +132,10 @@ pub(super) fn architecture(config: &ModelConfig) -> Result<&'static str> {
         Family::Qwen3Moe => "qwen3moe",
         Family::Olmoe => "olmoe",
         Family::DeepseekV2 | Family::DeepseekV3 => latent::ARCHITECTURE,
+        family @ Family::Qwen3_5 => bail!(
+            "models of family {} are not written as GGUF: export a folder, which llama.cpp's own converter reads",
+            family.name()
+        ),
     })
 }
 
