@@ -74,14 +74,16 @@ impl Work {
     /// That of a step of `config`, whose run is `job`.
     pub fn of(config: &TrainConfig, sizes: &Sizes, job: &Job) -> Self {
         let (prompts, group) = (config.rollout.prompts_per_step, config.rollout.group_size);
-        let part = match Sharing::of(sizes.weights) {
-            Sharing::MicroBatches => job.tokens().max(SHARD_TOKENS),
-            Sharing::Operations => job.tokens(),
+        let micros = job.update_tokens.div_ceil(job.tokens());
+        let parts = match (Sharing::of(sizes.weights), config.compute.gradient_parts) {
+            (Sharing::MicroBatches, _) => job.update_tokens.div_ceil(job.tokens().max(SHARD_TOKENS)),
+            (Sharing::Operations, 0) => micros,
+            (Sharing::Operations, parts) => micros.min(parts),
         };
         Self {
             prompts,
             group,
-            parts: job.update_tokens.div_ceil(part),
+            parts,
             updates: updates(prompts * group, config.grpo.completions_per_update),
             gradient: job.lora.map_or(sizes.weights, |lora| lora.values),
             tokens: prompts * group * (job.sequence - job.prompt),
