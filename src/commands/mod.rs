@@ -23,6 +23,7 @@ mod plan;
 mod policies;
 mod report;
 mod sample;
+mod scaling;
 #[cfg(feature = "serve")]
 mod serve;
 mod sft;

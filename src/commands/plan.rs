@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, bail, ensure};
 
 use super::memory::{self, gib};
+use super::scaling::{self, Scaling};
 use super::{ConfigArgs, builtin, compute, load_shape, open_prompts};
 use crate::config::{Target, TrainConfig};
 use crate::hub::{self, Wanted};
@@ -33,6 +34,8 @@ pub(super) struct Args {
     /// Longest prompt, in tokens; that of the data without it.
     #[arg(long)]
     prompt_tokens: Option<usize>,
+    #[command(flatten)]
+    scaling: Scaling,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -83,7 +86,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     say!("\nfits into {} with\n", gib(memory))?;
     say!("[compute]\nmicro_batch_tokens = {}\nrecompute = {}\n", job.micro_batch_tokens, job.recompute)?;
     say!("[rollout]\ncapacity = {}", job.rows)?;
-    Ok(())
+    scaling::print(&args.scaling, &config, &sizes, &job)
 }
 
 /// Bytes that a run takes beside what a plan counts: the program itself, and the tokenizer.

@@ -7,10 +7,12 @@ mod cpu;
 mod cuda;
 mod fit;
 mod layers;
+mod ranks;
 
 use anyhow::{Result, ensure};
 
 pub use fit::{Free, fit};
+pub use ranks::{Alone, Link, StepTime, Work};
 
 use layers::{AttentionSizes, FeedForward};
 

@@ -25,7 +25,7 @@ use launch::Place;
 pub use session::{Session, has_mpi, mpi_version};
 
 /// Values of a gradient that are passed on at a time, so that all ranks of the ring add at the same time.
-const BLOCK: usize = 1 << 16;
+pub(crate) const BLOCK: usize = 1 << 16;
 
 /// What carries bytes around the ring.
 pub trait Transport: Debug + Send + Sync {

@@ -163,3 +163,34 @@ fn what_does_not_fit_is_said_in_one_line() {
         assert_eq!(complaint.trim().lines().count(), 1, "{complaint}");
     }
 }
+
+#[test]
+fn what_several_ranks_take_is_told_from_the_times_of_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 3, "compute = {device = 'cpu'}");
+    let run = folder.path().join("run");
+    succeeds(&["train", text(&config), "--out", text(&run)]);
+    let asked = ["plan", text(&config), "--memory", "1GiB", "--measured", text(&run), "--ranks"];
+    let table = |more: &[&str]| -> Vec<Vec<f64>> {
+        let printed = succeeds(&[&asked[..], more].concat());
+        let rows = printed.lines().skip_while(|line| !line.starts_with(" ranks")).skip(1);
+        let number = |word: &str| word.trim_end_matches('x').parse().ok();
+        rows.map(|row| row.split_whitespace().filter_map(number).collect()).collect()
+    };
+    let rows = table(&["1,2,64"]);
+    // Ranks, memory, sampling, passes, sending, serial, step, speed.
+    assert!(rows.len() == 3 && rows.iter().all(|row| row.len() == 8), "{rows:?}");
+    assert_eq!((rows[0][0], rows[0][4], rows[0][7]), (1.0, 0.0, 1.0), "a process alone is what was measured");
+    assert!(rows[2][2] < rows[1][2] && rows[1][2] < rows[0][2], "sampling is shared: {rows:?}");
+    assert!(rows[2][1] <= rows[0][1], "with fewer rows to sample: {rows:?}");
+    assert!(rows.iter().all(|row| row[5] == rows[0][5]), "what is not shared stays: {rows:?}");
+    let slow = table(&["2", "--link-gbit", "0.001"]);
+    assert!(slow[0][4] > 10.0 * rows[1][4] && slow[0][7] < 1.0, "a slow link eats the gain: {slow:?}");
+    for (more, expected) in [(&["0"][..], "--ranks 0"), (&["2", "--link-gbit", "0"], "--link-gbit 0")] {
+        assert!(fails(&[&asked[..], more].concat()).contains(expected), "{more:?}");
+    }
+    let short = folder.path().join("short");
+    succeeds(&["train", text(&config), "--out", text(&short), "--set", "steps=1"]);
+    let complaint = fails(&["plan", text(&config), "--memory", "1GiB", "--measured", text(&short), "--ranks", "2"]);
+    assert!(complaint.contains("no steps after its first"), "{complaint}");
+}

@@ -449,7 +449,7 @@ impl Lesson<'_> {
 
 /// Tokens of a shard: the micro-batches that share a gradient buffer. Small micro-batches stay in the second cache; to
 /// zero and add a buffer the size of the model for each would cost what that gains.
-const SHARD_TOKENS: usize = 2048;
+pub(crate) const SHARD_TOKENS: usize = 2048;
 
 /// Cuts micro-batches, in order, into shards. The cut does not depend on the number of threads.
 fn shards(micros: &[MicroBatch]) -> Vec<&[MicroBatch]> {

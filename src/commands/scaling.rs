@@ -1,0 +1,90 @@
+//! `reckon plan --ranks`: what to expect of a run on several ranks, from the times of a run of one process.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::memory::gib;
+use crate::config::{Target, TrainConfig};
+use crate::metrics;
+use crate::output::say;
+use crate::plan::{Alone, Job, Link, Plan, Sizes, Work};
+
+/// What a plan for several ranks is made from.
+#[derive(Debug, clap::Args)]
+pub(super) struct Scaling {
+    /// Also say what a step takes on so many ranks, such as 1,8,64,512; needs --measured.
+    #[arg(long, value_delimiter = ',', requires = "measured")]
+    ranks: Vec<usize>,
+    /// Folder of a run of the same config by one process on the threads of a rank, whose times are taken.
+    #[arg(long, requires = "ranks")]
+    measured: Option<PathBuf>,
+    /// Gigabits a second between one rank and the next.
+    #[arg(long, default_value_t = 10.0)]
+    link_gbit: f64,
+    /// Microseconds until the first byte is there.
+    #[arg(long, default_value_t = 50.0)]
+    latency_us: f64,
+}
+
+/// Prints a row for each number of ranks.
+pub(super) fn print(args: &Scaling, config: &TrainConfig, sizes: &Sizes, job: &Job) -> Result<()> {
+    let Some(run) = &args.measured else { return Ok(()) };
+    ensure!(job.device == Target::Cpu, "--ranks: several ranks compute on processors alone: --device cpu");
+    ensure!(!args.ranks.contains(&0), "--ranks 0: a run has one rank at least");
+    let (gbit, latency) = (args.link_gbit, args.latency_us);
+    ensure!(gbit > 0.0 && gbit.is_finite(), "--link-gbit {gbit}: a link carries something");
+    ensure!(latency >= 0.0 && latency.is_finite(), "--latency-us {latency}: a time is not negative");
+    let link = Link { bytes_per_s: gbit * 1e9 / 8.0, latency_s: latency * 1e-6 };
+    let alone = measured(run)?;
+    let work = Work::of(config, sizes, job);
+    let whole = work.on(1, &alone, &link).whole();
+    say!("\nseconds of a step, of the slowest rank; a link of {gbit} Gbit/s and {latency} us\n")?;
+    say!(
+        "{:>6}{:>14}{:>10}{:>10}{:>10}{:>10}{:>10}{:>9}",
+        "ranks",
+        "memory each",
+        "sampling",
+        "passes",
+        "sending",
+        "serial",
+        "step",
+        "speed"
+    )?;
+    for &ranks in &args.ranks {
+        let step = work.on(ranks, &alone, &link);
+        let memory = Plan::new(sizes, &Job { rows: job.rows.min(work.rows(ranks)), ..*job }).peak();
+        say!(
+            "{ranks:>6}{:>14}{:>10.3}{:>10.3}{:>10.3}{:>10.3}{:>10.3}{:>8.1}x",
+            gib(memory),
+            step.sampling,
+            step.passes,
+            step.sending,
+            step.serial,
+            step.whole(),
+            whole / step.whole()
+        )?;
+    }
+    Ok(())
+}
+
+/// The times of a step of a run, each the median of its steps but the first, which warms up.
+fn measured(run: &Path) -> Result<Alone> {
+    let records = metrics::read(&run.join("metrics.jsonl"))?;
+    let steps: Vec<_> = records.iter().filter(|record| record.get("time/step_s").is_some()).collect();
+    let several = || format!("--measured {}: the run has no steps after its first", run.display());
+    ensure!(
+        steps.iter().all(|record| record.get("time/rank_busy_s/0").is_none()),
+        "--measured {}: it is a run on several ranks; measure one process",
+        run.display()
+    );
+    let after = steps.get(1..).filter(|after| !after.is_empty()).with_context(several)?;
+    let median = |name: &str| {
+        let mut values: Vec<f64> = after.iter().filter_map(|record| record.get(name)).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(0.0)
+    };
+    let [sampling, judging, passes] = ["time/sample_s", "time/verify_s", "time/forward_backward_s"].map(median);
+    let serial = (median("time/step_s") - sampling - judging - passes).max(0.0);
+    Ok(Alone { sampling, judging, passes, serial })
+}

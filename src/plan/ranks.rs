@@ -1,0 +1,158 @@
+//! What a step takes on several ranks: the seconds of one process, shared out as ranks share them, and the bytes that
+//! go around. A model of time with its terms by name; how fast one process is, the caller has measured.
+
+use super::{Job, Sizes};
+use crate::config::TrainConfig;
+use crate::grpo::updates;
+use crate::model::Sharing;
+use crate::model::cpu::SHARD_TOKENS;
+use crate::ranks::BLOCK;
+
+/// Bytes of a token that ranks tell each other of a completion: its id, and its log-probability.
+const TOKEN: usize = 8;
+
+/// Seconds of a step of one process on one rank's share of a machine.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Alone {
+    /// In sampling.
+    pub sampling: f64,
+    /// In waiting for verifiers after the last completion.
+    pub judging: f64,
+    /// In forward and backward passes, those that only score included.
+    pub passes: f64,
+    /// In all that every rank does for itself: the optimizer, advantages, records.
+    pub serial: f64,
+}
+
+/// What carries bytes from a rank to the next one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Link {
+    /// Bytes a second.
+    pub bytes_per_s: f64,
+    /// Seconds until the first byte is there.
+    pub latency_s: f64,
+}
+
+/// What is shared out in a step, in pieces that no two ranks share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// Prompts, each sampled by one rank where there are as many as ranks.
+    pub prompts: usize,
+    /// Completions of each.
+    pub group: usize,
+    /// Parts of an update's gradient, each computed by one rank.
+    pub parts: usize,
+    /// Updates of a step.
+    pub updates: usize,
+    /// Values of a gradient.
+    pub gradient: usize,
+    /// Tokens of all completions, each at its longest.
+    pub tokens: usize,
+}
+
+/// Seconds of a step by what they are spent in, on the rank that has most to do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepTime {
+    /// In sampling and judging.
+    pub sampling: f64,
+    /// In forward and backward passes.
+    pub passes: f64,
+    /// In sending rollouts and gradients around.
+    pub sending: f64,
+    /// In what is not shared.
+    pub serial: f64,
+}
+
+impl StepTime {
+    /// The whole step.
+    pub fn whole(&self) -> f64 {
+        self.sampling + self.passes + self.sending + self.serial
+    }
+}
+
+impl Work {
+    /// That of a step of `config`, whose run is `job`.
+    pub fn of(config: &TrainConfig, sizes: &Sizes, job: &Job) -> Self {
+        let (prompts, group) = (config.rollout.prompts_per_step, config.rollout.group_size);
+        let micros = job.update_tokens.div_ceil(job.tokens());
+        let parts = match (Sharing::of(sizes.weights), config.compute.gradient_parts) {
+            (Sharing::MicroBatches, _) => job.update_tokens.div_ceil(job.tokens().max(SHARD_TOKENS)),
+            (Sharing::Operations, 0) => micros,
+            (Sharing::Operations, parts) => micros.min(parts),
+        };
+        Self {
+            prompts,
+            group,
+            parts,
+            updates: updates(prompts * group, config.grpo.completions_per_update),
+            gradient: job.lora.map_or(sizes.weights, |lora| lora.values),
+            tokens: prompts * group * (job.sequence - job.prompt),
+        }
+    }
+
+    /// Completions of the rank that samples most.
+    pub fn rows(&self, ranks: usize) -> usize {
+        match self.prompts >= ranks {
+            true => self.prompts.div_ceil(ranks) * self.group,
+            false => (self.prompts * self.group).div_ceil(ranks),
+        }
+    }
+
+    /// A step on so many ranks, each as fast as the process that was measured.
+    pub fn on(&self, ranks: usize, alone: &Alone, link: &Link) -> StepTime {
+        let share = |most: usize, all: usize| most as f64 / all.max(1) as f64;
+        let sampled = share(self.rows(ranks), self.prompts * self.group);
+        let computed = share(self.parts.div_ceil(ranks), self.parts);
+        StepTime {
+            sampling: sampled * (alone.sampling + alone.judging),
+            passes: computed * alone.passes,
+            sending: self.sending(ranks, link),
+            serial: alone.serial,
+        }
+    }
+
+    /// A gradient goes around twice, once to be added and once as the sum, in blocks that follow each other: the last
+    /// rank of the way has its first block after all others have passed it on.
+    fn sending(&self, ranks: usize, link: &Link) -> f64 {
+        if ranks == 1 {
+            return 0.0;
+        }
+        let (blocks, hops) = (self.gradient.div_ceil(BLOCK), ranks - 1);
+        let block = 4 * self.gradient.div_ceil(blocks.max(1));
+        let passed_on = link.latency_s + block as f64 / link.bytes_per_s;
+        let gradient = 4.0 * self.gradient as f64 / link.bytes_per_s + hops as f64 * passed_on;
+        let rollouts = hops as f64 * link.latency_s + (TOKEN * self.tokens) as f64 / link.bytes_per_s;
+        2.0 * self.updates as f64 * gradient + rollouts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORK: Work = Work { prompts: 8, group: 4, parts: 6, updates: 1, gradient: BLOCK, tokens: 1000 };
+    const ALONE: Alone = Alone { sampling: 7.0, judging: 1.0, passes: 6.0, serial: 0.5 };
+    const LINK: Link = Link { bytes_per_s: 4e6, latency_s: 0.001 };
+
+    #[test]
+    fn a_step_is_as_long_as_the_share_of_the_rank_that_has_most() {
+        for (ranks, rows, sampling, passes) in
+            [(1, 32, 8.0, 6.0), (2, 16, 4.0, 3.0), (3, 12, 3.0, 2.0), (4, 8, 2.0, 2.0), (64, 1, 0.25, 1.0)]
+        {
+            let step = WORK.on(ranks, &ALONE, &LINK);
+            assert_eq!(WORK.rows(ranks), rows, "{ranks} ranks");
+            assert_eq!((step.sampling, step.passes, step.serial), (sampling, passes, 0.5), "{ranks} ranks");
+        }
+    }
+
+    #[test]
+    fn a_gradient_goes_around_twice_and_each_rank_more_costs_a_block_and_a_delay() {
+        let sending = |ranks| WORK.on(ranks, &ALONE, &LINK).sending;
+        let block = 4.0 * BLOCK as f64 / 4e6;
+        assert_eq!(sending(1), 0.0);
+        let two = 2.0 * (block + 0.001 + block) + 0.001 + 8000.0 / 4e6;
+        assert!((sending(2) - two).abs() < 1e-12, "{} and {two}", sending(2));
+        let more = 2.0 * (0.001 + block) + 0.001;
+        assert!((sending(3) - sending(2) - more).abs() < 1e-12);
+    }
+}
