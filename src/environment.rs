@@ -1,15 +1,14 @@
 //! The tools of a run, opened, and how their answers stand in a completion: what [`crate::rollout`] asks while it samples
 //! is answered for the example of the prompt that it is about.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use reckon_rewards::{ToolAnswer, Toolbox};
-use serde_json::{Map, Value};
 
 use crate::config::{ToolFormat, TrainConfig};
 use crate::judge::{Group, Rollout};
 use crate::parallel::default_threads;
 use crate::prompt::{Prompt, PromptSource};
-use crate::rollout::{Answer, Tools, Turns};
+use crate::rollout::{Answer, Memory, Tools, Turns};
 
 /// What completions may call, and by which rules.
 #[derive(Debug)]
@@ -46,7 +45,9 @@ pub struct Asked<'a> {
 }
 
 impl Tools for Asked<'_> {
-    fn answer(&self, prompt: usize, memory: &mut Map<String, Value>, call: &str) -> Result<Answer> {
+    fn answer(&self, prompt: usize, memory: &mut Memory, call: &str) -> Result<Answer> {
+        let memory = memory.get_or_insert_with(|| Box::<reckon_rewards::Memory>::default());
+        let Some(memory) = memory.downcast_mut() else { bail!("another kind of tools remembers this completion") };
         let example = &self.prompts[prompt].example;
         let ToolAnswer { text, failed } = self.environment.toolbox.answer(example, memory, call)?;
         Ok(Answer { text, failed })

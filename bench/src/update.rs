@@ -99,6 +99,7 @@ pub(crate) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -
         lora: adapter.map(|adapter| Lora::of(&adapter.layout, 0)),
         moments,
         teacher: None,
+        routed: 0,
     }
 }
 

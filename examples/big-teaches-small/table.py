@@ -10,8 +10,7 @@ T = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78}
 ARMS = [
     ("rl", "small, reinforcement learning alone"),
     ("verified", "small, SFT on the big one's verified traces"),
-    ("warm", "small, SFT on a quarter of those tokens"),
-    ("on-policy", "the same, then on-policy distillation"),
+    ("on-policy", "small, traces, then on-policy distillation"),
     ("verified-rl", "small, traces, then reinforcement learning"),
     ("unverified", "control: traces as they come"),
     ("shuffled", "control: traces of other problems"),

@@ -69,8 +69,8 @@ pub use registry::{Registry, RustOptions};
 pub use rubric::{MAX_COMPLETION_BYTES, Mode, Part, Rubric, Score};
 pub use scoring::{Judged, RowError, submission};
 pub use tools::{
-    Calculator, CalculatorOptions, CommandToolOptions, FunctionOptions, Memory, Program, ProgramOptions, Said,
-    TOOL_KINDS, Tool, ToolAnswer, ToolError, ToolOptions, Toolbox, WorkerTool,
+    Calculator, CalculatorOptions, CommandToolOptions, FunctionOptions, Memory, OpenEnv, OpenEnvOptions, Program,
+    ProgramOptions, Said, Session, State, TOOL_KINDS, Tool, ToolAnswer, ToolError, ToolOptions, Toolbox, WorkerTool,
 };
 pub use verdict::{Credit, Outcome, Reference, ReferenceKind, Scope, Submission, Verdict, Verifier, VerifierError};
 

@@ -20,8 +20,8 @@ pub enum ToolFormat {
 table! {
     /// What completions may call between their turns, which makes several of one; `docs/tools.md` has examples.
     pub struct EnvironmentConfig {
-        /// The tools, each a table with a `kind` (`calculator`, `python`, `command`, `function`) and that kind's keys, which
-        /// are in `rewards/README.md`.
+        /// The tools, each a table with a `kind` (`calculator`, `python`, `command`, `function`, `openenv`) and that kind's keys,
+        /// which are in `rewards/README.md`.
         pub tools: Vec<ToolOptions>,
         /// Whether calls stand between the texts of `call` and are answered between those of `answer` at once (`tags`), or
         /// the assistant ends its turn behind them and the model's chat template writes the answer (`chat`).

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use engine::{Engine, LocalSampler};
 pub use order::{Due, Order};
 pub use sampling::Sampling;
-pub use turns::{Answer, Calling, ToolUse, Tools, Turns};
+pub use turns::{Answer, Calling, Memory, ToolUse, Tools, Turns};
 
 use crate::batch::RoutedExperts;
 use crate::policy::Policy;

@@ -3,6 +3,7 @@
 //! A turn that ends in a call is handed over with its row; threads answer while the other rows go on, and the row comes
 //! back with the answer behind its tokens. Which tools there are is left to [`Tools`].
 
+use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -11,7 +12,6 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
 use super::engine::Row;
@@ -34,14 +34,17 @@ pub struct Turns {
     pub workers: usize,
 }
 
+/// What tools remember of a completion: theirs to fill, nothing before its first call, and dropped when it is done.
+pub type Memory = Option<Box<dyn Any + Send>>;
+
 /// What answers calls.
 pub trait Tools: Sync {
-    /// Answers a call of a completion of prompt `prompt` of the request. `memory` is what the tools remember of the
-    /// completion; the answer is a function of both, and of nothing else.
+    /// Answers a call of a completion of prompt `prompt` of the request. The answer is a function of the prompt, of the
+    /// calls before it, by way of `memory`, and of nothing else.
     ///
     /// # Errors
     /// Where a tool is broken.
-    fn answer(&self, prompt: usize, memory: &mut Map<String, Value>, call: &str) -> Result<Answer>;
+    fn answer(&self, prompt: usize, memory: &mut Memory, call: &str) -> Result<Answer>;
 }
 
 /// What a call gets.
@@ -94,7 +97,7 @@ pub(super) struct Talk {
     /// Where in the completion the present turn begins.
     pub(super) begins: usize,
     pub(super) used: ToolUse,
-    memory: Map<String, Value>,
+    memory: Memory,
 }
 
 impl Turns {

@@ -1,16 +1,21 @@
 //! Completions of several turns: what tools say is in the context and in no loss, and nothing depends on when they answer.
 
-use std::sync::Mutex;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
 use reckon::grpo::TrainSample;
+use reckon::metrics::Record;
 use reckon::policy::Model;
 use reckon::prompt::Prompt;
 use reckon::rollout::{
-    Answer, Calling, Completion, Engine, FinishReason, PromptTokens, Request, SampleKey, Sampling, Tools, Turns,
+    Answer, Calling, Completion, Engine, FinishReason, Memory, PromptTokens, Request, SampleKey, Sampling, Tools, Turns,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use tungstenite::{Message, WebSocket};
 
 use super::device_model::rounded;
 use super::device_sampling::model;
@@ -22,9 +27,9 @@ use super::program::{fails, records, small_run, succeeds, text};
 struct Letters;
 
 impl Tools for Letters {
-    fn answer(&self, prompt: usize, memory: &mut Map<String, Value>, call: &str) -> Result<Answer> {
-        let before = memory.get("calls").and_then(Value::as_u64).unwrap_or(0);
-        memory.insert("calls".into(), json!(before + 1));
+    fn answer(&self, prompt: usize, memory: &mut Memory, call: &str) -> Result<Answer> {
+        let before = memory.as_ref().and_then(|memory| memory.downcast_ref::<u64>().copied()).unwrap_or(0);
+        *memory = Some(Box::new(before + 1));
         let number = prompt as u64 + 7 * before + 3 * call.len() as u64;
         std::thread::sleep(Duration::from_micros(number * 977 % 3000));
         let letters = (0..number % 9).map(|i| char::from(b'k' + ((number + i) % 7) as u8));
@@ -177,12 +182,16 @@ class Count:
 ";
 
 /// A run in which the embedded model thinks between these tags in every completion: each thought is a call.
-pub(crate) fn thoughtful_run(folder: &std::path::Path, more: &str) -> std::path::PathBuf {
+pub(crate) fn thoughtful_run(folder: &Path, more: &str) -> PathBuf {
     let tool = folder.join("count.py");
     std::fs::write(&tool, COUNT).unwrap();
-    let tools = format!("tools = [{{kind = 'function', entry = '{}:Count'}}]", tool.display());
-    let more = format!("environment = {{call = ['<think>', '</think>'], answer = ['', ''], {tools}}}\n{more}");
-    small_run(folder, 2, &more)
+    thoughts_told_to(&format!("kind = 'function', entry = '{}:Count'", tool.display()), folder, more)
+}
+
+/// The same with a tool of one's own.
+fn thoughts_told_to(tool: &str, folder: &Path, more: &str) -> PathBuf {
+    let environment = format!("call = ['<think>', '</think>'], answer = ['', ''], workers = 8, tools = [{{{tool}}}]");
+    small_run(folder, 2, &format!("environment = {{{environment}}}\n{more}"))
 }
 
 #[test]
@@ -216,6 +225,68 @@ fn a_run_with_tools_that_was_resumed_is_the_same() {
     assert_eq!(records(&resumed)[2..], records(&whole)[2..]);
 }
 
+/// A server of OpenEnv's protocol that tells each session how often it was called, and ends it in the second call. It
+/// takes `served` connections and is gone. Gives its address, and how many sessions are open.
+fn environment(served: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (url, open) = (format!("ws://{}", listener.local_addr().unwrap()), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&open);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten().take(served) {
+            let open = Arc::clone(&counted);
+            std::thread::spawn(move || {
+                open.fetch_add(1, SeqCst);
+                let _ = tungstenite::accept(stream).ok().and_then(session);
+                open.fetch_sub(1, SeqCst);
+            });
+        }
+    });
+    (url, open)
+}
+
+fn session(mut socket: WebSocket<TcpStream>) -> Option<()> {
+    let mut calls = 0;
+    while let Message::Text(text) = socket.read().ok()? {
+        let told: Value = serde_json::from_str(&text).ok()?;
+        match told["type"].as_str()? {
+            "reset" => assert!(told["data"]["seed"].is_u64()),
+            "step" => calls += 1,
+            "state" => {}
+            _ => return Some(()),
+        }
+        let data = json!({"observation": format!("{calls}"), "reward": null, "done": calls == 2});
+        socket.send(Message::text(json!({"type": "observation", "data": data}).to_string())).ok()?;
+    }
+    Some(())
+}
+
+#[test]
+fn a_run_has_a_session_for_each_completion_and_outlives_its_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let by = |name: &str, url: &str, set: &str| {
+        let tool = format!("kind = 'openenv', urls = ['{url}'], action = {{said = '{{input}}'}}, open_s = 0.1");
+        let (config, out) = (thoughts_told_to(&tool, folder.path(), ""), folder.path().join(name));
+        succeeds(&["train", text(&config), "--out", text(&out), "--set", set]);
+        records(&out)
+    };
+    let (url, open) = environment(usize::MAX);
+    let expected = by("one", &url, "rollout.capacity=3");
+    let get = |step: &Record, name: &str| step.get(name).unwrap_or_else(|| panic!("{name} is not recorded"));
+    assert!(get(&expected[1], "tools/calls_mean") > 0.3, "{:?}", expected[1]);
+    assert!(get(&expected[1], "tools/failed_frac") < 1.0, "{:?}", expected[1]);
+    assert_eq!(get(&expected[1], "policy/mismatch_kl"), 0.0);
+    assert_eq!(by("other", &url, "compute.threads=1"), expected, "whoever waits for whom");
+    let ended = (0..1000).any(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        open.load(SeqCst) == 0
+    });
+    assert!(ended, "{} sessions are left", open.load(SeqCst));
+    // One connection is for the look before the first step.
+    let lost = by("lost", &environment(1).0, "rollout.capacity=3");
+    assert!(get(&lost[1], "tools/calls_mean") > 0.3, "{:?}", lost[1]);
+    assert_eq!(get(&lost[1], "tools/failed_frac"), 1.0);
+}
+
 #[test]
 fn an_environment_that_cannot_work_is_refused_before_the_first_step() {
     let folder = tempfile::tempdir().unwrap();
@@ -225,6 +296,7 @@ fn an_environment_that_cannot_work_is_refused_before_the_first_step() {
         ("environment = {tools = [{kind = 'calculator', place = 1}]}", "place"),
         ("environment = {format = 'chat', tools = [{kind = 'calculator'}]}", "needs prompt.template = \"chat\""),
         ("environment = {tools = [{kind = 'function', entry = 'nowhere.py:f'}]}", "tool `function`"),
+        ("environment = {tools = [{kind = 'openenv', urls = ['ws://127.0.0.1:1']}]}", "no connection to 127.0.0.1:1"),
     ] {
         let config = small_run(folder.path(), 1, more);
         let message = fails(&["train", text(&config), "--out", text(&folder.path().join("run"))]);

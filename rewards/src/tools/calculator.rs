@@ -7,9 +7,8 @@
 
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::{Said, Tool};
+use super::{Said, State, Tool};
 use crate::Rational;
 
 /// Longest expression that is read, in bytes.
@@ -67,7 +66,7 @@ impl Calculator {
 }
 
 impl Tool for Calculator {
-    fn call(&self, _: &Example, _: &mut Value, input: &str) -> Result<Said, String> {
+    fn call(&self, _: &Example, _: &mut State, input: &str) -> Result<Said, String> {
         Ok(value(input).and_then(|value| decimal(value, self.places).ok_or_else(too_large)))
     }
 }

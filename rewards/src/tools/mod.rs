@@ -1,14 +1,17 @@
 //! What a completion may call between its turns: a calculator, Python in the sandbox, a program or a Python function of
-//! the user's. Text in, text out: which text is a call, and what becomes of an answer in the context, is left to the
+//! the user's, an environment on a server. Text in, text out: which text is a call, and what becomes of an answer in the context, is left to the
 //! trainer; a call's own form (which tool, which input) is read here.
 //!
 //! A tool that has state gets it with each call and hands back the next one. So whichever worker answers, and whichever
-//! rows are asked beside it, an answer is a function of the row and of the calls before.
+//! rows are asked beside it, an answer is a function of the row and of the calls before. An environment on a server keeps
+//! its state there, in a session of the completion's own.
 
 mod calculator;
+mod openenv;
 mod program;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use reckon_datasets::Example;
@@ -16,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use calculator::{Calculator, CalculatorOptions};
+pub use openenv::{OpenEnv, OpenEnvOptions, Session};
 pub use program::{Program, ProgramOptions};
 pub use worker::{CommandToolOptions, FunctionOptions, WorkerTool};
 
@@ -34,22 +38,36 @@ pub enum ToolOptions {
     Command(CommandToolOptions),
     /// A Python function or class of the user's own, which is trusted.
     Function(FunctionOptions),
+    /// An environment on servers that speak OpenEnv's protocol.
+    #[serde(rename = "openenv")]
+    OpenEnv(OpenEnvOptions),
 }
 
 /// Every `kind` of tool.
-pub const TOOL_KINDS: [&str; 4] = ["calculator", "python", "command", "function"];
+pub const TOOL_KINDS: [&str; 5] = ["calculator", "python", "command", "function", "openenv"];
 
 /// What a tool says: an answer, or why there is none, which the model is told too.
 pub type Said = Result<String, String>;
 
+/// What a tool keeps of a completion from call to call.
+#[derive(Debug, Default)]
+pub enum State {
+    /// Nothing: in the first call, and always of a tool without state.
+    #[default]
+    Nothing,
+    /// What a worker gave back, to be handed to whichever is asked next.
+    Told(Value),
+    /// A session on a server, which is closed where this is dropped.
+    Session(Box<Session>),
+}
+
 /// Something that answers calls.
 pub trait Tool: Send + Sync {
-    /// Answers `input`, a call of a completion of `example`; `state` is what it left there in the completion's last call,
-    /// null in the first.
+    /// Answers `input`, a call of a completion of `example`; `state` is what it left there in the completion's last call.
     ///
     /// # Errors
     /// What is broken here, and is not the call's fault.
-    fn call(&self, example: &Example, state: &mut Value, input: &str) -> Result<Said, String>;
+    fn call(&self, example: &Example, state: &mut State, input: &str) -> Result<Said, String>;
 }
 
 /// Broken machinery of a tool: no answer can be trusted.
@@ -60,8 +78,8 @@ pub struct ToolError {
     problem: String,
 }
 
-/// What a completion's tools remember of it: the state of each that has one, by name.
-pub type Memory = Map<String, Value>;
+/// What a completion's tools remember of it, by name.
+pub type Memory = BTreeMap<String, State>;
 
 /// What a call gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +109,7 @@ impl ToolOptions {
             Self::Python(options) => (&options.name, "python"),
             Self::Command(options) => (&options.name, "command"),
             Self::Function(options) => (&options.name, "function"),
+            Self::OpenEnv(options) => (&options.name, "openenv"),
         };
         name.as_deref().unwrap_or(kind)
     }
@@ -101,6 +120,7 @@ impl ToolOptions {
             Self::Python(options) => Box::new(Program::new(options)?),
             Self::Command(options) => Box::new(WorkerTool::command(options)?),
             Self::Function(options) => Box::new(WorkerTool::function(options)?),
+            Self::OpenEnv(options) => Box::new(OpenEnv::new(options)?),
         })
     }
 }
@@ -137,9 +157,7 @@ impl Toolbox {
             Err(problem) => Err(problem),
             Ok((place, input)) => {
                 let (name, tool) = &self.tools[place];
-                let mut state = memory.get(name).cloned().unwrap_or_default();
-                let said = tool.call(example, &mut state, &input);
-                memory.insert(name.clone(), state);
+                let said = tool.call(example, memory.entry(name.clone()).or_default(), &input);
                 said.map_err(|problem| ToolError { tool: name.clone(), problem })?
             }
         };

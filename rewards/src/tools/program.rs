@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::{Said, Tool};
+use super::{Said, State, Tool};
 use crate::code::failure::Failure;
 use crate::code::python::{Making, Python, Source};
 use crate::sandbox::{Level, Limits};
@@ -73,7 +72,7 @@ impl Program {
 }
 
 impl Tool for Program {
-    fn call(&self, _: &Example, _: &mut Value, input: &str) -> Result<Said, String> {
+    fn call(&self, _: &Example, _: &mut State, input: &str) -> Result<Said, String> {
         let source = Source { prelude: &self.prelude, program: fenced(input) };
         let run = self.python.run(source, b"").map_err(|error| error.to_string())?;
         Ok(match Failure::of(&run, self.python.limits()) {

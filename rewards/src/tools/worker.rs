@@ -10,7 +10,7 @@ use reckon_datasets::Example;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Said, Tool};
+use super::{Said, State, Tool};
 use crate::ProcessOptions;
 use crate::plugin::channel::{Channel, NoLine};
 use crate::plugin::command::{of_words, seconds};
@@ -127,11 +127,12 @@ impl WorkerTool {
 }
 
 impl Tool for WorkerTool {
-    fn call(&self, example: &Example, state: &mut Value, input: &str) -> Result<Said, String> {
+    fn call(&self, example: &Example, state: &mut State, input: &str) -> Result<Said, String> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let before = if let State::Told(value) = state { &*value } else { &Value::Null };
         let Example { id: name, question, answer, info, .. } = example;
         let line = json!({
-            "id": id, "example": name, "question": question, "answer": answer, "info": info, "state": state,
+            "id": id, "example": name, "question": question, "answer": answer, "info": info, "state": before,
             "input": input,
         });
         let mut channel = self.take()?;
@@ -148,7 +149,7 @@ impl Tool for WorkerTool {
             return Err(format!("a worker answered call {:?} when {id} was asked, or twice", told.id));
         }
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
-        *state = told.state;
+        *state = State::Told(told.state);
         match (told.answer, told.error) {
             (_, Some(error)) => Ok(Err(error)),
             (Some(answer), None) => Ok(Ok(answer)),

@@ -19,6 +19,8 @@ mod json_schema;
 mod logic;
 /// Mathematics, right and wrong, and how long it may take.
 mod math;
+/// Environments behind a WebSocket, and each fault of their servers.
+mod openenv;
 /// Plug-ins of every kind that judge as they should.
 mod plugins;
 /// A library of tasks, live in a worker.
