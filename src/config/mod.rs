@@ -173,7 +173,8 @@ table! {
         /// Rows sampled at a time, over all threads.
         pub capacity: usize = 128 => AtLeast(1.0),
         /// 1 samples the next step while this one updates: completions are of the weights before the last step, which
-        /// `grpo.correction` weighs (`truncate_tokens` where it says none). On a CPU, in one process; it takes a copy of what is trained.
+        /// `grpo.correction` weighs (`truncate_tokens` where it says none). On a CPU, in one process; it takes a copy of
+        /// what is trained.
         pub ahead: usize = 0,
     }
 }

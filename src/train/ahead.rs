@@ -1,5 +1,6 @@
-//! `rollout.ahead = 1`: the groups of the next step are sampled while this one updates, by the weights that stand before its
-//! first update. A step then learns from completions of the weights before the last step, which `grpo.correction` weighs.
+//! `rollout.ahead = 1`: the groups of the next step are sampled while this one updates, by the weights that stand before
+//! its first update. A step then learns from completions of the weights before the last step, which `grpo.correction`
+//! weighs.
 //!
 //! They are sampled on threads of their own from a copy of the policy and of where the run will stand, which is known
 //! from this step's groups, so that the result is that of sampling first and updating then, whoever is faster. A

@@ -93,7 +93,8 @@ fn get(record: &Record, name: &str) -> f64 {
 
 #[test]
 fn a_step_sampled_ahead_is_that_of_a_sequential_run_whose_sampler_is_one_step_behind() {
-    for grpo in ["", "completions_per_update = 4, drop_zero_signal = false", "advantage = 'greedy'"] {
+    for choice in ["", "completions_per_update = 4, ", "advantage = 'greedy', "] {
+        let grpo = &format!("{choice}drop_zero_signal = false");
         let (mut ahead, mut sequential) = (trainer(1, grpo, usize::MAX), trainer(0, grpo, usize::MAX));
         let copy = |trainer: &Trainer| trainer.policy.copy().unwrap();
         sequential.sampler = Box::new(Lagging { older: copy(&sequential), newer: copy(&sequential) });
