@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use reckon_rewards::Scope;
+use serde::{Deserialize, Serialize};
 
 use crate::behaviours::Behaviours;
 use crate::environment::Environment;
@@ -38,7 +39,7 @@ pub struct Rollouts<'a> {
 }
 
 /// Seconds of sampling and judging. They overlap: completions are judged while others are being sampled.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct RolloutTimes {
     /// From the first prefill to the last token.
     pub sample_s: f64,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,6 +23,9 @@ use crate::train::{Progress, Trainer};
 const STATE: &str = "trainer.json";
 /// Moments of the optimizer, and the reference where it is a copy.
 const TENSORS: &str = "trainer.safetensors";
+
+/// The groups of the next step, where they were sampled ahead.
+const NEXT: &str = "next.postcard";
 
 /// What a checkpoint holds beside tensors; `P` is where the run stands.
 #[derive(Serialize, Deserialize)]
@@ -58,6 +61,8 @@ pub struct Snapshot<'a, P, C> {
     pub config: &'a C,
     /// Its rows.
     pub data: Fingerprints,
+    /// What of the next step is sampled already, as [`Trainer::next_groups`] has it.
+    pub next: Option<Vec<u8>>,
 }
 
 impl<P: Serialize, C: Serialize> Snapshot<'_, P, C> {
@@ -78,6 +83,9 @@ impl<P: Serialize, C: Serialize> Snapshot<'_, P, C> {
             let file = path.join(STATE);
             std::fs::write(&file, serde_json::to_vec_pretty(&state)?)
                 .with_context(|| format!("cannot write {}", file.display()))?;
+            if let Some(next) = &self.next {
+                std::fs::write(path.join(NEXT), next).with_context(|| format!("cannot write {NEXT}"))?;
+            }
             tensors::write(&path.join(TENSORS), &policy.state())
         })
     }
@@ -94,7 +102,8 @@ impl<P: DeserializeOwned> State<P> {
 /// Saves everything a resumed run needs.
 pub fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
     let Trainer { policy, progress, config, .. } = trainer;
-    Snapshot { policy, progress, config, data: trainer.prompts().fingerprints() }.save(folder, progress.step)?;
+    let (data, next) = (trainer.prompts().fingerprints(), trainer.next_groups()?);
+    Snapshot { policy, progress, config, data, next }.save(folder, progress.step)?;
     prune(&folder.checkpoints(), config.save.keep_last, progress.best.map(|(_, step)| step))
 }
 
@@ -103,8 +112,15 @@ pub fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool> {
     let model = trainer.config.model.path.clone();
     let Some(saved) = Saved::<Progress>::newest(folder)? else { return Ok(false) };
     trainer.prompts().check_fingerprints(&saved.state.data)?;
+    let checkpoint = saved.path.clone();
     trainer.progress = saved.restore(&mut trainer.policy, &model)?;
     trainer.policy.version = trainer.progress.policy_version;
+    let next = checkpoint.join(NEXT);
+    if next.exists() {
+        let read = std::fs::read(&next).map_err(Error::from).and_then(|bytes| trainer.set_next_groups(&bytes));
+        let damaged = format!("{NEXT} is damaged or cut short");
+        read.context(damaged).with_context(|| unusable(folder, &checkpoint))?;
+    }
     Ok(true)
 }
 

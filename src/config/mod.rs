@@ -113,8 +113,8 @@ impl Document for TrainConfig {
     }
 
     fn resolve(&mut self) {
-        if self.servers.is_some() && self.grpo.correction == CorrectionKind::None {
-            // What samples is not what learns.
+        if (self.servers.is_some() || self.rollout.ahead > 0) && self.grpo.correction == CorrectionKind::None {
+            // What samples is not what learns, or is older.
             self.grpo.correction = CorrectionKind::TruncateTokens;
         }
         self.grpo.resolve(self.rollout.max_new_tokens);
@@ -172,6 +172,10 @@ table! {
         pub stop: Vec<String> = Vec::new(),
         /// Rows sampled at a time, over all threads.
         pub capacity: usize = 128 => AtLeast(1.0),
+        /// 1 samples the next step while this one updates: completions are of the weights before the last step, which
+        /// `grpo.correction` weighs (`truncate_tokens` where it says none). On a CPU, in one process; it takes a copy of
+        /// what is trained.
+        pub ahead: usize = 0,
     }
 }
 
@@ -334,6 +338,7 @@ impl TrainConfig {
         self.environment.iter().try_for_each(EnvironmentConfig::validate)?;
         self.teacher.iter().try_for_each(DistilConfig::validate)?;
         self.servers.iter().try_for_each(ServersConfig::validate)?;
+        self.validate_ahead()?;
         ensure!(
             self.servers.is_none() || self.environment.is_none(),
             "[servers] sample completions of one turn: remove [environment], or [servers]"
@@ -357,6 +362,29 @@ impl TrainConfig {
             !whole || self.grpo.entropy_coef == 0.0 && self.grpo.entropy_target.is_none(),
             "grpo.entropy_coef = {}: beside teacher.objective = \"full\" there is no bonus for entropy; take \"sampled\"",
             self.grpo.entropy_coef
+        );
+        Ok(())
+    }
+}
+
+impl TrainConfig {
+    /// Refuses to sample ahead where that cannot be, or where older completions would be taken for the policy's own.
+    fn validate_ahead(&self) -> Result<()> {
+        let (ahead, correction) = (self.rollout.ahead, self.grpo.correction);
+        ensure!(ahead <= 1, "rollout.ahead = {ahead}: completions are at most 1 step old; set 0 or 1");
+        ensure!(
+            ahead == 0 || self.servers.is_none(),
+            "rollout.ahead = 1: [servers] have one set of weights, those after the last step; set 0, or remove [servers]"
+        );
+        ensure!(
+            ahead == 0 || self.compute.target() == Target::Cpu,
+            "rollout.ahead = 1: a card samples and updates in the same memory, in turn; set 0, or compute.device = \"cpu\""
+        );
+        ensure!(
+            ahead == 0 || correction.weighs(),
+            "rollout.ahead = 1: completions are of older weights than the policy's, and grpo.correction = {} does not \
+             weigh them; set \"truncate_tokens\"",
+            toml::Value::try_from(correction)?
         );
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use reckon_datasets::Counted;
@@ -30,8 +31,8 @@ pub struct Base {
     pub fingerprint: String,
     /// Bytes that it takes as it was read.
     pub bytes: usize,
-    /// By the place at which each begins.
-    parts: BTreeMap<usize, Part>,
+    /// By the place at which each begins; copies share them.
+    parts: Arc<BTreeMap<usize, Part>>,
 }
 
 impl Load for Base {
@@ -48,7 +49,7 @@ impl Load for Base {
             };
             parts.insert(entries[0].range.start, part);
         }
-        Ok(Self { layout, fingerprint: fingerprint.text(), bytes, parts })
+        Ok(Self { layout, fingerprint: fingerprint.text(), bytes, parts: Arc::new(parts) })
     }
 }
 
@@ -153,7 +154,8 @@ impl Base {
             Part::Matrix(matrix) if !exact.contains(&place) => Part::Matrix(matrix.in_precision(precision)),
             part => part,
         };
-        Self { parts: self.parts.into_iter().map(|(place, part)| (place, convert(place, part))).collect(), ..self }
+        let parts = Arc::unwrap_or_clone(self.parts).into_iter();
+        Self { parts: Arc::new(parts.map(|(place, part)| (place, convert(place, part))).collect()), ..self }
     }
 
     /// The matrix at a place of the layout.

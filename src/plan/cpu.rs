@@ -19,16 +19,18 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         Precision::Fp32 => 4,
         Precision::Bf16 => 2,
     };
-    let (trained, copy, reference) = match job.lora {
-        None => (s.weights, operand * s.packed, (4 + operand) * s.weights),
+    let (trained, base, packed, reference) = match job.lora {
+        None => (s.weights, 0, operand * s.packed, (4 + operand) * s.weights),
         Some(lora) => {
             let base = if job.precision == Precision::Bf16 { operand * s.weights } else { lora.base_bytes };
-            (lora.values, base + operand * lora.values, 0)
+            (lora.values, base, operand * lora.values, 0)
         }
     };
+    let prefill = 4 * (at_a_time * prefill(s, job, at_a_time) + (job.rows + 2 * at_a_time) * s.vocab);
+    let cache = 4 * at_a_time * cache(s, job, at_a_time);
     Plan {
         weights: 4 * trained,
-        copy,
+        copy: base + packed,
         reference: if job.reference { reference } else { 0 },
         optimizer: job.moments.bytes(trained),
         gradients: 4 * trained * gradients,
@@ -37,8 +39,10 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         logits: 4 * at_a_time * linear_logprob::chunk_values(s.vocab),
         teacher: job.teacher.map_or(0, |teacher| taught(&teacher, job, at_a_time)),
         routed: job.routed,
-        prefill: 4 * (at_a_time * prefill(s, job, at_a_time) + (job.rows + 2 * at_a_time) * s.vocab),
-        cache: 4 * at_a_time * cache(s, job, at_a_time),
+        prefill,
+        cache,
+        // A frozen base is shared. Evaluations and the first step are sampled in the policy's own memory.
+        ahead: if job.ahead { 4 * trained + packed + prefill + cache } else { 0 },
         phases: sharing.phases(),
     }
 }

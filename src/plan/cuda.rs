@@ -24,6 +24,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         prefill: sampling(s, job, lora_hidden),
         // A sequence a row, and one for the prompt at hand.
         cache: 2 * (job.rows + 1) * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,
+        ahead: 0,
         phases: Phases::InTurn,
     }
 }

@@ -136,6 +136,8 @@ pub struct Job {
     pub teacher: Option<Taught>,
     /// Bytes of the experts that are recorded of the tokens of a step, and laid out for an update.
     pub routed: usize,
+    /// Whether the next step is sampled while this one updates.
+    pub ahead: bool,
 }
 
 impl Job {
@@ -178,7 +180,8 @@ impl Job {
             lora: lora.transpose()?,
             moments: config.optim.moments,
             teacher: None,
-            routed: routed * (sampled + update_tokens),
+            routed: routed * (sampled * (1 + r.ahead) + update_tokens),
+            ahead: r.ahead > 0,
         })
     }
 
@@ -213,6 +216,8 @@ pub struct Plan {
     pub prefill: usize,
     /// Keys and values, and states, of the rows being sampled.
     pub cache: usize,
+    /// The copy that the next step is sampled from while this one updates, and what it samples in.
+    pub ahead: usize,
     phases: Phases,
 }
 
@@ -226,7 +231,7 @@ impl Plan {
     }
 
     /// Each class by name.
-    pub fn classes(&self) -> [(&'static str, usize); 11] {
+    pub fn classes(&self) -> [(&'static str, usize); 12] {
         [
             ("weights", self.weights),
             ("weights, as multiplied", self.copy),
@@ -239,12 +244,14 @@ impl Plan {
             ("experts, recorded", self.routed),
             ("prefill", self.prefill),
             ("cache", self.cache),
+            ("sampling ahead", self.ahead),
         ]
     }
 
     /// Bytes that the run holds from beginning to end.
     fn standing(&self) -> usize {
-        self.weights + self.copy + self.reference + self.optimizer + self.gradients + self.teacher + self.routed
+        let trained = self.weights + self.copy + self.reference + self.optimizer + self.gradients;
+        trained + self.teacher + self.routed + self.ahead
     }
 
     /// The most that the run holds at a time.
@@ -288,6 +295,7 @@ mod tests {
         moments: MomentKind::Full,
         teacher: None,
         routed: 0,
+        ahead: false,
     };
 
     #[test]
@@ -378,6 +386,20 @@ mod tests {
         assert_eq!(cache(64, 2048) - cache(64, 1024), 64 * 1024 * 24_576, "24 KiB a token: 6 layers x 2 x 2 x 256 x 4");
         let states = 4 * 18 * (16 * 128 * 128 + 3 * 6144);
         assert_eq!(cache(64, 1024), 65 * (1024 * 24_576 + states), "of the rows, and of the prompt at hand");
+    }
+
+    #[test]
+    fn sampling_ahead_takes_a_copy_of_what_is_trained_and_a_second_place_to_sample_in() {
+        let lora = Some(Lora { values: 1000, lora_hidden: 48, base_bytes: 2 * 494_032_768 });
+        for (lora, copy) in [(None, 4 * 494_032_768 + 4 * sizes().packed), (lora, 8 * 1000)] {
+            for weights in [1 << 20, sizes().weights] {
+                let copy = if lora.is_none() { copy - 4 * (sizes().weights - weights) } else { copy };
+                let (s, job) = (Sizes { weights, ..sizes() }, Job { device: Target::Cpu, threads: 2, lora, ..JOB });
+                let (plain, ahead) = (Plan::new(&s, &job), Plan::new(&s, &Job { ahead: true, ..job }));
+                assert_eq!((plain.ahead, ahead.ahead), (0, copy + plain.cache + plain.prefill));
+                assert_eq!(ahead.peak(), plain.peak() + ahead.ahead);
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
+use super::{Largest, Learner, Model, NO_COPY, NOT_BEGUN, Trained, Training, Who};
 use crate::batch::{Choices, Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::model::files::peft;
 use crate::model::{Beside, CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
@@ -134,6 +134,16 @@ impl Learner for CpuLearner {
     fn join(&mut self, ranks: &Ranks, gradient_parts: usize) -> Result<()> {
         self.ranks = ranks.clone();
         self.gradient_parts = if gradient_parts == 0 { ranks.size() } else { gradient_parts };
+        Ok(())
+    }
+
+    fn copy(&self) -> Result<Box<dyn Learner>> {
+        Ok(Box::new(Self::new(self.model.clone())))
+    }
+
+    fn follow(&mut self, original: Model<'_>) -> Result<()> {
+        let Model::Cpu(original) = original else { bail!(NO_COPY) };
+        self.model.trainable().values.copy_from_slice(original.parameters().trained_values());
         Ok(())
     }
 

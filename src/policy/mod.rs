@@ -42,6 +42,9 @@ pub const REFERENCE: &str = "reference";
 /// The error of a program that updates a model which [`Learner::begin`] was not called for.
 const NOT_BEGUN: &str = "no training has begun with this model";
 
+/// Why a model is not copied.
+const NO_COPY: &str = "rollout.ahead = 1: a model is sampled from while it is updated on a CPU alone; set 0";
+
 /// Why other ranks cannot help a learner that is not this machine's processor.
 const ALONE: &str = "several ranks compute on processors alone: set compute.device = \"cpu\", or start one process";
 
@@ -132,6 +135,16 @@ pub trait Learner: Any + Debug + Send + Sync {
     /// returned is the same on all, and that of one process. The gradient of a large model is computed in
     /// `gradient_parts` parts that are added in their order, or in one for each rank where that is 0.
     fn join(&mut self, ranks: &Ranks, gradient_parts: usize) -> Result<()>;
+
+    /// The same model by itself, to be sampled from while updates move this one. A frozen base is held once for both.
+    fn copy(&self) -> Result<Box<dyn Learner>> {
+        bail!(NO_COPY)
+    }
+
+    /// Takes the values of the model that it is a copy of.
+    fn follow(&mut self, _original: Model<'_>) -> Result<()> {
+        bail!(NO_COPY)
+    }
 
     /// Takes the memory of training: empty moments, and a reference where one is asked for.
     fn begin(&mut self, training: &Training) -> Result<()>;
@@ -243,6 +256,18 @@ impl Policy {
     pub fn foreign(folder: ModelFolder<ForeignModel>) -> Self {
         let ModelFolder { config, tokenizer, companions, weights } = folder;
         Self { config, tokenizer, companions, learner: Box::new(ForeignLearner::new(weights)), version: 0 }
+    }
+
+    /// The same model by itself, to be sampled from while updates move this one.
+    pub fn copy(&self) -> Result<Self> {
+        let (config, tokenizer, companions) = (self.config.clone(), self.tokenizer.clone(), self.companions.clone());
+        Ok(Self { config, tokenizer, companions, learner: self.learner.copy()?, version: self.version })
+    }
+
+    /// Makes a copy what `original` is now.
+    pub fn follow(&mut self, original: &Self) -> Result<()> {
+        self.version = original.version;
+        self.learner.follow(original.learner.model())
     }
 
     /// Moves the weights by the gradients that the learner holds, and raises the version.

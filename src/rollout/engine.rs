@@ -39,6 +39,10 @@ impl Sampler for LocalSampler {
     fn sample(&self, policy: &Policy, request: &Request, finished: &Finished) -> Result<()> {
         Engine::of(policy, self.capacity).generate(request, finished)
     }
+
+    fn beside(&self) -> Result<Box<dyn Sampler>> {
+        Ok(Box::new(*self))
+    }
 }
 
 /// A sampler over one version of the weights.

@@ -8,7 +8,7 @@ mod order;
 pub mod sampling;
 mod turns;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 pub use engine::{Engine, LocalSampler};
@@ -27,6 +27,11 @@ pub trait Sampler: Send + Sync {
     /// Samples all completions of a request, and calls `finished(prompt, sample, completion)` with each as soon as it
     /// ends, on the thread that sampled it.
     fn sample(&self, policy: &Policy, request: &Request, finished: &Finished) -> Result<()>;
+
+    /// What samples in its place from a copy of the policy, on another thread, while the policy itself is updated.
+    fn beside(&self) -> Result<Box<dyn Sampler>> {
+        bail!("rollout.ahead = 1: this sampler does not sample while the policy is updated; set 0")
+    }
 
     /// Hears how far its log-probabilities in a step were from the trainer's, as a KL divergence in nats a token.
     fn compared(&mut self, _mismatch_kl: f64) {}

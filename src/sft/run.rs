@@ -94,7 +94,7 @@ impl SftRun {
     pub fn save(&self, folder: &RunFolder) -> Result<()> {
         let (policy, progress, config) = (&self.trainer.policy, &self.progress(), &self.config);
         let data = self.source.fingerprints();
-        Snapshot { policy, progress, config, data }.save(folder, progress.step)?;
+        Snapshot { policy, progress, config, data, next: None }.save(folder, progress.step)?;
         prune(&folder.checkpoints(), config.keep_last, None)
     }
 

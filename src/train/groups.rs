@@ -5,17 +5,18 @@ use std::sync::Arc;
 use anyhow::Result;
 use reckon_datasets::Counted;
 use reckon_rewards::{Rubric, soft_overlong};
+use serde::{Deserialize, Serialize};
 
-use super::Trainer;
 use super::entropies::Entropies;
 use super::ration::{Rationed, Rations};
+use super::{Progress, Trainer};
 use crate::batch::RouterReplay;
-use crate::config::{Control, Curriculum, GoesOn};
+use crate::config::{Control, Curriculum, GoesOn, TrainConfig};
 use crate::eval::{difficulties, passes};
 use crate::groups::{Ration, RolloutTimes, Rollouts};
 use crate::grpo::{AdvantageKind, TrainSample, Truncated, has_signal};
 use crate::judge::{Group, Learned, Rollout};
-use crate::prompt::Prompt;
+use crate::prompt::{Prompt, PromptSource};
 use crate::rollout::{FinishReason, SampleKey, Sampling};
 
 /// How many times as many rows as are needed are looked at for some that do not rest.
@@ -25,9 +26,10 @@ const LOOKED_AHEAD: usize = 16;
 const GREEDY: u64 = 1 << 63;
 
 /// The groups of a step.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct StepGroups {
-    /// All that were sampled.
+    /// All that were sampled. Their prompts are the data's to give again.
+    #[serde(skip)]
     pub(super) all: Vec<Group>,
     /// Whether each has a signal: rewards that differ before any penalty on length.
     pub(super) signal: Vec<bool>,
@@ -54,40 +56,33 @@ impl StepGroups {
     }
 }
 
+/// What samples the groups of a step: all of a trainer but what its updates move.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub(super) config: &'a TrainConfig,
+    pub(super) prompts: &'a PromptSource,
+    /// Where the run stands before the step.
+    pub(super) progress: &'a Progress,
+    pub(super) rollouts: Rollouts<'a>,
+}
+
 impl Trainer {
-    /// Prompts, completions and verdicts of a step.
-    ///
-    /// Groups without signal are dropped and, if asked, replaced by those of further prompts as soon as they are known
-    /// (dynamic sampling of DAPO, arXiv:2503.14476, section 3.2); with a probe they stop early.
-    pub(super) fn sample_groups(&self, step: u64) -> Result<StepGroups> {
-        let group_size = self.config.rollout.group_size;
-        let key = SampleKey { seed: self.config.seed, step };
-        let rations = self.rations();
-        let candidates = self.candidates(rations.map_or(1, |rations| rations.prompts()), step)?;
-        let rewarding = Arc::new(self.rewarding(key));
-        let prompts: Vec<Prompt> = candidates.iter().map(|candidate| candidate.prompt.clone()).collect();
-        let ration = rations.map(|rations| rationed(rations, &prompts, rewarding.clone()));
-        let rollouts = Rollouts { routed: self.records_experts(), ..self.rollouts() };
-        let (sampled, times) = rollouts.rationed(prompts, group_size, key, ration)?;
-        let mut groups = StepGroups { times, ..StepGroups::default() };
-        let last = sampled.len().checked_sub(1).map(|last| &candidates[last]);
-        groups.prompts_used = last.map_or(self.progress.prompts_used, |last| last.end);
-        groups.passed_over = groups.prompts_used - self.progress.prompts_used - sampled.len() as u64;
-        if self.grpo.advantage == AdvantageKind::Greedy {
-            let prompts = sampled.iter().map(|group| group.prompt.clone()).collect();
-            self.sample_greedy(prompts, key, &mut groups)?;
+    /// What samples by the weights as they are now.
+    pub(super) fn asking(&self) -> Asking<'_> {
+        Asking { config: &self.config, prompts: &self.prompts, progress: &self.progress, rollouts: self.rollouts() }
+    }
+
+    /// Where the run stands once `step`, which is that of these groups, is done: with what they say of their rows.
+    pub(super) fn after(&self, groups: &StepGroups, step: u64) -> Progress {
+        let mut progress = self.progress.clone();
+        (progress.step, progress.prompts_used) = (step, groups.prompts_used);
+        for group in groups.all.iter().filter(|_| self.config.curriculum.is_on()) {
+            let verdicts = group.rollouts.iter().filter_map(|rollout| passes(&self.judge, group, rollout));
+            let counts = verdicts.fold([0, 0], |[passed, judged], pass| [passed + u64::from(pass), judged + 1]);
+            let row = (group.prompt.source, group.prompt.row);
+            progress.difficulty.add(row, counts, step, &self.config.curriculum);
         }
-        for mut group in sampled {
-            let signal = rewarding.set(&mut group);
-            // A teacher has something to say of every completion.
-            let kept = signal || !self.grpo.drop_zero_signal || self.teacher.is_some();
-            if kept && groups.kept.len() < rations.map_or(usize::MAX, |rations| rations.wanted) {
-                groups.kept.push(groups.all.len());
-            }
-            groups.signal.push(signal);
-            groups.all.push(group);
-        }
-        Ok(groups)
+        progress
     }
 
     /// How many groups of the first step have which share of right completions, in the order of
@@ -98,18 +93,55 @@ impl Trainer {
         let (groups, _) = self.rollouts().groups(prompts, rollout.group_size, key)?;
         Ok(difficulties(&self.judge, &groups))
     }
+}
+
+impl Asking<'_> {
+    /// Prompts, completions and verdicts of a step.
+    ///
+    /// Groups without signal are dropped and, if asked, replaced by those of further prompts as soon as they are known
+    /// (dynamic sampling of DAPO, arXiv:2503.14476, section 3.2); with a probe they stop early.
+    pub(super) fn groups(&self, step: u64) -> Result<StepGroups> {
+        let group_size = self.config.rollout.group_size;
+        let key = SampleKey { seed: self.config.seed, step };
+        let rations = self.rations();
+        let candidates = self.candidates(rations.map_or(1, |rations| rations.prompts()), step)?;
+        let rewarding = Arc::new(self.rewarding(key));
+        let prompts: Vec<Prompt> = candidates.iter().map(|candidate| candidate.prompt.clone()).collect();
+        let ration = rations.map(|rations| rationed(rations, &prompts, rewarding.clone()));
+        let rollouts = Rollouts { routed: self.records_experts(), ..self.rollouts };
+        let (sampled, times) = rollouts.rationed(prompts, group_size, key, ration)?;
+        let mut groups = StepGroups { times, ..StepGroups::default() };
+        let last = sampled.len().checked_sub(1).map(|last| &candidates[last]);
+        groups.prompts_used = last.map_or(self.progress.prompts_used, |last| last.end);
+        groups.passed_over = groups.prompts_used - self.progress.prompts_used - sampled.len() as u64;
+        if self.config.grpo.advantage == AdvantageKind::Greedy {
+            let prompts = sampled.iter().map(|group| group.prompt.clone()).collect();
+            self.sample_greedy(prompts, key, &mut groups)?;
+        }
+        for mut group in sampled {
+            let signal = rewarding.set(&mut group);
+            // A teacher has something to say of every completion.
+            let kept = signal || !self.config.grpo.drop_zero_signal || self.config.teacher.is_some();
+            if kept && groups.kept.len() < rations.map_or(usize::MAX, |rations| rations.wanted) {
+                groups.kept.push(groups.all.len());
+            }
+            groups.signal.push(signal);
+            groups.all.push(group);
+        }
+        Ok(groups)
+    }
 
     /// Whether completions are to come with the experts that their tokens went to. Servers are asked for them where they
     /// are replayed alone.
     fn records_experts(&self) -> bool {
-        self.config.servers.is_none() || self.grpo.router_replay == RouterReplay::Rollout
+        self.config.servers.is_none() || self.config.grpo.router_replay == RouterReplay::Rollout
     }
 
     /// How the step's completions are shared out, where groups may differ in size or number.
     fn rations(&self) -> Option<Rations> {
-        let rollout = &self.config.rollout;
-        let (wanted, group_size, resample) = (rollout.prompts_per_step, rollout.group_size, self.grpo.resample_max);
-        let dropped = self.grpo.drop_zero_signal && self.teacher.is_none();
+        let TrainConfig { rollout, grpo, teacher, .. } = self.config;
+        let (wanted, group_size, resample) = (rollout.prompts_per_step, rollout.group_size, grpo.resample_max);
+        let dropped = grpo.drop_zero_signal && teacher.is_none();
         let probe = if rollout.probe > 0 { rollout.probe } else { group_size };
         let (goes_on, completions) = (rollout.goes_on, wanted * group_size * (1 + resample));
         // Groups that stop once they have a signal are smaller: as many are taken as there are completions for.
@@ -136,11 +168,11 @@ impl Trainer {
     /// What makes the rewards of a step.
     fn rewarding(&self, key: SampleKey) -> Rewarding {
         Rewarding {
-            rubrics: self.judge.rubrics().to_vec(),
+            rubrics: self.rollouts.judge.rubrics().to_vec(),
             key,
             control: self.config.control,
-            truncated: self.grpo.truncated(),
-            max_new_tokens: self.sampling.max_new_tokens,
+            truncated: self.config.grpo.truncated(),
+            max_new_tokens: self.rollouts.sampling.max_new_tokens,
         }
     }
 
@@ -171,23 +203,10 @@ impl Trainer {
         Ok((prompts.collect::<Result<_>>()?, end - from))
     }
 
-    /// Adds what the groups of a step say of their rows.
-    pub(super) fn remember(&mut self, groups: &StepGroups, step: u64) {
-        if !self.config.curriculum.is_on() {
-            return;
-        }
-        for group in &groups.all {
-            let verdicts = group.rollouts.iter().filter_map(|rollout| passes(&self.judge, group, rollout));
-            let counts = verdicts.fold([0, 0], |[passed, judged], pass| [passed + u64::from(pass), judged + 1]);
-            let row = (group.prompt.source, group.prompt.row);
-            self.progress.difficulty.add(row, counts, step, &self.config.curriculum);
-        }
-    }
-
     /// The most likely completion of each prompt, judged as the others are  (ReMax, arXiv:2310.10505).
     fn sample_greedy(&self, prompts: Vec<Prompt>, key: SampleKey, groups: &mut StepGroups) -> Result<()> {
-        let sampling = Sampling { temperature: 0.0, ..self.sampling.clone() };
-        let rollouts = Rollouts { sampling: &sampling, ..self.rollouts() };
+        let sampling = Sampling { temperature: 0.0, ..self.rollouts.sampling.clone() };
+        let rollouts = Rollouts { sampling: &sampling, ..self.rollouts };
         let key = SampleKey { step: key.step + GREEDY, ..key };
         let rewarding = self.rewarding(key);
         let (sampled, times) = rollouts.groups(prompts, 1, key)?;

@@ -1,6 +1,7 @@
 //! [`Trainer::step`], the algorithm on one screen: sample groups from the policy, judge them, and move the policy toward
 //! the better half. Evaluation, files and progress are left to the run around it.
 
+mod ahead;
 mod difficulty;
 mod entropies;
 mod groups;
@@ -10,6 +11,7 @@ mod samples;
 mod stats;
 pub mod teacher;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -31,6 +33,7 @@ use crate::policy::{Largest, Policy, REHEARSAL, Training};
 use crate::prompt::PromptSource;
 use crate::ranks::Ranks;
 use crate::rollout::{LocalSampler, Sampler, Sampling};
+use ahead::Ahead;
 pub use difficulty::{Difficulty, Seen};
 use entropies::Entropies;
 use stats::StepStats;
@@ -77,10 +80,12 @@ pub struct Trainer {
     grpo: GrpoConfig,
     schedule: Schedule,
     sampling: Sampling,
-    judge: Judge,
-    behaviours: Behaviours,
-    prompts: PromptSource,
-    environment: Option<Environment>,
+    judge: Arc<Judge>,
+    behaviours: Arc<Behaviours>,
+    prompts: Arc<PromptSource>,
+    environment: Option<Arc<Environment>>,
+    /// What of the next step is sampled while this one updates.
+    ahead: Ahead,
 }
 
 /// What a step did.
@@ -115,6 +120,7 @@ impl Trainer {
             grpo.router_replay == RouterReplay::None || policy.learner.active_experts() > 0,
             "grpo.router_replay is for models with experts, and this one has none: set it to \"none\""
         );
+        let ahead = Ahead::of(&config, &policy)?;
         let sampling = config.rollout.sampling(policy.config.eos_token_id.clone())?;
         let schedule = config.optim.schedule(config.steps);
         let sampler = Box::new(LocalSampler { capacity: config.rollout.capacity });
@@ -128,10 +134,11 @@ impl Trainer {
             grpo,
             schedule,
             sampling,
-            judge,
-            behaviours,
-            prompts,
-            environment,
+            judge: Arc::new(judge),
+            behaviours: Arc::new(behaviours),
+            prompts: Arc::new(prompts),
+            environment: environment.map(Arc::new),
+            ahead,
         })
     }
 
@@ -147,7 +154,11 @@ impl Trainer {
 
     /// The same as one of several ranks, all of which make every step together.
     pub fn among(mut self, ranks: Ranks) -> Result<Self> {
-        let parts = self.config.compute.gradient_parts;
+        let (parts, ahead) = (self.config.compute.gradient_parts, self.config.rollout.ahead);
+        ensure!(
+            ahead == 0 || ranks.size() == 1,
+            "rollout.ahead = {ahead}: ranks share sampling and updates in turn; set 0, or start one process"
+        );
         self.policy.learner.join(&ranks, parts)?;
         self.teacher.iter_mut().try_for_each(|teacher| teacher.policy.learner.join(&ranks, parts))?;
         self.ranks = ranks;
@@ -162,7 +173,9 @@ impl Trainer {
         self.refresh_reference(step)?;
         self.limit_tokens(step);
         // Prompts to the sampler, completions to the judge, until enough groups have a signal.
-        let mut groups = self.sample_groups(step)?;
+        let mut groups = self.groups_of(step)?;
+        // Those of the next step meanwhile, by the weights as they are now, where `rollout.ahead` says so.
+        let next = self.sample_ahead(&groups, step)?;
         // What the reference says of them, and where it is asked the policy itself.
         let mut samples = timed(&mut stats.forward_backward_s, || self.train_samples(&mut groups))?;
         stats.corrected = self.grpo.correction().map(|correction| correction.apply(&mut samples));
@@ -192,8 +205,8 @@ impl Trainer {
         groups.set_learned(&samples, entropies);
         self.sampler.compared(stats.mismatch_kl());
         self.sampler.publish(&self.policy)?;
-        self.remember(&groups, step);
-        (self.progress.step, self.progress.prompts_used) = (step, groups.prompts_used);
+        self.ahead.take(next);
+        self.progress = self.after(&groups, step);
         self.progress.policy_version = self.policy.version;
         let record = self.record(&groups, &stats, start.elapsed().as_secs_f64())?;
         Ok(Step { record, groups: groups.all })
@@ -285,7 +298,7 @@ impl Trainer {
             judge: &self.judge,
             sampling,
             behaviours: &self.behaviours,
-            environment: self.environment.as_ref(),
+            environment: self.environment.as_deref(),
             ranks: Some(&self.ranks),
             routed: false,
         }

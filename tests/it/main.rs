@@ -1,6 +1,8 @@
 //! The one integration crate.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+/// The next step sampled while this one updates.
+mod ahead;
 /// The loss that makes the loads of experts even.
 mod auxiliary;
 /// Products of bf16 operands on a CPU.

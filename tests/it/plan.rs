@@ -48,6 +48,7 @@ fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
         moments,
         teacher: None,
         routed: 0,
+        ahead: false,
     }
 }
 
