@@ -100,6 +100,7 @@ pub(crate) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -
         moments,
         teacher: None,
         routed: 0,
+        ahead: false,
     }
 }
 

@@ -248,14 +248,23 @@ fn session(mut socket: WebSocket<TcpStream>) -> Option<()> {
     let mut calls = 0;
     while let Message::Text(text) = socket.read().ok()? {
         let told: Value = serde_json::from_str(&text).ok()?;
-        match told["type"].as_str()? {
-            "reset" => assert!(told["data"]["seed"].is_u64()),
-            "step" => calls += 1,
-            "state" => {}
+        let observation = |calls: usize| {
+            let data = json!({"observation": calls.to_string(), "reward": null, "done": calls == 2});
+            json!({"type": "observation", "data": data})
+        };
+        let answer = match told["type"].as_str()? {
+            "reset" => {
+                assert!(told["data"]["seed"].is_u64());
+                observation(calls)
+            }
+            "step" => {
+                calls += 1;
+                observation(calls)
+            }
+            "state" => json!({"type": "state", "data": {"step_count": calls}}),
             _ => return Some(()),
-        }
-        let data = json!({"observation": format!("{calls}"), "reward": null, "done": calls == 2});
-        socket.send(Message::text(json!({"type": "observation", "data": data}).to_string())).ok()?;
+        };
+        socket.send(Message::text(answer.to_string())).ok()?;
     }
     Some(())
 }

@@ -271,7 +271,7 @@ mod tests {
         for (template, input, expected) in [
             (json!("{json}"), r#"{"x": [1]}"#, Ok(json!({"x": [1]}))),
             (json!({"message": "{input}"}), "{json}", Ok(json!({"message": "{json}"}))),
-            (json!({"a": [{"b": "{json}"}, 1, null]}), "2.50", Ok(json!({"a": [{"b": 2.50}, 1, null]}))),
+            (json!({"a": [{"b": "{json}"}, 1, null]}), "2.5", Ok(json!({"a": [{"b": 2.5}, 1, null]}))),
             (json!({"text": "an {input}"}), "x", Ok(json!({"text": "an {input}"}))),
             (json!("{json}"), "x", Err("the call is no JSON: expected value at line 1 column 1")),
             (json!("{call}"), "x", Err("nothing is called `{call}`; a call has `{input}` and `{json}`")),
