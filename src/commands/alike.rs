@@ -1,12 +1,12 @@
 //! What all ranks of a run must have alike before its first step: binary, config, data, and weights.
 
 use std::fs::File;
-use std::hash::{DefaultHasher, Hasher};
 use std::io::Read;
 
 use anyhow::{Context, Result};
 
 use crate::config::PrecisionChoice;
+use crate::model::Fingerprint;
 use crate::ops::bf16::Unit;
 use crate::policy::Model;
 use crate::strict;
@@ -14,9 +14,10 @@ use crate::train::Trainer;
 
 /// What a rank has for itself.
 const OWN: &str = "compute.threads";
+/// Bytes of the binary that are read at a time.
+const PIECE: usize = 1 << 20;
 
-/// Refuses ranks that would not make the same steps, and names what differs. Fingerprints are of the same binary, so a
-/// hash of the standard library will do.
+/// Refuses ranks that would not make the same steps, and names what differs.
 pub(super) fn check(trainer: &Trainer) -> Result<()> {
     if trainer.ranks.size() == 1 {
         return Ok(());
@@ -41,18 +42,21 @@ pub(super) fn check(trainer: &Trainer) -> Result<()> {
 fn binary() -> Result<String> {
     let path = std::env::current_exe().context("cannot find this binary")?;
     let mut file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (mut hasher, mut piece) = (DefaultHasher::new(), vec![0; 1 << 20]);
+    let mut fingerprint = Fingerprint::default();
     loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(format!("{:016x}", hasher.finish())),
-            read => hasher.write(&piece[..read]),
+        // Whole but for the last one, however short the reads are: the hash of a file follows from its pieces.
+        let mut piece = Vec::with_capacity(PIECE);
+        (&mut file).take(PIECE as u64).read_to_end(&mut piece)?;
+        fingerprint.add_bytes(&piece);
+        if piece.len() < PIECE {
+            return Ok(fingerprint.text());
         }
     }
 }
 
 fn weights(trainer: &Trainer) -> String {
     let Model::Cpu(model) = trainer.policy.learner.model() else { return "elsewhere".to_owned() };
-    let mut hasher = DefaultHasher::new();
-    hasher.write(bytemuck::cast_slice(model.parameters().trained_values()));
-    format!("{:016x}", hasher.finish())
+    let mut fingerprint = Fingerprint::default();
+    fingerprint.add(model.parameters().trained_values());
+    fingerprint.text()
 }

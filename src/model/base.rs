@@ -194,15 +194,17 @@ impl Source for Base {
     }
 }
 
-/// A hash in several lanes, which keeps up with the disk.
-#[derive(Default)]
-struct Fingerprint([u64; 8]);
+/// A hash in several lanes, which keeps up with the disk. Whoever adds in pieces adds the same ones for the same hash: all
+/// but the last of a multiple of 8 values, or 32 bytes, give that of the whole.
+#[derive(Debug, Default)]
+pub struct Fingerprint([u64; 8]);
 
 impl Fingerprint {
     /// Odd, with bits all over: multiplication carries a change to the high half, the rotation back down.
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
-    fn add(&mut self, values: &[f32]) {
+    /// Takes values in by their bits.
+    pub fn add(&mut self, values: &[f32]) {
         for chunk in values.chunks(8) {
             for (lane, value) in self.0.iter_mut().zip(chunk) {
                 *lane = (*lane ^ u64::from(value.to_bits())).wrapping_mul(Self::FACTOR).rotate_left(29);
@@ -211,7 +213,7 @@ impl Fingerprint {
     }
 
     /// Takes bytes in as words of four.
-    fn add_bytes(&mut self, bytes: &[u8]) {
+    pub fn add_bytes(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(32) {
             for (lane, word) in self.0.iter_mut().zip(chunk.chunks(4)) {
                 let word = word.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
@@ -220,7 +222,35 @@ impl Fingerprint {
         }
     }
 
-    fn text(&self) -> String {
+    /// The hash so far, in 16 digits.
+    pub fn text(&self) -> String {
         format!("{:016x}", Counted::new(&self.0).next_u64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_follows_from_all_bits_and_not_from_the_pieces_that_they_come_in() {
+        let bytes: Vec<u8> = (0..1000u32).map(|i| (i * 37 % 251) as u8).collect();
+        let of = |bytes: &[u8], piece: usize| {
+            let mut fingerprint = Fingerprint::default();
+            bytes.chunks(piece).for_each(|piece| fingerprint.add_bytes(piece));
+            fingerprint.text()
+        };
+        let whole = of(&bytes, bytes.len());
+        assert!([32, 64, 992].iter().all(|&piece| of(&bytes, piece) == whole));
+        for place in [0, 31, 32, 500, 999] {
+            let mut other = bytes.clone();
+            other[place] ^= 1;
+            assert_ne!(of(&other, 64), whole, "byte {place}");
+        }
+        let values: Vec<f32> = bytes.iter().map(|&byte| f32::from(byte)).collect();
+        let (mut in_values, mut in_bytes) = (Fingerprint::default(), Fingerprint::default());
+        in_values.add(&values);
+        in_bytes.add_bytes(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
+        assert_eq!(in_values.text(), in_bytes.text(), "values are their bits");
     }
 }

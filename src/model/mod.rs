@@ -24,7 +24,7 @@ mod rope;
 mod text_part;
 pub mod weights;
 
-pub use base::Base;
+pub use base::{Base, Fingerprint};
 pub use config::{Family, ModelConfig};
 pub use cpu::reference::CpuReference;
 pub use cpu::weights::PackedWeights;
