@@ -95,11 +95,24 @@ pub(super) fn update(engine: ServerEngine, model: &str, folder: &Path, version: 
 }
 
 /// Refuses an update that a server did not make. vLLM answers some with nothing, and some with words.
-pub(super) fn updated(text: &str) -> Result<()> {
-    let body: Value = serde_json::from_str(text).unwrap_or_default();
+pub(super) fn updated(engine: ServerEngine, text: &str) -> Result<()> {
+    let body = match engine {
+        ServerEngine::Vllm => serde_json::from_str(text).unwrap_or_default(),
+        ServerEngine::Sglang | ServerEngine::Reckon => parsed(text)?,
+    };
     let said = body.get("message").and_then(Value::as_str).unwrap_or_default();
     ensure!(body.get("success").and_then(Value::as_bool) != Some(false), "the server did not take the weights: {said}");
     Ok(())
+}
+
+/// An answer's text as JSON, the beginning of it in the message where it is none.
+pub(super) fn parsed(text: &str) -> Result<Value> {
+    serde_json::from_str(text).with_context(|| format!("the answer is no JSON: {}", beginning(text)))
+}
+
+/// What of an answer fits into a message.
+pub(super) fn beginning(text: &str) -> String {
+    text.chars().take(200).collect::<String>().replace('\n', " ")
 }
 
 /// Reads an answer to [`ask`].
@@ -219,10 +232,14 @@ mod tests {
             let error = format!("{:#}", answer(ServerEngine::Vllm, &body).unwrap_err());
             assert!(error.contains(complaint), "{at}: {error}");
         }
-        let refused = updated(r#"{ "success": false, "message": "no room" }"#).unwrap_err();
-        assert!(refused.to_string().contains("no room"));
-        for taken in ["", r#"{ "results": [null] }"#, "Success: LoRA adapter 'policy' added successfully."] {
-            assert!(updated(taken).is_ok(), "{taken}");
+        for engine in [ServerEngine::Vllm, ServerEngine::Sglang, ServerEngine::Reckon] {
+            let refused = updated(engine, r#"{ "success": false, "message": "no room" }"#).unwrap_err();
+            assert!(refused.to_string().contains("no room"));
+            for words in ["", "Success: LoRA adapter 'policy' added successfully."] {
+                // Another server that has no JSON for an update is not the one that was asked for.
+                assert_eq!(updated(engine, words).is_ok(), engine == ServerEngine::Vllm, "{engine:?}: {words}");
+            }
+            assert!(updated(engine, r#"{ "results": [null] }"#).is_ok());
         }
     }
 }

@@ -64,7 +64,7 @@ impl ServerSampler {
         let mut reply = reply.with_context(|| url.clone())?;
         let status = reply.status().as_u16();
         let text = reply.body_mut().with_config().limit(MAX_ANSWER).read_to_string().with_context(|| url.clone())?;
-        ensure!(status == 200, "{url}: status {status}: {}", beginning(&text));
+        ensure!(status == 200, "{url}: status {status}: {}", dialect::beginning(&text));
         Ok(text)
     }
 
@@ -72,7 +72,7 @@ impl ServerSampler {
     fn update(&self, server: usize, folder: &Path, adapter: bool) -> Result<()> {
         let ServersConfig { engine, model, .. } = &self.config;
         for (path, body) in dialect::update(*engine, model, folder, self.version, adapter)? {
-            dialect::updated(&self.post(server, path, &body)?)?;
+            dialect::updated(*engine, &self.post(server, path, &body)?)?;
         }
         Ok(())
     }
@@ -112,7 +112,7 @@ impl ServerSampler {
 
     /// Reads a completion, with the experts of its tokens and of those of its prompt where there is somebody to read them.
     fn read(&self, text: &str, most: usize, routed: Option<(&Reader, usize)>) -> Result<Answer> {
-        let body = serde_json::from_str(text).with_context(|| format!("the answer is no JSON: {}", beginning(text)))?;
+        let body = dialect::parsed(text)?;
         let answer = dialect::answer(self.config.engine, &body)?;
         ensure!(answer.tokens.len() <= most, "{} tokens came, and {most} were asked for", answer.tokens.len());
         let version = self.version.to_string();
@@ -197,11 +197,6 @@ impl Sampler for ServerSampler {
             );
         }
     }
-}
-
-/// What of an answer fits into a message.
-fn beginning(text: &str) -> String {
-    text.chars().take(200).collect::<String>().replace('\n', " ")
 }
 
 /// A completion that nobody made.
