@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use reckon_datasets::{Columns, Cut, Dataset, Error, FileRows, Purpose, Wanted};
+use reckon_datasets::{
+    Arithmetic, ArithmeticConfig, Columns, Cut, Dataset, Error, Example, FileRows, Purpose, Split, Wanted,
+};
 use serde_json::json;
 
 fn fixture(name: &str) -> PathBuf {
@@ -229,6 +231,18 @@ fn a_share_held_out_keeps_equal_questions_together() {
     for share in [-0.1, 1.0, f64::NAN] {
         assert!(rows.clone().split(share).unwrap_err().to_string().contains("held_out = "));
     }
+}
+
+#[test]
+fn a_share_of_what_a_generator_made_to_train_on_is_held_out_too() {
+    let sums = Arithmetic::new(ArithmeticConfig::default(), 1, Split::Train).unwrap();
+    let row = |i| {
+        let Example { question, answer, .. } = sums.get(i);
+        format!("{}\n", json!({ "question": question, "answer": answer.as_str() }))
+    };
+    let rows = lines(&(0..1000).map(row).collect::<String>(), &Columns::default(), Purpose::Reference).unwrap();
+    let (_, held) = rows.split(0.05).unwrap();
+    assert!((20..100).contains(&held.len()), "{}", held.len());
 }
 
 #[test]

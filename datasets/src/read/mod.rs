@@ -22,6 +22,10 @@ use crate::{Dataset, Error, Example, Split};
 use shape::Reading;
 use source::Source;
 
+/// Which split a hash is of. Generators hash their questions too, some of them as they stand, and what one has kept from
+/// its own held-out share is a part of these hashes alone.
+const SPLIT: u64 = 0xf11e;
+
 /// A row as it stands in a file.
 #[derive(Debug)]
 pub struct Row {
@@ -143,7 +147,8 @@ impl FileRows {
     }
 
     /// Rows to train on and rows held out: about `share` of all questions, told apart by a hash of the question, so
-    /// that a question that stands twice is on one side only. Of a few rows none may be held out.
+    /// that a question that stands twice is on one side only. Rows that a generator made to train on are told apart
+    /// anew, by a hash of this split's own. Of a few rows none may be held out.
     ///
     /// # Errors
     /// A share outside `[0, 1)`, or one that leaves no row to train on.
@@ -154,7 +159,7 @@ impl FileRows {
         }
         let all = self.examples.len();
         let side = |example: &Example| {
-            let words: Vec<u64> = example.question.bytes().map(u64::from).collect();
+            let words: Vec<u64> = std::iter::once(SPLIT).chain(example.question.bytes().map(u64::from)).collect();
             Split::of(&words, share)
         };
         let (train, held): (Vec<_>, Vec<_>) = self.examples.into_iter().partition(|e| side(e) == Split::Train);
