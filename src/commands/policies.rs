@@ -11,7 +11,7 @@ use crate::hub::{self, Wanted};
 use crate::model::files::peft;
 use crate::model::{Base, BaseType, CpuOptions, ModelFolder, Parameters};
 use crate::output::note;
-use crate::policy::Policy;
+use crate::policy::{Model, Policy};
 use crate::train::teacher::Teacher;
 
 /// The policy that a config trains: all weights, or an adapter on a frozen base.
@@ -58,8 +58,9 @@ pub(super) fn sampled(path: &str, compute: &ComputeConfig) -> Result<Policy> {
 pub(super) fn teacher(config: &TrainConfig, student: &Policy) -> Result<Option<Teacher>> {
     let Some(teacher) = &config.teacher else { return Ok(None) };
     let name = teacher.name();
-    let policy = computed(&config.compute, || frozen(&name)).with_context(|| format!("teacher.path = \"{name}\""))?;
-    Teacher::new(teacher, policy, student, config.compute.target()).map(Some)
+    let policy =
+        beside(student, &config.compute, || frozen(&name)).with_context(|| format!("teacher.path = \"{name}\""))?;
+    Teacher::new(teacher, policy, student).map(Some)
 }
 
 /// The folder of a model that is sampled from and not trained, if `path` is one.
@@ -84,6 +85,16 @@ pub(super) fn computed<P: Into<Parameters>>(
             Policy::on_device(load()?, recompute, threads, device)
         }
     }
+}
+
+/// The same in the place where `other` is computed, so that on a card the work of both stands in one line.
+fn beside<P: Into<Parameters>>(
+    other: &Policy,
+    compute: &ComputeConfig,
+    load: impl FnOnce() -> Result<ModelFolder<P>>,
+) -> Result<Policy> {
+    let Model::Device(model) = other.learner.model() else { return computed(compute, load) };
+    Policy::on_device(load()?, compute.recompute, compute.threads(), model.device.clone())
 }
 
 fn load_base(path: &str, base: Option<BaseType>) -> Result<ModelFolder<Base>> {

@@ -41,6 +41,17 @@ impl DeviceLearner {
         };
         Ok(Self { model, reference: None, optimizer: None, threads, fingerprint, adapter })
     }
+
+    fn sum_gradients(
+        &mut self,
+        micros: &[MicroBatch],
+        temperature: f32,
+        loss: &Loss,
+        teaching: Option<Teaching<'_, DeviceModel>>,
+    ) -> Result<Vec<LossStats>> {
+        self.model.trainable.gradients.all().zero()?;
+        micros.iter().map(|micro| self.model.taught(micro, temperature, loss, teaching)).collect()
+    }
 }
 
 impl Learner for DeviceLearner {
@@ -73,12 +84,23 @@ impl Learner for DeviceLearner {
     }
 
     fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>> {
-        self.model.trainable.gradients.all().zero()?;
-        micros.iter().map(|micro| self.model.gradient(micro, temperature, loss)).collect()
+        self.sum_gradients(micros, temperature, loss, None)
     }
 
-    fn distil(&mut self, _: &[MicroBatch], _: f32, _: &Loss, _: Teaching<'_, dyn Learner>) -> Result<Vec<LossStats>> {
-        bail!("teacher.objective = \"full\" is computed on a CPU alone: take \"sampled\" on a card")
+    fn distil(
+        &mut self,
+        micros: &[MicroBatch],
+        temperature: f32,
+        loss: &Loss,
+        teaching: Teaching<'_, dyn Learner>,
+    ) -> Result<Vec<LossStats>> {
+        let Teaching { teacher, divergence, coef } = teaching;
+        match teacher.model() {
+            Model::Device(teacher) if teacher.device.is(&self.model.device) => {
+                self.sum_gradients(micros, temperature, loss, Some(Teaching { teacher, divergence, coef }))
+            }
+            _ => bail!("the teacher is not on the policy's device"),
+        }
     }
 
     fn update(&mut self, lr: f64) -> Result<Update> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use reckon::batch::{LossStats, MicroBatch, TokenLosses, TokenStats};
+use reckon::batch::{LossStats, MicroBatch, Teaching, TokenLosses, TokenStats};
 use reckon::checkpoint::{RunFolder, state};
 use reckon::config::{GrpoConfig, OptimConfig, SftConfig, TrainConfig};
 use reckon::grpo::{LossConfig, token_losses};
@@ -12,6 +12,7 @@ use reckon::metrics::Record;
 use reckon::model::ModelFolder;
 use reckon::ops::attention::Segment;
 use reckon::ops::device::{Class, Device};
+use reckon::ops::linear_logprob::distill::Divergence;
 use reckon::optim::{MomentKind, Update};
 use reckon::policy::{Policy, Training, Who};
 use reckon::sft::{SftSample, SftTrainer};
@@ -20,9 +21,9 @@ use reckon::train::Trainer;
 use reckon_rewards::Rubric;
 
 use super::device_lora::adapted;
-use super::device_model::{distance, rounded};
+use super::device_model::{distance, loss, rounded};
 use super::host_device::{device, device_of};
-use super::models::{FAMILIES, cpu, cpu_learner, micros, on_device, samples};
+use super::models::{FAMILIES, VOCAB, cpu, cpu_learner, micros, on_device, samples};
 
 /// The same model on a device.
 fn moved(policy: Policy, device: Device) -> Policy {
@@ -197,6 +198,44 @@ fn the_gradient_of_grpo_on_a_device_is_that_of_the_cpu() {
     let got = on_device(&there).trainable.gradients.all().read().unwrap();
     let error = distance(&got, &cpu_learner(&here).gradients);
     assert!(error < 0.05, "relative error {error:.4}");
+}
+
+#[test]
+fn the_gradient_of_the_divergence_from_a_teacher_on_a_device_is_that_of_the_cpu() {
+    let teacher = || rounded(FAMILIES[2], false);
+    // Of the rows behind the known tokens no distribution is.
+    for (beta, vocab) in [(1.0, VOCAB), (0.0, VOCAB - 3), (0.5, VOCAB - 3)] {
+        let Some(device) = device(0) else { return };
+        let mut here = rounded(FAMILIES[1], true);
+        let mut there = moved(rounded(FAMILIES[1], true), device.clone());
+        let (teacher_here, teacher_there) = (teacher(), moved(teacher(), device));
+        let micros = micros(&samples(3), 20);
+        let distil = |policy: &mut Policy, teacher: &Policy| {
+            let divergence = Divergence { beta, vocab };
+            let teaching = Teaching { teacher: &*teacher.learner, divergence, coef: 0.7 };
+            policy.learner.begin(&training(MomentKind::Full)).unwrap();
+            let stats = policy.learner.distil(&micros, 0.9, &loss, teaching).unwrap();
+            stats.iter().map(|stats| stats.divergence).sum::<f64>()
+        };
+        let (expected, got) = (distil(&mut here, &teacher_here), distil(&mut there, &teacher_there));
+        assert!(expected > 0.01 && (got - expected).abs() < 0.02 * expected, "beta {beta}: {got}, not {expected}");
+        let got = on_device(&there).trainable.gradients.all().read().unwrap();
+        let error = distance(&got, &cpu_learner(&here).gradients);
+        assert!(error < 0.05, "beta {beta}: relative error {error:.4}");
+    }
+}
+
+#[test]
+fn a_teacher_that_is_elsewhere_is_refused() {
+    let (Some(device), Some(other)) = (device(0), device(0)) else { return };
+    let mut policy = moved(rounded(FAMILIES[1], true), device);
+    let elsewhere = [rounded(FAMILIES[2], true), moved(rounded(FAMILIES[2], true), other)];
+    for teacher in &elsewhere {
+        let divergence = Divergence { beta: 1.0, vocab: VOCAB };
+        let teaching = Teaching { teacher: &*teacher.learner, divergence, coef: 1.0 };
+        let error = policy.learner.distil(&micros(&samples(1), 20), 1.0, &loss, teaching).unwrap_err();
+        assert!(error.to_string().contains("the teacher is not on the policy's device"), "{error}");
+    }
 }
 
 #[test]

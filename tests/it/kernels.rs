@@ -11,6 +11,7 @@ use reckon::ops::device::{Class, Device, View};
 use reckon::ops::linear::device::Weight;
 use reckon::ops::linear::{Linear, PackedMatrix, Precision};
 use reckon::ops::linear_logprob::device as device_logprob;
+use reckon::ops::linear_logprob::distill::{self, Divergence, device as device_distill};
 use reckon::ops::rms_norm::{self, Kept, Vectors};
 use reckon::ops::rope::{self, RopeTable};
 use reckon::ops::team::Team;
@@ -220,6 +221,51 @@ fn log_probabilities_agree_with_their_twin() {
             let slopes = device_logprob::Slopes { logprobs: g.all(), entropies: e.as_ref().map(|e| e.all()) };
             device_logprob::backward(head, h.all(), targets.all(), slopes, dh.all(), &mut scratch).unwrap();
             vec![logprobs, entropies, down(dh.all()), dw.all().read().unwrap()]
+        });
+    }
+}
+
+#[test]
+fn divergences_agree_with_their_twin() {
+    let sizes = [(1, 24, 24, 24), (5, 1000, 1016, 990), (3, 513, 513, 513)];
+    for (beta, (r, v, teacher_v, known)) in [1.0f32, 0.0, 0.3].into_iter().flat_map(|b| sizes.map(|size| (b, size))) {
+        let (size, teacher_size, temperature) = (16, 24, 0.7);
+        let (h, w, d_logprobs, slopes) = (random(1, r * size), random(2, v * size), random(3, r), random(4, r));
+        let (their_h, their_w) = (random(5, r * teacher_size), random(6, teacher_v * teacher_size));
+        let targets: Vec<u32> = (0..r).map(|i| ((i * 7 + 3) % known) as u32).collect();
+        let divergence = Divergence { beta, vocab: known };
+        let team = &Team::alone();
+        let (packed, their_packed) = (
+            PackedMatrix::new(team, &w, size, Precision::Fp32),
+            PackedMatrix::new(team, &their_w, teacher_size, Precision::Fp32),
+        );
+        let (head, their_head) = (Linear::trained(&packed, &w, 0..w.len()), Linear::frozen(&their_packed, None));
+        let rows = linear_logprob::Rows { h: &h, targets: &targets, temperature };
+        let (mut dh, mut dw) = (vec![0f32; r * size], vec![0f32; v * size]);
+        let teacher = distill::Teacher { h: &their_h, head: &their_head };
+        let both = (divergence, distill::Slopes { logprob: &d_logprobs, divergence: &slopes });
+        let [mut a, mut b] = [0; 2].map(|_| linear_logprob::Logits::default());
+        let found = distill::backward(team, rows, &head, teacher, both, [&mut a, &mut b], &mut dh, &mut dw);
+        let expected: [(&[f32], f64); 3] = [(&found, 1e-4), (&dh, BF16), (&dw, BF16)];
+        check(&format!("divergence {r} x {known} of {v} and {teacher_v}, beta {beta}"), &expected, |d| {
+            let (h, w, targets) = (up(d, &to_bf16(&h)), up(d, &to_bf16(&w)), up(d, &targets));
+            let (their_h, their_w) = (up(d, &to_bf16(&their_h)), up(d, &to_bf16(&their_w)));
+            let (dh, dw) = (empty(d, r * size), d.zeros(Class::Gradients, v * size).unwrap());
+            let head = |w, k| device_logprob::Head { w, k, temperature };
+            let ours = head(Weight { values: w.all(), gradient: Some(dw.all()) }, size);
+            let theirs = head(Weight { values: their_w.all(), gradient: None }, teacher_size);
+            let [mut a, mut b] = [0; 2].map(|_| device_logprob::Scratch::new(d).unwrap());
+            device_logprob::forward(ours, h.all(), targets.all(), &mut a).unwrap();
+            let (g, s) = (up(d, &d_logprobs), up(d, &slopes));
+            let found = device_distill::backward(
+                device_distill::Rows { h: h.all(), targets: targets.all() },
+                ours,
+                device_distill::Teacher { h: their_h.all(), head: theirs, divergence },
+                device_distill::Slopes { logprobs: g.all(), divergences: s.all() },
+                dh.all(),
+                [&mut a, &mut b],
+            );
+            vec![found.unwrap(), down(dh.all()), dw.all().read().unwrap()]
         });
     }
 }

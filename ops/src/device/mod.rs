@@ -117,6 +117,11 @@ impl Device {
         Self { backend, held: Arc::default() }
     }
 
+    /// Whether this is a handle on the same device, so that work of both is done in the order in which it is asked for.
+    pub fn is(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.backend, &other.backend)
+    }
+
     /// Memory for `len` values, holding whatever was there.
     pub fn buffer<T: Pod>(&self, class: Class, len: usize) -> Result<Buffer<T>> {
         // Kernels read eight values at a time from the start of a row: an empty buffer still has an address.

@@ -48,7 +48,7 @@ pub struct Head<'a> {
 }
 
 impl Head<'_> {
-    fn columns(&self) -> usize {
+    pub(super) fn columns(&self) -> usize {
         self.w.values.len() / self.k
     }
 }
@@ -56,11 +56,12 @@ impl Head<'_> {
 /// What chunks use again.
 #[derive(Debug)]
 pub struct Scratch {
-    logits: Buffer<f32>,
-    d_logits: Buffer<bf16>,
+    pub(super) logits: Buffer<f32>,
+    pub(super) d_logits: Buffer<bf16>,
     logprobs: Buffer<f32>,
     entropies: Buffer<f32>,
-    lses: Buffer<f32>,
+    /// Of the rows of the latest forward.
+    pub(super) lses: Buffer<f32>,
 }
 
 impl Scratch {

@@ -19,13 +19,14 @@ use super::files::{Source, pieces};
 use super::layout::{Attention, Layer, Layout, Mlp};
 use super::lora::{Adapter, AdapterLayout};
 use super::parameters::Parameters;
-use crate::batch::{Loss, LossStats, MicroBatch, TokenLosses, TokenStats};
+use crate::batch::{Loss, LossStats, MicroBatch, Teaching, TokenLosses, TokenStats};
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::columns::Rows;
 use crate::ops::device::{Buffer, Class, Device};
 use crate::ops::embedding::device as embedding;
 use crate::ops::linear::device::Flat;
 use crate::ops::linear_logprob::device::{self as linear_logprob, Head, Slopes};
+use crate::ops::linear_logprob::distill::device as distill;
 use crate::ops::rms_norm::device as rms_norm;
 use crate::parallel::lock;
 use decoder::{Backward, Context, Run};
@@ -161,11 +162,30 @@ impl DeviceModel {
 
     /// Forward, loss and backward of a micro-batch; its gradient is added to that of [`DeviceModel::trainable`].
     pub fn gradient(&self, micro: &MicroBatch, temperature: f32, loss: &Loss) -> Result<LossStats> {
+        self.taught(micro, temperature, loss, None)
+    }
+
+    /// The same, with the gradient of what there is of a teacher beside the loss.
+    pub fn taught(
+        &self,
+        micro: &MicroBatch,
+        temperature: f32,
+        loss: &Loss,
+        teaching: Option<Teaching<'_, DeviceModel>>,
+    ) -> Result<LossStats> {
         let weights = self.weights();
         self.with_workspace(micro, |ws| {
             let (input, now) = self.forward(&weights, micro, temperature, ws)?;
-            let losses = loss(micro, &now);
-            self.head_backward(&weights, micro, temperature, &input, &losses, ws)?;
+            let mut losses = loss(micro, &now);
+            let head = Head { w: weights.lm_head, k: self.decoder.hidden, temperature };
+            match teaching {
+                None => self.head_backward(head, micro, &input, &losses, ws)?,
+                Some(teaching) => {
+                    let divergences = self.taught_head_backward(head, (micro, &input), &losses, teaching, ws)?;
+                    teaching.add_to(&mut losses.stats, micro, &divergences);
+                }
+            }
+            self.last_norm_backward(&weights, micro, &input, ws)?;
             let back = Backward { run: self.run(&weights, &input, &ws.forward), tiles: input.tiles.all(), ws };
             for index in (0..weights.layers.len()).rev() {
                 if self.decoder.recompute {
@@ -237,37 +257,78 @@ impl DeviceModel {
         ws: &mut Workspace,
     ) -> Result<(Input, TokenStats)> {
         let input = Input::new(&self.device, micro)?;
-        let hidden = self.decoder.hidden;
-        let all = self.run(weights, &input, &ws.forward).hidden(input.tokens.all())?;
-        let h = ws.predicting.part(0..micro.rows.len() * hidden);
-        embedding::take_rows(input.rows.all(), all, h, hidden)?;
-        let head = Head { w: weights.lm_head, k: hidden, temperature };
+        let head = Head { w: weights.lm_head, k: self.decoder.hidden, temperature };
+        self.predict(weights, &input, ws)?;
+        let h = ws.predicting.part(0..micro.rows.len() * head.k);
         let (logprobs, entropies) = linear_logprob::forward(head, h, input.targets.all(), &mut ws.logprob)?;
         Ok((input, TokenStats { logprobs, entropies }))
     }
 
-    /// From the gradient of the log-probabilities to that of the last layer's output, in `dx`.
+    /// Leaves the hidden states that predict a target, those of all tokens, and what the backward needs.
+    fn predict(&self, weights: &DeviceWeights, input: &Input, ws: &Workspace) -> Result<()> {
+        let (hidden, rows) = (self.decoder.hidden, input.rows.all());
+        let all = self.run(weights, input, &ws.forward).hidden(input.tokens.all())?;
+        embedding::take_rows(rows, all, ws.predicting.part(0..rows.len() * hidden), hidden)
+    }
+
+    /// From the gradient of the log-probabilities to that of the hidden states that predict, in `d_predicting`.
     fn head_backward(
         &self,
-        weights: &DeviceWeights,
+        head: Head,
         micro: &MicroBatch,
-        temperature: f32,
         input: &Input,
         losses: &TokenLosses,
         ws: &mut Workspace,
     ) -> Result<()> {
-        let (t, r, hidden) = (micro.tokens.len(), micro.rows.len(), self.decoder.hidden);
-        let (h, dh) = (ws.predicting.part(0..r * hidden), ws.d_predicting.part(0..r * hidden));
+        let places = 0..micro.rows.len() * self.decoder.hidden;
         let upload = |slopes: &[f32]| self.device.upload(Class::Activations, slopes);
         let d_logprobs = upload(&losses.gradient)?;
         let with_entropy = !losses.entropy_gradient.is_empty();
         let d_entropies = with_entropy.then(|| upload(&losses.entropy_gradient)).transpose()?;
         let slopes = Slopes { logprobs: d_logprobs.all(), entropies: d_entropies.as_ref().map(Buffer::all) };
-        let head = Head { w: weights.lm_head, k: hidden, temperature };
-        linear_logprob::backward(head, h, input.targets.all(), slopes, dh, &mut ws.logprob)?;
+        let (h, dh) = (ws.predicting.part(places.clone()), ws.d_predicting.part(places));
+        linear_logprob::backward(head, h, input.targets.all(), slopes, dh, &mut ws.logprob)
+    }
+
+    /// The same, with the gradient of the divergence from a teacher. Returns the divergence of each row.
+    fn taught_head_backward(
+        &self,
+        head: Head,
+        (micro, input): (&MicroBatch, &Input),
+        losses: &TokenLosses,
+        teaching: Teaching<'_, DeviceModel>,
+        ws: &mut Workspace,
+    ) -> Result<Vec<f32>> {
+        let Teaching { teacher, divergence, coef } = teaching;
+        let places = 0..micro.rows.len() * self.decoder.hidden;
+        let upload = |slopes: &[f32]| self.device.upload(Class::Activations, slopes);
+        let by_divergence: Vec<f32> = micro.loss_weights.iter().map(|weight| coef * weight).collect();
+        let (d_logprobs, d_divergences) = (upload(&losses.gradient)?, upload(&by_divergence)?);
+        let slopes = distill::Slopes { logprobs: d_logprobs.all(), divergences: d_divergences.all() };
+        let rows = distill::Rows { h: ws.predicting.part(places.clone()), targets: input.targets.all() };
+        let dh = ws.d_predicting.part(places);
+        let weights = teacher.weights();
+        teacher.with_workspace(micro, |theirs| {
+            teacher.predict(&weights, input, theirs)?;
+            let their_head = Head { w: weights.lm_head, k: teacher.decoder.hidden, temperature: head.temperature };
+            let h = theirs.predicting.part(0..micro.rows.len() * their_head.k);
+            let taught = distill::Teacher { h, head: their_head, divergence };
+            distill::backward(rows, head, taught, slopes, dh, [&mut ws.logprob, &mut theirs.logprob])
+        })
+    }
+
+    /// From the gradient of the hidden states that predict to that of the last layer's output, in `dx`.
+    fn last_norm_backward(
+        &self,
+        weights: &DeviceWeights,
+        micro: &MicroBatch,
+        input: &Input,
+        ws: &Workspace,
+    ) -> Result<()> {
+        let (t, r, hidden) = (micro.tokens.len(), micro.rows.len(), self.decoder.hidden);
         let (d_hidden, dx) = (ws.forward.hidden.part(0..t * hidden), ws.dx.part(0..t * hidden));
         d_hidden.zero()?;
-        embedding::put_rows(input.rows.all(), dh, d_hidden, hidden)?;
+        embedding::put_rows(input.rows.all(), ws.d_predicting.part(0..r * hidden), d_hidden, hidden)?;
         let kept = rms_norm::Kept {
             x: ws.forward.stream(self.layout.layers.len()).part(0..t * hidden),
             w: weights.norm.values,

@@ -12,6 +12,8 @@
 //! The last is the generalized Jensen-Shannon divergence of arXiv:2306.13649, equation 1. `dz` is the derivative with
 //! respect to the student's logits over the temperature.
 
+pub mod device;
+
 use super::super::linear::{Epilogue, Linear};
 use super::super::memory;
 use super::super::team::Team;
