@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::TrainSample;
 use super::kl::k3;
+use crate::batch::{MicroBatch, TokenStats};
 
 /// What the objective of a token is multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +130,19 @@ impl Correction {
             sample.corrections = Some(weights.iter().map(|weight| *weight as f32).collect());
         }
         done
+    }
+
+    /// The micro-batch of a step's only update, by what its own forward says of it: `pi_old` is the policy as it is now,
+    /// so that every ratio is 1, and its tokens weigh what [`Self::apply`] would have made them weigh.
+    pub fn weighed(&self, micro: &MicroBatch, now: &TokenStats) -> MicroBatch {
+        let mut corrections = vec![1.0; now.logprobs.len()];
+        for rows in &micro.samples {
+            let pairs = now.logprobs[rows.clone()].iter().zip(&micro.rollout_logprobs[rows.clone()]);
+            let log_weights: Vec<f64> = pairs.map(|(old, sampled)| f64::from(*old) - f64::from(*sampled)).collect();
+            let weights = self.weights(&log_weights);
+            corrections[rows.clone()].iter_mut().zip(weights).for_each(|(place, weight)| *place = weight as f32);
+        }
+        MicroBatch { old_logprobs: now.logprobs.clone(), corrections, ..micro.clone() }
     }
 
     fn weights(&self, log_weights: &[f64]) -> Vec<f64> {

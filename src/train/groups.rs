@@ -7,10 +7,9 @@ use reckon_datasets::Counted;
 use reckon_rewards::{Rubric, soft_overlong};
 use serde::{Deserialize, Serialize};
 
-use super::entropies::Entropies;
 use super::ration::{Rationed, Rations};
 use super::{Progress, Trainer};
-use crate::batch::RouterReplay;
+use crate::batch::{RouterReplay, TokenStats};
 use crate::config::{Control, Curriculum, GoesOn, TrainConfig};
 use crate::eval::{difficulties, passes};
 use crate::groups::{Ration, RolloutTimes, Rollouts};
@@ -45,10 +44,12 @@ pub(super) struct StepGroups {
 
 impl StepGroups {
     /// Says of the rollouts that were trained on what was learned: `samples` are theirs, in their order.
-    pub(super) fn set_learned(&mut self, samples: &[TrainSample], entropies: Entropies) {
-        let mut learned = samples.iter().zip(entropies.into_samples());
+    pub(super) fn set_learned(&mut self, samples: &[TrainSample], said: Vec<TokenStats>) {
+        let mut learned = samples.iter().zip(said);
         for &index in &self.kept {
-            for (rollout, (sample, entropies)) in self.all[index].rollouts.iter_mut().zip(&mut learned) {
+            for (rollout, (sample, TokenStats { entropies, .. })) in
+                self.all[index].rollouts.iter_mut().zip(&mut learned)
+            {
                 let advantage = sample.advantages.iter().sum::<f32>() / sample.advantages.len().max(1) as f32;
                 rollout.learned = Some(Learned { advantage, entropies });
             }

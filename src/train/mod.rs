@@ -3,10 +3,10 @@
 
 mod ahead;
 mod difficulty;
-mod entropies;
 mod groups;
 mod ration;
 mod routers;
+mod said;
 mod samples;
 mod stats;
 pub mod teacher;
@@ -35,7 +35,8 @@ use crate::ranks::Ranks;
 use crate::rollout::{LocalSampler, Sampler, Sampling};
 use ahead::Ahead;
 pub use difficulty::{Difficulty, Seen};
-use entropies::Entropies;
+use said::Said;
+use samples::corrected;
 use stats::StepStats;
 use teacher::Teacher;
 
@@ -178,31 +179,41 @@ impl Trainer {
         let next = self.sample_ahead(&groups, step)?;
         // What the reference says of them, and where it is asked the policy itself.
         let mut samples = timed(&mut stats.forward_backward_s, || self.train_samples(&mut groups))?;
-        stats.corrected = self.grpo.correction().map(|correction| correction.apply(&mut samples));
+        let in_passing = self.corrected_in_passing(samples.len());
+        if in_passing.is_none() {
+            stats.corrected = self.grpo.correction().map(|correction| correction.apply(&mut samples));
+        }
         self.set_advantages(&groups, &mut samples);
         stats.kl_penalty = self.kl_penalty(&samples);
-        let mut entropies = Entropies::default();
+        let mut said = Said::nothing(in_passing.is_some());
         for (index, mini_batch) in mini_batches(&samples, self.grpo.completions_per_update).into_iter().enumerate() {
             let loss = self.grpo.loss(self.grpo.entropy().weight(self.progress.entropy));
-            let seen = entropies.of_update(mini_batch.len());
+            let said = said.of_update(mini_batch.len());
             let losses = timed(&mut stats.forward_backward_s, || {
                 let mut micros = self.selected(self.micro_batches(mini_batch), step, index)?;
                 let token_losses = |micro: &MicroBatch, now: &TokenStats| {
-                    seen.add(micro, now);
-                    token_losses(now, micro, &loss)
+                    said.add(micro, now);
+                    match in_passing {
+                        None => token_losses(now, micro, &loss),
+                        Some(correction) => token_losses(now, &correction.weighed(micro, now), &loss),
+                    }
                 };
                 match &self.teacher {
                     None => self.policy.learner.gradients(&micros, temperature, &token_losses),
                     Some(teacher) => teacher.gradients(&mut self.policy, &mut micros, temperature, &token_losses),
                 }
             })?;
-            seen.gather(&self.ranks)?;
+            said.gather(&self.ranks)?;
             stats.routers.add(&*self.policy.learner);
             // Clips the gradient by its norm, then AdamW.
             let update = timed(&mut stats.update_s, || self.update(&losses, step))?;
             stats.add(&losses, update, loss.entropy_coef);
         }
-        groups.set_learned(&samples, entropies);
+        let said = said.into_samples();
+        if let Some(correction) = in_passing {
+            stats.corrected = Some(corrected(correction, &mut samples, &said));
+        }
+        groups.set_learned(&samples, said);
         self.sampler.compared(stats.mismatch_kl());
         self.sampler.publish(&self.policy)?;
         self.ahead.take(next);

@@ -5,9 +5,12 @@ use anyhow::{Result, ensure};
 
 use super::Trainer;
 use super::groups::{StepGroups, is_truncated};
-use crate::batch::{MicroBatch, RouterReplay};
+use crate::batch::{MicroBatch, RouterReplay, TokenStats};
 use crate::config::Control;
-use crate::grpo::{KlPlace, Outcome, Outcomes, TrainSample, Truncated, advantages, micro_batches, select};
+use crate::grpo::{
+    Corrected, Correction, KlPlace, Outcome, Outcomes, Reject, TrainSample, Truncated, advantages, micro_batches,
+    select, updates,
+};
 use crate::judge::{Group, Rollout};
 use crate::policy::Who;
 use crate::prompt::Prompt;
@@ -32,10 +35,19 @@ impl Trainer {
         if self.grpo.needs_reference() {
             self.look_back(Who::Reference, &mut samples, |sample| &mut sample.ref_logprobs)?;
         }
-        if self.grpo.correction().is_some() {
+        if self.grpo.correction().is_some() && self.corrected_in_passing(samples.len()).is_none() {
             self.look_back(Who::Policy, &mut samples, |sample| &mut sample.old_logprobs)?;
         }
         Ok(samples)
+    }
+
+    /// The correction, where the forward of the update tells its weights in passing and none is needed before: the step
+    /// makes one update, so that the policy before it is the one that it computes, and nothing that is done before the
+    /// update asks for that policy's log-probabilities.
+    pub(super) fn corrected_in_passing(&self, samples: usize) -> Option<Correction> {
+        let asked = self.grpo.kl_place == KlPlace::Reward || self.grpo.loss(0.0).objective.selection().is_some();
+        let one = updates(samples, self.grpo.completions_per_update) == 1;
+        self.grpo.correction().filter(|correction| correction.reject == Reject::None && one && !asked)
     }
 
     /// The sample of a rollout, which gives away the experts of its tokens.
@@ -156,4 +168,12 @@ impl Trainer {
         let (sum, count) = sums.fold((0.0, 0), |(sum, count), of_sample| (sum + of_sample, count + 1));
         sum / f64::from(count.max(1))
     }
+}
+
+/// What a correction did that was made in passing, from what the policy said of each sample then.
+pub(super) fn corrected(correction: Correction, samples: &mut [TrainSample], said: &[TokenStats]) -> Corrected {
+    for (sample, said) in samples.iter_mut().zip(said).filter(|(sample, _)| sample.counts()) {
+        sample.old_logprobs = Some(said.logprobs.clone());
+    }
+    correction.apply(samples)
 }

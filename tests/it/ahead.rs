@@ -57,6 +57,11 @@ impl Sampler for Lagging {
 
 /// A run over questions of one letter, two prompts a step, whose verifier breaks behind so many calls.
 fn trainer(ahead: usize, grpo: &str, until: usize) -> Trainer {
+    corrected(ahead, &format!("correction = 'truncate_tokens', {grpo}"), until)
+}
+
+/// The same with a correction of `grpo`'s own.
+fn corrected(ahead: usize, grpo: &str, until: usize) -> Trainer {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("questions.jsonl");
     let rows = ('g'..='x').map(|c| format!("{{\"question\": \"a{c}\", \"answer\": \"d\"}}\n"));
@@ -66,7 +71,7 @@ fn trainer(ahead: usize, grpo: &str, until: usize) -> Trainer {
         data = {{dataset = 'file', path = {path:?}, columns = {{question = 'question', answer = 'answer'}}, held_out = 0.5}}
         rollout = {{prompts_per_step = 2, group_size = 4, max_new_tokens = 10, stop = ['c'], ahead = {ahead}}}
         eval = {{problems = 0}}\nrubric = {{verifiers = [{{kind = 'rust', verifier = 'even'}}]}}
-        grpo = {{correction = 'truncate_tokens', {grpo}}}\noptim = {{lr = 1e-2, warmup_steps = 0}}
+        grpo = {{{grpo}}}\noptim = {{lr = 1e-2, warmup_steps = 0}}
         compute = {{device = 'cpu', threads = 2}}"
     );
     let config: TrainConfig = strict::load(&text, "the test's config", &[]).unwrap();
@@ -107,6 +112,24 @@ fn a_step_sampled_ahead_is_that_of_a_sequential_run_whose_sampler_is_one_step_be
         }
         assert_eq!(lags[0], (0.0, 1.0), "the first step has nothing to be behind of");
         assert!(lags[1..].iter().any(|(kl, effective)| *kl > 0.0 && *effective < 1.0), "{grpo}: {lags:?}");
+    }
+}
+
+#[test]
+fn a_correction_made_in_passing_is_to_the_bit_the_one_that_looks_back_first() {
+    for kind in ["truncate_tokens", "mask_tokens", "truncate_sequences", "mask_sequences"] {
+        let grpo = format!("correction = '{kind}', drop_zero_signal = false");
+        // Nothing is so far away that it is left out, but that is to be known before the update.
+        let looking_back = format!("{grpo}, reject = 'max_kl', reject_bound = 1e9");
+        let (mut passing, mut looking) = (corrected(1, &grpo, usize::MAX), corrected(1, &looking_back, usize::MAX));
+        let mut far = 0.0f64;
+        for step in 1..=5 {
+            let (found, expected) = (passing.step().unwrap(), looking.step().unwrap());
+            assert_eq!(found.record.without_timings(), expected.record.without_timings(), "{kind}, step {step}");
+            assert_eq!(outcome(&found.groups, &passing), outcome(&expected.groups, &looking), "{kind}, step {step}");
+            far = far.max(get(&found.record, "correction/kl"));
+        }
+        assert!(far > 0.0, "{kind}: nothing was to be corrected");
     }
 }
 
