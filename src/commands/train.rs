@@ -183,11 +183,11 @@ fn resume_among(path: PathBuf, sets: &[String], registry: &Registry, ranks: &Ran
     let resumed = state::restore(&mut trainer, &folder)?;
     let how = if resumed { "resumed" } else { "no checkpoint yet: started" };
     alike::check(&trainer)?;
+    // The checkpoint comes first: one that its config is ahead of would ask for the same keys again.
+    if !sets.is_empty() && resumed {
+        state::save(&trainer, ranks.is_first().then_some(&folder))?;
+    }
     if !sets.is_empty() && ranks.is_first() {
-        // The checkpoint comes first: one that its config is ahead of would ask for the same keys again.
-        if resumed {
-            state::save(&trainer, &folder)?;
-        }
         let mut config = trainer.config.clone();
         config.compute.threads = threads;
         write_file(&folder.config(), strict::print(&config)?.as_bytes())?;
