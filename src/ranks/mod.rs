@@ -50,6 +50,11 @@ pub trait Transport: Debug + Send + Sync {
 #[error("the run ends on all ranks")]
 pub struct Told;
 
+/// A rank was waited for too long, which the others need not know.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Late(String);
+
 /// What failed on one rank and has ended the work of all at the same place, as the first one says it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -209,9 +214,9 @@ impl Ranks {
         Some(Spent { waited_s, sent: ring.sent.load(Ordering::Relaxed) })
     }
 
-    /// What has come out alike on all ranks: an error is the first one's to tell.
+    /// What has come out alike on all ranks: an error is the first one's to tell, unless this one waited in vain.
     pub fn same<T>(&self, outcome: Result<T>) -> Result<T> {
-        if self.is_first() { outcome } else { outcome.map_err(|_| Error::new(Told)) }
+        outcome.map_err(|error| if self.is_first() || error.is::<Late>() { error } else { Error::new(Told) })
     }
 
     /// Ends this rank's part: waits for the others, or ends them where this one failed. The error is one that nobody
@@ -334,6 +339,8 @@ mod tests {
             let own = if ranks.rank() == 1 { Err(anyhow!("the verifier broke")) } else { Ok(ranks.rank()) };
             let error = ranks.agree(own).unwrap_err().context("step 3");
             assert!(ranks.have_shared(&error) && !ranks.have_shared(&anyhow!("of its own")));
+            let late = ranks.same(Err::<(), _>(Error::new(Late("rank 0 hangs".into())))).unwrap_err();
+            assert_eq!(late.to_string(), "rank 0 hangs");
             error
         });
         assert_eq!(format!("{:#}", outcomes[0]), "step 3: rank 1: the verifier broke");

@@ -11,7 +11,7 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use super::Ranks;
 
 /// Values of a gradient that are passed on at a time, so that all ranks of the chain add at the same time.
-pub(crate) const BLOCK: usize = 1 << 16;
+pub(crate) const BLOCK: usize = 1 << 17;
 
 /// Values of a share that go to the next rank at a time: of a size that every transport takes.
 const PIECE: usize = 1 << 22;

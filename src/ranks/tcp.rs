@@ -14,7 +14,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 
 use super::launch::Place;
 use super::watch::Watch;
-use super::{Ranks, Transport};
+use super::{Late, Ranks, Transport};
 
 /// How long ranks wait for each other at the start.
 const MEETING: Duration = Duration::from_secs(120);
@@ -191,11 +191,11 @@ impl Tcp {
     fn fault(&self, (neighbour, error): (usize, std::io::Error)) -> Error {
         if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
             let waited = self.patience.as_secs();
-            return anyhow::anyhow!(
+            return Error::new(Late(format!(
                 "rank {} has waited {waited} s for rank {neighbour}, which hangs or waits for one that does: see what it \
                  does, or raise --rank-timeout; go on with --resume",
                 self.place.rank
-            );
+            )));
         }
         // Who watches knows why, and ends this process.
         self.watch.await_end(Duration::from_secs(30));
