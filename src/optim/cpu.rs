@@ -56,20 +56,23 @@ impl AdamW {
     pub fn share(&mut self, ranks: &Ranks, shares: &[Range<usize>]) {
         let mut end = 0;
         let blocks_of = |share: &Range<usize>| {
-            let start = end;
-            end =
-                self.stretches.iter().filter_map(|stretch| stretch.within(share)).last().map_or(end, |s| s.blocks.end);
+            let (start, last) = (end, self.stretches.iter().rev().find_map(|stretch| stretch.within(share)));
+            end = last.map_or(start, |last| last.blocks.end);
             start..end
         };
         let blocks: Vec<_> = shares.iter().map(blocks_of).collect();
         match &mut self.moments {
-            State::Full { m, v } => [m, v].map(|moments| moments.share(ranks, shares.to_vec())),
+            State::Full { m, v } => {
+                m.share(ranks, shares.to_vec());
+                v.share(ranks, shares.to_vec());
+            }
             State::EightBit { m, v, m_largest, v_largest } => {
                 m.share(ranks, shares.to_vec());
                 v.share(ranks, shares.to_vec());
-                [m_largest, v_largest].map(|largest| largest.share(ranks, blocks.clone()))
+                m_largest.share(ranks, blocks.clone());
+                v_largest.share(ranks, blocks);
             }
-        };
+        }
         (self.ranks, self.shares) = (ranks.clone(), shares.to_vec());
     }
 

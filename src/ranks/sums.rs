@@ -58,8 +58,8 @@ impl Ranks {
     /// The same sum, of which each rank gets its own of the `shares` of all, which follow each other; beside them is
     /// what it has added up so far. The last rank gets all of it.
     ///
-    /// It is passed from rank to rank, each of which adds its own, block by block: while one is added, the one before it
-    /// goes to the next rank, and what is done from the last rank to whose share it is.
+    /// It is passed from rank to rank, each of which adds its own, block by block: while one comes, the one that was added
+    /// last goes to the next rank, and what is done from the last rank to whose share it is.
     pub fn sum_shares(&self, parts: Vec<Vec<f32>>, shares: &[Range<usize>]) -> Result<Vec<f32>> {
         let len = shares.last().map_or(0, |share| share.end);
         let (mut parts, rank) = (parts.into_iter(), self.rank());
