@@ -155,13 +155,9 @@ mod tests {
         };
         let entries =
             [entry(0..1000, true), entry(1000..1100, false), entry(1100..1164, false), entry(1164..3000, true)];
-        for (size, expected) in [
-            (1, vec![0..3000]),
-            (2, vec![0..1420, 1420..3000]),
-            (3, vec![0..1000, 1000..1932, 1932..3000]),
-            (4, vec![0..512, 512..1420, 1420..2188, 2188..3000]),
-        ] {
-            let shares = shares(&entries, size);
+        for cuts in [&[0, 3000][..], &[0, 1420, 3000], &[0, 1000, 1932, 3000], &[0, 512, 1420, 2188, 3000]] {
+            let (size, shares) = (cuts.len() - 1, shares(&entries, cuts.len() - 1));
+            let expected: Vec<_> = cuts.windows(2).map(|cut| cut[0]..cut[1]).collect();
             assert_eq!(shares, expected, "{size} ranks");
             let blocks = |share: &Range<usize>| {
                 stretches(&entries).iter().filter_map(|stretch| stretch.within(share)).map(|part| part.blocks).collect()
