@@ -212,7 +212,7 @@ pub const METRICS: &[Metric] = &[
     metric("speed/sample_tokens_per_s", "sampled tokens / time/sample_s"),
     metric(
         "speed/rank_sent_mb/<rank>",
-        "megabytes that this rank sent to the next in the step; with several ranks alone",
+        "megabytes that this rank sent to others in the step; with several ranks alone",
     ),
     metric(
         "speed/update_tokens_per_s",

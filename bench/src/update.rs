@@ -87,6 +87,7 @@ fn all(layout: &Layout, source: &RandomWeights) -> Result<Parameters> {
 pub(crate) fn job(args: &Args, adapter: Option<&Adapter>, moments: MomentKind) -> Job {
     Job {
         device: Target::Cuda,
+        ranks: 1,
         threads: 1,
         precision: Precision::Bf16,
         micro_batch_tokens: args.tokens,

@@ -99,9 +99,10 @@ impl<P: DeserializeOwned> State<P> {
     }
 }
 
-/// Saves everything a resumed run needs.
-pub fn save(trainer: &Trainer, folder: &RunFolder) -> Result<()> {
+/// Saves everything a resumed run needs. All ranks are to call it: the first one writes what the others hand over.
+pub fn save(trainer: &Trainer, folder: Option<&RunFolder>) -> Result<()> {
     let Trainer { policy, progress, config, .. } = trainer;
+    let Some(folder) = folder else { return tensors::read_all(&policy.state(), |_| Ok(())) };
     let (data, next) = (trainer.prompts().fingerprints(), trainer.next_groups()?);
     Snapshot { policy, progress, config, data, next }.save(folder, progress.step)?;
     prune(&folder.checkpoints(), config.save.keep_last, progress.best.map(|(_, step)| step))

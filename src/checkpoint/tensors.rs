@@ -18,14 +18,21 @@ pub fn write(path: &Path, tensors: &[(&str, &dyn Tensor)]) -> Result<()> {
         let mut file = BufWriter::new(File::create(path)?);
         let shapes = tensors.iter().map(|(name, t)| ((*name).to_owned(), t.dtype(), vec![t.count()]));
         write_header(&mut file, shapes)?;
-        for (_, tensor) in tensors {
-            for first in (0..tensor.count()).step_by(PIECE) {
-                file.write_all(&tensor.read(first..tensor.count().min(first + PIECE))?)?;
-            }
-        }
+        read_all(tensors, |piece| Ok(file.write_all(piece)?))?;
         Ok(file.flush()?)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads tensors from end to end in the pieces of [`write`], for what lies on several ranks: whoever does not write them
+/// has to hand over his share.
+pub fn read_all(tensors: &[(&str, &dyn Tensor)], mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    for (_, tensor) in tensors {
+        for first in (0..tensor.count()).step_by(PIECE) {
+            take(&tensor.read(first..tensor.count().min(first + PIECE))?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads a tensor to where it belongs.

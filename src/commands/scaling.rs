@@ -41,11 +41,12 @@ pub(super) fn print(args: &Scaling, config: &TrainConfig, sizes: &Sizes, job: &J
     let whole = work.on(1, &alone, &link).whole();
     say!("\nseconds of a step, of the slowest rank; a link of {gbit} Gbit/s and {latency} us\n")?;
     say!(
-        "{:>6}{:>14}{:>10}{:>10}{:>10}{:>10}{:>10}{:>9}",
+        "{:>6}{:>14}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>9}",
         "ranks",
         "memory each",
         "sampling",
         "passes",
+        "update",
         "sending",
         "serial",
         "step",
@@ -53,12 +54,13 @@ pub(super) fn print(args: &Scaling, config: &TrainConfig, sizes: &Sizes, job: &J
     )?;
     for &ranks in &args.ranks {
         let step = work.on(ranks, &alone, &link);
-        let memory = Plan::new(sizes, &Job { rows: job.rows.min(work.rows(ranks)), ..*job }).peak();
+        let memory = Plan::new(sizes, &Job { ranks, rows: job.rows.min(work.rows(ranks)), ..*job }).peak();
         say!(
-            "{ranks:>6}{:>14}{:>10.3}{:>10.3}{:>10.3}{:>10.3}{:>10.3}{:>8.1}x",
+            "{ranks:>6}{:>14}{:>10.3}{:>10.3}{:>10.3}{:>10.3}{:>10.3}{:>10.3}{:>8.1}x",
             gib(memory),
             step.sampling,
             step.passes,
+            step.update,
             step.sending,
             step.serial,
             step.whole(),
@@ -84,7 +86,8 @@ fn measured(run: &Path) -> Result<Alone> {
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(0.0)
     };
-    let [sampling, judging, passes] = ["time/sample_s", "time/verify_s", "time/forward_backward_s"].map(median);
-    let serial = (median("time/step_s") - sampling - judging - passes).max(0.0);
-    Ok(Alone { sampling, judging, passes, serial })
+    let names = ["time/sample_s", "time/verify_s", "time/forward_backward_s", "time/update_s"];
+    let [sampling, judging, passes, update] = names.map(median);
+    let serial = (median("time/step_s") - sampling - judging - passes - update).max(0.0);
+    Ok(Alone { sampling, judging, passes, update, serial })
 }

@@ -183,11 +183,12 @@ fn resume_among(path: PathBuf, sets: &[String], registry: &Registry, ranks: &Ran
     let resumed = state::restore(&mut trainer, &folder)?;
     let how = if resumed { "resumed" } else { "no checkpoint yet: started" };
     alike::check(&trainer)?;
-    if !sets.is_empty() && ranks.is_first() {
-        // The checkpoint comes first: one that its config is ahead of would ask for the same keys again.
-        if resumed {
-            state::save(&trainer, &folder)?;
-        }
+    let changed = ranks.from_first(Some(!sets.is_empty()))?;
+    // The checkpoint comes first: one that its config is ahead of would ask for the same keys again.
+    if changed && resumed {
+        state::save(&trainer, ranks.is_first().then_some(&folder))?;
+    }
+    if changed && ranks.is_first() {
         let mut config = trainer.config.clone();
         config.compute.threads = threads;
         write_file(&folder.config(), strict::print(&config)?.as_bytes())?;

@@ -1,9 +1,16 @@
-//! AdamW on this machine, over the flat values of what is trained.
+//! AdamW on this machine, over the flat values of what is trained. Of several ranks each has the moments of its share and
+//! moves that share's values, which then go to all.
 
+use std::ops::Range;
+
+use anyhow::Result;
+
+use super::sharded::Sharded;
 use super::{AdamWConfig, MomentKind, Optimizer, Stretch, Update, stretches};
 use crate::model::{Entry, Trainable};
 use crate::ops::adamw::{self, eight_bit};
 use crate::ops::team::Team;
+use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 
 /// The optimizer with its state, of the layout of what is trained.
@@ -15,12 +22,15 @@ pub struct AdamW {
     pub count: u64,
     moments: State,
     stretches: Vec<Stretch>,
+    ranks: Ranks,
+    /// Which of the trained values each rank moves.
+    shares: Vec<Range<usize>>,
 }
 
 #[derive(Debug, Clone)]
 enum State {
-    Full { m: Vec<f32>, v: Vec<f32> },
-    EightBit { m: Vec<i8>, v: Vec<u8>, m_largest: Vec<f32>, v_largest: Vec<f32> },
+    Full { m: Sharded<f32>, v: Sharded<f32> },
+    EightBit { m: Sharded<i8>, v: Sharded<u8>, m_largest: Sharded<f32>, v_largest: Sharded<f32> },
 }
 
 impl AdamW {
@@ -29,38 +39,77 @@ impl AdamW {
         let stretches = stretches(entries);
         let (n, blocks) = stretches.last().map_or((0, 0), |last| (last.range.end, last.blocks.end));
         let moments = match kind {
-            MomentKind::Full => State::Full { m: vec![0.0; n], v: vec![0.0; n] },
+            MomentKind::Full => State::Full { m: Sharded::zeros(n), v: Sharded::zeros(n) },
             MomentKind::EightBit => State::EightBit {
-                m: vec![0; n],
-                v: vec![0; n],
-                m_largest: vec![0.0; blocks],
-                v_largest: vec![0.0; blocks],
+                m: Sharded::zeros(n),
+                v: Sharded::zeros(n),
+                m_largest: Sharded::zeros(blocks),
+                v_largest: Sharded::zeros(blocks),
             },
         };
-        Self { config, count: 0, moments, stretches }
+        let shares = std::iter::once(0..n).collect();
+        Self { config, count: 0, moments, stretches, ranks: Ranks::alone(), shares }
     }
 
-    /// One update with the gradient `g`, of the layout of what is trained, at learning rate `lr`.
-    pub fn update(&mut self, team: &Team, trained: Trainable, g: &[f32], lr: f64) -> Update {
-        let grad_norm = adamw::squared_norm(team, g).sqrt();
+    /// Keeps the moments of this rank's of the [`shares`](super::shares) of all, which have the same moments so far. From
+    /// here on they update together.
+    pub fn share(&mut self, ranks: &Ranks, shares: &[Range<usize>]) {
+        let mut end = 0;
+        let blocks_of = |share: &Range<usize>| {
+            let (start, last) = (end, self.stretches.iter().rev().find_map(|stretch| stretch.within(share)));
+            end = last.map_or(start, |last| last.blocks.end);
+            start..end
+        };
+        let blocks: Vec<_> = shares.iter().map(blocks_of).collect();
+        match &mut self.moments {
+            State::Full { m, v } => {
+                m.share(ranks, shares.to_vec());
+                v.share(ranks, shares.to_vec());
+            }
+            State::EightBit { m, v, m_largest, v_largest } => {
+                m.share(ranks, shares.to_vec());
+                v.share(ranks, shares.to_vec());
+                m_largest.share(ranks, blocks.clone());
+                v_largest.share(ranks, blocks);
+            }
+        }
+        (self.ranks, self.shares) = (ranks.clone(), shares.to_vec());
+    }
+
+    /// One update with the gradient `g`, of the layout of what is trained, at learning rate `lr`. Of several ranks the
+    /// last one has the whole gradient, others that of their share at least; all have all values after it.
+    pub fn update(&mut self, team: &Team, trained: Trainable, g: &[f32], lr: f64) -> Result<Update> {
+        let grad_norm = self.ranks.from_last(|| adamw::squared_norm(team, g))?.sqrt();
         if !grad_norm.is_finite() {
-            return Update::Skipped;
+            return Ok(Update::Skipped);
         }
         self.count += 1;
-        for Stretch { range, decays, blocks } in &self.stretches {
-            let step = self.config.step(lr, grad_norm, *decays, self.count);
-            let (r, blocks) = (range.clone(), blocks.clone());
-            let (w, g) = (&mut trained.values[r.clone()], &g[r.clone()]);
+        self.move_share(team, trained.values, g, (lr, grad_norm));
+        self.ranks.spread_shares(trained.values, &self.shares)?;
+        Ok(Update::Applied { grad_norm })
+    }
+
+    /// Moves the values of this rank's share.
+    fn move_share(&mut self, team: &Team, values: &mut [f32], g: &[f32], (lr, grad_norm): (f64, f64)) {
+        let share = &self.shares[self.ranks.rank()];
+        for whole in &self.stretches {
+            let Some(Stretch { range, decays, blocks }) = whole.within(share) else { continue };
+            let step = self.config.step(lr, grad_norm, decays, self.count);
+            let (w, g) = (&mut values[range.clone()], &g[range.clone()]);
             match &mut self.moments {
-                State::Full { m, v } => adamw::update(team, step, w, g, &mut m[r.clone()], &mut v[r]),
+                State::Full { m, v } => adamw::update(team, step, w, g, m.at(range.clone()), v.at(range)),
                 State::EightBit { m, v, m_largest, v_largest } => {
-                    let (m, v) = (&mut m[r.clone()], &mut v[r]);
-                    let (m_largest, v_largest) = (&mut m_largest[blocks.clone()], &mut v_largest[blocks]);
-                    eight_bit::update(team, step, w, g, eight_bit::EightBit { m, v, m_largest, v_largest });
+                    let moments = eight_bit::EightBit {
+                        place: range.start - whole.range.start,
+                        m: m.at(range.clone()),
+                        v: v.at(range),
+                        m_largest: m_largest.at(blocks.clone()),
+                        v_largest: v_largest.at(blocks),
+                    };
+                    eight_bit::update(team, step, w, g, moments);
                 }
             }
         }
-        Update::Applied { grad_norm }
     }
 }
 
@@ -87,6 +136,58 @@ impl Optimizer for AdamW {
             State::Full { m, v } => vec![("m", m), ("v", v)],
             State::EightBit { m, v, m_largest, v_largest } => {
                 vec![("m", m), ("v", v), ("m_largest", m_largest), ("v_largest", v_largest)]
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::shares;
+    use crate::ranks::tcp::ring_of_threads;
+    use reckon_datasets::Counted;
+
+    /// Values and moments after three updates of one of several ranks; the gradient is what this one would have of it.
+    fn updated(kind: MomentKind, entries: &[Entry], ranks: &Ranks) -> (Vec<f32>, Vec<Vec<u8>>) {
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
+        let (mut optimizer, shares) = (AdamW::new(config, kind, entries), shares(entries, ranks.size()));
+        optimizer.share(ranks, &shares);
+        let n = shares.last().unwrap().end;
+        let (mut values, mut random) = (vec![1f32; n], Counted::new(&[3]));
+        for _ in 0..3 {
+            let mut g: Vec<f32> = (0..n).map(|_| random.normal() as f32).collect();
+            if ranks.rank() + 1 < ranks.size() {
+                let own = &shares[ranks.rank()];
+                g.iter_mut().enumerate().filter(|(place, _)| !own.contains(place)).for_each(|(_, g)| *g = f32::NAN);
+            }
+            let trained = Trainable { entries, values: &mut values };
+            let update = optimizer.update(&Team::alone(), trained, &g, 1e-2).unwrap();
+            assert!(matches!(update, Update::Applied { grad_norm } if grad_norm > 0.5), "{update:?}");
+        }
+        let whole = |(_, tensor): (&str, &dyn Tensor)| tensor.read(0..tensor.count()).unwrap();
+        (values, optimizer.tensors().into_iter().map(whole).collect())
+    }
+
+    #[test]
+    fn ranks_that_update_a_share_each_have_the_values_and_moments_of_one_process() {
+        let matrix = |range: Range<usize>| Entry { name: String::new(), shape: vec![1, range.len()], range };
+        let vector = |range: Range<usize>| Entry { name: String::new(), shape: vec![range.len()], range };
+        let entries = [matrix(0..1000), vector(1000..1100), matrix(1100..3000)];
+        for kind in [MomentKind::Full, MomentKind::EightBit] {
+            let alone = updated(kind, &entries, &Ranks::alone());
+            for size in [2, 3, 4] {
+                std::thread::scope(|scope| {
+                    for ranks in ring_of_threads(size).unwrap() {
+                        let (alone, entries) = (&alone, &entries);
+                        scope.spawn(move || {
+                            let (values, moments) = updated(kind, entries, &ranks);
+                            assert_eq!(values, alone.0, "{kind:?} on {size} ranks");
+                            assert!(!ranks.is_first() || moments == alone.1, "{kind:?} on {size} ranks: moments");
+                            ranks.finish(Ok(())).unwrap();
+                        });
+                    }
+                });
             }
         }
     }

@@ -1,8 +1,10 @@
-//! AdamW over the flat weights, clipping by global norm, and schedules of the learning rate.
+//! AdamW over the flat weights, clipping by global norm, and schedules of the learning rate. Several ranks have a share
+//! of the moments each, and move the weights of that share.
 
 mod cpu;
 mod device;
 mod schedule;
+mod sharded;
 
 pub use cpu::AdamW;
 pub use device::DeviceAdamW;
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Entry;
 use crate::ops::adamw::{MOMENT_BLOCK, Step};
+use crate::ranks::overlap;
 use crate::tensor::Tensor;
 
 /// Settings of AdamW.
@@ -72,6 +75,16 @@ struct Stretch {
     blocks: Range<usize>,
 }
 
+impl Stretch {
+    /// What of it lies in a share.
+    fn within(&self, share: &Range<usize>) -> Option<Self> {
+        let range = overlap(&self.range, share);
+        let skipped = range.start.checked_sub(self.range.start).filter(|_| !range.is_empty())?;
+        let first = self.blocks.start + skipped / MOMENT_BLOCK;
+        Some(Self { blocks: first..first + range.len().div_ceil(MOMENT_BLOCK), range, decays: self.decays })
+    }
+}
+
 fn stretches(entries: &[Entry]) -> Vec<Stretch> {
     let mut all: Vec<Stretch> = Vec::new();
     for entry in entries {
@@ -86,6 +99,18 @@ fn stretches(entries: &[Entry]) -> Vec<Stretch> {
         next = stretch.blocks.end;
     }
     all
+}
+
+/// Which of the trained values each of `size` ranks moves: about as many on all, and no block of moments is cut.
+pub fn shares(entries: &[Entry], size: usize) -> Vec<Range<usize>> {
+    let stretches = stretches(entries);
+    let len = stretches.last().map_or(0, |last| last.range.end);
+    let cut = |rank: usize| {
+        let even = len * rank / size;
+        let cut = |stretch: &Stretch| even - (even - stretch.range.start) % MOMENT_BLOCK;
+        stretches.iter().find(|stretch| stretch.range.contains(&even)).map_or(len, cut)
+    };
+    (0..size).map(|rank| cut(rank)..cut(rank + 1)).collect()
 }
 
 /// What a checkpoint needs of an optimizer, wherever its moments are.
@@ -115,4 +140,35 @@ pub enum Update {
     Skipped,
     /// There was nothing to learn from; the weights stayed.
     Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_about_equal_and_cut_no_block_of_moments() {
+        let entry = |range: Range<usize>, matrix: bool| Entry {
+            name: String::new(),
+            shape: if matrix { vec![1, range.len()] } else { vec![range.len()] },
+            range,
+        };
+        let entries =
+            [entry(0..1000, true), entry(1000..1100, false), entry(1100..1164, false), entry(1164..3000, true)];
+        for cuts in [&[0, 3000][..], &[0, 1420, 3000], &[0, 1000, 1932, 3000], &[0, 512, 1420, 2188, 3000]] {
+            let (size, shares) = (cuts.len() - 1, shares(&entries, cuts.len() - 1));
+            let expected: Vec<_> = cuts.windows(2).map(|cut| cut[0]..cut[1]).collect();
+            assert_eq!(shares, expected, "{size} ranks");
+            let blocks = |share: &Range<usize>| {
+                stretches(&entries).iter().filter_map(|stretch| stretch.within(share)).map(|part| part.blocks).collect()
+            };
+            let all: Vec<Range<usize>> =
+                shares.iter().flat_map(|share| -> Vec<Range<usize>> { blocks(share) }).collect();
+            assert!(all.windows(2).all(|next| next[0].end == next[1].start), "{all:?}: each block is one rank's");
+            assert_eq!((all[0].start, all[all.len() - 1].end), (0, 4 + 1 + 8), "{size} ranks");
+        }
+        let few: Vec<usize> = shares(&entries[..1], 64).iter().map(Range::len).collect();
+        assert_eq!((few.iter().sum::<usize>(), few.iter().filter(|len| **len > 0).count()), (1000, 4), "{few:?}");
+        assert_eq!(shares(&[], 2), [0..0, 0..0]);
+    }
 }

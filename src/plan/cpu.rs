@@ -32,7 +32,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         weights: 4 * trained,
         copy: base + packed,
         reference: if job.reference { reference } else { 0 },
-        optimizer: job.moments.bytes(trained),
+        optimizer: job.moments.bytes(trained.div_ceil(job.ranks)),
         gradients: 4 * trained * gradients,
         activations: at_a_time * (4 * activations(s, job) + rounded(s, job)),
         // A chunk for each micro-batch.

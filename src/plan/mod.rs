@@ -110,6 +110,8 @@ impl Taught {
 pub struct Job {
     /// Where it computes.
     pub device: Target,
+    /// Ranks that have a share of the moments each.
+    pub ranks: usize,
     /// Micro-batches under way at a time; 1 on a card.
     pub threads: usize,
     /// What a CPU multiplies.
@@ -168,6 +170,7 @@ impl Job {
         let routed = shape.experts()?.map_or(0, |experts| experts.routed(shape.num_hidden_layers).token_bytes());
         Ok(Self {
             device,
+            ranks: 1,
             threads: if device == Target::Cpu { config.compute.threads() } else { 1 },
             precision: config.compute.precision.into(),
             micro_batch_tokens: compute.micro_batch_tokens,
@@ -200,7 +203,7 @@ pub struct Plan {
     pub copy: usize,
     /// Frozen weights of the KL term; none if it is the base of an adapter.
     pub reference: usize,
-    /// Both moments of AdamW.
+    /// Both moments of AdamW; of several ranks, this one's share.
     pub optimizer: usize,
     /// Sums over the update, and on a CPU those of the micro-batches under way.
     pub gradients: usize,
@@ -282,6 +285,7 @@ mod tests {
 
     pub(super) const JOB: Job = Job {
         device: Target::Cuda,
+        ranks: 1,
         threads: 1,
         precision: Precision::Fp32,
         micro_batch_tokens: 8192,
@@ -314,6 +318,13 @@ mod tests {
         let small = Plan::new(&Sizes { weights: 1 << 20, ..sizes() }, &threads);
         assert_eq!(small.gradients, 16 << 20, "two threads, one that waits, and the sum");
         assert!(cpu.cache >= 2 * card.cache, "fp32");
+        for (moments, of_three) in
+            [(MomentKind::Full, 8 * 164_677_590), (MomentKind::EightBit, 2 * 164_677_590 + 5_146_176)]
+        {
+            let shared = Plan::new(&sizes(), &Job { ranks: 3, moments, ..threads });
+            assert_eq!(shared.optimizer, of_three, "a third of the moments");
+            assert_eq!(Plan { optimizer: cpu.optimizer, ..shared }, cpu, "and all of the rest");
+        }
     }
 
     #[test]

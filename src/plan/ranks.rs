@@ -20,7 +20,9 @@ pub struct Alone {
     pub judging: f64,
     /// In forward and backward passes, those that only score included.
     pub passes: f64,
-    /// In all that every rank does for itself: the optimizer, advantages, records.
+    /// In updates, whose values and moments are shared out evenly.
+    pub update: f64,
+    /// In all that every rank does for itself: advantages, records.
     pub serial: f64,
 }
 
@@ -57,7 +59,9 @@ pub struct StepTime {
     pub sampling: f64,
     /// In forward and backward passes.
     pub passes: f64,
-    /// In sending rollouts and gradients around.
+    /// In moving the weights.
+    pub update: f64,
+    /// In sending rollouts, gradients and new weights around.
     pub sending: f64,
     /// In what is not shared.
     pub serial: f64,
@@ -66,7 +70,7 @@ pub struct StepTime {
 impl StepTime {
     /// The whole step.
     pub fn whole(&self) -> f64 {
-        self.sampling + self.passes + self.sending + self.serial
+        self.sampling + self.passes + self.update + self.sending + self.serial
     }
 }
 
@@ -106,23 +110,26 @@ impl Work {
         StepTime {
             sampling: sampled * (alone.sampling + alone.judging),
             passes: computed * alone.passes,
+            update: alone.update / ranks as f64,
             sending: self.sending(ranks, link),
             serial: alone.serial,
         }
     }
 
-    /// A gradient goes around twice, once to be added and once as the sum, in blocks that follow each other: the last
-    /// rank of the way has its first block after all others have passed it on.
+    /// A gradient goes from rank to rank to be added, in blocks that follow each other: the last rank has its first block
+    /// after all others have passed it on, and meanwhile hands out what is done. Then its norm is told, and each rank's
+    /// share of the new weights goes around.
     fn sending(&self, ranks: usize, link: &Link) -> f64 {
         if ranks == 1 {
             return 0.0;
         }
         let (blocks, hops) = (self.gradient.div_ceil(BLOCK), ranks - 1);
-        let block = 4 * self.gradient.div_ceil(blocks.max(1));
-        let passed_on = link.latency_s + block as f64 / link.bytes_per_s;
-        let gradient = 4.0 * self.gradient as f64 / link.bytes_per_s + hops as f64 * passed_on;
+        let passed_on = |values: usize| link.latency_s + 4.0 * values as f64 / link.bytes_per_s;
+        let added = (blocks + hops) as f64 * passed_on(self.gradient.div_ceil(blocks.max(1)));
+        let norm = 2.0 * hops as f64 * link.latency_s;
+        let spread = hops as f64 * passed_on(self.gradient.div_ceil(ranks));
         let rollouts = hops as f64 * link.latency_s + (TOKEN * self.tokens) as f64 / link.bytes_per_s;
-        2.0 * self.updates as f64 * gradient + rollouts
+        self.updates as f64 * (added + norm + spread) + rollouts
     }
 }
 
@@ -131,7 +138,7 @@ mod tests {
     use super::*;
 
     const WORK: Work = Work { prompts: 8, group: 4, parts: 6, updates: 1, gradient: BLOCK, tokens: 1000 };
-    const ALONE: Alone = Alone { sampling: 7.0, judging: 1.0, passes: 6.0, serial: 0.5 };
+    const ALONE: Alone = Alone { sampling: 7.0, judging: 1.0, passes: 6.0, update: 1.2, serial: 0.5 };
     const LINK: Link = Link { bytes_per_s: 4e6, latency_s: 0.001 };
 
     #[test]
@@ -142,17 +149,21 @@ mod tests {
             let step = WORK.on(ranks, &ALONE, &LINK);
             assert_eq!(WORK.rows(ranks), rows, "{ranks} ranks");
             assert_eq!((step.sampling, step.passes, step.serial), (sampling, passes, 0.5), "{ranks} ranks");
+            assert_eq!(step.update, 1.2 / ranks as f64, "{ranks} ranks");
         }
     }
 
     #[test]
-    fn a_gradient_goes_around_twice_and_each_rank_more_costs_a_block_and_a_delay() {
-        let sending = |ranks| WORK.on(ranks, &ALONE, &LINK).sending;
+    fn a_gradient_goes_to_the_last_rank_and_shares_of_the_weights_go_around() {
         let block = 4.0 * BLOCK as f64 / 4e6;
-        assert_eq!(sending(1), 0.0);
-        let two = 2.0 * (block + 0.001 + block) + 0.001 + 8000.0 / 4e6;
-        assert!((sending(2) - two).abs() < 1e-12, "{} and {two}", sending(2));
-        let more = 2.0 * (0.001 + block) + 0.001;
-        assert!((sending(3) - sending(2) - more).abs() < 1e-12);
+        assert_eq!(WORK.on(1, &ALONE, &LINK).sending, 0.0);
+        for ranks in [2, 3, 8] {
+            let hops = ranks as f64 - 1.0;
+            let gradient = (1.0 + hops) * (0.001 + block) + 2.0 * hops * 0.001;
+            let weights = hops * (0.001 + 4.0 * BLOCK.div_ceil(ranks) as f64 / 4e6);
+            let rollouts = hops * 0.001 + 8000.0 / 4e6;
+            let sending = WORK.on(ranks, &ALONE, &LINK).sending;
+            assert!((sending - gradient - weights - rollouts).abs() < 1e-12, "{ranks} ranks: {sending}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Learning on this machine's processor.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +12,7 @@ use crate::model::files::peft;
 use crate::model::{Beside, CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
 use crate::ops::experts::{Load, LoadBalance};
 use crate::ops::team::Team;
-use crate::optim::{AdamW, Optimizer, Update};
+use crate::optim::{AdamW, Optimizer, Update, shares};
 use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 
@@ -23,10 +24,13 @@ pub struct CpuLearner {
     reference: Option<CpuReference>,
     /// None before training begins.
     optimizer: Option<AdamW>,
-    /// The gradients that the next update moves by, of the layout of what is trained.
+    /// The gradients that the next update moves by, of the layout of what is trained. Of several ranks the last one has
+    /// all of them, and each those of its share, beside what it has added up of others.
     pub gradients: Vec<f32>,
     /// Who shares its work.
     ranks: Ranks,
+    /// Which of the trained values each rank has moments of, and moves.
+    pub shares: Vec<Range<usize>>,
     /// Parts in which the gradient of a large model is computed.
     gradient_parts: usize,
     /// What routers chose when they were taken, and the auxiliary loss of that.
@@ -41,7 +45,8 @@ impl CpuLearner {
     pub fn new(model: CpuModel) -> Self {
         let (reference, optimizer, gradients, choices, aux_loss, aux_loss_coef) = Default::default();
         let (ranks, gradient_parts) = (Ranks::alone(), 1);
-        Self { model, reference, optimizer, gradients, ranks, gradient_parts, choices, aux_loss, aux_loss_coef }
+        let shares = shares(model.parameters().trained_entries(), 1);
+        Self { model, reference, optimizer, gradients, ranks, shares, gradient_parts, choices, aux_loss, aux_loss_coef }
     }
 
     fn sum_gradients(
@@ -108,7 +113,7 @@ impl CpuLearner {
             sum.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g);
             self.model.reuse(gradient);
         });
-        let sum = self.ranks.sum(gradients, self.model.parameters().trained_values().len())?;
+        let sum = self.ranks.sum_shares(gradients, &self.shares)?;
         Ok((sum, self.ranks.gather(stats)?.concat()))
     }
 }
@@ -134,6 +139,8 @@ impl Learner for CpuLearner {
     fn join(&mut self, ranks: &Ranks, gradient_parts: usize) -> Result<()> {
         self.ranks = ranks.clone();
         self.gradient_parts = if gradient_parts == 0 { ranks.size() } else { gradient_parts };
+        self.shares = shares(self.model.parameters().trained_entries(), ranks.size());
+        self.optimizer.iter_mut().for_each(|optimizer| optimizer.share(ranks, &self.shares));
         Ok(())
     }
 
@@ -148,7 +155,9 @@ impl Learner for CpuLearner {
     }
 
     fn begin(&mut self, training: &Training) -> Result<()> {
-        self.optimizer = Some(AdamW::new(training.adamw, training.moments, self.model.parameters().trained_entries()));
+        let mut optimizer = AdamW::new(training.adamw, training.moments, self.model.parameters().trained_entries());
+        optimizer.share(&self.ranks, &self.shares);
+        self.optimizer = Some(optimizer);
         self.aux_loss_coef = training.aux_loss_coef;
         self.reference = training.reference.then(|| CpuReference::of(self.model.parameters()));
         Ok(())
@@ -196,7 +205,7 @@ impl Learner for CpuLearner {
     fn update(&mut self, lr: f64) -> Result<Update> {
         let optimizer = self.optimizer.as_mut().context(NOT_BEGUN)?;
         let (threads, trained) = (self.model.threads, self.model.trainable());
-        Ok(Team::with(threads, |team| optimizer.update(team, trained, &self.gradients, lr)))
+        Team::with(threads, |team| optimizer.update(team, trained, &self.gradients, lr))
     }
 
     fn refresh_reference(&mut self) -> Result<()> {

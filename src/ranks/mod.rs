@@ -1,13 +1,16 @@
 //! Ranks: processes that do the work of one run together, each with the whole model. What one of them says is gathered
-//! by all, and gradients are added in one order whatever rank had them, so that a run has the bits of a single process.
+//! by all, and gradients are added in one order whatever rank had them (`sums`), so that a run has the bits of a single
+//! process.
 //!
-//! All stand in a ring: a rank sends to the next and receives from the one before. What carries the bytes is a
-//! [`Transport`]; who is which rank is the launcher's to say ([`launch`]). What is shared out is left to the caller.
+//! All stand in a ring: a rank sends to the next and receives from the one before, and the last one, where sums end, sends
+//! to all. What carries the bytes is a [`Transport`]; who is which rank is the launcher's to say ([`launch`]). What is
+//! shared out is left to the caller.
 
 pub mod launch;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod session;
+mod sums;
 pub mod tcp;
 mod watch;
 
@@ -23,15 +26,14 @@ use serde::de::DeserializeOwned;
 
 use launch::Place;
 pub use session::{Session, has_mpi, mpi_version};
+pub(crate) use sums::BLOCK;
+pub use sums::overlap;
 
-/// Values of a gradient that are passed on at a time, so that all ranks of the ring add at the same time.
-pub(crate) const BLOCK: usize = 1 << 16;
-
-/// What carries bytes around the ring.
+/// What carries bytes around the ring, and from its last rank to all others.
 pub trait Transport: Debug + Send + Sync {
-    /// Sends `bytes` to the next rank and fills `into` from the one before, both at once; either may be empty, and then
-    /// nothing is sent, or received.
-    fn shift(&self, bytes: &[u8], into: &mut [u8]) -> Result<()>;
+    /// Sends bytes to ranks and fills buffers from ranks, all at once; what is empty is neither sent nor received. A
+    /// rank sends to the next one, the last one to all.
+    fn exchange(&self, sends: &[(usize, &[u8])], receives: &mut [(usize, &mut [u8])]) -> Result<()>;
 
     /// Ends all ranks because of this; one of them prints it. May return, if nobody heard.
     fn fail(&self, message: &str);
@@ -47,6 +49,16 @@ pub trait Transport: Debug + Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[error("the run ends on all ranks")]
 pub struct Told;
+
+/// A rank was waited for too long, which the others need not know.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Late(String);
+
+/// What failed on one rank and has ended the work of all at the same place, as the first one says it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Shared(String);
 
 /// The ranks of a run as one of them sees them. A process alone is one of one.
 #[derive(Debug, Clone, Default)]
@@ -115,6 +127,13 @@ impl Ranks {
         first.context("the first rank has nothing to say")
     }
 
+    /// What the last rank makes.
+    pub fn from_last<T: Serialize + DeserializeOwned>(&self, make: impl FnOnce() -> T) -> Result<T> {
+        let own = (self.rank() + 1 == self.size()).then(make);
+        let last = self.gather(own)?.pop().flatten();
+        last.context("the last rank has nothing to say")
+    }
+
     /// Whether any rank says so.
     pub fn any(&self, own: bool) -> Result<bool> {
         Ok(self.gather(own)?.contains(&true))
@@ -125,18 +144,20 @@ impl Ranks {
         if self.size() == 1 {
             return own.map(|own| vec![own]);
         }
-        let (told, own) = match own {
-            Ok(value) => (Ok(value), None),
-            Err(error) => (Err(format!("{error:#}")), Some(error)),
-        };
+        let told = own.map_err(|error| format!("{error:#}"));
         let all: Vec<std::result::Result<T, String>> = self.gather(told)?;
         let failed = all.iter().position(std::result::Result::is_err);
         let all = all.into_iter().collect::<std::result::Result<Vec<T>, String>>();
-        all.map_err(|message| match (own, self.is_first()) {
-            (Some(error), true) => error,
-            (_, true) => anyhow!("rank {}: {message}", failed.unwrap_or_default()),
+        all.map_err(|message| match (failed, self.is_first()) {
+            (Some(0) | None, true) => Error::new(Shared(message)),
+            (Some(rank), true) => Error::new(Shared(format!("rank {rank}: {message}"))),
             (_, false) => Error::new(Told),
         })
+    }
+
+    /// Whether this error has ended the work of all ranks at the same place, so that they can go on together from there.
+    pub fn have_shared(&self, error: &Error) -> bool {
+        self.size() == 1 || error.is::<Told>() || error.is::<Shared>()
     }
 
     /// Refuses ranks that are not alike: `own` has what must be equal, by its name.
@@ -164,60 +185,17 @@ impl Ranks {
         share(weights, self.rank(), self.size())
     }
 
-    /// The sum of the `parts` of all ranks, each of `len` values: those of the first rank in order, then those of the
-    /// next one, and so on. It is passed from rank to rank, each of which adds its own, and the last one's goes to all:
-    /// a rank sends twice the gradient at most.
-    pub fn sum(&self, parts: Vec<Vec<f32>>, len: usize) -> Result<Vec<f32>> {
-        let (mut parts, first) = (parts.into_iter(), self.is_first());
-        let own = parts.next();
-        let (rest, has_own): (Vec<Vec<f32>>, bool) = (parts.collect(), own.is_some());
-        let mut total = own.unwrap_or_else(|| vec![0.0; len]);
-        let mut received = vec![0f32; BLOCK.min(len)];
-        let last = self.rank() + 1 == self.size();
-        for start in (0..len).step_by(BLOCK) {
-            let block = start..len.min(start + BLOCK);
-            let sum = &mut total[block.clone()];
-            if !first {
-                let received = &mut received[..sum.len()];
-                self.shift(&[], bytemuck::cast_slice_mut(received))?;
-                match has_own {
-                    // One process adds its next part to the sum so far; two terms have the same sum either way.
-                    true => sum.iter_mut().zip(received).for_each(|(own, before)| *own += *before),
-                    false => sum.copy_from_slice(received),
-                }
-            }
-            for part in &rest {
-                sum.iter_mut().zip(&part[block.clone()]).for_each(|(sum, next)| *sum += next);
-            }
-            if !last {
-                self.shift(bytemuck::cast_slice(sum), &mut [])?;
-            }
-        }
-        self.spread_from_last(&mut total)?;
-        Ok(total)
-    }
-
-    /// Gives all ranks what the last one has.
-    fn spread_from_last(&self, values: &mut [f32]) -> Result<()> {
-        let (rank, size) = (self.rank(), self.size());
-        if size == 1 {
-            return Ok(());
-        }
-        for block in values.chunks_mut(BLOCK) {
-            let bytes: &mut [u8] = bytemuck::cast_slice_mut(block);
-            if rank + 1 < size {
-                self.shift(&[], bytes)?;
-            }
-            // The rank before the last is the end of the way.
-            if (rank + 2) % size != 0 || size == 1 {
-                self.shift(bytes, &mut [])?;
-            }
-        }
-        Ok(())
+    /// The rank before this one.
+    fn before(&self) -> usize {
+        (self.rank() + self.size() - 1) % self.size()
     }
 
     fn shift(&self, bytes: &[u8], into: &mut [u8]) -> Result<()> {
         self.0.as_ref().map_or(Ok(()), |ring| ring.shift(bytes, into))
+    }
+
+    fn exchange(&self, sends: &[(usize, &[u8])], receives: &mut [(usize, &mut [u8])]) -> Result<()> {
+        self.0.as_ref().map_or(Ok(()), |ring| ring.exchange(sends, receives))
     }
 
     /// Begins to count what [`Ranks::spent`] tells, and returns since when.
@@ -236,9 +214,9 @@ impl Ranks {
         Some(Spent { waited_s, sent: ring.sent.load(Ordering::Relaxed) })
     }
 
-    /// What has come out alike on all ranks: an error is the first one's to tell.
+    /// What has come out alike on all ranks: an error is the first one's to tell, unless this one waited in vain.
     pub fn same<T>(&self, outcome: Result<T>) -> Result<T> {
-        if self.is_first() { outcome } else { outcome.map_err(|_| Error::new(Told)) }
+        outcome.map_err(|error| if self.is_first() || error.is::<Late>() { error } else { Error::new(Told) })
     }
 
     /// Ends this rank's part: waits for the others, or ends them where this one failed. The error is one that nobody
@@ -260,11 +238,18 @@ impl Ranks {
 }
 
 impl Ring {
+    /// Sends `bytes` to the next rank and fills `into` from the one before.
     fn shift(&self, bytes: &[u8], into: &mut [u8]) -> Result<()> {
+        let Place { rank, size, .. } = self.place;
+        self.exchange(&[((rank + 1) % size, bytes)], &mut [((rank + size - 1) % size, into)])
+    }
+
+    fn exchange(&self, sends: &[(usize, &[u8])], receives: &mut [(usize, &mut [u8])]) -> Result<()> {
         let start = Instant::now();
-        let outcome = self.transport.shift(bytes, into);
+        let outcome = self.transport.exchange(sends, receives);
         self.waited.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let sent: usize = sends.iter().map(|(_, bytes)| bytes.len()).sum();
+        self.sent.fetch_add(sent as u64, Ordering::Relaxed);
         outcome
     }
 
@@ -319,7 +304,7 @@ mod tests {
     }
 
     /// Runs `work` as each of `size` ranks, threads that speak over this machine's network.
-    fn on_ranks<R: Send>(size: usize, work: impl Fn(&Ranks) -> R + Sync) -> Vec<R> {
+    pub(super) fn on_ranks<R: Send>(size: usize, work: impl Fn(&Ranks) -> R + Sync) -> Vec<R> {
         let ranks = tcp::ring_of_threads(size).unwrap();
         std::thread::scope(|scope| {
             let work = &work;
@@ -336,27 +321,6 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_has_the_bits_of_one_process_whatever_rank_had_which_part() {
-        let part = |seed: usize, len: usize| -> Vec<f32> {
-            (0..len).map(|i| ((seed * 7919 + i * 104_729) % 1013) as f32 / 37.0 - 13.1).collect()
-        };
-        for (size, parts, len) in [(1, 3, 10), (2, 1, 5), (2, 5, BLOCK + 3), (3, 2, 7), (4, 9, 3 * BLOCK), (3, 4, 0)] {
-            let all: Vec<Vec<f32>> = (0..parts).map(|seed| part(seed, len)).collect();
-            let mut expected = all[0].clone();
-            all[1..].iter().for_each(|part| expected.iter_mut().zip(part).for_each(|(sum, next)| *sum += next));
-            let sums = on_ranks(size, |ranks| {
-                let own = ranks.share(&vec![1; parts]);
-                let sum = ranks.sum(all[own].to_vec(), len).unwrap();
-                (sum, ranks.spent().map_or(0, |spent| spent.sent))
-            });
-            for (rank, (sum, sent)) in sums.into_iter().enumerate() {
-                assert!(sum.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "rank {rank} of {size}");
-                assert!(sent <= 8 * len as u64, "rank {rank} of {size} sent {sent} bytes for {len} values");
-            }
-        }
-    }
-
-    #[test]
     fn what_is_gathered_comes_in_the_order_of_the_ranks() {
         let said = |rank: usize| vec![rank as u32; rank * 40_000];
         let expected: Vec<Vec<u32>> = (0..3).map(said).collect();
@@ -365,6 +329,7 @@ mod tests {
         }
         let firsts = on_ranks(3, |ranks| ranks.from_first(ranks.is_first().then_some(7)).unwrap());
         assert_eq!(firsts, [7; 3]);
+        assert_eq!(on_ranks(3, |ranks| ranks.from_last(|| 10 + ranks.rank()).unwrap()), [12; 3]);
         assert_eq!(on_ranks(2, |ranks| ranks.any(ranks.rank() == 1).unwrap()), [true; 2]);
     }
 
@@ -372,9 +337,13 @@ mod tests {
     fn what_fails_on_one_rank_has_failed_on_all_and_the_first_says_why() {
         let outcomes = on_ranks(3, |ranks| {
             let own = if ranks.rank() == 1 { Err(anyhow!("the verifier broke")) } else { Ok(ranks.rank()) };
-            ranks.agree(own).unwrap_err()
+            let error = ranks.agree(own).unwrap_err().context("step 3");
+            assert!(ranks.have_shared(&error) && !ranks.have_shared(&anyhow!("of its own")));
+            let late = ranks.same(Err::<(), _>(Error::new(Late("rank 0 hangs".into())))).unwrap_err();
+            assert_eq!(late.to_string(), "rank 0 hangs");
+            error
         });
-        assert_eq!(outcomes[0].to_string(), "rank 1: the verifier broke");
+        assert_eq!(format!("{:#}", outcomes[0]), "step 3: rank 1: the verifier broke");
         assert!(outcomes[1..].iter().all(|error| error.is::<Told>()), "{outcomes:?}");
     }
 

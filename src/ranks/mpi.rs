@@ -55,17 +55,19 @@ fn first_line(text: &str) -> String {
 }
 
 impl Transport for MpiRing {
-    fn shift(&self, bytes: &[u8], into: &mut [u8]) -> Result<()> {
-        let Place { rank, size, .. } = self.place;
-        let (next, previous) = ((rank + 1) % size, (rank + size - 1) % size);
+    fn exchange(&self, sends: &[(usize, &[u8])], receives: &mut [(usize, &mut [u8])]) -> Result<()> {
+        let rank = self.place.rank;
+        let from = receives.iter().filter(|(_, into)| !into.is_empty()).map(|(from, _)| *from);
+        let to = sends.iter().filter(|(_, bytes)| !bytes.is_empty()).map(|(to, _)| *to);
+        let others: Vec<usize> = from.chain(to).collect();
         let mut outcome = Ok(());
         ferrompi::scope(|scope| {
             let mut requests = Vec::new();
-            if !into.is_empty() {
-                requests.push(self.world.irecv(scope, into, previous as i32, TAG)?);
+            for (from, into) in receives.iter_mut().filter(|(_, into)| !into.is_empty()) {
+                requests.push(self.world.irecv(scope, into, *from as i32, TAG)?);
             }
-            if !bytes.is_empty() {
-                requests.push(self.world.isend(scope, bytes, next as i32, TAG)?);
+            for (to, bytes) in sends.iter().filter(|(_, bytes)| !bytes.is_empty()) {
+                requests.push(self.world.isend(scope, bytes, *to as i32, TAG)?);
             }
             let start = Instant::now();
             while !requests.is_empty() {
@@ -78,10 +80,8 @@ impl Transport for MpiRing {
                 requests = left;
                 if start.elapsed() > self.patience {
                     // The scope would wait for ever: all ranks end here.
-                    self.fail(&format!(
-                        "rank {rank} has waited {} s for rank {previous} or {next}",
-                        start.elapsed().as_secs()
-                    ));
+                    let waited = start.elapsed().as_secs();
+                    self.fail(&format!("rank {rank} has waited {waited} s for one of the ranks {others:?}"));
                 }
                 if start.elapsed() > SPIN {
                     std::thread::sleep(PAUSE);

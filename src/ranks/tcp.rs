@@ -1,10 +1,11 @@
 //! Ranks over TCP: how they find each other, and the ring.
 //!
 //! The first rank listens where the launcher says (`MASTER_ADDR`, `MASTER_PORT`). Every other one comes there, says
-//! where it listens itself, and is told of the next rank. That connection stays for the [`watch`](super::watch); a
-//! second one to the next rank carries the data. Nothing is encrypted and nobody is asked who he is: as with MPI, the
-//! network between the machines is the cluster's own.
+//! where it listens itself, and is told of the next rank, the last one of all. That connection stays for the
+//! [`watch`](super::watch); others carry the data, from each rank to the next and from the last to all. Nothing is
+//! encrypted and nobody is asked who he is: as with MPI, the network between the machines is the cluster's own.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 
 use super::launch::Place;
 use super::watch::Watch;
-use super::{Ranks, Transport};
+use super::{Late, Ranks, Transport};
 
 /// How long ranks wait for each other at the start.
 const MEETING: Duration = Duration::from_secs(120);
@@ -25,16 +26,32 @@ const RETRY: Duration = Duration::from_millis(50);
 const BUFFERED: usize = 1 << 14;
 
 /// What a connection begins with.
-const MAGIC: &[u8; 8] = b"reckon-1";
+const MAGIC: &[u8; 8] = b"reckon-2";
 
-/// The two neighbours of a rank.
+/// The ranks that one sends to, and those that it receives from.
 #[derive(Debug)]
 struct Tcp {
-    next: TcpStream,
-    previous: TcpStream,
+    to: Streams,
+    from: Streams,
     place: Place,
     patience: Duration,
     watch: Watch,
+}
+
+/// Connections by the rank behind them.
+type Streams = BTreeMap<usize, TcpStream>;
+
+/// Which ranks one sends to: the next one, the last one all.
+fn targets(place: Place) -> Vec<usize> {
+    let Place { rank, size, .. } = place;
+    if rank + 1 == size { (0..rank).collect() } else { vec![rank + 1] }
+}
+
+/// Which ranks send to one.
+fn sources(place: Place) -> Vec<usize> {
+    (0..place.size)
+        .filter(|&rank| rank != place.rank && targets(Place { rank, ..place }).contains(&place.rank))
+        .collect()
 }
 
 /// Joins the ring whose first rank is met at `meeting`. A rank that is waited for longer than `patience` ends the run.
@@ -107,14 +124,16 @@ impl Tcp {
         }
         let come: Vec<(TcpStream, SocketAddr)> = come.into_iter().flatten().collect();
         for (index, (mut stream, _)) in come.iter().map(|(stream, address)| (stream, address)).enumerate() {
-            // The last one's next rank is this one, which it has found already.
-            let next = come.get(index + 1).map_or(String::new(), |(_, address)| address.to_string());
-            stream.write_all(&[next.len() as u8]).and_then(|()| stream.write_all(next.as_bytes()))?;
+            for target in targets(Place { rank: index + 1, ..place }) {
+                // They have found this one already.
+                let address = target.checked_sub(1).map_or(String::new(), |index| come[index].1.to_string());
+                stream.write_all(&[address.len() as u8]).and_then(|()| stream.write_all(address.as_bytes()))?;
+            }
         }
-        let next = connect(&come[0].1, deadline, place, Kind::Ring, 0)?;
-        let (previous, _) = accept(listener, Kind::Ring, deadline).context("the last rank did not come")?;
+        let next = connect(&come[0].1, deadline, place)?;
+        let from = accept_all(listener, deadline, place)?;
         let links = come.into_iter().enumerate().map(|(index, (stream, _))| (index + 1, stream)).collect();
-        Self::new(next, previous, place, patience, links)
+        Self::new((Streams::from([(1, next)]), from), place, patience, links)
     }
 
     /// Any other rank.
@@ -126,41 +145,57 @@ impl Tcp {
         let listener = TcpListener::bind((stream.local_addr()?.ip(), 0)).context("cannot listen")?;
         let mut control = greet(stream, place, Kind::Control, listener.local_addr()?.port())?;
         control.set_read_timeout(Some(MEETING))?;
-        let mut length = [0];
-        control.read_exact(&mut length).with_context(|| format!("{}: it did not answer", met()))?;
-        let mut next = vec![0; usize::from(length[0])];
-        control.read_exact(&mut next)?;
-        let next = match String::from_utf8(next)? {
-            first if first.is_empty() => connect(&meeting, deadline, place, Kind::Ring, 0)?,
-            address => connect(&address.as_str(), deadline, place, Kind::Ring, 0)?,
-        };
-        let (previous, hello) = accept(&listener, Kind::Ring, deadline).context("the rank before did not come")?;
-        hello.check(place)?;
-        Self::new(next, previous, place, patience, vec![(0, control)])
+        let mut to = Streams::new();
+        for target in targets(place) {
+            let mut length = [0];
+            control.read_exact(&mut length).with_context(|| format!("{}: it did not answer", met()))?;
+            let mut address = vec![0; usize::from(length[0])];
+            control.read_exact(&mut address)?;
+            let stream = match String::from_utf8(address)? {
+                first if first.is_empty() => connect(&meeting, deadline, place)?,
+                address => connect(&address.as_str(), deadline, place)?,
+            };
+            to.insert(target, stream);
+        }
+        let from = accept_all(&listener, deadline, place)?;
+        Self::new((to, from), place, patience, vec![(0, control)])
     }
 
     fn new(
-        next: TcpStream,
-        previous: TcpStream,
+        (to, from): (Streams, Streams),
         place: Place,
         patience: Duration,
         links: Vec<(usize, TcpStream)>,
     ) -> Result<Self> {
-        previous.set_read_timeout(Some(patience))?;
-        next.set_write_timeout(Some(patience))?;
+        from.values().try_for_each(|stream| stream.set_read_timeout(Some(patience)))?;
+        to.values().try_for_each(|stream| stream.set_write_timeout(Some(patience)))?;
         let watch = Watch::begin(place.rank, links)?;
-        Ok(Self { next, previous, place, patience, watch })
+        Ok(Self { to, from, place, patience, watch })
+    }
+
+    fn send(&self, sends: &[(usize, &[u8])]) -> Result<(), (usize, std::io::Error)> {
+        for (rank, bytes) in sends.iter().filter(|(_, bytes)| !bytes.is_empty()) {
+            (&self.to[rank]).write_all(bytes).map_err(|error| (*rank, error))?;
+        }
+        Ok(())
+    }
+
+    fn receive(&self, receives: &mut [(usize, &mut [u8])]) -> Result<(), (usize, std::io::Error)> {
+        for (rank, into) in receives.iter_mut().filter(|(_, into)| !into.is_empty()) {
+            (&self.from[rank]).read_exact(into).map_err(|error| (*rank, error))?;
+        }
+        Ok(())
     }
 
     /// What became of the ring when a connection failed.
-    fn fault(&self, error: std::io::Error, neighbour: usize) -> Error {
+    fn fault(&self, (neighbour, error): (usize, std::io::Error)) -> Error {
         if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
             let waited = self.patience.as_secs();
-            return anyhow::anyhow!(
+            return Error::new(Late(format!(
                 "rank {} has waited {waited} s for rank {neighbour}, which hangs or waits for one that does: see what it \
                  does, or raise --rank-timeout; go on with --resume",
                 self.place.rank
-            );
+            )));
         }
         // Who watches knows why, and ends this process.
         self.watch.await_end(Duration::from_secs(30));
@@ -169,20 +204,19 @@ impl Tcp {
 }
 
 impl Transport for Tcp {
-    fn shift(&self, bytes: &[u8], into: &mut [u8]) -> Result<()> {
-        let Place { rank, size, .. } = self.place;
-        let send = || (&self.next).write_all(bytes);
-        let (sent, received) = if bytes.len() <= BUFFERED || into.is_empty() {
-            (send(), (&self.previous).read_exact(into))
+    fn exchange(&self, sends: &[(usize, &[u8])], receives: &mut [(usize, &mut [u8])]) -> Result<()> {
+        let (bytes, nothing): (usize, bool) =
+            (sends.iter().map(|(_, bytes)| bytes.len()).sum(), receives.iter().all(|(_, into)| into.is_empty()));
+        let (sent, received) = if bytes <= BUFFERED || nothing {
+            (self.send(sends), self.receive(receives))
         } else {
             std::thread::scope(|scope| {
-                let sending = scope.spawn(send);
-                let received = (&self.previous).read_exact(into);
+                let sending = scope.spawn(|| self.send(sends));
+                let received = self.receive(receives);
                 (sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), received)
             })
         };
-        sent.map_err(|error| self.fault(error, (rank + 1) % size))?;
-        received.map_err(|error| self.fault(error, (rank + size - 1) % size))
+        sent.and(received).map_err(|fault| self.fault(fault))
     }
 
     fn fail(&self, message: &str) {
@@ -203,7 +237,7 @@ impl Transport for Tcp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Control,
-    Ring,
+    Data,
 }
 
 /// How a rank presents itself.
@@ -247,9 +281,24 @@ fn greet(mut stream: TcpStream, place: Place, kind: Kind, port: u16) -> Result<T
     Ok(stream)
 }
 
-fn connect(address: &impl ToSocketAddrs, deadline: Instant, place: Place, kind: Kind, port: u16) -> Result<TcpStream> {
-    let stream = reach(address, deadline).with_context(|| format!("rank {} cannot reach the next one", place.rank))?;
-    greet(stream, place, kind, port)
+fn connect(address: &impl ToSocketAddrs, deadline: Instant, place: Place) -> Result<TcpStream> {
+    let stream =
+        reach(address, deadline).with_context(|| format!("rank {} cannot reach one that it sends to", place.rank))?;
+    greet(stream, place, Kind::Data, 0)
+}
+
+/// The connections of all ranks that send to this one, in whatever order they come.
+fn accept_all(listener: &TcpListener, deadline: Instant, place: Place) -> Result<Streams> {
+    let (wanted, mut come) = (sources(place), Streams::new());
+    while let Some(missing) = wanted.iter().find(|&rank| !come.contains_key(rank)) {
+        let (stream, hello) =
+            accept(listener, Kind::Data, deadline).with_context(|| format!("rank {missing} did not come"))?;
+        hello.check(place)?;
+        if wanted.contains(&hello.rank) {
+            come.insert(hello.rank, stream);
+        }
+    }
+    Ok(come)
 }
 
 /// The next connection of this kind; what presents itself otherwise is left alone.

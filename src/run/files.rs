@@ -82,11 +82,11 @@ impl<'a> Files<'a> {
         logs.append(record)
     }
 
-    /// A checkpoint, behind the metrics that it counts on.
+    /// A checkpoint, behind the metrics that it counts on; all ranks take part in it.
     pub(super) fn save(&self, trainer: &Trainer) -> Result<()> {
-        let Some(Open { folder, metrics, .. }) = &self.0 else { return Ok(()) };
+        let Some(Open { folder, metrics, .. }) = &self.0 else { return state::save(trainer, None) };
         metrics.sync()?;
-        state::save(trainer, folder)
+        state::save(trainer, Some(folder))
     }
 
     /// Whether this rank keeps them.

@@ -156,11 +156,14 @@ fn evaluated(trainer: &mut Trainer, record: &mut Record, bar: &Bar) -> Result<Op
 }
 
 /// Does `work`; an error of it, such as a broken verifier's, stops the run, and what was learned stays. Between the updates
-/// of a step only the last checkpoint is one to go on from.
+/// of a step only the last checkpoint is one to go on from, and where one of several ranks alone has failed: what the
+/// others have of the moments is out of its reach.
 fn saved_on_error<T>(trainer: &mut Trainer, files: &Files, work: impl FnOnce(&mut Trainer) -> Result<T>) -> Result<T> {
     let outcome = work(trainer).map_err(|error| {
-        let outcome = trainer.can_be_resumed().then(|| files.save(trainer));
+        let whole = trainer.can_be_resumed();
+        let outcome = (whole && trainer.ranks.have_shared(&error)).then(|| files.save(trainer));
         error.context(match outcome {
+            None if whole => "the run stopped; go on from its last checkpoint with --resume".to_owned(),
             None => "the run stopped amid an update; go on from its last checkpoint with --resume".to_owned(),
             Some(Ok(())) => "the run stopped; its last state is saved".to_owned(),
             // A card that has failed gives nothing back any more: why it failed is what counts.

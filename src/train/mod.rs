@@ -280,7 +280,7 @@ impl Trainer {
         let taught = |teacher: &Teacher| Taught::of(teacher.config(), &teacher.policy.config, bytes(&teacher.policy));
         let teacher = self.teacher.as_ref().map(taught).transpose()?;
         let job = Job::of(&self.config, &self.policy.config, bytes(&self.policy), self.prompts.longest())?;
-        Ok(Job { teacher, ..job })
+        Ok(Job { teacher, ranks: self.ranks.size(), ..job })
     }
 
     /// Runs the worst step there can be where a lack of memory would end the run hours later. Changes nothing.

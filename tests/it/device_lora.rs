@@ -116,7 +116,7 @@ fn updates_of_an_adapter_follow_those_of_the_cpu_and_leave_its_base_alone() {
         model.gradient(&micros[0], TEMPERATURE, &loss).unwrap();
         on_device.update(&model, 1e-3).unwrap();
         let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
-        on_cpu.update(&Team::alone(), cpu_mut(&mut policy).trainable(), &gradient, 1e-3);
+        on_cpu.update(&Team::alone(), cpu_mut(&mut policy).trainable(), &gradient, 1e-3).unwrap();
     }
     let way = |values: &[f32]| values.iter().zip(&start).map(|(a, b)| a - b).collect::<Vec<f32>>();
     let error = distance(&way(&model.trainable.download().unwrap()), &way(cpu(&policy).parameters().trained_values()));

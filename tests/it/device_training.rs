@@ -97,7 +97,7 @@ fn a_run_on_a_device_that_stops_and_resumes_equals_one_that_did_not_to_the_bit()
         let folder = RunFolder::create(root.path().join("run")).unwrap();
         let mut first = start();
         steps(&mut first, 2);
-        state::save(&first, &folder).unwrap();
+        state::save(&first, Some(&folder)).unwrap();
         let mut resumed = start();
         assert!(state::restore(&mut resumed, &folder).unwrap());
         assert_eq!(bits(&resumed), bits(&first), "{what}: what was saved");
@@ -113,7 +113,7 @@ fn a_checkpoint_of_a_device_goes_on_on_a_cpu_and_one_with_other_moments_is_refus
     let folder = RunFolder::create(root.path().join("run")).unwrap();
     let mut there = trainer(config(&[]), moved(rounded(FAMILIES[0], true), device.clone()));
     steps(&mut there, 1);
-    state::save(&there, &folder).unwrap();
+    state::save(&there, Some(&folder)).unwrap();
     let mut here = trainer(config(&["compute.device=cpu"]), rounded(FAMILIES[0], true));
     assert!(state::restore(&mut here, &folder).unwrap());
     assert_eq!(cpu(&here.policy).parameters().trained_values(), values(&there.policy));

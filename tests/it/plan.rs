@@ -35,6 +35,7 @@ fn sample() -> TrainSample {
 fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
     Job {
         device: Target::Cuda,
+        ranks: 1,
         threads: 1,
         precision: Precision::Fp32,
         micro_batch_tokens: TOKENS,
@@ -179,14 +180,15 @@ fn what_several_ranks_take_is_told_from_the_times_of_one_process() {
         rows.map(|row| row.split_whitespace().filter_map(number).collect()).collect()
     };
     let rows = table(&["1,2,64"]);
-    // Ranks, memory, sampling, passes, sending, serial, step, speed.
-    assert!(rows.len() == 3 && rows.iter().all(|row| row.len() == 8), "{rows:?}");
-    assert_eq!((rows[0][0], rows[0][4], rows[0][7]), (1.0, 0.0, 1.0), "a process alone is what was measured");
+    // Ranks, memory, sampling, passes, update, sending, serial, step, speed.
+    assert!(rows.len() == 3 && rows.iter().all(|row| row.len() == 9), "{rows:?}");
+    assert_eq!((rows[0][0], rows[0][5], rows[0][8]), (1.0, 0.0, 1.0), "a process alone is what was measured");
     assert!(rows[2][2] < rows[1][2] && rows[1][2] < rows[0][2], "sampling is shared: {rows:?}");
     assert!(rows[2][1] <= rows[0][1], "with fewer rows to sample: {rows:?}");
-    assert!(rows.iter().all(|row| row[5] == rows[0][5]), "what is not shared stays: {rows:?}");
+    assert!(rows[2][4] <= rows[1][4] && rows[1][4] <= rows[0][4], "updates are shared: {rows:?}");
+    assert!(rows.iter().all(|row| row[6] == rows[0][6]), "what is not shared stays: {rows:?}");
     let slow = table(&["2", "--link-gbit", "0.001"]);
-    assert!(slow[0][4] > 10.0 * rows[1][4] && slow[0][7] < 1.0, "a slow link eats the gain: {slow:?}");
+    assert!(slow[0][5] > 10.0 * rows[1][5] && slow[0][8] < 1.0, "a slow link eats the gain: {slow:?}");
     for (more, expected) in [(&["0"][..], "--ranks 0"), (&["2", "--link-gbit", "0"], "--link-gbit 0")] {
         assert!(fails(&[&asked[..], more].concat()).contains(expected), "{more:?}");
     }

@@ -20,6 +20,8 @@ pub struct EightBit<'a> {
     pub m_largest: &'a mut [f32],
     /// The largest second moment of each.
     pub v_largest: &'a mut [f32],
+    /// Where the first of them is in the stretch that one process updates: codes are rounded by their place there.
+    pub place: usize,
 }
 
 /// As [`super::update`], of moments of eight bits.
@@ -28,7 +30,8 @@ pub fn update(team: &Team, step: Step, w: &mut [f32], g: &[f32], moments: EightB
     let size = blocks * MOMENT_BLOCK;
     let codes = moments.m.chunks_mut(size).zip(moments.v.chunks_mut(size));
     let tops = moments.m_largest.chunks_mut(blocks).zip(moments.v_largest.chunks_mut(blocks));
-    let pieces = w.chunks_mut(size).zip(g.chunks(size)).zip(codes.zip(tops)).zip((0..).step_by(size));
+    let pieces = w.chunks_mut(size).zip(g.chunks(size)).zip(codes.zip(tops));
+    let pieces = pieces.zip((moments.place..).step_by(size));
     team.each(pieces, |(((w, g), ((m, v), (m_largest, v_largest))), first)| {
         let blocks = m.chunks_mut(MOMENT_BLOCK).zip(v.chunks_mut(MOMENT_BLOCK));
         let tops = m_largest.iter_mut().zip(v_largest);
@@ -140,7 +143,8 @@ mod tests {
             match eight_bit {
                 Some(team) => {
                     let [m_largest, v_largest] = &mut tops;
-                    update(team, step(count), &mut w, &g, EightBit { m: &mut m, v: &mut v, m_largest, v_largest });
+                    let moments = EightBit { m: &mut m, v: &mut v, m_largest, v_largest, place: 0 };
+                    update(team, step(count), &mut w, &g, moments);
                 }
                 None => {
                     let [m, v] = &mut full;
