@@ -16,7 +16,7 @@ use super::host_device::device;
 use super::lora::{saved, trained_with};
 use super::models::{DELTA, cpu, cpu_mut, micros, samples, shared_micros, tiny};
 use super::parity::fixture;
-use super::program::{errors, fails, reckon, records, small_run, succeeds, text};
+use super::program::{errors, reckon, records, small_run, succeeds, text};
 use super::sampling::check_trainer_agrees;
 
 fn logprobs(policy: &Policy, micros: &[MicroBatch]) -> Vec<f32> {
