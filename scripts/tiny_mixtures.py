@@ -1,5 +1,5 @@
-"""Makes tiny random models with experts whose tokenizer a GGUF file can hold, to compare what llama.cpp makes of their
-export (llama_cpp.py) with what Reckon computes.
+"""Makes tiny random models with experts or delta nets whose tokenizer a GGUF file can hold, to compare what llama.cpp
+makes of their export (llama_cpp.py) with what Reckon computes.
 
     pip install torch transformers
     python scripts/tiny_mixtures.py FOLDER
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoModelForCausalLM, DeepseekV2Config, DeepseekV3Config, OlmoeConfig, PreTrainedTokenizerFast, Qwen2MoeConfig,
-    Qwen3MoeConfig,
+    Qwen3_5TextConfig, Qwen3MoeConfig,
 )
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
@@ -45,6 +45,10 @@ MODELS = {
         intermediate_size=128, moe_intermediate_size=32)),
     "deepseek-v3": (DeepseekV3Config, dict(
         LATENT, q_lora_rank=96, n_group=4, topk_group=2, norm_topk_prob=True, num_mtp_layers=0)),
+    "qwen3-5": (Qwen3_5TextConfig, dict(
+        head_dim=64, num_hidden_layers=4, linear_num_key_heads=4, linear_num_value_heads=4, linear_key_head_dim=64,
+        linear_value_head_dim=64,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25})),
 }
 
 

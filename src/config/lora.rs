@@ -17,9 +17,9 @@ table! {
         pub rank: usize = 16 => AtLeast(1.0),
         /// What an adapter adds is multiplied by `alpha / rank`.
         pub alpha: f64 = 32.0 => Above(0.0),
-        /// Which linear layers of the decoder get an adapter: ends of their names, in which `*` stands for anything.
-        pub targets: Vec<String> =
-            ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_owned).to_vec(),
+        /// Which linear layers of the decoder get an adapter: ends of their names, in which `*` stands for anything. When
+        /// absent, those of attention, of feed-forward parts and of delta nets, but for what makes rates and decays.
+        pub targets: Option<Vec<String>> = None,
         /// What the matrices of the frozen base are kept in on a CPU: `q8_0` (8.5 bits a weight), `q4_k` (4.5, and 8.5 in
         /// the embedding and the output matrix), `bf16`; the type of the file when absent, quantized blocks of a GGUF file
         /// among them.
@@ -29,23 +29,51 @@ table! {
     }
 }
 
+/// The modules that get an adapter where a config names none, as far as a model has them.
+const USUAL: [&str; 14] = [
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "q_a_proj",
+    "q_b_proj",
+    "kv_a_proj_with_mqa",
+    "kv_b_proj",
+    "in_proj_qkv",
+    "in_proj_z",
+    "out_proj",
+];
+
 impl LoraConfig {
     /// Refuses an adapter that could not learn, naming the key.
     pub fn validate(&self) -> Result<()> {
         self.check("lora.").map_err(anyhow::Error::msg)?;
-        ensure!(!self.targets.is_empty(), "lora.targets is empty: nothing would be trained");
+        let is_empty = self.targets.as_ref().is_some_and(Vec::is_empty);
+        ensure!(!is_empty, "lora.targets is empty: nothing would be trained");
         Ok(())
+    }
+
+    /// The patterns that choose modules of a model of this layout.
+    fn patterns(&self, layout: &Layout) -> Vec<String> {
+        self.targets.clone().unwrap_or_else(|| {
+            let of_model = USUAL.into_iter().filter(|name| lora::has_module(layout, name));
+            of_model.map(str::to_owned).collect()
+        })
     }
 
     /// Names, shapes and places of the adapter on a model of this layout.
     pub fn layout(&self, layout: &Layout) -> Result<AdapterLayout> {
-        let chosen = lora::chosen(layout, &self.targets)?;
+        let patterns = self.patterns(layout);
+        let chosen = lora::chosen(layout, &patterns)?;
         Ok(AdapterLayout::new(layout, self.rank, self.alpha as f32, |module| chosen.contains(&module)))
     }
 
     /// The adapter that training begins with, for the model that files call `base`.
     pub fn start(&self, layout: &Layout, base: &str, seed: u64) -> Result<Adapter> {
-        let (wanted, targets, base) = (self.layout(layout)?, self.targets.clone(), base.to_owned());
+        let (wanted, targets, base) = (self.layout(layout)?, self.patterns(layout), base.to_owned());
         let Some(folder) = &self.adapter else { return Ok(Adapter::new(wanted, targets, base, seed)) };
         let found = peft::read(folder, layout)?;
         let AdapterLayout { rank, alpha, .. } = found.layout;

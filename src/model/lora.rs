@@ -50,6 +50,11 @@ pub(super) fn modules(layout: &Layout) -> Vec<&str> {
     matrices.flat_map(|matrix| layout.entries_of(&matrix.range)).map(|entry| module_of(&entry.name)).collect()
 }
 
+/// Whether a module's name ends in `name`.
+pub fn has_module(layout: &Layout, name: &str) -> bool {
+    modules(layout).iter().any(|module| is_end_of(name, module))
+}
+
 /// The modules that `patterns` choose: a pattern is the end of a module's name from a dot on, in which `*` stands for
 /// anything.
 pub fn chosen<'a>(layout: &'a Layout, patterns: &[String]) -> Result<Vec<&'a str>> {

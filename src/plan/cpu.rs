@@ -4,6 +4,7 @@
 use super::{Job, Plan, Sizes, Taught};
 use crate::model::Sharing;
 use crate::model::cpu::cache;
+use crate::ops::delta;
 use crate::ops::linear::Precision;
 use crate::ops::linear_logprob;
 
@@ -34,7 +35,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         reference: if job.reference { reference } else { 0 },
         optimizer: job.moments.bytes(trained.div_ceil(job.ranks)),
         gradients: 4 * trained * gradients,
-        activations: at_a_time * (4 * activations(s, job) + rounded(s, job)),
+        activations: at_a_time * (4 * activations(s, job) + rounded(s, job)) + 4 * job.threads * states(s, job),
         // A chunk for each micro-batch.
         logits: 4 * at_a_time * linear_logprob::chunk_values(s.vocab),
         teacher: job.teacher.map_or(0, |teacher| taught(&teacher, job, at_a_time)),
@@ -90,6 +91,11 @@ fn activations(s: &Sizes, job: &Job) -> usize {
     };
     let gradients = s.feed_forward.gradients + s.hidden + s.attention.gradients;
     job.tokens() * (kept + inputs(s) + gradients + 6 * s.hidden)
+}
+
+/// Values that a thread keeps of the states of a delta net's head in a backward.
+fn states(s: &Sizes, job: &Job) -> usize {
+    s.delta.map_or(0, |delta| delta::memory_of_thread(delta, job.sequence))
 }
 
 /// Values of one layer at a time, of a prompt or of a team's rows: two streams that take turns, and the hidden states.

@@ -21,6 +21,7 @@ use crate::grpo::updates;
 use crate::model::layout::Layer;
 use crate::model::{AdapterLayout, Layout, ModelConfig, Phases};
 use crate::ops::attention::Heads;
+use crate::ops::delta::Delta;
 use crate::ops::linear::Precision;
 use crate::optim::MomentKind;
 
@@ -36,6 +37,7 @@ pub struct Sizes {
     intermediate: usize,
     feed_forward: FeedForward,
     attention: AttentionSizes,
+    delta: Option<Delta>,
     vocab: usize,
     heads: Heads,
     /// Whether queries and keys have norms of their own.
@@ -61,6 +63,7 @@ impl Sizes {
             intermediate: config.intermediate_size,
             feed_forward: FeedForward::of(config, &layout.layers)?,
             attention: AttentionSizes::of(config, &layout.layers)?,
+            delta: config.delta()?.map(|delta| delta.sizes),
             vocab: config.vocab_size,
             heads: config.heads(),
             head_norms: layout.layers.iter().any(Layer::has_head_norms),
@@ -397,6 +400,27 @@ mod tests {
         assert_eq!(cache(64, 2048) - cache(64, 1024), 64 * 1024 * 24_576, "24 KiB a token: 6 layers x 2 x 2 x 256 x 4");
         let states = 4 * 18 * (16 * 128 * 128 + 3 * 6144);
         assert_eq!(cache(64, 1024), 65 * (1024 * 24_576 + states), "of the rows, and of the prompt at hand");
+    }
+
+    #[test]
+    fn what_threads_keep_of_states_in_a_backward_is_counted_for_each_and_grows_with_the_length() {
+        let config = json!({
+            "architectures": ["Qwen3_5ForCausalLM"], "vocab_size": 1000, "hidden_size": 1024,
+            "intermediate_size": 3584, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2,
+            "head_dim": 256, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "tie_word_embeddings": true,
+            "linear_num_key_heads": 16, "linear_num_value_heads": 16, "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
+        });
+        let sizes = Sizes::of(&serde_json::from_value(config).unwrap()).unwrap();
+        let activations = |threads, sequence| {
+            let job = Job { device: Target::Cpu, threads, sequence, reference: false, ..JOB };
+            Plan::new(&sizes, &job).activations
+        };
+        let of_thread = |sequence| activations(2, sequence) - activations(1, sequence);
+        assert!(of_thread(1024) > 4 * (32 * 128 * 128 + 1024 * 128), "a state for 32 tokens, and what each writes");
+        assert_eq!(of_thread(4096) - of_thread(2048), 4 * 2048 * (128 * 128 / 32 + 128));
+        let dense = |threads| Plan::new(&self::sizes(), &Job { device: Target::Cpu, threads, ..JOB }).activations;
+        assert_eq!(dense(1), dense(2), "other layers share theirs");
     }
 
     #[test]

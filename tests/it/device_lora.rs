@@ -18,7 +18,7 @@ pub(super) fn adapted(architecture: &str, rank: usize, targets: &[&str]) -> Poli
     let folder = tempfile::tempdir().unwrap();
     rounded(architecture, true).save(folder.path(), SaveDtype::Bf16).unwrap();
     let targets = targets.iter().map(|&target| target.to_owned()).collect();
-    let lora = LoraConfig { rank, alpha: 6.0, targets, ..LoraConfig::default() };
+    let lora = LoraConfig { rank, alpha: 6.0, targets: Some(targets), ..LoraConfig::default() };
     let model = ModelFolder::read_frozen(folder.path()).unwrap();
     let mut policy = Policy::new(
         model.adapted(|base| lora.start(&base.layout, "base", 7)).unwrap(),

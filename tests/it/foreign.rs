@@ -68,7 +68,7 @@ fn greedy_text_from_a_gguf_file_is_that_of_transformers_too() {
     let line = fails(&["export", text(&model), "--out", text(&out)]);
     assert!(
         line.contains(
-            "\"phi3\" cannot be read: llama, qwen2, qwen3, qwen2moe, qwen3moe, olmoe, deepseek2 can, and glm4, phi3 to be"
+            "\"phi3\" cannot be read: llama, qwen2, qwen3, qwen2moe, qwen3moe, olmoe, deepseek2, qwen35 can, and glm4, phi3 to"
         ),
         "{line}"
     );

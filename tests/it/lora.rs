@@ -18,7 +18,7 @@ use super::sampling::check_trainer_agrees;
 /// A config of rank 3.
 fn config(targets: &[&str]) -> LoraConfig {
     let targets = targets.iter().map(|&target| target.to_owned()).collect();
-    LoraConfig { rank: 3, alpha: 6.0, targets, ..LoraConfig::default() }
+    LoraConfig { rank: 3, alpha: 6.0, targets: Some(targets), ..LoraConfig::default() }
 }
 
 pub(crate) fn all() -> LoraConfig {

@@ -11,6 +11,7 @@ use reckon::policy::{CpuLearner, Learner};
 use reckon::ranks::tcp::ring_of_threads;
 use reckon_datasets::Counted;
 
+use super::deltas;
 use super::killing::{ends_well_on, kill};
 use super::models::{FAMILIES, cpu, cpu_mut, rising, samples, shared_micros, tiny};
 use super::probes::probing_run;
@@ -73,6 +74,8 @@ fn run_of(folder: &Path, kind: &str) -> PathBuf {
         }
         "adapter" => small_run(folder, 3, "lora = {rank = 4}\ngrpo = {kl_coef = 0.01}"),
         "eight bits" => small_run(folder, 3, "optim = {moments = 'eight_bit'}\ngrpo = {completions_per_update = 8}"),
+        "delta nets" => deltas::run(folder, 2, 32, ""),
+        "delta nets of four bits" => deltas::run(folder, 2, 256, "lora = {rank = 4, base = 'q4_k'}"),
         "resampled" => small_run(folder, 2, "grpo = {drop_zero_signal = true, resample_max = 2}"),
         probed => probing_run(folder, 2, probed),
     }
@@ -86,11 +89,16 @@ fn assert_same(run: &Path, alone: &Path, what: &str) {
 
 #[test]
 fn a_run_on_several_ranks_has_the_bits_of_one_process() {
-    for (kind, sizes) in
-        [("whole", &[2, 3, 4][..]), ("adapter", &[2, 3, 4]), ("eight bits", &[2, 3]), ("resampled", &[3])]
-            .into_iter()
-            .chain([("mixed", &[2][..]), ("flat", &[2])])
-    {
+    for (kind, sizes) in [
+        ("whole", &[2, 3, 4][..]),
+        ("adapter", &[2, 3, 4]),
+        ("eight bits", &[2, 3]),
+        ("delta nets", &[2]),
+        ("delta nets of four bits", &[2]),
+        ("resampled", &[3]),
+        ("mixed", &[2]),
+        ("flat", &[2]),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let config = run_of(folder.path(), kind);
         let alone = folder.path().join("alone");
@@ -99,6 +107,7 @@ fn a_run_on_several_ranks_has_the_bits_of_one_process() {
             let run = folder.path().join(format!("on-{size}"));
             succeeds_on(size, &["train", text(&config), "--out", text(&run)]);
             assert_same(&run, &alone, &format!("{kind} on {size} ranks"));
+            assert!(records(&run)[1..].iter().all(|record| record.get("policy/mismatch_kl") == Some(0.0)), "{kind}");
             let kept = |run: &Path| std::fs::read_to_string(run.join("live.jsonl")).unwrap();
             assert_eq!(kept(&run), kept(&alone), "{kind} on {size} ranks: what is kept of rollouts");
             let last = reckon::metrics::read(&run.join("metrics.jsonl")).unwrap().pop().unwrap();

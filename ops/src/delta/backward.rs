@@ -1,24 +1,25 @@
-//! The recurrence, backward. A state is kept for each chunk of a sequence, as the forward goes through it once more; then
-//! chunk by chunk, the last first, all states of one are computed again, and the gradient of the state goes back through
-//! them. With `D` the gradient of the state after a token and `d_o` that of its output:
+//! The recurrence, backward. As the forward goes through a sequence once more, its state is kept at the beginning of each
+//! chunk, and of each token what it writes; then the gradient of the state goes back through the chunks, the last first.
+//! With `D` the gradient of the state after a token and `d_o` that of its output:
 //!
 //! `D += q d_oᵀ`, `d_q = S d_o`, `d_e = Dᵀ k`, `d_v = b d_e`, `d_b = d_e (v - S'ᵀ k)`,
 //! `d_k = D e - b S' d_e`, `D' = D - k (b d_e)ᵀ`, `d_a = sum of D' S_before`, and `a D'` is the gradient of the state before.
+//!
+//! What is computed is the same for all tokens of a chunk together ([`chunk`](super::chunk)). The forward is not computed in
+//! that form, because a token must have the same bits when it is sampled; nothing has to equal a gradient to the bit.
 
 use std::cell::Cell;
 use std::ops::Range;
 
+use super::chunk::{self, CHUNK, Tile, Tokens, memory_of_chunk};
 use super::gates::{self, Gradients};
-use super::rule::places;
+use super::rule::{self, Kept, places};
 use super::{Delta, Inputs, Tree, Weights, convolution, prepare, previous};
 use crate::attention::Segment;
 use crate::matrix::MatrixMut;
 use crate::memory::sized;
 use crate::team::Team;
-use crate::vector::{dot, grown, vectorised};
-
-/// Tokens of a chunk: with more, their states would leave the second cache.
-const CHUNK: usize = 32;
+use crate::vector::grown;
 
 /// What the backward works in.
 #[derive(Debug, Default)]
@@ -103,40 +104,69 @@ thread_local! {
     static MEMORY: Cell<Memory> = Cell::default();
 }
 
-/// States `(Dk, columns)` and rows of a state, of one head.
+/// Values that each thread holds, at most, where a sequence and one that goes on from it have so many tokens together.
+pub fn memory_of_thread(s: Delta, tokens: usize) -> usize {
+    let states = tokens / CHUNK + 2 * 2 + 1;
+    states * s.head() + tokens * s.value + 2 * s.key * s.value + memory_of_chunk(s)
+}
+
+/// Of one head.
 #[derive(Debug, Default)]
 struct Memory {
-    /// At the beginning of each chunk of the root, and of the branch at hand.
-    chunks: [Vec<f32>; 2],
-    /// Before each token of the chunk at hand.
-    states: Vec<f32>,
-    /// What each of them writes, and that over its rate.
-    errors: Vec<f32>,
-    /// Gradients of the states at the end of the root, and of the branch at hand.
+    /// Of the root, and of the branch at hand.
+    kept: [Past; 2],
+    /// Gradients of the states at their ends `(Dk, Dv)`.
     ends: [Vec<f32>; 2],
-    /// The root's last state, and that of the branch at hand.
-    moving: [Vec<f32>; 2],
+    /// The state that moves.
+    moving: Vec<f32>,
+    tile: Tile,
+}
+
+/// What of a sequence is kept.
+#[derive(Debug, Default)]
+struct Past {
+    /// States at the beginning of each chunk, and at the end.
+    states: Vec<f32>,
+    /// What each token writes `(rows, Dv)`.
+    errors: Vec<f32>,
 }
 
 impl Piece<'_> {
     /// One value head: the branches first, because they add to the gradient of the state at the end of the root.
     fn head(&mut self, s: Delta, inputs: &Inputs, member: usize, d_o: &[f32], memory: &mut Memory) {
         let (head, tree) = (self.key_head * s.group() + member, self.tree);
-        let Memory { chunks: [of_root, of_branch], states, errors, ends, moving } = memory;
-        let [end, branch_end] = ends.each_mut().map(|values| grown(values, s.head()));
-        let [state, copy] = moving.each_mut().map(|values| grown(values, s.head()));
-        let pass = Pass { s, inputs, head, member, d_o, first: tree.root.start };
+        let Memory { kept: [root, branch], ends, moving, tile } = memory;
+        let [end, branch_end] = ends.each_mut().map(|values| grown(values, s.key * s.value));
+        let (state, pass) = (grown(moving, s.head()), Pass { s, inputs, head, member, d_o, first: tree.root.start });
         state.fill(0.0);
         end.fill(0.0);
-        pass.forward(tree.root.clone(), state, of_root);
-        for branch in &tree.branches {
+        pass.forward(tree.root.clone(), state, root);
+        for rows in &tree.branches {
             branch_end.fill(0.0);
-            copy.copy_from_slice(state);
-            pass.forward(branch.clone(), copy, of_branch);
-            pass.backward(branch.clone(), of_branch, (states, errors), branch_end, self);
+            state.copy_from_slice(root.end(s, tree.root.len()));
+            pass.forward(rows.clone(), state, branch);
+            pass.backward(rows.clone(), branch, branch_end, tile, self);
             end.iter_mut().zip(&*branch_end).for_each(|(sum, d)| *sum += d);
         }
-        pass.backward(tree.root.clone(), of_root, (states, errors), end, self);
+        pass.backward(tree.root.clone(), root, end, tile, self);
+    }
+}
+
+#[cfg(test)]
+/// Values that this thread holds.
+pub(super) fn held() -> usize {
+    let memory = MEMORY.take();
+    let Memory { kept, ends, moving, tile } = &memory;
+    let kept: usize = kept.iter().map(|past| past.states.len() + past.errors.len()).sum();
+    let held = kept + ends.iter().map(Vec::len).sum::<usize>() + moving.len() + tile.len();
+    MEMORY.set(memory);
+    held
+}
+
+impl Past {
+    /// The state after all of `rows` rows.
+    fn end(&self, s: Delta, rows: usize) -> &[f32] {
+        &self.states[rows.div_ceil(CHUNK) * s.head()..][..s.head()]
     }
 }
 
@@ -151,135 +181,55 @@ struct Pass<'a> {
     first: usize,
 }
 
-/// What of a token enters.
-struct Token<'a> {
-    query: &'a [f32],
-    key: &'a [f32],
-    value: &'a [f32],
-    decay: f32,
-    rate: f32,
-}
-
 impl Pass<'_> {
-    fn token(&self, t: usize) -> Token<'_> {
-        let (s, [query, key, value]) = (self.s, places(self.s, self.head));
-        let row = &self.inputs.rows[t * s.channels()..][..s.channels()];
-        let gates = &self.inputs.gates[t * s.gates()..];
-        let (decay, rate) = (gates[self.head], gates[s.value_heads + self.head]);
-        Token { query: &row[query], key: &row[key], value: &row[value], decay, rate }
-    }
-
-    /// Moves `state` through the rows, and keeps what it is at the beginning of each chunk.
-    fn forward(&self, rows: Range<usize>, state: &mut [f32], chunks: &mut Vec<f32>) {
-        let (size, columns) = (self.s.head(), self.s.columns());
-        let chunks = grown(chunks, rows.len().div_ceil(CHUNK) * size);
-        let mut errors = vec![0f32; 2 * columns];
-        for (chunk, first) in chunks.chunks_exact_mut(size).zip(rows.clone().step_by(CHUNK)) {
-            chunk.copy_from_slice(state);
-            for t in first..rows.end.min(first + CHUNK) {
-                self.token(t).write(state, &mut errors);
-            }
+    /// Moves `state` through the rows.
+    fn forward(&self, rows: Range<usize>, state: &mut [f32], past: &mut Past) {
+        let (s, size) = (self.s, self.s.head());
+        let states = grown(&mut past.states, (rows.len().div_ceil(CHUNK) + 1) * size);
+        let mut errors = MatrixMut::new(grown(&mut past.errors, rows.len() * s.value), s.value);
+        let mut states = states.chunks_exact_mut(size);
+        for (first, kept) in rows.clone().step_by(CHUNK).zip(states.by_ref()) {
+            kept.copy_from_slice(state);
+            let chunk = first..rows.end.min(first + CHUNK);
+            rule::advance_head(s, self.inputs, self.head, chunk, state, (rows.start, Kept::Errors), &mut errors);
         }
+        states.for_each(|kept| kept.copy_from_slice(state));
     }
 
     /// Turns `d`, the gradient of the state after the rows, into that of the state before them.
-    fn backward(
-        &self,
-        rows: Range<usize>,
-        chunks: &[f32],
-        (states, errors): (&mut Vec<f32>, &mut Vec<f32>),
-        d: &mut [f32],
-        out: &mut Piece,
-    ) {
-        let (size, columns) = (self.s.head(), self.s.columns());
-        let (states, errors) = (grown(states, (CHUNK + 1) * size), grown(errors, CHUNK * 2 * columns));
-        for (chunk, first) in rows.clone().step_by(CHUNK).enumerate().collect::<Vec<_>>().into_iter().rev() {
-            let end = rows.end.min(first + CHUNK);
-            states[..size].copy_from_slice(&chunks[chunk * size..][..size]);
-            for (place, t) in (first..end).enumerate() {
-                let (before, after) = states[place * size..][..2 * size].split_at_mut(size);
-                after.copy_from_slice(before);
-                self.token(t).write(after, &mut errors[place * 2 * columns..][..2 * columns]);
-            }
-            for (place, t) in (first..end).enumerate().rev() {
-                let states = states[place * size..][..2 * size].split_at(size);
-                self.token_backward(t, states, &errors[place * 2 * columns..][..2 * columns], d, out);
-            }
+    fn backward(&self, rows: Range<usize>, past: &Past, d: &mut [f32], tile: &mut Tile, out: &mut Piece) {
+        let (s, size) = (self.s, self.s.head());
+        let errors = past.errors.chunks(CHUNK * s.value);
+        let chunks = rows.clone().step_by(CHUNK).zip(past.states.windows(2 * size).step_by(size)).zip(errors);
+        for ((first, states), errors) in chunks.collect::<Vec<_>>().into_iter().rev() {
+            let tokens = self.tokens(first..rows.end.min(first + CHUNK), errors);
+            let (before, after) = states.split_at(size);
+            let mut out = chunk::Gradients {
+                first: first - self.first,
+                values: out.values.reborrow().split_columns(self.member * s.value).1,
+                decays: out.decays.reborrow().split_columns(self.member).1,
+                rates: out.rates.reborrow().split_columns(self.member).1,
+                queries: &mut out.queries,
+                keys: &mut out.keys,
+            };
+            tile.backward(tokens, [before, after], d, &mut out);
         }
     }
 
-    fn token_backward(&self, t: usize, states: (&[f32], &[f32]), errors: &[f32], d: &mut [f32], out: &mut Piece) {
-        let (s, row, columns) = (self.s, t - self.first, self.s.columns());
-        let mut d_o = vec![0f32; columns];
-        d_o[..s.value].copy_from_slice(&self.d_o[t * s.outputs() + self.head * s.value..][..s.value]);
-        let mut d_error = vec![0f32; columns];
-        let (d_query, d_key) = (out.queries.part(row, 0..s.key), out.keys.part(row, 0..s.key));
-        let (token, values) = (self.token(t), self.member * s.value..(self.member + 1) * s.value);
-        let [d_decay, d_rate] = vectorised(
-            #[inline(always)]
-            || token.backward(states, errors, (&d_o, &mut d_error), d, [d_query, d_key]),
-        );
-        let d_values = out.values.part(row, values);
-        d_values.iter_mut().zip(&d_error).for_each(|(d, d_error)| *d = token.rate * d_error);
-        out.decays.part(row, self.member..self.member + 1)[0] = d_decay;
-        out.rates.part(row, self.member..self.member + 1)[0] = d_rate;
-    }
-}
-
-impl Token<'_> {
-    /// Moves a state `(Dk, columns)`; leaves in `errors` what is written to it, and that over the rate.
-    fn write(&self, state: &mut [f32], errors: &mut [f32]) {
-        let columns = errors.len() / 2;
-        let (written, plain) = errors.split_at_mut(columns);
-        vectorised(
-            #[inline(always)]
-            || {
-                plain.fill(0.0);
-                plain[..self.value.len()].copy_from_slice(self.value);
-                for (row, &k) in state.chunks_exact_mut(columns).zip(self.key) {
-                    for (x, plain) in row.iter_mut().zip(plain.iter_mut()) {
-                        *x *= self.decay;
-                        *plain = (-*x).mul_add(k, *plain);
-                    }
-                }
-                written.iter_mut().zip(plain.iter()).for_each(|(written, plain)| *written = plain * self.rate);
-                for (row, &k) in state.chunks_exact_mut(columns).zip(self.key) {
-                    row.iter_mut().zip(written.iter()).for_each(|(x, written)| *x = written.mul_add(k, *x));
-                }
-            },
-        );
-    }
-
-    /// Adds to the gradients of query and key, leaves that of the error in `d_error`, and returns those of decay and rate.
-    #[inline(always)]
-    fn backward(
-        &self,
-        (before, after): (&[f32], &[f32]),
-        errors: &[f32],
-        (d_o, d_error): (&[f32], &mut [f32]),
-        d: &mut [f32],
-        [d_query, d_key]: [&mut [f32]; 2],
-    ) -> [f32; 2] {
-        let columns = d_o.len();
-        let (written, plain) = errors.split_at(columns);
-        let (rows, states) = (d.chunks_exact_mut(columns), after.chunks_exact(columns));
-        let of_key = self.key.iter().zip(self.query).zip(d_query.iter_mut().zip(d_key.iter_mut()));
-        for ((d, state), ((&k, &q), (d_query, d_key))) in rows.zip(states).zip(of_key) {
-            *d_query += dot(state, d_o);
-            d.iter_mut().zip(d_o).for_each(|(d, d_o)| *d = q.mul_add(*d_o, *d));
-            d_error.iter_mut().zip(d.iter()).for_each(|(d_error, d)| *d_error = k.mul_add(*d, *d_error));
-            *d_key += dot(d, written);
+    fn tokens<'t>(&'t self, rows: Range<usize>, errors: &'t [f32]) -> Tokens<'t> {
+        let (s, [query, key, value]) = (self.s, places(self.s, self.head));
+        let inputs = &self.inputs.rows[rows.start * s.channels()..];
+        let gates = &self.inputs.gates[rows.start * s.gates() + self.head..];
+        Tokens {
+            s,
+            count: rows.len(),
+            queries: &inputs[query.start..],
+            keys: &inputs[key.start..],
+            values: &inputs[value.start..],
+            decays: gates,
+            rates: &gates[s.value_heads..],
+            errors,
+            d_o: &self.d_o[rows.start * s.outputs() + self.head * s.value..],
         }
-        let d_rate = dot(d_error, plain);
-        let mut d_decay = 0.0;
-        let (rows, states) = (d.chunks_exact_mut(columns), before.chunks_exact(columns));
-        for ((d, state), (&k, d_key)) in rows.zip(states).zip(self.key.iter().zip(d_key)) {
-            *d_key -= self.rate * self.decay * dot(state, d_error);
-            let factor = -k * self.rate;
-            d.iter_mut().zip(d_error.iter()).for_each(|(d, d_error)| *d = d_error.mul_add(factor, *d));
-            d_decay += dot(d, state);
-            d.iter_mut().for_each(|d| *d *= self.decay);
-        }
-        [d_decay, d_rate]
     }
 }

@@ -49,8 +49,8 @@ pub struct Gradients<'a> {
     pub step: Option<&'a mut [f32]>,
 }
 
-/// `d_gates (T, 2 Hv)` -> their columns of `d_projected (T, row)`, written, and the gradients of `A` and `t`. `gates` are
-/// the forward's.
+/// `d_gates (T, 2 Hv)`, of the logarithms of decays and rates -> their columns of `d_projected (T, row)`, written, and the
+/// gradients of `A` and `t`. `gates` are the forward's.
 pub(super) fn backward(
     s: Delta,
     weights: Weights,
@@ -71,13 +71,11 @@ pub(super) fn backward(
                 let (d_rates, d_steps) = d_row[s.rates()..].split_at_mut(s.value_heads);
                 for h in 0..s.value_heads {
                     let (x, factor) = (steps[h] + weights.step[h], -exp(weights.decay[h]));
-                    // Of the logarithm of the decay.
-                    let slope = d_gates[h] * gates[h];
+                    let slope = d_gates[h];
                     d_steps[h] = slope * factor * sigmoid(x);
                     sums[h] += slope * factor * softplus(x);
                     sums[s.value_heads + h] += d_steps[h];
-                    let rate = gates[s.value_heads + h];
-                    d_rates[h] = d_gates[s.value_heads + h] * rate * (1.0 - rate);
+                    d_rates[h] = d_gates[s.value_heads + h] * (1.0 - gates[s.value_heads + h]);
                 }
             }
         },

@@ -11,9 +11,11 @@
 //! The recurrence is computed token by token in training as in decoding, so that a token has the same bits however it is
 //! reached: a column of `S` and its output are chains of multiply-adds over the key's values that no other column
 //! enters. Columns that fit the first cache go through a whole sequence together ([`rule`]). The backward takes a
-//! sequence in chunks: it keeps a state for each, and all states of the chunk at hand ([`backward`](mod@backward)).
+//! sequence in chunks, keeps a state for each ([`backward`](mod@backward)), and what lies within one is products of small
+//! matrices ([`chunk`]).
 
 mod backward;
+mod chunk;
 mod convolution;
 mod gates;
 mod rule;
@@ -25,7 +27,7 @@ use crate::gate::Gates;
 use crate::team::Team;
 use crate::vector::LANES;
 
-pub use backward::{Scratch, backward};
+pub use backward::{Scratch, backward, memory_of_thread};
 pub use gates::Gradients;
 
 /// The sizes of a gated delta net.

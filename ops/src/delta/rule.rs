@@ -25,7 +25,7 @@ pub(super) fn places(s: Delta, head: usize) -> [Range<usize>; 3] {
 }
 
 /// The columns of a head that go together: the first of them, and how many registers they are.
-fn columns(s: Delta) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn columns(s: Delta) -> impl Iterator<Item = (usize, usize)> {
     let whole = s.columns() / LANES;
     let (together, alone) = (whole / TOGETHER, whole % TOGETHER);
     let wide = (0..together).map(|i| (i * TOGETHER * LANES, TOGETHER));
@@ -52,10 +52,10 @@ pub(super) fn forward(team: &Team, s: Delta, inputs: &Inputs, trees: &[Tree], o:
         let (state, copy) = grown(&mut states, 2 * s.head()).split_at_mut(s.head());
         state.fill(0.0);
         let first = tree.root.start;
-        advance_head(s, inputs, head, tree.root.clone(), state, first, &mut o);
+        advance_head(s, inputs, head, tree.root.clone(), state, (first, Kept::Outputs), &mut o);
         for branch in &tree.branches {
             copy.copy_from_slice(state);
-            advance_head(s, inputs, head, branch.clone(), copy, first, &mut o);
+            advance_head(s, inputs, head, branch.clone(), copy, (first, Kept::Outputs), &mut o);
         }
         STATES.set(states);
     });
@@ -77,26 +77,35 @@ pub(super) fn advance<'a>(
     }
     team.each(pieces.into_iter(), |(rows, head, state, mut o)| {
         let first = rows.start;
-        advance_head(s, inputs, head, rows, state, first, &mut o);
+        advance_head(s, inputs, head, rows, state, (first, Kept::Outputs), &mut o);
     });
 }
 
-/// One head through some rows; row `first` is the first of `o`, and the columns of `state` that go together lie end to
-/// end.
-fn advance_head(
+/// What is kept of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// What is read of the state after it.
+    Outputs,
+    /// What it writes.
+    Errors,
+}
+
+/// One head through some rows, of which `kept` is left in `o`; row `first` is the first of `o`, and the columns of `state`
+/// that go together lie end to end.
+pub(super) fn advance_head(
     s: Delta,
     inputs: &Inputs,
     head: usize,
     rows: Range<usize>,
     state: &mut [f32],
-    first: usize,
+    (first, kept): (usize, Kept),
     o: &mut MatrixMut,
 ) {
     let mut rest = state;
     for (column, registers) in columns(s) {
         let (own, others) = std::mem::take(&mut rest).split_at_mut(s.key * registers * LANES);
         rest = others;
-        let piece = Piece { s, inputs, head, column, rows: rows.clone(), first };
+        let piece = Piece { s, inputs, head, column, rows: rows.clone(), first, kept };
         ARCH.dispatch(Advance { piece, registers, state: own, o: o.reborrow() });
     }
 }
@@ -109,6 +118,7 @@ struct Piece<'a> {
     column: usize,
     rows: Range<usize>,
     first: usize,
+    kept: Kept,
 }
 
 /// A piece, and what it moves and writes.
@@ -141,7 +151,7 @@ impl pulp::WithSimd for Advance<'_> {
 impl Advance<'_> {
     #[inline(always)]
     fn rows<S: pulp::Simd, const R: usize>(mut self, simd: S) {
-        let Piece { s, inputs, head, column, first, .. } = self.piece;
+        let Piece { s, inputs, head, column, first, kept, .. } = self.piece;
         let (state, _) = S::as_mut_simd_f32s(self.state).0.as_chunks_mut::<R>();
         let ([query, key, value], width) = (places(s, head), (self.registers * LANES).min(s.value - column));
         for t in self.piece.rows {
@@ -150,16 +160,16 @@ impl Advance<'_> {
             let mut values = [0f32; TOGETHER * LANES];
             copy_row(&row[value.start + column..][..width], &mut values[..width]);
             let of_token = S::as_mut_simd_f32s(&mut values).0;
-            let mut columns: [S::f32s; R] = std::array::from_fn(|r| of_token[r]);
+            let columns: [S::f32s; R] = std::array::from_fn(|r| of_token[r]);
             let factors = [gates[head], gates[s.value_heads + head]].map(|factor| simd.splat_f32s(factor));
-            step(simd, state, &row[query.clone()], &row[key.clone()], factors, &mut columns);
-            of_token[..R].copy_from_slice(&columns);
+            let [errors, outputs] = step(simd, state, &row[query.clone()], &row[key.clone()], factors, columns);
+            of_token[..R].copy_from_slice(if kept == Kept::Errors { &errors } else { &outputs });
             copy_row(&values[..width], self.o.part(t - first, column..column + width));
         }
     }
 }
 
-/// One token: moves the columns of the state; `columns` are its values and become its outputs.
+/// One token: moves the columns of the state, of which `values` are its values. Returns what it writes and its outputs.
 #[inline(always)]
 fn step<S: pulp::Simd, const R: usize>(
     simd: S,
@@ -167,8 +177,8 @@ fn step<S: pulp::Simd, const R: usize>(
     query: &[f32],
     key: &[f32],
     [decay, rate]: [S::f32s; 2],
-    columns: &mut [S::f32s; R],
-) {
+    values: [S::f32s; R],
+) -> [[S::f32s; R]; 2] {
     let mut known = [simd.splat_f32s(0.0); R];
     for (row, &k) in state.iter_mut().zip(key) {
         let k = simd.splat_f32s(k);
@@ -179,7 +189,7 @@ fn step<S: pulp::Simd, const R: usize>(
     }
     let mut error = known;
     for r in 0..R {
-        error[r] = simd.mul_f32s(simd.sub_f32s(columns[r], known[r]), rate);
+        error[r] = simd.mul_f32s(simd.sub_f32s(values[r], known[r]), rate);
     }
     let mut out = [simd.splat_f32s(0.0); R];
     for (row, (&k, &q)) in state.iter_mut().zip(key.iter().zip(query)) {
@@ -189,5 +199,5 @@ fn step<S: pulp::Simd, const R: usize>(
             out[r] = simd.mul_add_f32s(row[r], q, out[r]);
         }
     }
-    *columns = out;
+    [error, out]
 }

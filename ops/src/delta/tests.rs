@@ -204,3 +204,24 @@ fn gradients_are_those_of_difference_quotients() {
         Team::with(3, |team| assert_eq!(layer.backward(team, &segments(), &d_o), gradients, "on any threads"));
     }
 }
+
+#[test]
+fn a_thread_holds_what_is_counted() {
+    let s = Delta { key_heads: 1, value_heads: 2, key: 16, value: 32, taps: 2 };
+    for (segments, rows) in [
+        (vec![Segment::alone(0..300)], 300),
+        (vec![Segment::alone(0..40), Segment { prefix: 0..40, rows: 40..300 }], 300),
+    ] {
+        let layer = Layer::random(s, rows, 6);
+        let d_o = vec![1.0; rows * s.outputs()];
+        let held = std::thread::scope(|scope| {
+            let work = || {
+                layer.backward(&Team::alone(), &segments, &d_o);
+                backward::held()
+            };
+            scope.spawn(work).join().unwrap()
+        });
+        let counted = memory_of_thread(s, rows);
+        assert!(held <= counted && held * 10 >= counted * 8, "{held} held, {counted} counted");
+    }
+}

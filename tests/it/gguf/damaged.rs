@@ -116,7 +116,7 @@ fn what_is_not_computed_here_is_refused_by_name() {
         (
             "Qwen2ForCausalLM",
             |m, _| set(m, "general.architecture", Value::String("gemma3".into())),
-            "architecture \"gemma3\" cannot be read: llama, qwen2, qwen3, qwen2moe, qwen3moe, olmoe, deepseek2 can",
+            "architecture \"gemma3\" cannot be read: llama, qwen2, qwen3, qwen2moe, qwen3moe, olmoe, deepseek2, qwen35 can",
         ),
         (
             "Qwen2ForCausalLM",

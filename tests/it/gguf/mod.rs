@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 
 /// Damaged files, and what cannot be read.
 mod damaged;
+/// Models with delta nets.
+mod deltas;
 /// Files that Reckon writes, read by candle's own models.
 mod exported;
 /// Models with experts.

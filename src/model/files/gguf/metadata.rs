@@ -59,6 +59,14 @@ impl Metadata {
         self.list(key, "a list of whole numbers", whole)
     }
 
+    /// A list of truth values, where there is one.
+    pub(super) fn flags(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        self.list(key, "a list of truth values", |value| match value {
+            Value::Bool(flag) => Some(*flag),
+            _ => None,
+        })
+    }
+
     /// A list of numbers, where there is one.
     pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f32>>> {
         self.list(key, "a list of numbers", |value| match value {

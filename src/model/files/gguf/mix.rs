@@ -83,7 +83,7 @@ impl Mix {
     /// The type of a tensor by its name in GGUF files; norms, biases and routers stay exact.
     pub(super) fn of_tensor(self, name: &str, dimensions: &[usize], shape: Shape) -> GgmlDType {
         let ([_, width] | [_, _, width]) = dimensions else { return GgmlDType::F32 };
-        if name.ends_with(super::names::ROUTER) {
+        if [super::names::ROUTER, super::names::TAPS].iter().any(|exact| name.ends_with(exact)) {
             return GgmlDType::F32;
         }
         let usual = self.usual();
@@ -105,6 +105,9 @@ impl Mix {
             {
                 GgmlDType::Q6K
             }
+            // Queries, keys and values in one.
+            "attn_qkv.weight" if self == Self::Q4KM => GgmlDType::Q5K,
+            "attn_qkv.weight" if self == Self::Q5KM => GgmlDType::Q6K,
             // In models of 80 layers eight heads share a value head, so that its bits are cheap.
             "attn_v.weight" if self == Self::Q4KM && shape.layers == 80 && shape.group > 1 => GgmlDType::Q5K,
             _ => usual,
@@ -164,6 +167,8 @@ mod tests {
             (Mix::Q4KM, "blk.4.attn_output.weight", &[4096, 4096], eight, GgmlDType::Q5K),
             (Mix::Q4_0, "blk.0.ffn_gate_inp.weight", &[64, 4096], many, GgmlDType::F32),
             (Mix::F16, "blk.0.ffn_gate_inp_shexp.weight", &[4096], many, GgmlDType::F32),
+            (Mix::Q4KM, "blk.0.attn_qkv.weight", &[6144, 1024], wide, GgmlDType::Q5K),
+            (Mix::F16, "blk.0.ssm_conv1d.weight", &[6144, 4], wide, GgmlDType::F32),
             // Rows of 576 are no whole blocks of 256.
             (Mix::Q4KM, "token_embd.weight", &[49152, 576], narrow, GgmlDType::Q8_0),
             (Mix::Q4_0, "token_embd.weight", &[49152, 576], narrow, GgmlDType::Q8_0),

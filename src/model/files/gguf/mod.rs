@@ -2,6 +2,7 @@
 //! piece at a time; shape, tokenizer and chat template come from the metadata, as the files that a model folder would
 //! hold. Writing is left to `write`.
 
+mod delta;
 mod experts;
 mod header;
 mod latent;
@@ -32,6 +33,7 @@ use crate::model::config::ModelConfig;
 use crate::model::dtype::SaveDtype;
 use crate::ops::attention::latent::Latent;
 use crate::ops::linear::BlockType;
+use delta::Meaning;
 use latent::Half;
 use metadata::Metadata;
 
@@ -64,6 +66,8 @@ struct Tensor {
     start: u64,
     /// The rows of a head, where rows stand in llama's order.
     turned: Option<usize>,
+    /// How its values differ from Hugging Face's.
+    meaning: Option<Meaning>,
     /// The two tensors that it is put together of, in place of the above.
     halves: Option<Box<([Tensor; 2], Latent)>>,
 }
@@ -97,7 +101,7 @@ impl<'a> Model<'a> {
         let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
         for (gguf, info) in content.tensor_infos {
             let (start, shape) = (content.tensor_data_offset + info.offset, info.shape.into_dims());
-            let tensor = Tensor { dtype: info.ggml_dtype, shape, start, turned: None, halves: None };
+            let tensor = Tensor { dtype: info.ggml_dtype, shape, start, turned: None, meaning: None, halves: None };
             for (name, tensor) in tensor.by_expert(&gguf, latent) {
                 let double = tensors.insert(name, tensor);
                 ensure!(double.is_none(), "tensor {gguf} stands there under two names");
@@ -125,6 +129,7 @@ impl Weights<'_> {
         let config = shape::read(metadata, &shape::Found { vocab, tensors, tied, divisors })?;
         for (name, tensor) in &mut self.tensors {
             tensor.turned = names::turned(name, &config).filter(|_| tensor.shape.len() == 2);
+            tensor.meaning = Meaning::of(name, &config);
         }
         if let Some(latent) = config.latent()? {
             (0..config.num_hidden_layers).try_for_each(|layer| self.join(layer, latent.sizes))?;
@@ -146,7 +151,14 @@ impl Weights<'_> {
         }
         let shape = vec![sizes.heads * (sizes.plain + sizes.value), sizes.rank];
         let (dtype, start) = (values.dtype, values.start);
-        let tensor = Tensor { dtype, shape, start, turned: None, halves: Some(Box::new(([keys, values], sizes))) };
+        let tensor = Tensor {
+            dtype,
+            shape,
+            start,
+            turned: None,
+            meaning: None,
+            halves: Some(Box::new(([keys, values], sizes))),
+        };
         self.tensors.insert(format!("model.layers.{layer}.{}", latent::EXPAND), tensor);
         Ok(())
     }
@@ -172,7 +184,11 @@ impl Tensor {
         let [count, rows, width] = self.shape[..] else {
             let name = names::to_hub(gguf, latent);
             // A vector in GGUF's files, a row in Hugging Face's.
-            let shape = if names::is_row(gguf) { vec![1, self.values()] } else { self.shape };
+            let shape = match self.shape[..] {
+                _ if names::is_row(gguf) => vec![1, self.values()],
+                [channels, taps] if gguf.ends_with(names::TAPS) => vec![channels, 1, taps],
+                _ => self.shape.clone(),
+            };
             return vec![(name, Self { shape, ..self })];
         };
         let Some(names) = names::of_experts(gguf, count) else { return vec![(names::to_hub(gguf, latent), self)] };
@@ -185,6 +201,7 @@ impl Tensor {
                     start: self.start + place * bytes,
                     dtype: self.dtype,
                     turned: None,
+                    meaning: None,
                     halves: None,
                 },
             )
@@ -307,10 +324,14 @@ impl TensorFile for Weights<'_> {
         }
         for first in (0..total).step_by(piece) {
             let read = values(&mut *self.source, tensor, first, piece.min(total - first));
-            let read = read.with_context(|| format!("cannot read {name} of {}", self.name))?;
-            match tensor.turned {
-                Some(rows) => sink(first, &names::in_halves(&read, rows, width))?,
-                None => sink(first, &read)?,
+            let mut read = read.with_context(|| format!("cannot read {name} of {}", self.name))?;
+            match (tensor.turned, tensor.meaning) {
+                (Some(rows), _) => sink(first, &names::in_halves(&read, rows, width))?,
+                (None, Some(meaning)) => {
+                    meaning.read(&mut read);
+                    sink(first, &read)?;
+                }
+                (None, None) => sink(first, &read)?,
             }
         }
         Ok(())

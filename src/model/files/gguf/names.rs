@@ -4,7 +4,7 @@ use super::latent;
 use crate::model::config::{Family, ModelConfig};
 
 /// Parts of a layer: behind `blk.N.` in GGUF, and behind `model.layers.N.`.
-const PARTS: [(&str, &str); 29] = [
+const PARTS: [(&str, &str); 39] = [
     ("attn_norm.weight", "input_layernorm.weight"),
     ("attn_q.weight", "self_attn.q_proj.weight"),
     ("attn_k.weight", "self_attn.k_proj.weight"),
@@ -15,7 +15,7 @@ const PARTS: [(&str, &str); 29] = [
     ("attn_q_norm.weight", "self_attn.q_norm.weight"),
     ("attn_k_norm.weight", "self_attn.k_norm.weight"),
     ("attn_output.weight", "self_attn.o_proj.weight"),
-    ("ffn_norm.weight", "post_attention_layernorm.weight"),
+    (FIRST_NORM, "post_attention_layernorm.weight"),
     ("ffn_gate.weight", "mlp.gate_proj.weight"),
     ("ffn_up.weight", "mlp.up_proj.weight"),
     ("ffn_down.weight", "mlp.down_proj.weight"),
@@ -35,12 +35,29 @@ const PARTS: [(&str, &str); 29] = [
     ("attn_kv_a_mqa.weight", "self_attn.kv_a_proj_with_mqa.weight"),
     ("attn_kv_a_norm.weight", "self_attn.kv_a_layernorm.weight"),
     ("attn_kv_b.weight", latent::EXPAND),
+    // Delta nets, and what stands beside them.
+    (SECOND_NORM, "post_attention_layernorm.weight"),
+    ("attn_qkv.weight", "linear_attn.in_proj_qkv.weight"),
+    ("attn_gate.weight", "linear_attn.in_proj_z.weight"),
+    ("ssm_beta.weight", "linear_attn.in_proj_b.weight"),
+    ("ssm_alpha.weight", "linear_attn.in_proj_a.weight"),
+    (TAPS, "linear_attn.conv1d.weight"),
+    ("ssm_a", "linear_attn.A_log"),
+    ("ssm_dt.bias", "linear_attn.dt_bias"),
+    ("ssm_norm.weight", "linear_attn.norm.weight"),
+    ("ssm_out.weight", "linear_attn.out_proj.weight"),
 ];
 
 /// A layer's router, which stays exact.
 pub(super) const ROUTER: &str = "ffn_gate_inp.weight";
 /// The gate of the expert that all tokens go through.
 const SHARED_GATE: &str = "ffn_gate_inp_shexp.weight";
+
+/// The norm before a layer's feed-forward part, and what it is called where layers may be delta nets.
+const FIRST_NORM: &str = "ffn_norm.weight";
+const SECOND_NORM: &str = "post_attention_norm.weight";
+/// The taps of a delta net's convolution, which stay exact.
+pub(super) const TAPS: &str = "ssm_conv1d.weight";
 
 /// Matrices of all experts of a layer, one behind the other: behind `blk.N.` in GGUF, and of each expert behind
 /// `model.layers.N.mlp.experts.E.`.
@@ -89,6 +106,16 @@ pub(super) fn is_of_experts(name: &str) -> bool {
 /// Whether a tensor in a GGUF file is a vector that is a row in Hugging Face's.
 pub(super) fn is_row(name: &str) -> bool {
     name.ends_with(SHARED_GATE)
+}
+
+/// The name in a GGUF file of a tensor of a model by its Hugging Face name.
+pub(super) fn written(name: &str, config: &ModelConfig) -> Option<String> {
+    let found = of_hub(name)?;
+    let is_other = config.family().is_ok_and(|family| family == Family::Qwen3_5);
+    Some(match found.strip_suffix(FIRST_NORM).filter(|_| is_other) {
+        Some(layer) => format!("{layer}{SECOND_NORM}"),
+        None => found,
+    })
 }
 
 /// The name in a GGUF file of a tensor by its Hugging Face name.
@@ -155,6 +182,7 @@ mod tests {
             ("blk.31.ffn_norm.weight", "model.layers.31.post_attention_layernorm.weight"),
             ("output.weight", "lm_head.weight"),
             ("blk.7.ffn_gate_inp.weight", "model.layers.7.mlp.gate.weight"),
+            ("blk.2.ssm_a", "model.layers.2.linear_attn.A_log"),
         ] {
             assert_eq!((to_hub(gguf, false).as_str(), of_hub(hub).as_deref()), (hub, Some(gguf)));
         }

@@ -31,13 +31,14 @@ pub(super) struct PreTokenizer {
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN_2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN_35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 const PLAIN: PreTokenizer =
     PreTokenizer { names: &["gpt-2"], cuts: &[Cut::Gpt2], ignore_merges: false, begins: false, composes: false };
 
 /// The rules, by what their models publish.
-const TABLE: [PreTokenizer; 8] = [
+const TABLE: [PreTokenizer; 9] = [
     PreTokenizer {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3"],
         cuts: &[Cut::Around(LLAMA_3)],
@@ -47,6 +48,7 @@ const TABLE: [PreTokenizer; 8] = [
     },
     PreTokenizer { names: &["smaug-bpe", "dbrx"], cuts: &[Cut::Around(LLAMA_3)], ..PLAIN },
     PreTokenizer { names: &["qwen2"], cuts: &[Cut::Around(QWEN_2)], composes: true, ..PLAIN },
+    PreTokenizer { names: &["qwen35"], cuts: &[Cut::Around(QWEN_35)], composes: true, ..PLAIN },
     PreTokenizer { names: &["deepseek-r1-qwen", "stablelm2", "megrez"], cuts: &[Cut::Around(QWEN_2)], ..PLAIN },
     PreTokenizer { names: &["tekken"], cuts: &[Cut::Around(TEKKEN)], ignore_merges: true, begins: true, ..PLAIN },
     PreTokenizer {

@@ -5,6 +5,7 @@ use std::f64::consts::TAU;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use super::delta;
 use super::experts;
 use super::latent;
 use super::metadata::Metadata;
@@ -12,7 +13,7 @@ use super::value::Entry;
 use crate::model::config::{Family, ModelConfig};
 
 /// Architectures that are read: GGUF's name, `model_type`, and the name in `config.json`.
-pub(super) const ARCHITECTURES: [(&str, &str, &str); 7] = [
+pub(super) const ARCHITECTURES: [(&str, &str, &str); 8] = [
     ("llama", "llama", "LlamaForCausalLM"),
     ("qwen2", "qwen2", "Qwen2ForCausalLM"),
     ("qwen3", "qwen3", "Qwen3ForCausalLM"),
@@ -21,6 +22,7 @@ pub(super) const ARCHITECTURES: [(&str, &str, &str); 7] = [
     ("olmoe", "olmoe", "OlmoeForCausalLM"),
     // Or the second version, as its router says.
     (latent::ARCHITECTURE, "deepseek_v3", "DeepseekV3ForCausalLM"),
+    (delta::ARCHITECTURE, "qwen3_5_text", "Qwen3_5ForCausalLM"),
 ];
 
 /// Architectures of models that are sampled from and not trained, as GGUF and `model_type` call them. Gemma 3 is not among
@@ -71,12 +73,8 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
         ensure!(asked.is_none(), "{name}.{part} = {} asks for what is not computed here", asked.unwrap_or(0.0));
     }
     let (width, heads) = (required("embedding_length")?, required("attention.head_count")?);
-    let is_latent = name == latent::ARCHITECTURE;
-    let size = metadata.count(&key("attention.key_length"))?.unwrap_or(width / heads.max(1));
-    for part in ["attention.value_length", "rope.dimension_count"].into_iter().filter(|_| !is_latent) {
-        let other = metadata.count(&key(part))?.unwrap_or(size);
-        ensure!(other == size, "{name}.{part} = {other} differs from the head size {size}, which is not supported");
-    }
+    let [is_latent, is_delta] = [latent::ARCHITECTURE, delta::ARCHITECTURE].map(|other| name == other);
+    let size = head_size(metadata, name, width / heads.max(1))?;
     let layers = required("block_count")?;
     ensure!(layers <= found.tensors, "{name}.block_count = {layers}, but there are {} tensors in all", found.tensors);
     let context = required("context_length")?;
@@ -108,10 +106,31 @@ pub(super) fn read(metadata: &Metadata, found: &Found) -> Result<ModelConfig> {
         if is_latent {
             config.extend(latent::read(metadata, heads)?);
         }
+        if is_delta {
+            config.extend(delta::read(metadata, layers, size)?);
+        }
     }
     let config: ModelConfig = serde_json::from_value(config)?;
     config.validate()?;
+    delta::check(&config)?;
     Ok(config)
+}
+
+/// Values of a head, `usual` where the file does not say. Those of values are as many where attention is not latent, and
+/// where layers are not delta nets all are rotated.
+fn head_size(metadata: &Metadata, name: &str, usual: usize) -> Result<usize> {
+    let key = |part: &str| format!("{name}.{part}");
+    let size = metadata.count(&key("attention.key_length"))?.unwrap_or(usual);
+    let same = match name {
+        latent::ARCHITECTURE => &[][..],
+        delta::ARCHITECTURE => &["attention.value_length"],
+        _ => &["attention.value_length", "rope.dimension_count"],
+    };
+    for part in same {
+        let other = metadata.count(&key(part))?.unwrap_or(size);
+        ensure!(other == size, "{name}.{part} = {other} differs from the head size {size}, which is not supported");
+    }
+    Ok(size)
 }
 
 /// The tokens that end a completion.
@@ -132,10 +151,7 @@ pub(super) fn architecture(config: &ModelConfig) -> Result<&'static str> {
         Family::Qwen3Moe => "qwen3moe",
         Family::Olmoe => "olmoe",
         Family::DeepseekV2 | Family::DeepseekV3 => latent::ARCHITECTURE,
-        family @ Family::Qwen3_5 => bail!(
-            "models of family {} are not written as GGUF: export a folder, which llama.cpp's own converter reads",
-            family.name()
-        ),
+        Family::Qwen3_5 => delta::ARCHITECTURE,
     })
 }
 
@@ -155,7 +171,7 @@ pub(super) fn entries(config: &ModelConfig) -> Result<Vec<(String, Entry)>> {
         ("attention.head_count_kv", heads.key_value),
         ("attention.key_length", heads.size),
         ("attention.value_length", heads.size),
-        ("rope.dimension_count", heads.size),
+        ("rope.dimension_count", 2 * config.rope_frequencies()?.len()),
     ];
     // Those of latent attention are others.
     let of_heads = of_heads.into_iter().filter(|_| name != latent::ARCHITECTURE);
@@ -166,6 +182,7 @@ pub(super) fn entries(config: &ModelConfig) -> Result<Vec<(String, Entry)>> {
         entries.push((format!("{name}.{part}"), Entry::Count(u32::try_from(count)?)));
     }
     let others = experts::entries(config, name)?.into_iter().chain(latent::entries(config)?);
+    let others = others.chain(delta::entries(config)?);
     entries.extend(others.map(|(part, entry)| (format!("{name}.{part}"), entry)));
     entries.extend(numbers.map(|(part, number)| (format!("{name}.{part}"), Entry::Number(number))));
     Ok(entries)
@@ -177,7 +194,8 @@ pub(super) fn divisors(config: &ModelConfig) -> Result<Option<Vec<f32>>> {
         // They have it as numbers.
         return Ok(None);
     }
-    let (base, size, stretched) = (config.rope_base()?, config.heads().size, config.rope_frequencies()?);
+    let (base, stretched) = (config.rope_base()?, config.rope_frequencies()?);
+    let size = 2 * stretched.len();
     let divide = |(i, frequency): (usize, &f64)| (base.powf(-2.0 * i as f64 / size as f64) / frequency) as f32;
     let divisors: Vec<f32> = stretched.iter().enumerate().map(divide).collect();
     if divisors.iter().all(|divisor| *divisor == 1.0) {

@@ -21,6 +21,8 @@ pub(super) enum Entry {
     Whole(Vec<i32>),
     /// A list of numbers.
     Numbers(Vec<f32>),
+    /// A list of truth values.
+    Flags(Vec<bool>),
 }
 
 /// Writes a text with its length before it.
@@ -37,7 +39,7 @@ impl Entry {
             Self::Number(_) => 6,
             Self::Flag(_) => 7,
             Self::Text(_) => 8,
-            Self::Texts(_) | Self::Whole(_) | Self::Numbers(_) => 9,
+            Self::Texts(_) | Self::Whole(_) | Self::Numbers(_) | Self::Flags(_) => 9,
         };
         out.write_all(&kind.to_le_bytes())?;
         let list = |out: &mut dyn Write, kind: u32, count: usize| -> Result<()> {
@@ -60,6 +62,10 @@ impl Entry {
             Self::Numbers(numbers) => {
                 list(out, 6, numbers.len())?;
                 numbers.iter().try_for_each(|number| out.write_all(&number.to_le_bytes()))?;
+            }
+            Self::Flags(flags) => {
+                list(out, 7, flags.len())?;
+                flags.iter().try_for_each(|flag| out.write_all(&[u8::from(*flag)]))?;
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use tokenizers::Tokenizer;
 
+use super::delta::Meaning;
 use super::latent::{self, Half};
 use super::mix::{Mix, Shape};
 use super::tokens::Tokens;
@@ -62,6 +63,7 @@ impl Place<'_> {
             Values::Entries(entries) => match &entries[0].shape[..] {
                 shape if names::is_of_experts(&self.name) => [&[entries.len()], shape].concat(),
                 shape if names::is_row(&self.name) => shape[1..].to_vec(),
+                [channels, 1, taps] if self.name.ends_with(names::TAPS) => vec![*channels, *taps],
                 shape => shape.to_vec(),
             },
             Values::Half(_, half, sizes) => half.shape(*sizes).to_vec(),
@@ -122,7 +124,7 @@ impl Written<'_> {
                 }
                 continue;
             }
-            let name = names::of_hub(&entry.name);
+            let name = names::written(&entry.name, config);
             let name = name.with_context(|| format!("tensor {} has no name in a GGUF file", entry.name))?;
             let of_experts = names::is_of_experts(&name);
             match places.iter_mut().rfind(|place| of_experts && place.name == name) {
@@ -182,7 +184,7 @@ impl Written<'_> {
     /// Writes the values of a tensor, whole rows at a time, and whole heads where the rows of a head change places.
     fn write_tensor(&self, entry: &layout::Entry, dtype: GgmlDType, out: &mut impl Write) -> Result<()> {
         let width = entry.shape.last().copied().unwrap_or(1);
-        let turned = names::turned(&entry.name, self.config);
+        let (turned, meaning) = (names::turned(&entry.name, self.config), Meaning::of(&entry.name, self.config));
         let unit = width * turned.unwrap_or(1);
         let (total, piece) = (entry.range.len(), unit * (PIECE / unit).max(1) * self.threads);
         let mut values = Vec::new();
@@ -190,6 +192,9 @@ impl Written<'_> {
             let range = first..total.min(first + piece);
             values.resize(range.len(), 0.0);
             self.weights.values(entry, range, &mut values)?;
+            if let Some(meaning) = meaning {
+                meaning.write(&mut values);
+            }
             if let Some(rows) = turned {
                 values = names::in_pairs(&values, rows, width);
             }
