@@ -42,7 +42,8 @@ fn turns() -> String {
 fn prompts_are_what_the_template_writes_and_the_prefilled_start_counts_as_completion() {
     let folder = workplace(&turns(), "system = 'Be brief.'\nuser = '{question} Think.'\nprefill = '<think>'");
     let (config, run) = (folder.path().join("config.toml"), folder.path().join("run"));
-    let shown = succeeds(&["data", "show", text(&config), "--count", "8"]);
+    let show = ["data", "show", text(&config), "--count", "8"];
+    let shown = succeeds(&show) + &succeeds(&[&show[..], &["--held-out"]].concat());
     let expected = "tokens\n<|turn|>system\nBe brief.<|end|>\n<|turn|>user\nWhat is 3 + 1? Think.<|end|>\n\
                     <|turn|>assistant\n<think>\n--- answer: 4";
     assert!(shown.contains(expected), "{shown}");

@@ -236,7 +236,7 @@ fn rows_longer_than_the_context_are_refused_or_left_out_wherever_they_stand() {
         }
     }
     let config = "steps = 2\ntokens_per_step = 40\nmodel = {path = 'builtin:countdown'}\n\
-                  data = {dataset = 'file', path = 'held.jsonl'}\n";
+                  data = {dataset = 'file', path = 'held.jsonl', held_out = 0}\n";
     std::fs::write(folder.join("sft.toml"), config).unwrap();
     let message = fail(&["sft", "sft.toml", "--out", "model"], folder);
     assert!(message.contains("1 of 10 samples are longer than"), "{message}");
