@@ -147,7 +147,12 @@ impl<T: ?Sized> Clone for Teaching<'_, T> {
 
 impl<T: ?Sized> Copy for Teaching<'_, T> {}
 
-impl<T: ?Sized> Teaching<'_, T> {
+impl<'a, T: ?Sized> Teaching<'a, T> {
+    /// The same of another form of the teacher.
+    pub(crate) fn by<U: ?Sized>(self, teacher: &'a U) -> Teaching<'a, U> {
+        Teaching { teacher, divergence: self.divergence, coef: self.coef }
+    }
+
     /// Adds the divergences of the tokens of a micro-batch (R) to its sums.
     pub(crate) fn add_to(&self, stats: &mut LossStats, micro: &MicroBatch, divergences: &[f32]) {
         for (&weight, &divergence) in micro.loss_weights.iter().zip(divergences).filter(|(weight, _)| **weight != 0.0) {

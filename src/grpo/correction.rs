@@ -114,8 +114,7 @@ impl Correction {
         let mut done = Corrected::default();
         for sample in samples.iter_mut().filter(|sample| sample.counts()) {
             let old = sample.old_logprobs.as_ref().expect("log-probabilities by the policy before the step");
-            let pairs = old.iter().zip(&sample.rollout_logprobs);
-            let log_weights: Vec<f64> = pairs.map(|(old, sampled)| f64::from(*old) - f64::from(*sampled)).collect();
+            let log_weights = log_weights(old, &sample.rollout_logprobs);
             let weights = self.weights(&log_weights);
             done.samples += 1;
             done.tokens += weights.len() as u64;
@@ -137,8 +136,7 @@ impl Correction {
     pub fn weighed(&self, micro: &MicroBatch, now: &TokenStats) -> MicroBatch {
         let mut corrections = vec![1.0; now.logprobs.len()];
         for rows in &micro.samples {
-            let pairs = now.logprobs[rows.clone()].iter().zip(&micro.rollout_logprobs[rows.clone()]);
-            let log_weights: Vec<f64> = pairs.map(|(old, sampled)| f64::from(*old) - f64::from(*sampled)).collect();
+            let log_weights = log_weights(&now.logprobs[rows.clone()], &micro.rollout_logprobs[rows.clone()]);
             let weights = self.weights(&log_weights);
             corrections[rows.clone()].iter_mut().zip(weights).for_each(|(place, weight)| *place = weight as f32);
         }
@@ -170,6 +168,11 @@ impl Correction {
             Reject::MaxKl => log_weights.iter().any(|log_weight| k3(*log_weight) > self.bound),
         }
     }
+}
+
+/// `ln w_t` of the tokens of a completion.
+fn log_weights(old: &[f32], sampled: &[f32]) -> Vec<f64> {
+    old.iter().zip(sampled).map(|(old, sampled)| f64::from(*old) - f64::from(*sampled)).collect()
 }
 
 #[cfg(test)]

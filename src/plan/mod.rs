@@ -383,17 +383,21 @@ mod tests {
         assert!(full.teacher >= sampled.teacher && full.peak() - none.peak() == full.teacher);
     }
 
-    #[test]
-    fn states_of_delta_nets_are_counted_for_each_row_and_do_not_grow() {
-        // Qwen3.5-0.8B's.
+    /// Qwen3.5-0.8B's sizes, with a vocabulary and layers of one's own.
+    fn delta_nets(vocab: usize, layers: usize) -> Sizes {
         let config = json!({
-            "architectures": ["Qwen3_5ForCausalLM"], "vocab_size": 248320, "hidden_size": 1024,
-            "intermediate_size": 3584, "num_hidden_layers": 24, "num_attention_heads": 8, "num_key_value_heads": 2,
+            "architectures": ["Qwen3_5ForCausalLM"], "vocab_size": vocab, "hidden_size": 1024,
+            "intermediate_size": 3584, "num_hidden_layers": layers, "num_attention_heads": 8, "num_key_value_heads": 2,
             "head_dim": 256, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "tie_word_embeddings": true,
             "linear_num_key_heads": 16, "linear_num_value_heads": 16, "linear_key_head_dim": 128,
             "linear_value_head_dim": 128,
         });
-        let sizes = Sizes::of(&serde_json::from_value(config).unwrap()).unwrap();
+        Sizes::of(&serde_json::from_value(config).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn states_of_delta_nets_are_counted_for_each_row_and_do_not_grow() {
+        let sizes = delta_nets(248_320, 24);
         assert_eq!(sizes.weights, 752_393_024);
         let cache =
             |rows, sequence| Plan::new(&sizes, &Job { device: Target::Cpu, prompt: 1024, rows, sequence, ..JOB }).cache;
@@ -404,14 +408,7 @@ mod tests {
 
     #[test]
     fn what_threads_keep_of_states_in_a_backward_is_counted_for_each_and_grows_with_the_length() {
-        let config = json!({
-            "architectures": ["Qwen3_5ForCausalLM"], "vocab_size": 1000, "hidden_size": 1024,
-            "intermediate_size": 3584, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2,
-            "head_dim": 256, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "tie_word_embeddings": true,
-            "linear_num_key_heads": 16, "linear_num_value_heads": 16, "linear_key_head_dim": 128,
-            "linear_value_head_dim": 128,
-        });
-        let sizes = Sizes::of(&serde_json::from_value(config).unwrap()).unwrap();
+        let sizes = delta_nets(1000, 4);
         let activations = |threads, sequence| {
             let job = Job { device: Target::Cpu, threads, sequence, reference: false, ..JOB };
             Plan::new(&sizes, &job).activations

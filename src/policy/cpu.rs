@@ -181,9 +181,10 @@ impl Learner for CpuLearner {
         loss: &Loss,
         teaching: Teaching<'_, dyn Learner>,
     ) -> Result<Vec<LossStats>> {
-        let Teaching { teacher, divergence, coef } = teaching;
-        let Model::Cpu(teacher) = teacher.model() else { bail!("the teacher is not computed on this processor") };
-        self.sum_gradients(micros, temperature, loss, Some(Teaching { teacher, divergence, coef }))
+        let Model::Cpu(teacher) = teaching.teacher.model() else {
+            bail!("the teacher is not computed on this processor")
+        };
+        self.sum_gradients(micros, temperature, loss, Some(teaching.by(teacher)))
     }
 
     fn choices(&self) -> Option<&Choices> {

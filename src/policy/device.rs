@@ -94,10 +94,9 @@ impl Learner for DeviceLearner {
         loss: &Loss,
         teaching: Teaching<'_, dyn Learner>,
     ) -> Result<Vec<LossStats>> {
-        let Teaching { teacher, divergence, coef } = teaching;
-        match teacher.model() {
+        match teaching.teacher.model() {
             Model::Device(teacher) if teacher.device.is(&self.model.device) => {
-                self.sum_gradients(micros, temperature, loss, Some(Teaching { teacher, divergence, coef }))
+                self.sum_gradients(micros, temperature, loss, Some(teaching.by(teacher)))
             }
             _ => bail!("the teacher is not on the policy's device"),
         }

@@ -185,10 +185,10 @@ impl Trainer {
         }
         self.set_advantages(&groups, &mut samples);
         stats.kl_penalty = self.kl_penalty(&samples);
-        let mut said = Said::nothing(in_passing.is_some());
+        let mut said = Said::default();
         for (index, mini_batch) in mini_batches(&samples, self.grpo.completions_per_update).into_iter().enumerate() {
             let loss = self.grpo.loss(self.grpo.entropy().weight(self.progress.entropy));
-            let said = said.of_update(mini_batch.len());
+            let said = said.of_update(mini_batch.len(), in_passing.is_some());
             let losses = timed(&mut stats.forward_backward_s, || {
                 let mut micros = self.selected(self.micro_batches(mini_batch), step, index)?;
                 let token_losses = |micro: &MicroBatch, now: &TokenStats| {

@@ -10,9 +10,9 @@ use crate::parallel::lock;
 use crate::ranks::Ranks;
 
 /// What it says of the samples of each update in turn.
+#[derive(Default)]
 pub(super) struct Said {
     updates: Vec<OfUpdate>,
-    with_logprobs: bool,
 }
 
 /// Of an update's samples, written by whichever thread computes their micro-batch.
@@ -22,15 +22,10 @@ pub(super) struct OfUpdate {
 }
 
 impl Said {
-    /// Nothing yet. Log-probabilities are kept where they are asked for.
-    pub(super) fn nothing(with_logprobs: bool) -> Self {
-        Self { updates: Vec::new(), with_logprobs }
-    }
-
-    /// A place for what is said of the next update's `samples`.
-    pub(super) fn of_update(&mut self, samples: usize) -> &OfUpdate {
+    /// A place for what is said of the next update's `samples`. Log-probabilities are kept where they are asked for.
+    pub(super) fn of_update(&mut self, samples: usize, with_logprobs: bool) -> &OfUpdate {
         let samples = Mutex::new(vec![TokenStats::default(); samples]);
-        self.updates.push(OfUpdate { samples, with_logprobs: self.with_logprobs });
+        self.updates.push(OfUpdate { samples, with_logprobs });
         &self.updates[self.updates.len() - 1]
     }
 

@@ -152,8 +152,8 @@ impl Piece<'_> {
     }
 }
 
-#[cfg(test)]
 /// Values that this thread holds.
+#[cfg(test)]
 pub(super) fn held() -> usize {
     let memory = MEMORY.take();
     let Memory { kept, ends, moving, tile } = &memory;
