@@ -17,6 +17,7 @@ use reckon::ops::device::{Class, Device};
 use reckon::ops::linear::Precision;
 use reckon::optim::{DeviceAdamW, MomentKind};
 use reckon::plan::{Job, Lora, Plan, Sizes};
+use reckon::ranks::DeviceRanks;
 
 /// Micro-batches of an update.
 const MICRO_BATCHES: usize = 2;
@@ -42,7 +43,7 @@ impl Bench {
             None => DeviceModel::new(device.clone(), &decoder, &all(&layout, &source)?)?,
         };
         let moments = if args.eight_bit { MomentKind::EightBit } else { MomentKind::Full };
-        let optimizer = DeviceAdamW::new(OptimConfig::default().adamw(), moments, &model)?;
+        let optimizer = DeviceAdamW::new(OptimConfig::default().adamw(), moments, &model, DeviceRanks::default())?;
         let plan = Plan::new(&Sizes::of(&config)?, &job(args, adapter.as_ref(), moments));
         Ok(Self { config, model, optimizer, weights: layout.len(), plan })
     }

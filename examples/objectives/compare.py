@@ -34,7 +34,7 @@ def train(args, preset, seed, out):
     group = 15 if preset == "remax" else 16
     sets = [f"grpo.preset={preset}", f"seed={seed}", f"steps={args.steps}", f"eval.every={args.steps}",
             f"save.every={args.steps}", "save.rollouts_every=0", f"compute.threads={args.threads}", "compute.device=cpu",
-            "grpo.resample_max=0", f"rollout.group_size={group}"]
+            "grpo.resample_max=0", "rollout.prompts_per_step=8", f"rollout.group_size={group}"]
     if preset == "gdpo":
         # Two verifiers that each say something of their own.
         sets.append("rubric.mode=sum")

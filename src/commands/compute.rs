@@ -6,18 +6,19 @@ use anyhow::Result;
 use super::memory::{self, gib};
 use crate::config::{ComputeConfig, LoraConfig, PrecisionChoice, Target};
 use crate::ops::bf16::Unit;
+use crate::ranks::Ranks;
 
 #[cfg(feature = "cuda")]
-pub(super) use card::{describe, open};
+pub(super) use card::{describe, nccl, open};
 #[cfg(not(feature = "cuda"))]
-pub(super) use no_card::{describe, open};
+pub(super) use no_card::{describe, nccl, open};
 
-/// Bytes that a run may take there, as far as the system tells.
-pub(super) fn memory(target: Target) -> Result<Option<usize>> {
+/// Bytes that one of the ranks may take there, as far as the system tells.
+pub(super) fn memory(target: Target, ranks: &Ranks) -> Result<Option<usize>> {
     match target {
-        Target::Cpu => Ok(memory::of_this_machine()),
+        Target::Cpu => Ok(memory::of_this_machine().map(|bytes| bytes / ranks.local_size())),
         #[cfg(feature = "cuda")]
-        Target::Cuda => card::free().map(Some),
+        Target::Cuda => card::free(ranks).map(Some),
         #[cfg(not(feature = "cuda"))]
         Target::Cuda => Ok(None),
     }
@@ -35,6 +36,11 @@ pub(super) fn place(compute: &ComputeConfig) -> String {
         }
         Target::Cuda => format!("card     {}", describe()),
     }
+}
+
+/// How the cards of ranks add up gradients, for people; nothing where processors do.
+pub(super) fn between(compute: &ComputeConfig, ranks: &Ranks) -> Option<String> {
+    (ranks.size() > 1 && compute.target() == Target::Cuda).then(|| format!("nccl     {}", nccl()))
 }
 
 /// What becomes of the frozen base of an adapter where that is not what its file has, for people: a line each. As it is read
@@ -60,21 +66,40 @@ pub(super) fn base(lora: &LoraConfig, compute: &ComputeConfig, bytes: usize, wei
 mod card {
     use anyhow::{Context, Result};
 
-    use crate::ops::device::{Device, cuda};
+    use crate::ops::device::{Device, cuda, nccl};
+    use crate::ranks::Ranks;
 
-    /// The card that runs compute on: the first that `CUDA_VISIBLE_DEVICES` leaves.
+    /// The card that a process alone computes on: the first that `CUDA_VISIBLE_DEVICES` leaves.
     const CARD: usize = 0;
 
-    /// The card, ready to compute.
-    pub(crate) fn open() -> Result<Device> {
-        cuda::open(CARD).context(
+    /// A rank's card, of those that `CUDA_VISIBLE_DEVICES` leaves: that of its number on its machine. Where a launcher
+    /// shows each rank a card of its own, there is one.
+    fn card_of(ranks: &Ranks) -> Result<usize> {
+        Ok(ranks.local_rank() % cuda::count()?.max(1))
+    }
+
+    /// A rank's card, ready to compute.
+    pub(crate) fn open(ranks: &Ranks) -> Result<Device> {
+        card_of(ranks).and_then(cuda::open).context(
             "there is no card to compute on: `reckon doctor` tells what is missing, and compute.device = \"cpu\" needs none",
         )
     }
 
     /// Bytes that are free on it.
-    pub(super) fn free() -> Result<usize> {
-        Ok(cuda::card(CARD).context("the card does not tell how much memory is free")?.free)
+    pub(super) fn free(ranks: &Ranks) -> Result<usize> {
+        let card = card_of(ranks).and_then(cuda::card).context("the card does not tell how much memory is free")?;
+        Ok(card.free)
+    }
+
+    /// The NCCL by which cards of several ranks work together.
+    pub(crate) fn nccl() -> String {
+        match nccl::present().then(nccl::version) {
+            Some(Ok((major, minor, patch))) => format!("{major}.{minor}.{patch}"),
+            Some(Err(error)) => format!("does not answer: {error:#}"),
+            None => "not found, so cards of several ranks add up by way of their hosts: install libnccl-dev, or link \
+                     libnccl.so.2 of the Python package nvidia-nccl as libnccl.so into a folder of LD_LIBRARY_PATH"
+                .to_owned(),
+        }
     }
 
     /// The card, or what to do about its lack.
@@ -97,9 +122,10 @@ mod no_card {
     use anyhow::{Result, bail};
 
     use crate::ops::device::Device;
+    use crate::ranks::Ranks;
 
     /// There is no card to a binary without the feature.
-    pub(crate) fn open() -> Result<Device> {
+    pub(crate) fn open(_: &Ranks) -> Result<Device> {
         bail!(
             "this binary computes on a CPU alone: for compute.device = \"cuda\" build one with \
              `cargo build --release --features cuda` (docs/gpu.md)"
@@ -109,5 +135,10 @@ mod no_card {
     /// What to do about that.
     pub(crate) fn describe() -> String {
         "not in this binary: build it with cargo build --release --features cuda (docs/gpu.md)".into()
+    }
+
+    /// The same of NCCL.
+    pub(crate) fn nccl() -> String {
+        describe()
     }
 }

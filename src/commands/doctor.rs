@@ -94,5 +94,6 @@ fn cuda() -> Vec<String> {
                   LD_LIBRARY_PATH to its folder"
             .to_owned()
     };
-    vec!["cuda     in this binary".into(), driver, cublas, format!("card     {}", compute::describe())]
+    let (card, nccl) = (format!("card     {}", compute::describe()), format!("nccl     {}", compute::nccl()));
+    vec!["cuda     in this binary".into(), driver, cublas, card, nccl]
 }

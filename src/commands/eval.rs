@@ -13,6 +13,7 @@ use crate::eval::{Evaluation, evaluate};
 use crate::groups::Rollouts;
 use crate::output::{note, say};
 use crate::prompt::{Prompt, PromptSource};
+use crate::ranks::Ranks;
 use crate::rollout::LocalSampler;
 
 /// Arguments of `reckon eval`.
@@ -38,7 +39,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let mut config = args.config.load()?;
     config.validate()?;
     let mut policy = match (args.model, &config.lora) {
-        (None, Some(_)) => policies::trained(&config)?,
+        (None, Some(_)) => policies::trained(&config, &Ranks::alone())?,
         (None, None) => policies::sampled(&config.model.name(), &config.compute)?,
         (Some(path), _) => {
             config.model = ModelSource { path, revision: None };

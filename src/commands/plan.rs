@@ -12,6 +12,7 @@ use crate::model::files::folder;
 use crate::model::{BaseType, Layout, ModelConfig, Sharing};
 use crate::output::say;
 use crate::plan::{Free, Job, Plan, Sizes, Taught, fit};
+use crate::ranks::Ranks;
 use crate::strict::{self, Tree};
 use crate::train::Trainer;
 
@@ -47,7 +48,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let shape = load_shape(&config.model.name())?;
     let memory = match &args.memory {
         Some(text) => memory::parse(text)?,
-        None => compute::memory(config.compute.target())
+        None => compute::memory(config.compute.target(), &Ranks::alone())
             .and_then(|known| known.context("the system does not tell"))
             .context("how much memory there is is not known: pass --memory")?,
     };

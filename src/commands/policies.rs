@@ -12,14 +12,15 @@ use crate::model::files::peft;
 use crate::model::{Base, BaseType, CpuOptions, ModelFolder, Parameters};
 use crate::output::note;
 use crate::policy::{Model, Policy};
+use crate::ranks::Ranks;
 use crate::train::teacher::Teacher;
 
-/// The policy that a config trains: all weights, or an adapter on a frozen base.
-pub(super) fn trained(config: &TrainConfig) -> Result<Policy> {
+/// The policy that a config trains, as one of the ranks has it: all weights, or an adapter on a frozen base.
+pub(super) fn trained(config: &TrainConfig, ranks: &Ranks) -> Result<Policy> {
     let path = config.model.name();
     match &config.lora {
-        None => computed(&config.compute, || load_model(&path)),
-        Some(lora) => computed(&config.compute, || adapted(&path, lora, config.seed)),
+        None => computed_by(ranks, &config.compute, || load_model(&path)),
+        Some(lora) => computed_by(ranks, &config.compute, || adapted(&path, lora, config.seed)),
     }
 }
 
@@ -77,11 +78,20 @@ pub(super) fn computed<P: Into<Parameters>>(
     compute: &ComputeConfig,
     load: impl FnOnce() -> Result<ModelFolder<P>>,
 ) -> Result<Policy> {
+    computed_by(&Ranks::alone(), compute, load)
+}
+
+/// The same by one of several ranks.
+fn computed_by<P: Into<Parameters>>(
+    ranks: &Ranks,
+    compute: &ComputeConfig,
+    load: impl FnOnce() -> Result<ModelFolder<P>>,
+) -> Result<Policy> {
     let (recompute, threads, precision) = (compute.recompute, compute.threads(), compute.precision.into());
     match compute.target() {
         Target::Cpu => Ok(Policy::new(load()?, CpuOptions { threads, precision, recompute })),
         Target::Cuda => {
-            let device = compute::open()?;
+            let device = compute::open(ranks)?;
             Policy::on_device(load()?, recompute, threads, device)
         }
     }

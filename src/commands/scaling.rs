@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::memory::gib;
-use crate::config::{Target, TrainConfig};
+use crate::config::TrainConfig;
 use crate::metrics;
 use crate::output::say;
 use crate::plan::{Alone, Job, Link, Plan, Sizes, Work};
@@ -30,7 +30,6 @@ pub(super) struct Scaling {
 /// Prints a row for each number of ranks.
 pub(super) fn print(args: &Scaling, config: &TrainConfig, sizes: &Sizes, job: &Job) -> Result<()> {
     let Some(run) = &args.measured else { return Ok(()) };
-    ensure!(job.device == Target::Cpu, "--ranks: several ranks compute on processors alone: --device cpu");
     ensure!(!args.ranks.contains(&0), "--ranks 0: a run has one rank at least");
     let (gbit, latency) = (args.link_gbit, args.latency_us);
     ensure!(gbit > 0.0 && gbit.is_finite(), "--link-gbit {gbit}: a link carries something");

@@ -57,7 +57,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     if args.dry_run {
-        return dry_run(&build(args.config.load()?, registry)?);
+        return dry_run(&build(args.config.load()?, registry, &Ranks::alone())?);
     }
     let session = Session::begin(Duration::from_secs(args.rank_timeout.max(1)))?;
     let ranks = session.ranks();
@@ -106,6 +106,7 @@ fn train(args: Args, registry: &Registry, ranks: &Ranks) -> Result<()> {
 /// What a run computes on, and what becomes of a frozen base.
 fn tell(trainer: &Trainer) -> Result<()> {
     note!("{}", compute::place(&trainer.config.compute));
+    compute::between(&trainer.config.compute, &trainer.ranks).iter().for_each(|line| note!("{line}"));
     if let Some(lora) = &trainer.config.lora {
         let (bytes, weights) = (trainer.policy.learner.base_bytes(), Layout::of(&trainer.policy.config)?.len());
         compute::base(lora, &trainer.config.compute, bytes, weights).iter().for_each(|line| note!("{line}"));
@@ -137,7 +138,7 @@ pub(super) fn start(config: TrainConfig, out: PathBuf, registry: &Registry) -> R
 /// A run in memory, for which there is enough of it.
 fn prepared(mut config: TrainConfig, registry: &Registry, ranks: &Ranks) -> Result<Trainer> {
     config.compute.threads = machine::threads_of_a_rank(config.compute.threads, ranks.local_size());
-    let mut trainer = build(config, registry)?.among(ranks.clone())?;
+    let mut trainer = build(config, registry, ranks)?;
     check_memory(&mut trainer)?;
     if let Some(servers) = &trainer.config.servers {
         ensure!(ranks.size() == 1, "[servers] sample for one process: start one, or remove the table");
@@ -197,12 +198,12 @@ fn resume_among(path: PathBuf, sets: &[String], registry: &Registry, ranks: &Ran
     Ok(Resumed { trainer, folder, how })
 }
 
-fn build(config: TrainConfig, registry: &Registry) -> Result<Trainer> {
+fn build(config: TrainConfig, registry: &Registry, ranks: &Ranks) -> Result<Trainer> {
     config.validate()?;
-    let policy = policies::trained(&config)?;
+    let policy = policies::trained(&config, ranks)?;
     let judge = judge(&config, registry)?;
     let teacher = policies::teacher(&config, &policy)?;
-    Trainer::new(config, policy, judge)?.taught_by(teacher)
+    Trainer::among(ranks.clone(), config, policy, judge)?.taught_by(teacher)
 }
 
 /// How many of the first step's groups have how many right completions, as a line of bars.
@@ -219,8 +220,8 @@ fn difficulties(trainer: &Trainer) -> Result<String> {
 
 /// Refuses a run that would end for want of memory: first by its plan, then by its worst step.
 fn check_memory(trainer: &mut Trainer) -> Result<()> {
-    if let Some(free) = compute::memory(trainer.config.compute.target())? {
-        plan::check(trainer, free / trainer.ranks.local_size() + trainer.policy.learner.held())?;
+    if let Some(free) = compute::memory(trainer.config.compute.target(), &trainer.ranks)? {
+        plan::check(trainer, free + trainer.policy.learner.held())?;
     }
     trainer.rehearse()
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use anyhow::Result;
 
-use super::sharded::Sharded;
-use super::{AdamWConfig, MomentKind, Optimizer, Stretch, Update, stretches};
+use super::sharded::{Moments, Zeros};
+use super::{AdamWConfig, MomentKind, Optimizer, Stretch, Update, shares, stretches};
 use crate::model::{Entry, Trainable};
 use crate::ops::adamw::{self, eight_bit};
 use crate::ops::team::Team;
@@ -20,60 +20,21 @@ pub struct AdamW {
     pub config: AdamWConfig,
     /// Updates made.
     pub count: u64,
-    moments: State,
+    moments: Moments<Vec<f32>, Vec<i8>, Vec<u8>>,
     stretches: Vec<Stretch>,
     ranks: Ranks,
     /// Which of the trained values each rank moves.
     shares: Vec<Range<usize>>,
 }
 
-#[derive(Debug, Clone)]
-enum State {
-    Full { m: Sharded<f32>, v: Sharded<f32> },
-    EightBit { m: Sharded<i8>, v: Sharded<u8>, m_largest: Sharded<f32>, v_largest: Sharded<f32> },
-}
-
 impl AdamW {
-    /// An optimizer with empty moments for what is trained.
-    pub fn new(config: AdamWConfig, kind: MomentKind, entries: &[Entry]) -> Self {
-        let stretches = stretches(entries);
-        let (n, blocks) = stretches.last().map_or((0, 0), |last| (last.range.end, last.blocks.end));
-        let moments = match kind {
-            MomentKind::Full => State::Full { m: Sharded::zeros(n), v: Sharded::zeros(n) },
-            MomentKind::EightBit => State::EightBit {
-                m: Sharded::zeros(n),
-                v: Sharded::zeros(n),
-                m_largest: Sharded::zeros(blocks),
-                v_largest: Sharded::zeros(blocks),
-            },
-        };
-        let shares = std::iter::once(0..n).collect();
-        Self { config, count: 0, moments, stretches, ranks: Ranks::alone(), shares }
-    }
-
-    /// Keeps the moments of this rank's of the [`shares`](super::shares) of all, which have the same moments so far. From
-    /// here on they update together.
-    pub fn share(&mut self, ranks: &Ranks, shares: &[Range<usize>]) {
-        let mut end = 0;
-        let blocks_of = |share: &Range<usize>| {
-            let (start, last) = (end, self.stretches.iter().rev().find_map(|stretch| stretch.within(share)));
-            end = last.map_or(start, |last| last.blocks.end);
-            start..end
-        };
-        let blocks: Vec<_> = shares.iter().map(blocks_of).collect();
-        match &mut self.moments {
-            State::Full { m, v } => {
-                m.share(ranks, shares.to_vec());
-                v.share(ranks, shares.to_vec());
-            }
-            State::EightBit { m, v, m_largest, v_largest } => {
-                m.share(ranks, shares.to_vec());
-                v.share(ranks, shares.to_vec());
-                m_largest.share(ranks, blocks.clone());
-                v_largest.share(ranks, blocks);
-            }
-        }
-        (self.ranks, self.shares) = (ranks.clone(), shares.to_vec());
+    /// An optimizer with empty moments for what is trained, of which each of the ranks moves its
+    /// [share](super::shares).
+    pub fn new(config: AdamWConfig, kind: MomentKind, entries: &[Entry], ranks: &Ranks) -> Result<Self> {
+        let (stretches, shares) = (stretches(entries), shares(entries, ranks.size()));
+        let zeros = Zeros { floats: &|n| Ok(vec![0.0; n]), signed: &|n| Ok(vec![0; n]), unsigned: &|n| Ok(vec![0; n]) };
+        let moments = Moments::empty(kind, &stretches, &shares, ranks, &zeros)?;
+        Ok(Self { config, count: 0, moments, stretches, ranks: ranks.clone(), shares })
     }
 
     /// One update with the gradient `g`, of the layout of what is trained, at learning rate `lr`. Of several ranks the
@@ -97,8 +58,8 @@ impl AdamW {
             let step = self.config.step(lr, grad_norm, decays, self.count);
             let (w, g) = (&mut values[range.clone()], &g[range.clone()]);
             match &mut self.moments {
-                State::Full { m, v } => adamw::update(team, step, w, g, m.at(range.clone()), v.at(range)),
-                State::EightBit { m, v, m_largest, v_largest } => {
+                Moments::Full { m, v } => adamw::update(team, step, w, g, m.at(range.clone()), v.at(range)),
+                Moments::EightBit { m, v, m_largest, v_largest } => {
                     let moments = eight_bit::EightBit {
                         place: range.start - whole.range.start,
                         m: m.at(range.clone()),
@@ -123,36 +84,25 @@ impl Optimizer for AdamW {
     }
 
     fn tensors(&self) -> Vec<(&'static str, &dyn Tensor)> {
-        match &self.moments {
-            State::Full { m, v } => vec![("m", m), ("v", v)],
-            State::EightBit { m, v, m_largest, v_largest } => {
-                vec![("m", m), ("v", v), ("m_largest", m_largest), ("v_largest", v_largest)]
-            }
-        }
+        self.moments.tensors()
     }
 
     fn tensors_mut(&mut self) -> Vec<(&'static str, &mut dyn Tensor)> {
-        match &mut self.moments {
-            State::Full { m, v } => vec![("m", m), ("v", v)],
-            State::EightBit { m, v, m_largest, v_largest } => {
-                vec![("m", m), ("v", v), ("m_largest", m_largest), ("v_largest", v_largest)]
-            }
-        }
+        self.moments.tensors_mut()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::optim::shares;
     use crate::ranks::tcp::ring_of_threads;
     use reckon_datasets::Counted;
 
     /// Values and moments after three updates of one of several ranks; the gradient is what this one would have of it.
     fn updated(kind: MomentKind, entries: &[Entry], ranks: &Ranks) -> (Vec<f32>, Vec<Vec<u8>>) {
         let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
-        let (mut optimizer, shares) = (AdamW::new(config, kind, entries), shares(entries, ranks.size()));
-        optimizer.share(ranks, &shares);
+        let (mut optimizer, shares) =
+            (AdamW::new(config, kind, entries, ranks).unwrap(), shares(entries, ranks.size()));
         let n = shares.last().unwrap().end;
         let (mut values, mut random) = (vec![1f32; n], Counted::new(&[3]));
         for _ in 0..3 {

@@ -15,7 +15,7 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         weights: 4 * (trained + tables),
         copy: 2 * (trained + base),
         reference: if job.reference && job.lora.is_none() { 2 * s.weights } else { 0 },
-        optimizer: job.moments.bytes(trained),
+        optimizer: job.moments.bytes(trained.div_ceil(job.ranks)),
         gradients: 4 * trained,
         activations: activations(s, job.tokens(), job.recompute) + 2 * 2 * lora_hidden * job.tokens(),
         logits: linear_logprob::chunk_bytes(s.vocab, job.tokens()),

@@ -2,7 +2,7 @@
 //! go around. A model of time with its terms by name; how fast one process is, the caller has measured.
 
 use super::{Job, Sizes};
-use crate::config::TrainConfig;
+use crate::config::{Target, TrainConfig};
 use crate::grpo::updates;
 use crate::model::Sharing;
 use crate::model::cpu::SHARD_TOKENS;
@@ -79,10 +79,10 @@ impl Work {
     pub fn of(config: &TrainConfig, sizes: &Sizes, job: &Job) -> Self {
         let (prompts, group) = (config.rollout.prompts_per_step, config.rollout.group_size);
         let micros = job.update_tokens.div_ceil(job.tokens());
-        let parts = match (Sharing::of(sizes.weights), config.compute.gradient_parts) {
-            (Sharing::MicroBatches, _) => job.update_tokens.div_ceil(job.tokens().max(SHARD_TOKENS)),
-            (Sharing::Operations, 0) => micros,
-            (Sharing::Operations, parts) => micros.min(parts),
+        let parts = match (job.device, Sharing::of(sizes.weights), config.compute.gradient_parts) {
+            (Target::Cuda, ..) | (Target::Cpu, Sharing::Operations, 0) => micros,
+            (Target::Cpu, Sharing::MicroBatches, _) => job.update_tokens.div_ceil(job.tokens().max(SHARD_TOKENS)),
+            (Target::Cpu, Sharing::Operations, parts) => micros.min(parts),
         };
         Self {
             prompts,

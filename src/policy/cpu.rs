@@ -140,7 +140,6 @@ impl Learner for CpuLearner {
         self.ranks = ranks.clone();
         self.gradient_parts = if gradient_parts == 0 { ranks.size() } else { gradient_parts };
         self.shares = shares(self.model.parameters().trained_entries(), ranks.size());
-        self.optimizer.iter_mut().for_each(|optimizer| optimizer.share(ranks, &self.shares));
         Ok(())
     }
 
@@ -155,9 +154,8 @@ impl Learner for CpuLearner {
     }
 
     fn begin(&mut self, training: &Training) -> Result<()> {
-        let mut optimizer = AdamW::new(training.adamw, training.moments, self.model.parameters().trained_entries());
-        optimizer.share(&self.ranks, &self.shares);
-        self.optimizer = Some(optimizer);
+        let entries = self.model.parameters().trained_entries();
+        self.optimizer = Some(AdamW::new(training.adamw, training.moments, entries, &self.ranks)?);
         self.aux_loss_coef = training.aux_loss_coef;
         self.reference = training.reference.then(|| CpuReference::of(self.model.parameters()));
         Ok(())

@@ -1,18 +1,19 @@
 //! Learning on a device, in bf16 with fp32 master values of what is trained.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
-use super::{ALONE, Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
+use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenLosses, TokenStats};
 use crate::model::files::peft;
 use crate::model::files::safetensors::Reader;
 use crate::model::{Adapter, Decoder, DeviceModel, DeviceReference, Layout, ModelConfig, Parameters};
 use crate::ops::device::Device;
-use crate::optim::{DeviceAdamW, Optimizer, Update};
-use crate::ranks::Ranks;
+use crate::optim::{DeviceAdamW, Optimizer, Update, shares};
+use crate::ranks::{DeviceRanks, Ranks};
 use crate::tensor::Tensor;
 
 /// A model on a device with what training needs beside it.
@@ -23,6 +24,9 @@ pub struct DeviceLearner {
     reference: Option<DeviceReference>,
     /// None before training begins.
     optimizer: Option<DeviceAdamW>,
+    /// Who shares its work, and which of the trained values each of them moves.
+    ranks: DeviceRanks,
+    shares: Vec<Range<usize>>,
     /// Of this machine, for what the host does.
     threads: usize,
     /// Names the frozen base, where there is one.
@@ -39,11 +43,30 @@ impl DeviceLearner {
             Parameters::Full(_) => (None, None),
             Parameters::Frozen(base, adapter) => (Some(base.fingerprint), adapter),
         };
-        Ok(Self { model, reference: None, optimizer: None, threads, fingerprint, adapter })
+        let (ranks, shares) = (DeviceRanks::default(), shares(&model.trainable.entries, 1));
+        Ok(Self { model, reference: None, optimizer: None, ranks, shares, threads, fingerprint, adapter })
     }
 
     fn sum_gradients(
         &mut self,
+        micros: &[MicroBatch],
+        temperature: f32,
+        loss: &Loss,
+        teaching: Option<Teaching<'_, DeviceModel>>,
+    ) -> Result<Vec<LossStats>> {
+        let own = self.own_gradients(&micros[self.own_of(micros)], temperature, loss, teaching)?;
+        self.ranks.sum_shares(self.model.trainable.gradients.all(), &self.shares)?;
+        Ok(self.ranks.ranks().gather(own)?.concat())
+    }
+
+    /// Which micro-batches are this rank's.
+    fn own_of(&self, micros: &[MicroBatch]) -> Range<usize> {
+        self.ranks.ranks().share(&micros.iter().map(|micro| micro.tokens.len()).collect::<Vec<_>>())
+    }
+
+    /// The gradients of micro-batches that are this rank's alone.
+    fn own_gradients(
+        &self,
         micros: &[MicroBatch],
         temperature: f32,
         loss: &Loss,
@@ -68,19 +91,22 @@ impl Learner for DeviceLearner {
     }
 
     fn join(&mut self, ranks: &Ranks, _: usize) -> Result<()> {
-        ensure!(ranks.size() == 1, ALONE);
+        self.ranks = DeviceRanks::join(ranks, &self.model.device)?;
+        self.shares = shares(&self.model.trainable.entries, ranks.size());
         Ok(())
     }
 
     fn begin(&mut self, training: &Training) -> Result<()> {
-        self.optimizer = Some(DeviceAdamW::new(training.adamw, training.moments, &self.model)?);
+        let Training { adamw, moments, .. } = *training;
+        self.optimizer = Some(DeviceAdamW::new(adamw, moments, &self.model, self.ranks.clone())?);
         self.reference = training.reference.then(|| DeviceReference::of(&self.model)).transpose()?;
         Ok(())
     }
 
     fn logprobs(&self, who: Who, micros: &[MicroBatch], temperature: f32) -> Result<Vec<TokenStats>> {
         let reference = self.reference.as_ref().filter(|_| who == Who::Reference);
-        micros.iter().map(|micro| self.model.logprobs(reference, micro, temperature)).collect()
+        let own = micros[self.own_of(micros)].iter().map(|micro| self.model.logprobs(reference, micro, temperature));
+        Ok(self.ranks.ranks().gather(own.collect::<Result<Vec<TokenStats>>>()?)?.concat())
     }
 
     fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>> {
@@ -120,7 +146,7 @@ impl Learner for DeviceLearner {
             gradient: vec![0.0; micro.rows.len()],
             ..TokenLosses::default()
         };
-        self.gradients(&[MicroBatch::largest(micro_batch, sequence)], 1.0, &nothing).map(drop)
+        self.own_gradients(&[MicroBatch::largest(micro_batch, sequence)], 1.0, &nothing, None).map(drop)
     }
 
     fn held(&self) -> usize {

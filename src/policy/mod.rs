@@ -45,8 +45,8 @@ const NOT_BEGUN: &str = "no training has begun with this model";
 /// Why a model is not copied.
 const NO_COPY: &str = "rollout.ahead = 1: a model is sampled from while it is updated on a CPU alone; set 0";
 
-/// Why other ranks cannot help a learner that is not this machine's processor.
-const ALONE: &str = "several ranks compute on processors alone: set compute.device = \"cpu\", or start one process";
+/// Why other ranks cannot help a learner that trains nothing.
+const ALONE: &str = "a model of this family is not trained, so ranks have nothing to share: start one process";
 
 /// What an error of a step that is tried before the first one is about.
 pub const REHEARSAL: &str = "the worst step of the run, tried before the first";
@@ -131,9 +131,10 @@ pub trait Learner: Any + Debug + Send + Sync {
     /// How its micro-batches hold the prompts of a group.
     fn prompt_layout(&self) -> PromptLayout;
 
-    /// Shares log-probabilities and gradients with the other ranks from here on, each of which has the same model: what is
-    /// returned is the same on all, and that of one process. The gradient of a large model is computed in
-    /// `gradient_parts` parts that are added in their order, or in one for each rank where that is 0.
+    /// Shares log-probabilities and gradients with the other ranks from here on, before training begins; each of them has
+    /// the same model. What is returned is the same on all, and on processors that of one process. The gradient of a large
+    /// model is computed there in `gradient_parts` parts that are added in their order, or in one for each rank where that
+    /// is 0; devices add one each.
     fn join(&mut self, ranks: &Ranks, gradient_parts: usize) -> Result<()>;
 
     /// The same model by itself, to be sampled from while updates move this one. A frozen base is held once for both.

@@ -17,6 +17,8 @@ pub struct Place {
     pub size: usize,
     /// How many of them share this machine, as far as the launcher says; else 1.
     pub local_size: usize,
+    /// Which of those it is, counted from 0: the card that it computes on, where there are some.
+    pub local_rank: usize,
 }
 
 /// Who started the ranks.
@@ -43,16 +45,19 @@ pub struct Launched {
     pub meeting: Option<(String, u16)>,
 }
 
-/// Names of rank, size and ranks of this machine.
-type Names = (Launcher, [&'static str; 3]);
+/// Names of rank, size, ranks of this machine, and rank among those.
+type Names = (Launcher, [&'static str; 4]);
 
 /// The variables of each launcher. One that starts others, as srun starts torchrun, comes after them. In an sbatch
 /// script itself `SLURM_PROCID` is set and no step is: such a process is alone.
 const NAMES: [Names; 4] = [
-    (Launcher::Torchrun, ["RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"]),
-    (Launcher::OpenMpi, ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"]),
-    (Launcher::Pmi, ["PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"]),
-    (Launcher::Slurm, ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE"]),
+    (Launcher::Torchrun, ["RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK"]),
+    (
+        Launcher::OpenMpi,
+        ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"],
+    ),
+    (Launcher::Pmi, ["PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"]),
+    (Launcher::Slurm, ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURM_LOCALID"]),
 ];
 
 impl Launcher {
@@ -79,7 +84,7 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Launched
         "RANK" => variable(name).or_else(|| variable("JOB_COMPLETION_INDEX")),
         _ => variable(name),
     };
-    for (by, [rank, size, local]) in NAMES {
+    for (by, [rank, size, local, index]) in NAMES {
         let (Some(rank_text), Some(size_text)) = (value(rank), value(size)) else { continue };
         let number = |name: &str, text: &str| -> Result<usize> {
             text.trim().parse().with_context(|| format!("{name}={text} is no number, and says which rank this is"))
@@ -90,7 +95,9 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Launched
         }
         ensure!(number_of < count, "{rank}={number_of} is no rank of {size}={count}: they count from 0");
         let local_size = value(local).and_then(|text| leading(&text)).unwrap_or(1).clamp(1, count);
-        let place = Place { rank: number_of, size: count, local_size };
+        // Launchers place ranks machine by machine unless they are told otherwise, and then most say which is which.
+        let local_rank = value(index).and_then(|text| leading(&text)).unwrap_or(number_of) % local_size;
+        let place = Place { rank: number_of, size: count, local_size, local_rank };
         return Ok(Some(Launched { by, place, meeting: meeting(variable)? }));
     }
     Ok(None)
@@ -120,26 +127,32 @@ mod tests {
 
     #[test]
     fn the_variables_of_each_launcher_say_which_rank_this_is() {
-        let place = |rank, size, local_size| Place { rank, size, local_size };
+        let place = |rank, size, [local_rank, local_size]: [usize; 2]| Place { rank, size, local_size, local_rank };
         for (variables, expected) in [
             ("", None),
             ("RANK=0 WORLD_SIZE=1", None),
             ("SLURM_PROCID=0 SLURM_NTASKS=4", None),
-            ("RANK=3 WORLD_SIZE=4 LOCAL_WORLD_SIZE=2", Some((Launcher::Torchrun, place(3, 4, 2)))),
-            ("JOB_COMPLETION_INDEX=5 WORLD_SIZE=8", Some((Launcher::Torchrun, place(5, 8, 1)))),
+            ("RANK=3 WORLD_SIZE=4 LOCAL_WORLD_SIZE=2", Some((Launcher::Torchrun, place(3, 4, [1, 2])))),
+            ("JOB_COMPLETION_INDEX=5 WORLD_SIZE=8", Some((Launcher::Torchrun, place(5, 8, [0, 1])))),
             (
                 "OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_SIZE=2",
-                Some((Launcher::OpenMpi, place(1, 2, 2))),
+                Some((Launcher::OpenMpi, place(1, 2, [1, 2]))),
             ),
-            ("PMI_RANK=1 PMI_SIZE=3 SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=3", Some((Launcher::Pmi, place(1, 3, 1)))),
+            ("PMI_RANK=1 PMI_SIZE=3 SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=3", Some((Launcher::Pmi, place(1, 3, [0, 1])))),
             (
                 "SLURM_PROCID=6 SLURM_STEP_NUM_TASKS=8 SLURM_STEP_TASKS_PER_NODE=4(x2)",
-                Some((Launcher::Slurm, place(6, 8, 4))),
+                Some((Launcher::Slurm, place(6, 8, [2, 4]))),
+            ),
+            // Ranks that go from machine to machine in turn.
+            ("RANK=3 WORLD_SIZE=4 LOCAL_WORLD_SIZE=2 LOCAL_RANK=0", Some((Launcher::Torchrun, place(3, 4, [0, 2])))),
+            (
+                "SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=8 SLURM_STEP_TASKS_PER_NODE=4(x2) SLURM_LOCALID=3",
+                Some((Launcher::Slurm, place(1, 8, [3, 4]))),
             ),
             // srun has started torchrun.
             (
                 "SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2 RANK=9 WORLD_SIZE=16 LOCAL_WORLD_SIZE=8",
-                Some((Launcher::Torchrun, place(9, 16, 8))),
+                Some((Launcher::Torchrun, place(9, 16, [1, 8]))),
             ),
         ] {
             let found = read(environment(variables)).unwrap().map(|launched| (launched.by, launched.place));

@@ -6,6 +6,7 @@
 //! to all. What carries the bytes is a [`Transport`]; who is which rank is the launcher's to say ([`launch`]). What is
 //! shared out is left to the caller.
 
+mod device;
 pub mod launch;
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -24,6 +25,7 @@ use anyhow::{Context, Error, Result, anyhow, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use device::DeviceRanks;
 use launch::Place;
 pub use session::{Session, has_mpi, mpi_version};
 pub(crate) use sums::BLOCK;
@@ -111,6 +113,11 @@ impl Ranks {
     /// How many of them share this machine.
     pub fn local_size(&self) -> usize {
         self.0.as_ref().map_or(1, |ring| ring.place.local_size.max(1))
+    }
+
+    /// Which of those this one is, counted from 0.
+    pub fn local_rank(&self) -> usize {
+        self.0.as_ref().map_or(0, |ring| ring.place.local_rank)
     }
 
     /// What every rank brings, in their order.

@@ -35,13 +35,13 @@ impl fmt::Debug for MpiRing {
 /// MPI, until it is dropped at the end of the program.
 pub(super) struct Session(#[expect(dead_code, reason = "dropped to end MPI")] Mpi);
 
-/// Begins MPI, and the ring of its ranks. To be called, and all work to be done, on the main thread.
-pub(super) fn join(local_size: usize, patience: Duration) -> Result<(Session, Ranks)> {
+/// Begins MPI, and the ring of its ranks; what MPI does not say is as the launcher has it. To be called, and all work to be done, on the main thread.
+pub(super) fn join(launched: Place, patience: Duration) -> Result<(Session, Ranks)> {
     let mpi =
         Mpi::init_thread(ThreadLevel::Funneled).context("cannot begin MPI: start the program by mpirun or srun")?;
     let world = mpi.world();
     let (rank, size) = (usize::try_from(world.rank())?, usize::try_from(world.size())?);
-    let place = Place { rank, size, local_size };
+    let place = Place { rank, size, ..launched };
     Ok((Session(mpi), Ranks::new(place, Box::new(MpiRing { world, place, patience }))))
 }
 

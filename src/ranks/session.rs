@@ -47,7 +47,7 @@ impl Session {
 
     #[cfg(feature = "mpi")]
     fn over_mpi(launched: &Launched, started: &str, patience: Duration) -> Result<Self> {
-        let (mpi, ranks) = super::mpi::join(launched.place.local_size, patience)?;
+        let (mpi, ranks) = super::mpi::join(launched.place, patience)?;
         Ok(Self { ranks, how: Some(format!("{started}, over MPI")), _mpi: Some(mpi) })
     }
 

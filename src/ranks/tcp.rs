@@ -91,7 +91,7 @@ pub fn ring_of_threads(size: usize) -> Result<Vec<Ranks>> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot listen on this machine")?;
     let address = listener.local_addr()?;
     let join = |rank| {
-        let place = Place { rank, size, local_size: size };
+        let place = Place { rank, size, local_size: size, local_rank: rank };
         let transport = match rank {
             0 => Tcp::first(place, &listener, MEETING)?,
             _ => Tcp::other(place, (&address.ip().to_string(), address.port()), MEETING)?,

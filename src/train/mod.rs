@@ -100,8 +100,19 @@ pub struct Step {
 
 impl Trainer {
     /// Puts a run together and refuses one that could not work, before step 0.
-    pub fn new(mut config: TrainConfig, mut policy: Policy, judge: Judge) -> Result<Self> {
+    pub fn new(config: TrainConfig, policy: Policy, judge: Judge) -> Result<Self> {
+        Self::among(Ranks::alone(), config, policy, judge)
+    }
+
+    /// The same as one of several ranks, all of which make every step together.
+    pub fn among(ranks: Ranks, mut config: TrainConfig, mut policy: Policy, judge: Judge) -> Result<Self> {
         config.validate()?;
+        let (parts, ahead) = (config.compute.gradient_parts, config.rollout.ahead);
+        ensure!(
+            ahead == 0 || ranks.size() == 1,
+            "rollout.ahead = {ahead}: ranks share sampling and updates in turn; set 0, or start one process"
+        );
+        policy.learner.join(&ranks, parts)?;
         config.compute.suit(Layout::of(&policy.config)?.len(), config.lora.is_some());
         ensure!(
             config.rollout.probe == 0 || judge.rubrics().iter().all(|rubric| rubric.scope() == Scope::Completion),
@@ -130,7 +141,7 @@ impl Trainer {
             policy,
             sampler,
             progress: Progress::default(),
-            ranks: Ranks::alone(),
+            ranks,
             teacher: None,
             grpo,
             schedule,
@@ -144,25 +155,14 @@ impl Trainer {
     }
 
     /// The same with a teacher, whom the config names.
-    pub fn taught_by(mut self, teacher: Option<Teacher>) -> Result<Self> {
+    pub fn taught_by(mut self, mut teacher: Option<Teacher>) -> Result<Self> {
         ensure!(
             teacher.is_some() == self.config.teacher.is_some(),
             "the config's [teacher] and the trainer's are not the same"
         );
+        let parts = self.config.compute.gradient_parts;
+        teacher.iter_mut().try_for_each(|teacher| teacher.policy.learner.join(&self.ranks, parts))?;
         self.teacher = teacher;
-        Ok(self)
-    }
-
-    /// The same as one of several ranks, all of which make every step together.
-    pub fn among(mut self, ranks: Ranks) -> Result<Self> {
-        let (parts, ahead) = (self.config.compute.gradient_parts, self.config.rollout.ahead);
-        ensure!(
-            ahead == 0 || ranks.size() == 1,
-            "rollout.ahead = {ahead}: ranks share sampling and updates in turn; set 0, or start one process"
-        );
-        self.policy.learner.join(&ranks, parts)?;
-        self.teacher.iter_mut().try_for_each(|teacher| teacher.policy.learner.join(&ranks, parts))?;
-        self.ranks = ranks;
         Ok(self)
     }
 

@@ -7,6 +7,7 @@ use reckon::model::{CpuReference, DeviceModel, DeviceReference, ModelFolder, Sav
 use reckon::ops::team::Team;
 use reckon::optim::{AdamW, AdamWConfig, DeviceAdamW, MomentKind};
 use reckon::policy::Policy;
+use reckon::ranks::{DeviceRanks, Ranks};
 use reckon_datasets::Counted;
 
 use super::device_model::{TEMPERATURE, distance, loss, rounded};
@@ -109,8 +110,9 @@ fn updates_of_an_adapter_follow_those_of_the_cpu_and_leave_its_base_alone() {
     let (start, micros) = (cpu(&policy).parameters().trained_values().to_vec(), micros(&samples(3), 1000));
     let Some(model) = on_device(&policy) else { return };
     let base = logprobs_as(&model, &DeviceReference::of(&model).unwrap(), &micros[0]);
-    let mut on_device = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
-    let mut on_cpu = AdamW::new(config, MomentKind::Full, cpu(&policy).parameters().trained_entries());
+    let mut on_device = DeviceAdamW::new(config, MomentKind::Full, &model, DeviceRanks::default()).unwrap();
+    let mut on_cpu =
+        AdamW::new(config, MomentKind::Full, cpu(&policy).parameters().trained_entries(), &Ranks::alone()).unwrap();
     for _ in 0..3 {
         model.trainable.gradients.all().zero().unwrap();
         model.gradient(&micros[0], TEMPERATURE, &loss).unwrap();

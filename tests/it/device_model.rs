@@ -6,6 +6,7 @@ use reckon::model::DeviceModel;
 use reckon::ops::team::Team;
 use reckon::optim::{AdamW, AdamWConfig, DeviceAdamW, MomentKind, Update};
 use reckon::policy::Policy;
+use reckon::ranks::{DeviceRanks, Ranks};
 
 use super::host_device::device;
 use super::models::{FAMILIES, cpu, cpu_mut, micros, samples, tiny_with};
@@ -82,7 +83,7 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
     let micros = micros(&samples(3), 1000);
     let run = |kind: MomentKind| {
         let model = DeviceModel::new(device(0)?, &cpu(&policy).decoder, &start).unwrap();
-        let mut optimizer = DeviceAdamW::new(config, kind, &model).unwrap();
+        let mut optimizer = DeviceAdamW::new(config, kind, &model, DeviceRanks::default()).unwrap();
         let updates = (0..3).map(|_| {
             model.trainable.gradients.all().zero().unwrap();
             model.gradient(&micros[0], TEMPERATURE, &loss).unwrap();
@@ -102,7 +103,7 @@ fn updates_on_a_device_follow_those_of_the_cpu_and_repeat_to_the_bit() {
     let Some((way, updates)) = run(MomentKind::Full) else { return };
     assert_eq!(run(MomentKind::Full).unwrap(), (way.clone(), updates), "a second run gives other bits");
     let (eight_bit, _) = run(MomentKind::EightBit).unwrap();
-    let mut optimizer = AdamW::new(config, MomentKind::Full, start.trained_entries());
+    let mut optimizer = AdamW::new(config, MomentKind::Full, start.trained_entries(), &Ranks::alone()).unwrap();
     for _ in 0..3 {
         let (gradient, _) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
         optimizer.update(&Team::alone(), cpu_mut(&mut policy).trainable(), &gradient, 1e-3).unwrap();
@@ -122,7 +123,7 @@ fn a_gradient_that_is_not_finite_moves_nothing() {
     let policy = rounded(FAMILIES[0], true);
     let model = DeviceModel::new(device, &cpu(&policy).decoder, cpu(&policy).parameters()).unwrap();
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 1.0 };
-    let mut optimizer = DeviceAdamW::new(config, MomentKind::Full, &model).unwrap();
+    let mut optimizer = DeviceAdamW::new(config, MomentKind::Full, &model, DeviceRanks::default()).unwrap();
     model.trainable.gradients.part(5..6).write(&[f32::NAN]).unwrap();
     assert_eq!(optimizer.update(&model, 1e-3).unwrap(), Update::Skipped);
     assert_eq!(model.trainable.download().unwrap(), cpu(&policy).parameters().trained_values());

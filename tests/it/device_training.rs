@@ -15,6 +15,8 @@ use reckon::ops::device::{Class, Device};
 use reckon::ops::linear_logprob::distill::Divergence;
 use reckon::optim::{MomentKind, Update};
 use reckon::policy::{Policy, Training, Who};
+use reckon::ranks::tcp::ring_of_threads;
+use reckon::ranks::{DeviceRanks, Ranks};
 use reckon::sft::{SftSample, SftTrainer};
 use reckon::strict;
 use reckon::train::Trainer;
@@ -22,7 +24,7 @@ use reckon_rewards::Rubric;
 
 use super::device_lora::adapted;
 use super::device_model::{distance, loss, rounded};
-use super::host_device::{device, device_of};
+use super::host_device::{device, device_of, devices_of_ranks};
 use super::models::{FAMILIES, VOCAB, cpu, cpu_learner, micros, on_device, samples};
 
 /// The same model on a device.
@@ -59,8 +61,12 @@ fn config(more: &[&str]) -> TrainConfig {
 }
 
 fn trainer(config: TrainConfig, policy: Policy) -> Trainer {
+    trainer_among(Ranks::alone(), config, policy)
+}
+
+fn trainer_among(ranks: Ranks, config: TrainConfig, policy: Policy) -> Trainer {
     let judge = Judge::new(vec![Rubric::from_config(&config.rubric).unwrap()]).unwrap();
-    Trainer::new(config, policy, judge).unwrap()
+    Trainer::among(ranks, config, policy, judge).unwrap()
 }
 
 fn steps(trainer: &mut Trainer, count: usize) -> Vec<Record> {
@@ -104,6 +110,94 @@ fn a_run_on_a_device_that_stops_and_resumes_equals_one_that_did_not_to_the_bit()
         assert_eq!(steps(&mut resumed, 2), expected.split_off(2), "{what}: metrics");
         assert!(bits(&resumed) == bits(&straight), "{what}: weights, moments or reference");
     }
+}
+
+/// The metrics of two steps on as many ranks as there are devices, and weights and moments after them, as the first one
+/// has them; all have its weights.
+fn on_ranks(devices: Vec<Device>, start: impl Fn(Ranks, Device) -> Trainer + Sync) -> (Vec<Record>, Vec<Vec<u8>>) {
+    let ranks = ring_of_threads(devices.len()).unwrap();
+    let (outcomes, bytes): (Vec<_>, Vec<_>) = std::thread::scope(|scope| {
+        let run = |(ranks, device): (Ranks, Device)| {
+            let start = &start;
+            scope.spawn(move || {
+                let mut trainer = start(ranks.clone(), device.clone());
+                trainer.rehearse().unwrap();
+                let held = device.held(Class::Optimizer);
+                let outcome = (steps(&mut trainer, 2), bits(&trainer), values(&trainer.policy));
+                ranks.finish(Ok(())).unwrap();
+                (outcome, held)
+            })
+        };
+        let threads: Vec<_> = ranks.into_iter().zip(devices).map(run).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).unzip()
+    });
+    let largest = bytes.iter().max().unwrap();
+    assert!(largest * bytes.len() < bytes.iter().sum::<usize>() * 11 / 10, "moments are shared out: {bytes:?}");
+    let mut outcomes = outcomes.into_iter();
+    let (records, state, first) = outcomes.next().unwrap();
+    assert!(outcomes.all(|(others, _, weights)| others.len() == records.len() && weights == first), "weights differ");
+    (records, state)
+}
+
+#[test]
+fn a_run_on_devices_of_several_ranks_is_that_of_one_whether_they_are_joined_or_speak_by_their_hosts() {
+    let full = || rounded(FAMILIES[2], true);
+    let adapter = || adapted(FAMILIES[1], 4, &["*_proj"]);
+    type Case<'a> = (&'a str, &'a (dyn Fn() -> Policy + Sync), &'a [&'a str], &'a [(usize, bool)]);
+    let cases: [Case; 3] = [
+        (
+            "all weights",
+            &full,
+            &["grpo.kl_coef=0.05", "grpo.completions_per_update=4"],
+            &[(2, false), (2, true), (3, true)],
+        ),
+        ("eight bits", &full, &["optim.moments=eight_bit"], &[(2, true)]),
+        ("an adapter", &adapter, &[], &[(2, true)]),
+    ];
+    for (what, policy, sets, ways) in cases {
+        let sets = [sets, &["rollout.prompts_per_step=4"]].concat();
+        let start = |ranks: Ranks, device: Device| trainer_among(ranks, config(&sets), moved(policy(), device));
+        let on = |size: usize, joined: bool| Some(on_ranks(devices_of_ranks(size, joined)?, start));
+        let Some(alone) = on(1, false) else { return };
+        assert!(alone.0.iter().any(|record| record.get("optim/updates") > Some(0.0)), "{what}: nothing is trained");
+        for &(size, joined) in ways {
+            let Some((records, state)) = on(size, joined) else { return };
+            let what = format!("{what} on {size} ranks, joined: {joined}");
+            for (record, expected) in records.iter().zip(&alone.0) {
+                for name in ["reward/mean", "completion/len_mean", "optim/grad_norm", "loss/total"] {
+                    let (got, expected) = (record.get(name), expected.get(name));
+                    let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * b.abs().max(1e-3);
+                    let alike = match (got, expected) {
+                        (Some(got), Some(expected)) => close(got, expected),
+                        (None, None) => name.starts_with("optim") || name.starts_with("loss"),
+                        _ => false,
+                    };
+                    assert!(alike, "{what}: {name} {got:?}, {expected:?}");
+                }
+            }
+            let floats = |bytes: &[u8]| bytemuck::cast_slice::<u8, f32>(bytes).to_vec();
+            let [got, expected] = [&state, &alone.1].map(|state| floats(state.last().unwrap()));
+            assert!(distance(&got, &expected) < 1e-3, "{what}: weights by {}", distance(&got, &expected));
+            assert_eq!(state.len(), alone.1.len(), "{what}");
+            for (row, expected) in state.iter().zip(&alone.1) {
+                assert_eq!(row.len(), expected.len(), "{what}: a row of moments");
+            }
+        }
+    }
+}
+
+#[test]
+fn ranks_of_which_some_have_no_way_between_cards_are_refused() {
+    let (Some(mut devices), Some(other)) = (devices_of_ranks(2, true), device_of(0, usize::MAX)) else { return };
+    devices[1] = other;
+    let errors: Vec<String> = std::thread::scope(|scope| {
+        let join = |(ranks, device): (Ranks, Device)| {
+            scope.spawn(move || format!("{:#}", DeviceRanks::join(&ranks, &device).unwrap_err()))
+        };
+        let threads: Vec<_> = ring_of_threads(2).unwrap().into_iter().zip(devices).map(join).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(errors[0].contains("rank 1 finds no NCCL") && errors[0].contains("libnccl.so"), "{errors:?}");
 }
 
 #[test]

@@ -1,17 +1,19 @@
 //! The device that stands in for a CUDA card: the kernels' own source, compiled by the machine's C++ compiler over
-//! `tests/stand_in/host_cuda.h`, with new memory poisoned and matrix products in plain loops. What needs it skips with a
-//! message where there is no C++ compiler.
+//! `tests/stand_in/host_cuda.h`, with new memory poisoned and matrix products in plain loops. Some of them, as ranks have,
+//! can work together as cards do by NCCL. What needs it skips with a message where there is no C++ compiler.
 #![allow(unsafe_code)] // calls into a library, and memory behind plain addresses
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 
 use anyhow::{Context, Result, bail, ensure};
 use half::bf16;
 use libloading::Library;
+use reckon::ops::device::collective::{Collective, Collectives};
 use reckon::ops::device::{Backend, Device, Launch, Operand, Product};
 
 type HostLaunch = unsafe extern "C" fn(*const c_char, *const u32, u32, usize, u32, *mut *mut c_void) -> *const c_char;
@@ -23,6 +25,70 @@ struct HostDevice {
     memory: Mutex<BTreeMap<u64, Vec<u64>>>,
     /// Bytes that may be held at a time.
     limit: usize,
+    /// What it works together with others by.
+    table: Option<Table>,
+}
+
+/// Where devices of one process, each a rank of a thread, put down what others take: NCCL's part between them.
+#[derive(Debug, Clone)]
+struct Table {
+    rank: usize,
+    laid: Arc<Mutex<Vec<Vec<f32>>>>,
+    all: Arc<Barrier>,
+}
+
+impl Table {
+    /// What all ranks have in a place, once all have put it down.
+    fn of_all(&self, own: &[f32]) -> Vec<Vec<f32>> {
+        self.laid.lock().unwrap()[self.rank] = own.to_vec();
+        self.all.wait();
+        let laid = self.laid.lock().unwrap().clone();
+        self.all.wait();
+        laid
+    }
+}
+
+impl Collectives for Table {
+    fn meeting(&self) -> Result<Vec<u8>> {
+        Ok(b"the table".to_vec())
+    }
+
+    fn join(&self, meeting: &[u8], rank: usize, size: usize) -> Result<Box<dyn Collective>> {
+        ensure!(meeting == b"the table" && rank == self.rank, "rank {rank} came to {meeting:?}");
+        ensure!(self.laid.lock().unwrap().len() == size, "{size} ranks at a table for others");
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Collective for Table {
+    unsafe fn sum_shares(&self, address: u64, shares: &[Range<usize>]) -> Result<()> {
+        let len = shares.last().map_or(0, |share| share.end);
+        // SAFETY: the caller's.
+        let own = unsafe { std::slice::from_raw_parts_mut(address as *mut f32, len) };
+        let laid = self.of_all(own);
+        for place in shares[self.rank].clone() {
+            own[place] = laid.iter().map(|values| values[place]).sum();
+        }
+        Ok(())
+    }
+
+    unsafe fn spread_shares(&self, address: u64, shares: &[Range<usize>]) -> Result<()> {
+        let len = shares.last().map_or(0, |share| share.end);
+        // SAFETY: the caller's.
+        let own = unsafe { std::slice::from_raw_parts_mut(address as *mut f32, len) };
+        let laid = self.of_all(own);
+        for (values, share) in laid.iter().zip(shares) {
+            own[share.clone()].copy_from_slice(&values[share.clone()]);
+        }
+        Ok(())
+    }
+}
+
+/// A device for each of `size` ranks of this process, which can work together without their hosts if `joined` says so.
+pub(crate) fn devices_of_ranks(size: usize, joined: bool) -> Option<Vec<Device>> {
+    let (laid, all) = (Arc::new(Mutex::new(vec![Vec::new(); size])), Arc::new(Barrier::new(size)));
+    let table = |rank| joined.then(|| Table { rank, laid: laid.clone(), all: all.clone() });
+    (0..size).map(|rank| stand_in(0, usize::MAX, table(rank))).collect()
 }
 
 /// Orders that every kernel is tried in: forward, backward, shuffled.
@@ -51,9 +117,10 @@ fn card() -> Device {
 
 /// The device on this machine's processor with `limit` bytes of memory. A card is full when it is full.
 pub(crate) fn device_of(order: u32, limit: usize) -> Option<Device> {
-    if wants_card() {
-        return None;
-    }
+    if wants_card() { None } else { stand_in(order, limit, None) }
+}
+
+fn stand_in(order: u32, limit: usize, table: Option<Table>) -> Option<Device> {
     static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
     let library = LIBRARY.get_or_init(|| {
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
@@ -64,7 +131,7 @@ pub(crate) fn device_of(order: u32, limit: usize) -> Option<Device> {
         Some(compile(&compiler).unwrap())
     });
     let library = library.as_ref()?;
-    Some(Device::new(Arc::new(HostDevice { library, order, memory: Mutex::default(), limit })))
+    Some(Device::new(Arc::new(HostDevice { library, order, memory: Mutex::default(), limit, table })))
 }
 
 /// Every `.cu` file below `folder`.
@@ -109,6 +176,10 @@ fn compile(compiler: &str) -> Result<Library> {
 }
 
 impl Backend for HostDevice {
+    fn collectives(&self) -> Option<&dyn Collectives> {
+        self.table.as_ref().map(|table| table as &dyn Collectives)
+    }
+
     fn alloc(&self, bytes: usize) -> Result<Option<u64>> {
         if self.in_use()? + bytes > self.limit {
             return Ok(None);

@@ -12,6 +12,7 @@ use reckon::optim::{AdamWConfig, DeviceAdamW, MomentKind};
 use reckon::plan::{Job, Lora, Plan, Sizes};
 use reckon::policy::Model;
 use reckon::policy::Policy;
+use reckon::ranks::DeviceRanks;
 use reckon::rollout::{Engine, PromptTokens, Request, SampleKey, Sampling};
 
 use crate::device_lora::adapted;
@@ -59,7 +60,7 @@ fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy,
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
     let micro = micro_batches(&[sample()], LossNorm::Token, TOKENS, PromptLayout::Repeated).remove(0);
     let model = DeviceModel::new(device.clone(), &cpu(policy).decoder, cpu(policy).parameters()).unwrap();
-    let _optimizer = DeviceAdamW::new(config, job.moments, &model).unwrap();
+    let _optimizer = DeviceAdamW::new(config, job.moments, &model, DeviceRanks::default()).unwrap();
     model.gradient(&micro, 1.0, &rising).unwrap();
     let plan = Plan::new(&Sizes::of(&policy.config).unwrap(), job);
     for (class, planned) in [

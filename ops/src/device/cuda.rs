@@ -11,6 +11,8 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use cudarc::cublas::{CudaBlas, result as blas, sys as blas_sys};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
+use super::collective::Collectives;
+use super::nccl::{self, Nccl};
 use super::{Backend, Device, Launch, Operand, Product};
 use crate::parallel::lock;
 
@@ -30,6 +32,12 @@ pub struct Card {
     pub free: usize,
     /// Bytes of memory.
     pub total: usize,
+}
+
+/// Cards of this machine that the driver shows.
+pub fn count() -> Result<usize> {
+    ensure!(driver_present(), "there is no NVIDIA driver (libcuda.so.1) on this machine");
+    Ok(usize::try_from(CudaContext::device_count()?)?)
 }
 
 /// Whether the driver's library is on this machine.
@@ -86,7 +94,8 @@ pub fn open(ordinal: usize) -> Result<Device> {
         .result()
         .map_err(|e| anyhow!("cuBLAS does not keep its sums in fp32: {e:?}"))?;
     let modules = MODULES.iter().map(|bytes| load(bytes)).collect::<Result<Vec<_>>>()?;
-    Ok(Device::new(Arc::new(Cuda { context, stream, pool, blas, modules, functions: Mutex::default() })))
+    let nccl = nccl::present().then(|| Nccl { context: context.clone(), stream: stream.clone() });
+    Ok(Device::new(Arc::new(Cuda { context, stream, pool, blas, nccl, modules, functions: Mutex::default() })))
 }
 
 /// Lets the card's pool keep memory that was given back: asking the system anew costs a wait for all work.
@@ -120,6 +129,8 @@ struct Cuda {
     /// Where memory comes from.
     pool: Address,
     blas: CudaBlas,
+    /// Where NCCL is on this machine.
+    nccl: Option<Nccl>,
     modules: Vec<Address>,
     functions: Mutex<HashMap<&'static str, Address>>,
 }
@@ -259,5 +270,9 @@ impl Backend for Cuda {
             )
         }
         .map_err(|e| anyhow!("cuBLAS: product of {} x {} x {}: {e:?}", p.m, p.n, p.k))
+    }
+
+    fn collectives(&self) -> Option<&dyn Collectives> {
+        self.nccl.as_ref().map(|nccl| nccl as &dyn Collectives)
     }
 }

@@ -4,10 +4,14 @@
 //! source run on a CPU. So all that is written over [`Device`] is tested where there is no card. Work is queued in one
 //! stream: what is launched later sees what was launched before, and only a download waits.
 
+pub mod collective;
 pub mod columns;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)] // the driver's interface
 pub mod cuda;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)] // NCCL's interface
+pub mod nccl;
 pub mod products;
 
 use std::ffi::c_void;
@@ -19,6 +23,7 @@ use anyhow::{Result, bail};
 use bytemuck::Pod;
 
 use crate::parallel::lock;
+use collective::{Collectives, Together};
 pub use products::{Operand, Product};
 
 /// What a device has to be able to do. Addresses are the device's own.
@@ -71,6 +76,11 @@ pub trait Backend: Send + Sync {
     /// # Safety
     /// The memory of the three matrices is allocated and long enough.
     unsafe fn product(&self, product: &Product) -> Result<()>;
+
+    /// What lets it work together with devices of other processes; `None` where they speak by way of their hosts.
+    fn collectives(&self) -> Option<&dyn Collectives> {
+        None
+    }
 }
 
 /// What memory is for: an out-of-memory error tells how much each holds.
@@ -148,6 +158,23 @@ impl Device {
     /// Bytes that each class holds now.
     pub fn held(&self, class: Class) -> usize {
         lock(&self.held)[class as usize]
+    }
+
+    /// Whether it can [join](Self::join) devices of other processes.
+    pub fn joins(&self) -> bool {
+        self.backend.collectives().is_some()
+    }
+
+    /// What other ranks need to find this one, if it is the first and can join them.
+    pub fn meeting(&self) -> Result<Option<Vec<u8>>> {
+        self.backend.collectives().map(Collectives::meeting).transpose()
+    }
+
+    /// Works together with the devices of other ranks from here on, by what the first one's [`Device::meeting`] made.
+    /// Waits for all of them.
+    pub fn join(&self, meeting: &[u8], rank: usize, size: usize) -> Result<Together> {
+        let Some(collectives) = self.backend.collectives() else { bail!("this device cannot join others") };
+        Ok(Together::new(self, collectives.join(meeting, rank, size)?))
     }
 
     /// Bytes of the device's memory that are not free: beside what classes hold, what libraries and the pool took.

@@ -15,6 +15,7 @@ use crate::measure::{Rates, measure};
 use crate::output::note;
 use crate::progress::Bar;
 use crate::prompt::{Prompt, PromptSource};
+use crate::ranks::Ranks;
 use crate::rollout::LocalSampler;
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +35,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let config = args.config.load()?;
     config.validate()?;
     let mut policy = match config.lora {
-        Some(_) => policies::trained(&config)?,
+        Some(_) => policies::trained(&config, &Ranks::alone())?,
         None => policies::computed(&config.compute, || policies::frozen(&config.model.name()))?,
     };
     let judge = judge(&config, registry)?;
