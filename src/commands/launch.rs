@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 
 use super::ConfigArgs;
+use crate::config::{DeviceChoice, TrainConfig};
 use crate::disk::write_file;
 use crate::launch::{Launch, jobset, sbatch};
 use crate::output::{note, say};
@@ -61,14 +62,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
         "--nodes, --ranks-per-node, --threads: at least 1"
     );
     // A config that could not train is refused before it waits in a queue.
-    args.config.load()?.validate()?;
+    let config: TrainConfig = args.config.load()?;
+    config.validate()?;
     let name = args.name.clone().unwrap_or_else(|| named_by(args));
     let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     ensure!(
         !name.is_empty() && name.chars().all(valid) && !name.starts_with('-') && name.len() <= 40,
         "--name {name:?}: take up to 40 small letters, digits and hyphens, which both kinds of cluster allow"
     );
-    let (text, file) = written(args, &name);
+    let (text, file) = written(args, &name, config.compute.device == DeviceChoice::Cuda);
     if args.dry_run {
         return say!("{}", text.trim_end());
     }
@@ -79,8 +81,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The text and the name of its file.
-fn written(args: &Args, name: &str) -> (String, String) {
+/// The text and the name of its file, where ranks compute on cards or on processors.
+fn written(args: &Args, name: &str, cards: bool) -> (String, String) {
     let place = |default: String| args.out.as_ref().map_or(default, |out| out.to_string_lossy().into_owned());
     let mut begin: Vec<String> = args.config.config.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     begin.extend(args.config.sets.iter().flat_map(|set| ["--set".to_owned(), set.clone()]));
@@ -91,6 +93,7 @@ fn written(args: &Args, name: &str) -> (String, String) {
         ranks_per_node: args.ranks_per_node,
         nodes: args.nodes,
         threads: args.threads,
+        cards,
         program: args.program.clone(),
     };
     match args.slurm {

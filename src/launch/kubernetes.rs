@@ -11,9 +11,10 @@ const RESTARTS: u32 = 10;
 /// The manifest of a run in a container of `image`, whose folder lies on the volume `claim`, mounted at `/runs`. A rank
 /// is a pod: all read the folder, so the volume is to be one of many readers and writers.
 pub fn jobset(launch: &Launch, image: &str, claim: &str) -> String {
-    let Launch { name, begin, run, ranks_per_node, nodes, threads, program } = launch;
+    let Launch { name, begin, run, ranks_per_node, nodes, threads, cards, program } = launch;
     let (ranks, run, program) = (ranks_per_node * nodes, quoted(run), quoted(program));
     let begin = words(begin);
+    let card = if *cards { "\n                      nvidia.com/gpu: \"1\"" } else { "" };
     let script = format!(
         "if [ -e {run}/config.toml ]; then exec {program} train --resume {run}; fi; exec {program} train {begin} --out {run}"
     );
@@ -59,7 +60,7 @@ spec:
                     requests:
                       cpu: "{threads}"
                     limits:
-                      cpu: "{threads}"
+                      cpu: "{threads}"{card}
                   volumeMounts:
                     - name: runs
                       mountPath: /runs

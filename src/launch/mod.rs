@@ -22,6 +22,8 @@ pub struct Launch {
     pub nodes: usize,
     /// Threads of a rank.
     pub threads: usize,
+    /// Whether each rank computes on a card of its own.
+    pub cards: bool,
     /// The program.
     pub program: String,
 }

@@ -8,8 +8,10 @@ use super::{LEAD_S, Launch, quoted, words};
 /// Before its time is up, Slurm tells the script, which tells the ranks: they finish their step and save, and the job
 /// is put back into the queue, to go on from there. So it is when a machine fails, or the job is preempted.
 pub fn sbatch(launch: &Launch, time: &str, partition: Option<&str>) -> String {
-    let Launch { name, begin, run, ranks_per_node, nodes, threads, program } = launch;
+    let Launch { name, begin, run, ranks_per_node, nodes, threads, cards, program } = launch;
     let partition = partition.map_or_else(String::new, |partition| format!("#SBATCH --partition={partition}\n"));
+    // All of a machine's cards are shown to all of its ranks, which take one each: so NCCL finds its way between them.
+    let cards = if *cards { format!("#SBATCH --gpus-per-node={ranks_per_node}\n") } else { String::new() };
     let (begin, run, program) = (words(begin), quoted(run), quoted(program));
     format!(
         r#"#!/bin/bash
@@ -17,7 +19,7 @@ pub fn sbatch(launch: &Launch, time: &str, partition: Option<&str>) -> String {
 {partition}#SBATCH --nodes={nodes}
 #SBATCH --ntasks-per-node={ranks_per_node}
 #SBATCH --cpus-per-task={threads}
-#SBATCH --time={time}
+{cards}#SBATCH --time={time}
 #SBATCH --signal=B:TERM@{LEAD_S}
 #SBATCH --requeue
 #SBATCH --open-mode=append

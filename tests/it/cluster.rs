@@ -19,6 +19,18 @@ fn the_document_shows_what_is_printed() {
 }
 
 #[test]
+fn ranks_on_cards_are_given_a_card_each() {
+    let cards = ["--ranks-per-node", "8", "--set", "compute.device=cuda"];
+    for (kind, expected) in [(SLURM, "#SBATCH --gpus-per-node=8\n"), (K8S, "nvidia.com/gpu: \"1\"\n")] {
+        let (with, without) = (succeeds(&[kind, &cards[..]].concat()), succeeds(&[kind, &cards[..2]].concat()));
+        let differing: Vec<&str> = with.lines().filter(|line| !without.contains(line)).collect();
+        let [card, set] = differing[..] else { panic!("{with}") };
+        assert_eq!(format!("{}\n", if kind == SLURM { card } else { set }.trim_start()), expected, "{with}");
+        assert!(with.contains("compute.device=cuda"), "{with}");
+    }
+}
+
+#[test]
 fn a_script_passes_shellcheck_and_does_what_it_says() {
     let odd = ["--set", "rollout.stop=[\"it's over\"]", "--out", "/scratch/my runs/$1", "--partition", "long"];
     // That a dollar in a name is meant as one is no warning.

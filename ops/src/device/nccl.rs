@@ -33,10 +33,15 @@ pub(super) struct Nccl {
     pub stream: Arc<CudaStream>,
 }
 
+/// What ranks find each other by.
+fn unique_id() -> Result<Vec<u8>> {
+    let id = result::get_uniqueid().map_err(|error| told("ncclGetUniqueId", &error))?;
+    Ok(id.internal.iter().map(|&byte| byte as u8).collect())
+}
+
 impl Collectives for Nccl {
     fn meeting(&self) -> Result<Vec<u8>> {
-        let id = result::get_uniqueid().map_err(|error| told("ncclGetUniqueId", &error))?;
-        Ok(id.internal.iter().map(|&byte| byte as u8).collect())
+        unique_id()
     }
 
     fn join(&self, meeting: &[u8], rank: usize, size: usize) -> Result<Box<dyn Collective>> {
@@ -121,4 +126,22 @@ fn told(what: &str, error: &NcclError) -> anyhow::Error {
     // SAFETY: a text of the library's that stays.
     let text = unsafe { CStr::from_ptr(ncclGetErrorString(error.0)) };
     anyhow!("{what}: {}; NCCL_DEBUG=INFO tells more", text.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nccl_says_without_a_card_is_read() {
+        if !present() {
+            eprintln!("skipped: there is no libnccl.so on this machine");
+            return;
+        }
+        assert!(version().unwrap() >= (2, 18, 0), "{:?}", version());
+        let ids = [unique_id().unwrap(), unique_id().unwrap()];
+        assert!(ids.iter().all(|id| id.len() == 128) && ids[0] != ids[1]);
+        let error = told("ncclCommInitRank", &NcclError(sys::ncclResult_t::ncclInvalidArgument)).to_string();
+        assert!(error.starts_with("ncclCommInitRank: invalid argument"), "{error}");
+    }
 }
