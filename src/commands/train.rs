@@ -141,8 +141,7 @@ fn prepared(mut config: TrainConfig, registry: &Registry, ranks: &Ranks) -> Resu
     let mut trainer = build(config, registry, ranks)?;
     check_memory(&mut trainer)?;
     if let Some(servers) = &trainer.config.servers {
-        ensure!(ranks.size() == 1, "[servers] sample for one process: start one, or remove the table");
-        trainer.sampler = Box::new(ServerSampler::new(servers));
+        trainer.sampler = Box::new(ServerSampler::new(servers, ranks));
     }
     Ok(trainer)
 }

@@ -2,7 +2,8 @@
 //!
 //! After every step the weights are written into a folder that the servers see, and each is told to read it. A
 //! completion is a request; a server that fails is left out until the next weights, and another one is asked. What is
-//! sampled comes as token ids with their log-probabilities, and the trainer computes its own beside them.
+//! sampled comes as token ids with their log-probabilities, and the trainer computes its own beside them. Of several
+//! ranks the first hands over the weights, and each asks for its own completions.
 
 mod agreement;
 mod dialect;
@@ -24,6 +25,7 @@ use crate::model::SaveDtype;
 use crate::output::note;
 use crate::parallel::lock;
 use crate::policy::{Policy, Trained};
+use crate::ranks::Ranks;
 use crate::rollout::{Completion, Due, FinishReason, Finished, Order, Request, Sampler, ToolUse};
 use agreement::Agreement;
 use dialect::Answer;
@@ -44,17 +46,21 @@ pub struct ServerSampler {
     /// Where these lie.
     folder: Option<PathBuf>,
     agreement: Agreement,
+    /// Who else asks them.
+    ranks: Ranks,
 }
 
 impl ServerSampler {
-    /// Servers that have no weights yet: [`Sampler::publish`] gives them.
-    pub fn new(config: &ServersConfig) -> Self {
+    /// Servers that have no weights yet: [`Sampler::publish`] gives them, for all of the ranks that ask them.
+    pub fn new(config: &ServersConfig, ranks: &Ranks) -> Self {
         let timeout = Some(Duration::from_secs_f64(config.timeout_s));
         let agent =
             ureq::Agent::config_builder().http_status_as_error(false).timeout_global(timeout).build().new_agent();
         let live = config.urls.iter().map(|_| AtomicBool::new(true)).collect();
-        let (next, agreement) = (AtomicUsize::new(0), Agreement::default());
-        Self { agent, config: config.clone(), live, next, version: 0, folder: None, agreement }
+        // Ranks do not all begin with the same one.
+        let (next, agreement) = (AtomicUsize::new(ranks.rank()), Agreement::default());
+        let (config, ranks) = (config.clone(), ranks.clone());
+        Self { agent, config, live, next, version: 0, folder: None, agreement, ranks }
     }
 
     /// The text that a server answers a request with.
@@ -75,6 +81,35 @@ impl ServerSampler {
             dialect::updated(*engine, &self.post(server, path, &body)?)?;
         }
         Ok(())
+    }
+
+    /// Writes the weights and makes all servers read them; says of each whether it has.
+    fn hand_over(&mut self, policy: &Policy) -> Result<Vec<bool>> {
+        let folder = self.config.weights.join(format!("version-{:06}", policy.version));
+        let save = if self.config.untied { Policy::save_untied } else { Policy::save };
+        write_folder(&folder, |path| save(policy, path, SaveDtype::F32)).context("cannot hand over the weights")?;
+        let adapter = matches!(policy.learner.trained()?, Trained::Adapter(_));
+        let outcomes: Vec<Result<()>> = std::thread::scope(|scope| {
+            let (this, folder) = (&*self, &folder);
+            let update = |server| scope.spawn(move || this.update(server, folder, adapter));
+            let threads: Vec<_> = (0..self.live.len()).map(update).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("it panicked"))).collect()
+        });
+        for (url, outcome) in self.config.urls.iter().zip(&outcomes) {
+            if let Err(error) = outcome {
+                note!("{url} is left out until the next weights: {error:#}");
+            }
+        }
+        ensure!(
+            outcomes.iter().any(Result::is_ok),
+            "no server takes the weights of version {}: are they started as docs/cluster.md says?",
+            self.version
+        );
+        // Those before: whoever has them no longer reads them.
+        if let Some(before) = self.folder.replace(folder.clone()).filter(|before| *before != folder) {
+            remove_folder(&before)?;
+        }
+        Ok(outcomes.iter().map(Result::is_ok).collect())
     }
 
     /// The next server that answers, in turn.
@@ -128,31 +163,9 @@ impl ServerSampler {
 impl Sampler for ServerSampler {
     fn publish(&mut self, policy: &Policy) -> Result<()> {
         self.version = policy.version;
-        let folder = self.config.weights.join(format!("version-{:06}", policy.version));
-        let save = if self.config.untied { Policy::save_untied } else { Policy::save };
-        write_folder(&folder, |path| save(policy, path, SaveDtype::F32)).context("cannot hand over the weights")?;
-        let adapter = matches!(policy.learner.trained()?, Trained::Adapter(_));
-        let outcomes: Vec<Result<()>> = std::thread::scope(|scope| {
-            let (this, folder) = (&*self, &folder);
-            let update = |server| scope.spawn(move || this.update(server, folder, adapter));
-            let threads: Vec<_> = (0..self.live.len()).map(update).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("it panicked"))).collect()
-        });
-        for (server, outcome) in outcomes.iter().enumerate() {
-            self.live[server].store(outcome.is_ok(), Ordering::Relaxed);
-            if let Err(error) = outcome {
-                note!("{} is left out until the next weights: {error:#}", self.config.urls[server]);
-            }
-        }
-        ensure!(
-            outcomes.iter().any(Result::is_ok),
-            "no server takes the weights of version {}: are they started as docs/cluster.md says?",
-            self.version
-        );
-        // Those before: whoever has them no longer reads them.
-        if let Some(before) = self.folder.replace(folder.clone()).filter(|before| *before != folder) {
-            remove_folder(&before)?;
-        }
+        let own = if self.ranks.is_first() { self.hand_over(policy) } else { Ok(Vec::new()) };
+        let taken = self.ranks.agree(own)?.swap_remove(0);
+        self.live.iter().zip(taken).for_each(|(live, taken)| live.store(taken, Ordering::Relaxed));
         Ok(())
     }
 
@@ -190,7 +203,7 @@ impl Sampler for ServerSampler {
     }
 
     fn compared(&mut self, mismatch_kl: f64) {
-        if let Some(first) = self.agreement.left(mismatch_kl) {
+        if let Some(first) = self.agreement.left(mismatch_kl).filter(|_| self.ranks.is_first()) {
             note!(
                 "servers leave the trainer: policy/mismatch_kl is {mismatch_kl:.1e}, and was {first:.1e} with the first \
                  weights; do they read all of the new ones? docs/cluster.md knows a server that does not"

@@ -48,7 +48,7 @@ pub(crate) fn succeeds_on(size: usize, arguments: &[&str]) {
 }
 
 /// What all ranks complained of, which ends with exit code 1 on each.
-fn fail_on<'a>(size: usize, arguments: impl Fn(usize) -> Vec<&'a str>) -> String {
+pub(crate) fn fail_on<'a>(size: usize, arguments: impl Fn(usize) -> Vec<&'a str>) -> String {
     let outputs = ended(spawned(size, arguments));
     assert!(outputs.iter().all(|output| output.status.code() == Some(1)), "{outputs:?}");
     outputs
@@ -82,7 +82,7 @@ fn run_of(folder: &Path, kind: &str) -> PathBuf {
 }
 
 /// Records, weights and moments are those of one process.
-fn assert_same(run: &Path, alone: &Path, what: &str) {
+pub(crate) fn assert_same(run: &Path, alone: &Path, what: &str) {
     assert_eq!(records(run), records(alone), "{what}");
     assert!(state(run) == state(alone), "{what}: weights or moments differ");
 }

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use super::program::{errors, fails, reckon, records, small_run, succeeds, text};
+use super::ranks::{assert_same, fail_on, succeeds_on};
 use super::serving::Server;
 
 /// A server that takes the weights of a run.
@@ -48,6 +49,26 @@ fn a_server_samples_with_the_weights_of_the_step_and_a_run_repeats() {
     succeeds(&["train", text(&config), "--out", text(&out("again")), "--set", "steps=2"]);
     succeeds(&["train", "--resume", text(&out("again")), "--set", "steps=3"]);
     assert_eq!(records(&out("again")), first);
+}
+
+#[test]
+fn several_ranks_that_share_servers_have_the_bits_of_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (server(), server());
+    let config = config(folder.path(), 2, &[&one.address, &two.address]);
+    let out = |name: &str| folder.path().join(name);
+    succeeds(&["train", text(&config), "--out", text(&out("alone"))]);
+    succeeds_on(2, &["train", text(&config), "--out", text(&out("shared"))]);
+    assert_same(&out("shared"), &out("alone"), "two ranks beside two servers");
+    assert!(records(&out("shared"))[1..].iter().all(|record| record.get("policy/mismatch_kl") == Some(0.0)));
+    // Nobody takes the weights: the first rank says so for all.
+    for mut lost in [one, two] {
+        lost.child.kill().unwrap();
+        lost.child.wait().unwrap();
+    }
+    let complaints = fail_on(2, |_| vec!["train", text(&config), "--out", text(&out("failed"))]);
+    assert_eq!(complaints.lines().count(), 1, "{complaints}");
+    assert!(complaints.contains("no server takes the weights of version 0"), "{complaints}");
 }
 
 #[test]
