@@ -12,8 +12,7 @@ const RESTARTS: u32 = 10;
 /// is a pod: all read the folder, so the volume is to be one of many readers and writers.
 pub fn jobset(launch: &Launch, image: &str, claim: &str) -> String {
     let Launch { name, begin, run, ranks_per_node, nodes, threads, cards, program } = launch;
-    let (ranks, run, program) = (ranks_per_node * nodes, quoted(run), quoted(program));
-    let begin = words(begin);
+    let (ranks, begin, run, program) = (ranks_per_node * nodes, words(begin), quoted(run), quoted(program));
     let card = if *cards { "\n                      nvidia.com/gpu: \"1\"" } else { "" };
     let script = format!(
         "if [ -e {run}/config.toml ]; then exec {program} train --resume {run}; fi; exec {program} train {begin} --out {run}"

@@ -66,7 +66,8 @@ fn several_ranks_that_share_servers_have_the_bits_of_one_process() {
         lost.child.kill().unwrap();
         lost.child.wait().unwrap();
     }
-    let complaints = fail_on(2, |_| vec!["train", text(&config), "--out", text(&out("failed"))]);
+    let failed = out("failed");
+    let complaints = fail_on(2, |_| vec!["train", text(&config), "--out", text(&failed)]);
     assert_eq!(complaints.lines().count(), 1, "{complaints}");
     assert!(complaints.contains("no server takes the weights of version 0"), "{complaints}");
 }
