@@ -67,7 +67,8 @@ impl Calculator {
 
 impl Tool for Calculator {
     fn call(&self, _: &Example, _: &mut State, input: &str) -> Result<Said, String> {
-        Ok(value(input).and_then(|value| decimal(value, self.places).ok_or_else(too_large)))
+        let text = value(input).and_then(|value| decimal(value, self.places).ok_or_else(too_large));
+        Ok(Said { text, reward: None })
     }
 }
 
