@@ -34,7 +34,7 @@ impl Tools for Letters {
         let number = prompt as u64 + 7 * before + 3 * call.len() as u64;
         std::thread::sleep(Duration::from_micros(number * 977 % 3000));
         let letters = (0..number % 9).map(|i| char::from(b'k' + ((number + i) % 7) as u8));
-        let reward = (number % 3 > 0).then_some(number as f64);
+        let reward = (!number.is_multiple_of(3)).then_some(number as f64);
         Ok(Answer { text: letters.collect(), failed: number.is_multiple_of(4), reward })
     }
 }

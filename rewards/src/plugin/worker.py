@@ -46,7 +46,7 @@ class Function:
         """A reward, as the host reads it."""
         found = number(value)
         if found is None:
-            kind = "a text" if isinstance(value, (str, bytes)) else f"of type {type(value).__name__}"
+            kind = "a text" if isinstance(item(value), (str, bytes)) else f"of type {type(value).__name__}"
             raise TypeError(f"`{self.name}` returned {shown(value)}, {kind}: {RETURN}")
         if not math.isfinite(found):
             raise ValueError(f"`{self.name}` returned {found}, which is not finite: {RETURN}")

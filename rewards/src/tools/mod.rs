@@ -294,7 +294,7 @@ mod tests {
             ("-3", Ok(Some(-3.0))),
             ("true", Ok(Some(1.0))),
             ("false", Ok(Some(0.0))),
-            ("1e999", Err("the reward 1e999 is not a finite number")),
+            ("1e999", Err("the reward 1e+999 is not a finite number")),
             ("\"1\"", Err("the reward \"1\" is not a finite number")),
             ("[1]", Err("the reward [1] is not a finite number")),
         ] {

@@ -196,7 +196,7 @@ fn a_step_has_the_reward_of_the_server_whatever_is_shown_and_a_fault_has_none() 
         (TALK, "junk", "error: the server said", None),
         (TALK, "pay true", "paid\ntrue", Some(1.0)),
         (TALK, "pay -2.5", "paid\n-2.5", Some(-2.5)),
-        (TALK, "pay 1e999", "error: the reward 1e999 is not a finite number", None),
+        (TALK, "pay 1e999", "error: the reward 1e+999 is not a finite number", None),
         (TALK, "pay \"much\"", "error: the reward \"much\" is not a finite number", None),
         (&unseen, "42", "error: the answer has no /observation/board", Some(1.0)),
         (&unseen, "", "error: the answer has no /observation/board", None),

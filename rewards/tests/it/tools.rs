@@ -149,7 +149,7 @@ fn a_command_gives_a_reward_beside_its_answer_or_its_error() {
         assert_eq!((found.as_str(), failed, given), (text, text.starts_with("error"), reward), "{call}");
     }
     for (call, expected) in [
-        ("1e999", "tool `command`: the reward 1e999 is not a finite number"),
+        ("1e999", "tool `command`: the reward 1e+999 is not a finite number"),
         ("[]", "tool `command`: the reward [] is not a finite number"),
         ("NaN", "tool `command`: junk: "),
     ] {
