@@ -241,30 +241,34 @@ fn what_a_tool_gives_is_the_reward_of_a_run_and_is_saved_for_a_replay() {
     std::fs::write(&game, GAME).unwrap();
     let by = |name: &str, tool: &str| {
         let (config, out) = (thoughts_told_to(tool, folder.path(), ""), folder.path().join(name));
-        let rubric = ["rubric.mode='sum'", "rubric.verifiers=[{kind='environment', of='sum', range=[0, 2]}]"];
-        succeeds(&["train", text(&config), "--out", text(&out), "--set", rubric[0], "--set", rubric[1]]);
+        let part = "rubric.verifiers=[{kind='environment', of='sum', range=[0, 2]}]";
+        let sets = ["rubric.mode='sum'", part, "save.rollouts_every=1"].map(|set| ["--set", set]).concat();
+        succeeds(&[&["train", text(&config), "--out", text(&out)], &sets[..]].concat());
         (records(&out), out)
     };
     let (found, out) = by("function", &format!("kind = 'function', entry = '{}:Game'", game.display()));
-    let path = rollouts::files(&out).unwrap().pop().unwrap();
-    let groups = rollouts::read(&path).unwrap();
-    let saved: Vec<&SavedRollout> = groups.iter().flat_map(|group| &group.rollouts).collect();
-    let mut sum = 0.0;
-    for rollout in &saved {
-        let given = (rollout.rewards.iter().sum::<f64>() / 2.0).clamp(0.0, 1.0) as f32;
-        assert_eq!(rollout.score.total, Some(given), "{:?}", rollout.rewards);
-        assert_eq!(rollout.reward, Some(if rollout.truncated { 0.0 } else { given }), "{rollout:?}");
-        sum += f64::from(rollout.reward.unwrap());
+    let files = rollouts::files(&out).unwrap();
+    assert_eq!(files.len(), 2);
+    for path in &files {
+        let groups = rollouts::read(path).unwrap();
+        let saved: Vec<&SavedRollout> = groups.iter().flat_map(|group| &group.rollouts).collect();
+        for rollout in &saved {
+            let given = (rollout.rewards.iter().sum::<f64>() / 2.0).clamp(0.0, 1.0) as f32;
+            assert_eq!(rollout.score.total, Some(given), "{:?}", rollout.rewards);
+            assert_eq!(rollout.reward, Some(if rollout.truncated { 0.0 } else { given }), "{rollout:?}");
+        }
+        assert!(saved.iter().any(|rollout| rollout.rewards.is_empty()), "some call nothing");
+        let sum: f64 = saved.iter().filter_map(|rollout| rollout.reward).map(f64::from).sum();
+        let record = found.iter().find(|record| record.step == groups[0].step).unwrap();
+        let mean = record.get("reward/mean").unwrap();
+        assert!((mean - sum / saved.len() as f64).abs() < 1e-6 && mean > 0.0, "{mean} of {sum}");
     }
-    let mean = found[2].get("reward/mean").unwrap();
-    assert!((mean - sum / saved.len() as f64).abs() < 1e-6 && mean > 0.0, "{mean} of {sum}");
-    assert!(saved.iter().any(|rollout| rollout.rewards.is_empty()), "some call nothing");
     let command = format!("kind = 'command', command = ['python3', '{}']", game.display());
     assert_eq!(by("command", &command).0, found, "whichever way it is asked");
 
-    assert!(succeeds(&["verify", "replay", text(&out)]).contains("16 of 16 rollouts"));
+    assert!(succeeds(&["verify", "replay", text(&out)]).contains("32 of 32 rollouts"));
     // Rollouts of a build that kept no rewards are read, and had none.
-    let lines = std::fs::read_to_string(&path).unwrap();
+    let lines = std::fs::read_to_string(&files[1]).unwrap();
     let older = lines.lines().map(|line| {
         let mut group: Value = serde_json::from_str(line).unwrap();
         for rollout in group["rollouts"].as_array_mut().unwrap() {
@@ -272,7 +276,7 @@ fn what_a_tool_gives_is_the_reward_of_a_run_and_is_saved_for_a_replay() {
         }
         group.to_string() + "\n"
     });
-    std::fs::write(&path, older.collect::<String>()).unwrap();
+    std::fs::write(&files[1], older.collect::<String>()).unwrap();
     let message = fails(&["verify", "replay", text(&out)]);
     assert!(message.contains("rollouts were judged differently"), "{message}");
 }
