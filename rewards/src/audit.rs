@@ -328,7 +328,7 @@ impl Auditor<'_> {
     ) -> Result<(Option<bool>, Failure), VerifierError> {
         let example = &self.rows[row].0;
         let start = Instant::now();
-        // What an answer must be is held to the row's own; what a tool would have said of it, to nothing.
+        // No answer of a row has called a tool: where the row says what is right, its word stands for the tool's.
         let earned = self.references[row].as_ref().and_then(|_| self.rubric.wanted_reward());
         let submission = Submission { rewards: earned.as_slice(), ..Submission::new(example, &completion) };
         let score = self.rubric.score_batch(&[submission])?.remove(0);

@@ -43,7 +43,7 @@ impl RewardOf {
 pub struct EnvironmentOptions {
     /// Which of the rewards counts.
     pub of: RewardOf,
-    /// The reward that becomes 0 and the one that becomes 1; between them the line through both, and outside the nearer one.
+    /// The reward that becomes 0 and the one that becomes 1: between them along a line, outside as the nearer one.
     pub range: [f64; 2],
     /// Where in 0 to 1 the verdict begins to be a pass.
     pub pass_at: f64,
@@ -103,8 +103,8 @@ impl Environment {
         // Compared as it is stored: ten times 0.1 is 1 then. Adding 0 makes 0 of -0.
         let reward = ((found - low) / (high - low)).clamp(0.0, 1.0) as f32 + 0.0;
         let outcome = if reward >= pass_at as f32 { Outcome::Pass } else { Outcome::Fail };
-        let reason = format!("{} of {} is {found}", of.said(), rewards.len());
-        Verdict { reward, outcome, parsed: Some(found.to_string()), reason: reason.into() }
+        let reason = format!("{} of {} is {found:?}", of.said(), rewards.len());
+        Verdict { reward, outcome, parsed: Some(format!("{found:?}")), reason: reason.into() }
     }
 }
 

@@ -34,14 +34,17 @@ class Tool:
     def said(self, value):
         """What the host is told of an answer: its text, and its reward where it is a dict with one."""
         if not isinstance(value, dict) or "reward" not in value:
-            return {"answer": str(value)}
+            return {"answer": self.text(value)}
         if set(value) != {"answer", "reward"}:
             raise TypeError(f"`{self.name}` returned {shown(value)}: with `reward` go `answer`, the text, and no more")
         reward = value["reward"]
         found = None if reward is None else number(reward)
         if reward is not None and (found is None or not math.isfinite(found)):
             raise ValueError(f"`{self.name}` gave the reward {shown(reward)}: give a finite number, or None for none")
-        return {"answer": str(value["answer"]), "reward": found}
+        return {"answer": self.text(value["answer"]), "reward": found}
+
+    def text(self, value):
+        return value if isinstance(value, str) else str(value)
 
 
 def answered(tool, call):

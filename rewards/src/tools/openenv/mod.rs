@@ -1,6 +1,7 @@
 //! Environments of others, behind OpenEnv's protocol: a WebSocket for each session, on which `reset` and `step` are
 //! answered by an observation (`openenv-core` 0.3, `/ws`). What a call is as an action, which part of an answer the
-//! model reads, and that a step's reward is the call's, is here; the connection is in `session`, and what keeps it open while nobody calls in `keeper`.
+//! model reads, and that a step's reward is the call's, is here; the connection is in `session`, and what keeps it open
+//! while nobody calls in `keeper`.
 //!
 //! A session belongs to a completion: opened and reset by its first call, closed when the completion is done.
 
