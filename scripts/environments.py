@@ -119,12 +119,15 @@ class Completion:
         config.write_text(f'[[tools]]\nkind = "openenv"\nurls = ["{url}"]\n{options}')
         self.process = subprocess.Popen([binaries / "examples/call", config], stdin=-1, stdout=-1, text=True)
 
-    def ask(self, call, expected):
+    def ask(self, call, expected, rewarded=False):
+        """The text of an answer. A call that is rewarded has the reward that its last line shows."""
         print(call, file=self.process.stdin, flush=True)
         answer = json.loads(self.process.stdout.readline())
-        print(f"    {call or '(nothing)':20} {answer!r}")
-        assert answer.startswith(expected), f"{expected!r} was expected"
-        return answer
+        text, reward = answer["text"], answer["reward"]
+        print(f"    {call or '(nothing)':20} {text!r}{f', reward {reward}' if rewarded else ''}")
+        assert text.startswith(expected), f"{expected!r} was expected"
+        assert reward == (float(text.splitlines()[-1]) if rewarded else None), f"not the reward {reward!r}"
+        return text
 
     def end(self):
         self.process.stdin.close()
@@ -142,7 +145,7 @@ def games(binaries):
     one.ask("", "a number below 3")
     one.ask("many", "error: Invalid message: guess: Input should be a valid integer")
     one.ask("-1", "error: below nothing (EXECUTION_ERROR)")
-    one.ask("3", "lower\n0.0")
+    one.ask("3", "lower\n0.0", rewarded=True)
     print("beside it, on a server for one session:")
     other = Completion(binaries, server.url, GAME + NUMBER)
     other.ask("3", "error: no session within 2 s: ")
@@ -150,14 +153,15 @@ def games(binaries):
     print("six seconds and as many pings later, the first again:")
     one.ask("", "lower\n0.0")
     for guess in range(3):
-        if one.ask(str(guess), ("higher\n0.0", "yes\n1.0")).startswith("yes"):
+        said = one.ask(str(guess), ("higher\n0.0", "yes\n1.0"), rewarded=True)
+        if said.startswith("yes"):
             break
     one.ask("1", "error: the episode is over")
     one.end()
     print("now there is room for the other, whose calls are JSON:")
     other.end()
     other = Completion(binaries, server.url, GAME)
-    other.ask('{"guess": 3}', "lower\n0.0")
+    other.ask('{"guess": 3}', "lower\n0.0", rewarded=True)
     other.ask('{"guesses": 3}', "error: Invalid message: ")
     print("a step of a minute, then the server is killed:")
     other.ask('{"guess": 99}', "error: no answer within 2 s")
@@ -184,7 +188,7 @@ data = {dataset = "countdown"}
 compute = {device = "cpu"}
 rollout = {prompts_per_step = 4, group_size = 8, max_new_tokens = 48}
 eval = {problems = 10, every = 3}
-rubric = {verifiers = [{kind = "countdown"}]}
+rubric = {mode = "sum", verifiers = [{kind = "environment"}]}
 [environment]
 call = ["<think>", "</think>"]
 answer = ["", ""]
@@ -193,6 +197,7 @@ workers = 16
 kind = "openenv"
 urls = URLS
 action = {guess = "1"}
+reset = {seed = "{seed}", most = 2}
 show = ["/observation/text"]
 """
 
@@ -206,9 +211,10 @@ def run(binaries):
         subprocess.run([binaries / "reckon", "train", config, "--out", out], check=True, stdout=subprocess.DEVNULL)
         print("a run on two servers:")
         for line in (out / "metrics.jsonl").read_text().splitlines():
-            found = {key: value for key, value in json.loads(line).items() if "tools/" in key or key == "policy/mismatch_kl"}
+            shown = ("policy/mismatch_kl", "reward/mean")
+            found = {key: value for key, value in json.loads(line).items() if "tools/" in key or key in shown}
             print("    ", found)
-        assert found["tools/calls_mean"] > 0 and found["policy/mismatch_kl"] == 0
+        assert found["tools/calls_mean"] > 0 and found["policy/mismatch_kl"] == 0 and found["reward/mean"] > 0
         for server in servers:
             server.stop()
 

@@ -49,8 +49,8 @@ impl Tools for Asked<'_> {
         let memory = memory.get_or_insert_with(|| Box::<reckon_rewards::Memory>::default());
         let Some(memory) = memory.downcast_mut() else { bail!("another kind of tools remembers this completion") };
         let example = &self.prompts[prompt].example;
-        let ToolAnswer { text, failed } = self.environment.toolbox.answer(example, memory, call)?;
-        Ok(Answer { text, failed })
+        let ToolAnswer { text, failed, reward } = self.environment.toolbox.answer(example, memory, call)?;
+        Ok(Answer { text, failed, reward })
     }
 }
 

@@ -290,6 +290,7 @@ fn judge_batch(asked: &[Asked], batch: Vec<Finished>) -> Result<Vec<Judged>> {
             completion: text,
             tokens,
             truncated: completion.finish == FinishReason::Length,
+            rewards: &completion.tools.rewards,
         })
         .collect();
     let scores = rubric.score_batch(&submissions)?;

@@ -100,5 +100,6 @@ def _rows(group: Record) -> Iterator[Record]:
         row["answer"], row["sample"] = example["answer"], sample
         for name in ("completion", "reward", "passed", "advantage", "truncated", "tokens"):
             row[name] = rollout.get(name)
+        row["rewards"] = rollout.get("rewards", [])
         row["verdicts"], row["info"] = rollout["score"]["parts"], example.get("info", {})
         yield row

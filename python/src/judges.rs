@@ -20,17 +20,23 @@ struct Taken {
     completion: String,
     tokens: Vec<u32>,
     truncated: bool,
+    rewards: Vec<f64>,
 }
 
 impl Taken {
-    /// Of columns as a file's row has them; `None` is a column that the row lacks. `tokens` and `truncated` say more of
-    /// the completion.
+    /// Of columns as a file's row has them; `None` is a column that the row lacks. `tokens`, `truncated` and
+    /// `rewards` say more of the completion.
     fn of(mut row: Map<String, Value>, completion: String, place: &str) -> PyResult<Self> {
         let tokens = match row.shift_remove("tokens") {
             None | Some(Value::Null) => Vec::new(),
             Some(ids) => serde_json::from_value(ids).map_err(|_| unreadable("`tokens` must be a list of token ids"))?,
         };
         let truncated = row.shift_remove("truncated").is_some_and(|cut| cut == Value::Bool(true));
+        let rewards = match row.shift_remove("rewards") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(given) => serde_json::from_value(given)
+                .map_err(|_| unreadable("`rewards` must be a list of finite numbers, those that tools gave"))?,
+        };
         for name in ["answer", "question"] {
             if row.get(name) == Some(&Value::Null) {
                 row.shift_remove(name);
@@ -39,12 +45,12 @@ impl Taken {
         let id = row.get("id").and_then(Value::as_str).unwrap_or(place).to_owned();
         row.insert("completion".into(), Value::String(completion));
         let (example, completion) = submission(row, &id).map_err(unreadable)?;
-        Ok(Self { example, completion, tokens, truncated })
+        Ok(Self { example, completion, tokens, truncated, rewards })
     }
 
     fn submission(&self) -> Submission<'_> {
-        let Self { example, completion, tokens, truncated } = self;
-        Submission { example, completion, tokens, truncated: *truncated }
+        let Self { example, completion, tokens, truncated, rewards } = self;
+        Submission { example, completion, tokens, truncated: *truncated, rewards }
     }
 }
 

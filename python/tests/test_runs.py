@@ -47,6 +47,7 @@ def test_a_run_gives_its_records_and_is_read_off_the_disk(tmp_path):
     rows = run.rollouts()
     assert len(rows) == 3 * 2 * 4 and {row["sample"] for row in rows} == {0, 1, 2, 3}
     assert rows[0]["verdicts"][0]["outcome"] and rows[0]["question"] and rows[0]["tokens"]
+    assert rows[0]["rewards"] == [], "no tool gave any"
     with pytest.raises(ValueError, match="no rollouts of step 9"):
         run.rollouts(9)
 

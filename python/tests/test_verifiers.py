@@ -35,6 +35,8 @@ RULE = {"type": "object", "required": ["a"]}
             {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}, (1.0, "pass", None),
         ),
         ("length", {"rule": "soft_overlong", "max": 4, "cache": 2, "unit": "tokens"}, None, "x", {"tokens": [1, 2, 3]}, (-0.5, "fail", None)),
+        ("environment", {"range": [-1, 1]}, None, "x", {"rewards": [1, 0.5]}, (0.75, "fail", "0.5")),
+        ("environment", {}, None, "x", {"rewards": []}, (0.0, "unparsed", None)),
     ],
 )  # fmt: skip
 def test_each_kind_gives_its_verdict(kind, options, answer, completion, columns, expected):
@@ -48,6 +50,12 @@ def test_each_kind_gives_its_verdict(kind, options, answer, completion, columns,
     )
     assert in_a_batch == [verdict] * 40
     assert verifier.score_rows([{"answer": answer, "completion": completion, **columns}]) == [verdict]
+
+
+def test_rewards_of_tools_are_finite_numbers():
+    for rewards in ([float("nan")], ["1"], 1.0):
+        with pytest.raises(ExampleError, match="`rewards` must be a list of finite numbers"):
+            Verifier("environment").score(None, "x", rewards=rewards)
 
 
 def test_programs_run_in_the_sandbox_of_the_binary_that_came_with_the_package():

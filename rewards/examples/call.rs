@@ -1,5 +1,5 @@
 //! Calls tools by hand, as a completion does: a file with `[[tools]]`, each with the keys of an `[[environment.tools]]`,
-//! and a call in each line of the input. Answers are JSON texts, a line each.
+//! and a call in each line of the input. An answer is a line, a JSON object of `text` and `reward`.
 //!
 //! ```text
 //! echo '2+2' | cargo run --release -p reckon-rewards --example call -- tools.toml
@@ -13,6 +13,7 @@ use reckon_datasets::Example;
 use reckon_rewards::sandbox::helper;
 use reckon_rewards::{Memory, ToolOptions, Toolbox};
 use serde::Deserialize;
+use serde_json::json;
 
 #[derive(Deserialize)]
 struct Tables {
@@ -30,7 +31,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let (example, mut memory) = (Example { id: "by-hand".into(), ..Example::default() }, Memory::new());
     for call in stdin().lock().lines() {
         let answer = tools.answer(&example, &mut memory, &call?)?;
-        writeln!(stdout(), "{}", serde_json::to_string(&answer.text)?)?;
+        writeln!(stdout(), "{}", json!({"text": answer.text, "reward": answer.reward}))?;
     }
     Ok(ExitCode::SUCCESS)
 }

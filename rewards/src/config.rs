@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::rubric::MAX_ERROR_SHARE;
-use crate::{Mode, Registry, Verifier, VerifierError, VerifierOptions};
+use crate::{LengthOptions, Mode, Registry, Verifier, VerifierError, VerifierOptions};
 
 /// The `[rubric]` table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +46,13 @@ impl Ramp {
         let since = (step + 1).saturating_sub(self.from_step);
         let whole = self.ramp_steps + 1;
         since.min(whole) as f32 / whole as f32
+    }
+}
+
+impl RubricConfig {
+    /// The first verifier that passes nothing where no tool gives rewards.
+    pub fn wanting_rewards(&self) -> Option<&VerifierConfig> {
+        self.verifiers.iter().find(|part| part.options.wants_rewards())
     }
 }
 
@@ -125,7 +132,23 @@ macro_rules! kinds {
 }
 pub(crate) use kinds;
 
+impl VerifierOptions {
+    /// Whether it is kind `environment`, or judges by one, so that it passes nothing where no tool gives rewards.
+    pub fn wants_rewards(&self) -> bool {
+        match self {
+            Self::Environment(_) => true,
+            Self::Length(LengthOptions::Cosine { of, .. }) => of.wants_rewards(),
+            _ => false,
+        }
+    }
+}
+
 impl VerifierConfig {
+    /// What metrics call it.
+    pub fn shown_name(&self) -> &str {
+        self.name.as_deref().unwrap_or(self.options.kind())
+    }
+
     /// Default weight, required, named after its kind.
     pub fn new(options: VerifierOptions) -> Self {
         Self { name: None, weight: options.default_weight(), required: true, options }
@@ -138,7 +161,7 @@ impl VerifierConfig {
 
     /// The verifier that this describes, of those in this crate and in `registry`.
     pub fn build_with(&self, registry: &Registry) -> Result<Box<dyn Verifier>, VerifierError> {
-        self.options.build(self.name.as_deref().unwrap_or(self.options.kind()), registry)
+        self.options.build(self.shown_name(), registry)
     }
 }
 

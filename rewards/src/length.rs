@@ -142,7 +142,7 @@ impl Length {
                 Ok(Verdict { reward, outcome, parsed: None, reason })
             }
             Rule::Cosine { of, right, wrong, exceeded } => {
-                let mut verdict = of.verify(submission.example, submission.completion)?;
+                let mut verdict = of.verify_batch(std::slice::from_ref(submission))?.remove(0);
                 if !verdict.outcome.is_judged() {
                     return Ok(verdict);
                 }
@@ -180,6 +180,13 @@ impl Verifier for Length {
         match &self.rule {
             Rule::SoftOverlong { .. } => draft.to_owned(),
             Rule::Cosine { of, .. } => of.lay_out(draft),
+        }
+    }
+
+    fn wanted_reward(&self) -> Option<f64> {
+        match &self.rule {
+            Rule::SoftOverlong { .. } => None,
+            Rule::Cosine { of, .. } => of.wanted_reward(),
         }
     }
 }

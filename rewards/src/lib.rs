@@ -5,7 +5,7 @@
 //! reward; [`VerifierConfig`] is how a config file names them, [`Registry`] how a program brings its own, and
 //! [`Plugin`] one outside the program; [`Extractor`] finds the answer in a completion. Then each verifier has a file of
 //! its own: [`Format`], [`Exact`], [`Math`], [`Numeric`], [`Choice`], [`Pattern`], [`Countdown`], [`Code`], [`Logic`],
-//! [`JsonSchema`], [`Instructions`], and the shaping terms [`Language`], [`Repetition`] and [`Length`].
+//! [`JsonSchema`], [`Instructions`], [`Environment`] for what tools gave, and the shaping terms [`Language`], [`Repetition`] and [`Length`].
 //! `rewards/README.md` states every rule and config key in tables.
 //!
 //! A wrong or malformed completion is a [`Verdict`] with reward 0. An `Err` means that the verifier or the example is
@@ -36,6 +36,7 @@ mod choice;
 mod code;
 mod config;
 mod countdown;
+mod environment;
 mod exact;
 mod extract;
 mod format;
@@ -88,6 +89,7 @@ config::kinds! {
     "logic": Logic(LogicOptions) is logic::Logic, weight 1.0;
     "json_schema": JsonSchema(JsonSchemaOptions) is json_schema::JsonSchema, weight 1.0;
     "instructions": Instructions(InstructionsOptions) is instructions::Instructions, weight 1.0;
+    "environment": Environment(EnvironmentOptions) is environment::Environment, weight 1.0;
     "language": Language(LanguageOptions) is language::Language, weight 0.0;
     "repetition": Repetition(RepetitionOptions) is repetition::Repetition, weight 0.0;
     "length": Length(LengthOptions) is length::Length, weight 0.0;

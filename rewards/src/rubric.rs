@@ -199,6 +199,12 @@ impl Rubric {
         self.counting().find_map(|part| part.verifier.reference(example))
     }
 
+    /// The reward of a tool for which every part that counts and reads one passes a completion: the largest that one of
+    /// them wants.
+    pub fn wanted_reward(&self) -> Option<f64> {
+        self.counting().filter_map(|part| part.verifier.wanted_reward()).reduce(f64::max)
+    }
+
     /// A completion of `answers`, one after the other, that is well formed to every part that counts. The part that
     /// compares with a reference lays each answer out first, the others put what they want around all of them.
     pub fn lay_out(&self, example: &Example, answers: &[&str]) -> String {

@@ -33,6 +33,12 @@ pub trait Verifier: Send + Sync {
         draft.to_owned()
     }
 
+    /// The reward of a tool for which this verifier passes a completion; `None` where it reads none. An audit lets a tool
+    /// give it, because no answer of a dataset's own has called one.
+    fn wanted_reward(&self) -> Option<f64> {
+        None
+    }
+
     /// How much of a group it must see at once.
     fn scope(&self) -> Scope {
         Scope::Completion
@@ -108,12 +114,14 @@ pub struct Submission<'a> {
     pub tokens: &'a [u32],
     /// Whether the limit of tokens cut it.
     pub truncated: bool,
+    /// The rewards that tools gave for its calls, in the order of the calls; those that gave none are left out.
+    pub rewards: &'a [f64],
 }
 
 impl<'a> Submission<'a> {
-    /// A whole completion of which only the text is known.
+    /// A whole completion of which only the text is known, and that no tool rewarded.
     pub fn new(example: &'a Example, completion: &'a str) -> Self {
-        Self { example, completion, tokens: &[], truncated: false }
+        Self { example, completion, tokens: &[], truncated: false, rewards: &[] }
     }
 }
 

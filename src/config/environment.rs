@@ -1,9 +1,9 @@
 //! The `[environment]` table: what completions may call between their turns, and how calls are written.
 
-use anyhow::{Error, Result, ensure};
+use anyhow::{Error, Result, bail, ensure};
 use reckon_datasets::Range::AtLeast;
 use reckon_datasets::{Table, table};
-use reckon_rewards::ToolOptions;
+use reckon_rewards::{RubricConfig, ToolOptions, VerifierConfig};
 use serde::{Deserialize, Serialize};
 
 /// The words of the key `format`.
@@ -79,6 +79,31 @@ impl EnvironmentConfig {
     }
 }
 
+/// Refuses a rubric that counts on rewards of tools where none gives any: it would be 0 throughout.
+pub(super) fn check_rewards(rubric: &RubricConfig, environment: Option<&EnvironmentConfig>) -> Result<()> {
+    let tools = environment.map_or(&[][..], |environment| &environment.tools);
+    let wants = rubric.wanting_rewards().filter(|_| !tools.iter().any(ToolOptions::may_reward));
+    let Some(verifier) = wants else { return Ok(()) };
+    let names: Vec<&str> = tools.iter().map(ToolOptions::name).collect();
+    let none = if names.is_empty() { "there are none".into() } else { format!("{} give none", names.join(", ")) };
+    bail!(
+        "verifier `{}` judges by the rewards of tools, and {none}: give [[environment.tools]] of kind \"openenv\", \
+         \"command\" or \"function\", or take another verifier",
+        verifier.shown_name()
+    )
+}
+
+/// The same where completions have one turn and call nothing.
+pub(super) fn refuse_rewards(rubric: &RubricConfig) -> Result<()> {
+    let name = rubric.wanting_rewards().map(VerifierConfig::shown_name);
+    ensure!(
+        name.is_none(),
+        "verifier `{}` judges by the rewards of tools, and completions call none here: take another verifier",
+        name.unwrap_or_default()
+    );
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +123,32 @@ mod tests {
         let config: EnvironmentConfig = toml::from_str("tools = [{kind = 'calculator'}]").unwrap();
         assert!(config.validate().is_ok());
         assert_eq!(config.call(), ["<tool>", "</tool>"]);
+    }
+
+    #[test]
+    fn a_rubric_that_waits_for_rewards_wants_a_tool_that_gives_some() {
+        let (calculator, python) = ("{kind = 'calculator', name = 'sums'}", "{kind = 'python'}");
+        let game = "{kind = 'command', command = ['game']}";
+        let kind = "kind = 'environment'";
+        let cosine = "kind = 'length', rule = 'cosine', max = 9, of = {kind = 'environment'}";
+        for (part, tools, expected) in [
+            ("kind = 'exact'", None, None),
+            (kind, None, Some("verifier `environment` judges by the rewards of tools, and there are none: give")),
+            ("kind = 'environment', name = 'won'", None, Some("verifier `won` judges")),
+            (cosine, None, Some("verifier `length` judges")),
+            (kind, Some(vec![calculator, python]), Some("and sums, python give none: give [[environment.tools]]")),
+            (kind, Some(vec![calculator, game]), None),
+            (kind, Some(vec!["{kind = 'function', entry = 'game.py:Game'}"]), None),
+            (kind, Some(vec!["{kind = 'openenv', urls = ['ws://localhost:1']}"]), None),
+        ] {
+            let rubric: RubricConfig = toml::from_str(&format!("verifiers = [{{{part}}}]")).unwrap();
+            let environment = |tools: Vec<&str>| toml::from_str(&format!("tools = [{}]", tools.join(", "))).unwrap();
+            let environment: Option<EnvironmentConfig> = tools.map(environment);
+            let found = check_rewards(&rubric, environment.as_ref()).map_err(|error| error.to_string());
+            match expected {
+                None => assert_eq!(found, Ok(()), "{part}"),
+                Some(expected) => assert!(found.as_ref().is_err_and(|found| found.contains(expected)), "{found:?}"),
+            }
+        }
     }
 }

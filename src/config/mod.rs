@@ -336,6 +336,9 @@ impl TrainConfig {
         self.grpo.validate(self.rollout.max_new_tokens, self.rollout.group_size)?;
         self.lora.iter().try_for_each(LoraConfig::validate)?;
         self.environment.iter().try_for_each(EnvironmentConfig::validate)?;
+        for source in self.sources()?.into_iter().chain(self.eval_sources()) {
+            environment::check_rewards(source.rubric, self.environment.as_ref())?;
+        }
         self.teacher.iter().try_for_each(DistilConfig::validate)?;
         self.servers.iter().try_for_each(ServersConfig::validate)?;
         self.validate_ahead()?;

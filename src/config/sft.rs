@@ -8,7 +8,7 @@ use reckon_datasets::{Table, TraceConfig, table};
 use reckon_rewards::RubricConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{ComputeConfig, DataConfig, LoraConfig, OptimConfig, PromptConfig, RolloutConfig};
+use super::{ComputeConfig, DataConfig, LoraConfig, OptimConfig, PromptConfig, RolloutConfig, environment};
 use crate::model::SaveDtype;
 use crate::strict::Document;
 
@@ -156,6 +156,9 @@ impl SftConfig {
         if let Some(accuracy) = &self.accuracy {
             accuracy.check("accuracy.").map_err(Error::msg)?;
             accuracy.rollout.check("accuracy.rollout.").map_err(Error::msg)?;
+            let prompt = accuracy.prompt.as_ref().unwrap_or(&self.prompt);
+            let sources = accuracy.data.sources(prompt, &accuracy.rubric)?;
+            sources.iter().try_for_each(|source| environment::refuse_rewards(source.rubric))?;
         }
         self.step_size()?;
         self.length().map(drop)

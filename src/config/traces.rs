@@ -6,7 +6,7 @@ use reckon_datasets::{Table, table};
 use reckon_rewards::RubricConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{ComputeConfig, DataConfig, PromptConfig, RolloutConfig, SourceView};
+use super::{ComputeConfig, DataConfig, PromptConfig, RolloutConfig, SourceView, environment};
 use crate::strict::Document;
 
 table! {
@@ -77,6 +77,7 @@ impl TracesConfig {
         self.rollout.check("rollout.").map_err(Error::msg)?;
         self.filter.check("filter.").map_err(Error::msg)?;
         self.teacher.check("teacher.").map_err(Error::msg)?;
+        self.sources()?.iter().try_for_each(|source| environment::refuse_rewards(source.rubric))?;
         self.teacher.place().map(drop)
     }
 }

@@ -48,12 +48,14 @@ pub trait Tools: Sync {
 }
 
 /// What a call gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// What the model reads.
     pub text: String,
     /// Whether it says that the call failed.
     pub failed: bool,
+    /// The reward that the tool gave for the call: kept for whoever judges, and in no token.
+    pub reward: Option<f64>,
 }
 
 /// The rules, and who answers.
@@ -82,6 +84,9 @@ pub struct ToolUse {
     pub failed: usize,
     /// Seconds from calls to answers.
     pub waited_s: f64,
+    /// The rewards that calls were given, in the order of the calls; of one that was given none there is none.
+    #[serde(default)]
+    pub rewards: Vec<f64>,
 }
 
 impl ToolUse {
@@ -217,6 +222,7 @@ fn answer(calling: Calling, tokenizer: &Tokenizer, mut row: Row, calls: &[String
         let answer = tools.answer(row.prompt(), &mut row.talk.memory, call)?;
         row.talk.used.calls += 1;
         row.talk.used.failed += usize::from(answer.failed);
+        row.talk.used.rewards.extend(answer.reward);
         answers.push(answer);
     }
     row.talk.used.waited_s += since.elapsed().as_secs_f64();

@@ -40,6 +40,9 @@ pub struct SavedRollout {
     pub tokens: Vec<u32>,
     /// Whether the limit of tokens cut it.
     pub truncated: bool,
+    /// The rewards that tools gave for its calls, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewards: Vec<f64>,
     /// What the rubric said.
     pub score: Score,
     /// What the policy was trained on: the total, unless a control or a rule on length replaced it. Null where the
@@ -109,6 +112,7 @@ impl SavedGroup {
             completion: [prefill, rollout.completion.text.as_str()].concat(),
             tokens: rollout.completion.sampled(),
             truncated: rollout.completion.finish == FinishReason::Length,
+            rewards: rollout.completion.tools.rewards.clone(),
             score: rollout.score.clone(),
             reward: rollout.reward,
             passed: passes(saving.judge, group, rollout),
@@ -132,6 +136,7 @@ impl SavedGroup {
                 completion: &saved.completion,
                 tokens: &saved.tokens,
                 truncated: saved.truncated,
+                rewards: &saved.rewards,
             })
             .collect()
     }

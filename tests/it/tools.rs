@@ -14,6 +14,7 @@ use reckon::prompt::Prompt;
 use reckon::rollout::{
     Answer, Calling, Completion, Engine, FinishReason, Memory, PromptTokens, Request, SampleKey, Sampling, Tools, Turns,
 };
+use reckon::run::rollouts::{self, SavedRollout};
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
@@ -33,7 +34,8 @@ impl Tools for Letters {
         let number = prompt as u64 + 7 * before + 3 * call.len() as u64;
         std::thread::sleep(Duration::from_micros(number * 977 % 3000));
         let letters = (0..number % 9).map(|i| char::from(b'k' + ((number + i) % 7) as u8));
-        Ok(Answer { text: letters.collect(), failed: number.is_multiple_of(4) })
+        let reward = (!number.is_multiple_of(3)).then_some(number as f64);
+        Ok(Answer { text: letters.collect(), failed: number.is_multiple_of(4), reward })
     }
 }
 
@@ -87,11 +89,14 @@ fn when_tools_answer_changes_nothing() {
     };
     let expected = by(1, 64);
     assert!(expected.iter().filter(|c| c.tools.calls > 1).count() > 5, "several call twice");
+    assert!(expected.iter().all(|c| c.tools.rewards.len() <= c.tools.calls));
+    assert!(expected.iter().any(|c| c.tools.rewards.len() > 1), "some are rewarded twice");
     for (threads, capacity) in [(1, 1), (1, 7), (2, 7), (2, 64), (3, 5)] {
         for (a, b) in expected.iter().zip(by(threads, capacity)) {
             assert_eq!((&a.tokens, &a.text), (&b.tokens, &b.text), "{threads} threads, capacity {capacity}");
             assert_eq!((&a.logprobs, &a.tools.observed), (&b.logprobs, &b.tools.observed));
             assert_eq!((a.tools.calls, a.tools.failed), (b.tools.calls, b.tools.failed));
+            assert_eq!(a.tools.rewards, b.tools.rewards);
         }
     }
 }
@@ -213,6 +218,69 @@ fn a_run_counts_calls_and_sampler_and_trainer_agree() {
     assert_eq!(by("other", "compute.threads=1"), found, "whoever waits for whom");
 }
 
+/// A tool in both forms, which pays for a call by its length.
+const GAME: &str = "
+import json, sys
+
+class Game:
+    def step(self, state, input):
+        return (state or 0) + 1, {'answer': 'ok', 'reward': len(input) % 5 / 4}
+
+if __name__ == '__main__':
+    print(json.dumps({'ready': True}), flush=True)
+    for line in sys.stdin:
+        call = json.loads(line)
+        state, said = Game().step(call['state'], call['input'])
+        print(json.dumps({**said, 'id': call['id'], 'state': state}), flush=True)
+";
+
+#[test]
+fn what_a_tool_gives_is_the_reward_of_a_run_and_is_saved_for_a_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let game = folder.path().join("game.py");
+    std::fs::write(&game, GAME).unwrap();
+    let by = |name: &str, tool: &str| {
+        let (config, out) = (thoughts_told_to(tool, folder.path(), ""), folder.path().join(name));
+        let part = "rubric.verifiers=[{kind='environment', of='sum', range=[0, 2]}]";
+        let sets = ["rubric.mode='sum'", part, "save.rollouts_every=1"].map(|set| ["--set", set]).concat();
+        succeeds(&[&["train", text(&config), "--out", text(&out)], &sets[..]].concat());
+        (records(&out), out)
+    };
+    let (found, out) = by("function", &format!("kind = 'function', entry = '{}:Game'", game.display()));
+    let files = rollouts::files(&out).unwrap();
+    assert_eq!(files.len(), 2);
+    for path in &files {
+        let groups = rollouts::read(path).unwrap();
+        let saved: Vec<&SavedRollout> = groups.iter().flat_map(|group| &group.rollouts).collect();
+        for rollout in &saved {
+            let given = (rollout.rewards.iter().sum::<f64>() / 2.0).clamp(0.0, 1.0) as f32;
+            assert_eq!(rollout.score.total, Some(given), "{:?}", rollout.rewards);
+            assert_eq!(rollout.reward, Some(if rollout.truncated { 0.0 } else { given }), "{rollout:?}");
+        }
+        assert!(saved.iter().any(|rollout| rollout.rewards.is_empty()), "some call nothing");
+        let sum: f64 = saved.iter().filter_map(|rollout| rollout.reward).map(f64::from).sum();
+        let record = found.iter().find(|record| record.step == groups[0].step).unwrap();
+        let mean = record.get("reward/mean").unwrap();
+        assert!((mean - sum / saved.len() as f64).abs() < 1e-6 && mean > 0.0, "{mean} of {sum}");
+    }
+    let command = format!("kind = 'command', command = ['python3', '{}']", game.display());
+    assert_eq!(by("command", &command).0, found, "whichever way it is asked");
+
+    assert!(succeeds(&["verify", "replay", text(&out)]).contains("32 of 32 rollouts"));
+    // Rollouts of a build that kept no rewards are read, and had none.
+    let lines = std::fs::read_to_string(&files[1]).unwrap();
+    let older = lines.lines().map(|line| {
+        let mut group: Value = serde_json::from_str(line).unwrap();
+        for rollout in group["rollouts"].as_array_mut().unwrap() {
+            rollout.as_object_mut().unwrap().remove("rewards");
+        }
+        group.to_string() + "\n"
+    });
+    std::fs::write(&files[1], older.collect::<String>()).unwrap();
+    let message = fails(&["verify", "replay", text(&out)]);
+    assert!(message.contains("rollouts were judged differently"), "{message}");
+}
+
 #[test]
 fn a_run_with_tools_that_was_resumed_is_the_same() {
     let folder = tempfile::tempdir().unwrap();
@@ -311,6 +379,12 @@ fn an_environment_that_cannot_work_is_refused_before_the_first_step() {
         let message = fails(&["train", text(&config), "--out", text(&folder.path().join("run"))]);
         assert!(message.contains(expected), "{more}: {message}");
     }
+    let config = small_run(folder.path(), 1, "environment = {tools = [{kind = 'calculator'}]}");
+    let run = folder.path().join("run");
+    let rubric = "rubric.verifiers=[{kind='environment'}]";
+    let message = fails(&["train", text(&config), "--out", text(&run), "--set", rubric]);
+    assert!(message.contains("and calculator give none: give [[environment.tools]] of kind \"openenv\""), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
 }
 
 #[test]

@@ -54,8 +54,8 @@ class Verifier:
     """One verifier, by its kind; the options are those of a config's `[[rubric.verifiers]]`.
 
     Columns of a row beside the answer and the completion are keyword arguments: `numbers` and `target` for
-    `countdown`, `tests` for `code`. `question`, `id`, `tokens` (ids of the sampled tokens) and `truncated` (whether a
-    limit cut the completion) are known to every kind.
+    `countdown`, `tests` for `code`. `question`, `id`, `tokens` (ids of the sampled tokens), `truncated` (whether a
+    limit cut the completion) and `rewards` (what tools gave for its calls, in order) are known to every kind.
     """
 
     def __new__(cls, kind: str, /, **options: Any) -> Verifier: ...

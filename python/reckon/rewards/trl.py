@@ -19,6 +19,7 @@ NOT_COLUMNS = {
     "environments",
     "answer",
     "completion",
+    "rewards",
     "tokens",
     "truncated",
 }

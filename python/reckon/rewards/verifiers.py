@@ -47,7 +47,7 @@ def classic(kind: str, **options: Any) -> Callable[..., Awaitable[float]]:
 
 
 async def _score(verifier: Verifier, reference: Any, completion: str, question: str, columns: dict[str, Any]) -> float:
-    for name in ("answer", "completion", "question", "tokens", "truncated"):
+    for name in ("answer", "completion", "question", "rewards", "tokens", "truncated"):
         columns.pop(name, None)
     # On a thread, so that a program that is judged holds up no other rollout.
     verdict = await asyncio.to_thread(verifier.score, reference, completion, question=question, **columns)

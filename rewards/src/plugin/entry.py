@@ -142,6 +142,23 @@ def load(entry, kwargs):
     return functools.partial(function, **kwargs) if kwargs else function
 
 
+def item(value):
+    """The value of an array or tensor that holds one; anything else as it is."""
+    try:
+        return value.item() if hasattr(value, "item") else value
+    except (TypeError, ValueError, RuntimeError):
+        return value
+
+
+def number(value):
+    """What is one number, an array or tensor of one value too, as a bool or a float; None of anything else."""
+    value = item(value)
+    try:
+        return value if isinstance(value, bool) else float(value) if hasattr(value, "__float__") else None
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
+
+
 def shown(value):
     """The start of a value, on one line."""
     text = " ".join(repr(value).split())

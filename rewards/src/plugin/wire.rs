@@ -35,6 +35,7 @@ struct One<'a> {
     completion: &'a str,
     tokens: usize,
     truncated: bool,
+    rewards: &'a [f64],
     #[serde(skip_serializing_if = "<[u32]>::is_empty")]
     token_ids: &'a [u32],
 }
@@ -47,7 +48,7 @@ struct Group<'a> {
 
 impl<'a> One<'a> {
     fn new(id: Option<u64>, of: &Submission<'a>, token_ids: bool) -> Self {
-        let Submission { example, completion, tokens, truncated } = *of;
+        let Submission { example, completion, tokens, truncated, rewards } = *of;
         Self {
             id,
             example: &example.id,
@@ -58,6 +59,7 @@ impl<'a> One<'a> {
             completion,
             tokens: tokens.len(),
             truncated,
+            rewards,
             token_ids: if token_ids { tokens } else { &[] },
         }
     }

@@ -42,26 +42,20 @@ class Function:
     def settled(self, value):
         return self.loop.run_until_complete(value) if inspect.isawaitable(value) else value
 
-    def number(self, value):
+    def reward(self, value):
         """A reward, as the host reads it."""
-        plain = value
-        try:
-            if hasattr(value, "item"):  # an array or tensor of one value
-                plain = value.item()
-            number = plain if isinstance(plain, bool) else float(plain) if hasattr(plain, "__float__") else None
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            number = None
-        if number is None:
-            kind = "a text" if isinstance(plain, (str, bytes)) else f"of type {type(value).__name__}"
+        found = number(value)
+        if found is None:
+            kind = "a text" if isinstance(item(value), (str, bytes)) else f"of type {type(value).__name__}"
             raise TypeError(f"`{self.name}` returned {shown(value)}, {kind}: {RETURN}")
-        if not math.isfinite(number):
-            raise ValueError(f"`{self.name}` returned {number}, which is not finite: {RETURN}")
-        return number
+        if not math.isfinite(found):
+            raise ValueError(f"`{self.name}` returned {found}, which is not finite: {RETURN}")
+        return found
 
     def judged(self, value):
         """A verdict of what was returned for one completion."""
         if not isinstance(value, dict):
-            return NOT_JUDGED if value is None else {"reward": self.number(value)}
+            return NOT_JUDGED if value is None else {"reward": self.reward(value)}
         if "reward" not in value:
             raise TypeError(f"`{self.name}` returned {shown(value)}, which has no `reward`: {RETURN}, or a dict with it")
         kept = {key: str(value[key]) for key in ("reason", "parsed") if value.get(key) is not None}

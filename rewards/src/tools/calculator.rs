@@ -42,9 +42,9 @@ impl Default for CalculatorOptions {
 /// use reckon_rewards::{Calculator, CalculatorOptions, Tool};
 /// let calculator = Calculator::new(&CalculatorOptions::default())?;
 /// let mut ask = |input: &str| calculator.call(&Example::default(), &mut Default::default(), input);
-/// assert_eq!(ask("1234 * 5678")?, Ok("7006652".into()));
-/// assert_eq!(ask("(0.1 + 0.2) / 3")?, Ok("0.1".into()));
-/// assert_eq!(ask("1 / 0")?, Err("division by zero".into()));
+/// assert_eq!(ask("1234 * 5678")?.text, Ok("7006652".into()));
+/// assert_eq!(ask("(0.1 + 0.2) / 3")?.text, Ok("0.1".into()));
+/// assert_eq!(ask("1 / 0")?.text, Err("division by zero".into()));
 /// # Ok::<(), String>(())
 /// ```
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl Calculator {
 
 impl Tool for Calculator {
     fn call(&self, _: &Example, _: &mut State, input: &str) -> Result<Said, String> {
-        Ok(value(input).and_then(|value| decimal(value, self.places).ok_or_else(too_large)))
+        let text = value(input).and_then(|value| decimal(value, self.places).ok_or_else(too_large));
+        Ok(Said { text, reward: None })
     }
 }
 

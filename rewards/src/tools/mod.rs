@@ -1,6 +1,6 @@
 //! What a completion may call between its turns: a calculator, Python in the sandbox, a program or a Python function of
-//! the user's, an environment on a server. Text in, text out: which text is a call, and what becomes of an answer in the context, is left to the
-//! trainer; a call's own form (which tool, which input) is read here.
+//! the user's, an environment on a server. Text in, text and perhaps a reward out: which text is a call, and what becomes
+//! of an answer in the context, is left to the trainer; a call's own form (which tool, which input) is read here.
 //!
 //! A tool that has state gets it with each call and hands back the next one. So whichever worker answers, and whichever
 //! rows are asked beside it, an answer is a function of the row and of the calls before. An environment on a server keeps
@@ -46,8 +46,26 @@ pub enum ToolOptions {
 /// Every `kind` of tool.
 pub const TOOL_KINDS: [&str; 5] = ["calculator", "python", "command", "function", "openenv"];
 
-/// What a tool says: an answer, or why there is none, which the model is told too.
-pub type Said = Result<String, String>;
+/// What a tool says of a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// An answer, or why there is none, which the model is told too.
+    pub text: Result<String, String>,
+    /// The reward that the call earned by the tool's own account, a finite number; nothing of it is shown to the model.
+    pub reward: Option<f64>,
+}
+
+impl Said {
+    /// An answer without a reward.
+    pub fn answer(text: impl Into<String>) -> Self {
+        Self { text: Ok(text.into()), reward: None }
+    }
+
+    /// Why there is no answer.
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Self { text: Err(reason.into()), reward: None }
+    }
+}
 
 /// What a tool keeps of a completion from call to call.
 #[derive(Debug, Default)]
@@ -82,12 +100,14 @@ pub struct ToolError {
 pub type Memory = BTreeMap<String, State>;
 
 /// What a call gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ToolAnswer {
     /// What the model reads.
     pub text: String,
     /// Whether it says that the call failed.
     pub failed: bool,
+    /// The reward that the tool gave for the call.
+    pub reward: Option<f64>,
 }
 
 /// The tools of a run, by name.
@@ -112,6 +132,14 @@ impl ToolOptions {
             Self::OpenEnv(options) => (&options.name, "openenv"),
         };
         name.as_deref().unwrap_or(kind)
+    }
+
+    /// Whether answers of this kind of tool may bring a reward.
+    pub fn may_reward(&self) -> bool {
+        match self {
+            Self::Calculator(_) | Self::Python(_) => false,
+            Self::Command(_) | Self::Function(_) | Self::OpenEnv(_) => true,
+        }
     }
 
     fn build(&self) -> Result<Box<dyn Tool>, String> {
@@ -154,17 +182,16 @@ impl Toolbox {
     /// Where a tool is broken; a call that makes no sense gets an answer that says so.
     pub fn answer(&self, example: &Example, memory: &mut Memory, call: &str) -> Result<ToolAnswer, ToolError> {
         let said = match self.read(call) {
-            Err(problem) => Err(problem),
+            Err(problem) => Said::failed(problem),
             Ok((place, input)) => {
                 let (name, tool) = &self.tools[place];
                 let said = tool.call(example, memory.entry(name.clone()).or_default(), &input);
                 said.map_err(|problem| ToolError { tool: name.clone(), problem })?
             }
         };
-        Ok(match said {
-            Ok(text) => ToolAnswer { text, failed: false },
-            Err(reason) => ToolAnswer { text: format!("error: {}", one_line(&reason)), failed: true },
-        })
+        let (failed, reward) = (said.text.is_err(), said.reward);
+        let text = said.text.unwrap_or_else(|reason| format!("error: {}", one_line(&reason)));
+        Ok(ToolAnswer { text, failed, reward })
     }
 
     /// Which tool a call is for, and its input.
@@ -202,6 +229,18 @@ fn as_object(call: &str) -> Option<(String, String)> {
     let only = arguments.as_object().filter(|arguments| arguments.len() == 1).and_then(|map| map.values().next());
     let input = only.unwrap_or(arguments);
     Some((name, input.as_str().map_or_else(|| input.to_string(), ToOwned::to_owned)))
+}
+
+/// The reward in a tool's answer: a number, or a truth value as 1 and 0; null is none.
+fn reward_in(answer: &Value) -> Result<Option<f64>, String> {
+    match answer {
+        Value::Null => Ok(None),
+        Value::Bool(given) => Ok(Some(f64::from(u8::from(*given)))),
+        other => match other.as_f64().filter(|reward| reward.is_finite()) {
+            Some(reward) => Ok(Some(reward)),
+            None => Err(format!("the reward {} is not a finite number", one_line(&other.to_string()))),
+        },
+    }
 }
 
 /// The start of a text, on one line.
@@ -244,6 +283,23 @@ mod tests {
             let answer = tools.answer(&Example::default(), &mut Memory::new(), call).unwrap();
             assert_eq!(answer.text, expected, "{call}");
             assert_eq!(answer.failed, expected.starts_with("error"), "{call}");
+        }
+    }
+
+    #[test]
+    fn a_reward_is_a_finite_number_a_truth_value_or_none() {
+        for (answer, expected) in [
+            ("null", Ok(None)),
+            ("0.25", Ok(Some(0.25))),
+            ("-3", Ok(Some(-3.0))),
+            ("true", Ok(Some(1.0))),
+            ("false", Ok(Some(0.0))),
+            ("1e999", Err("the reward 1e+999 is not a finite number")),
+            ("\"1\"", Err("the reward \"1\" is not a finite number")),
+            ("[1]", Err("the reward [1] is not a finite number")),
+        ] {
+            let found = reward_in(&serde_json::from_str(answer).unwrap());
+            assert_eq!(found.as_ref().map_err(String::as_str), expected.as_ref().map_err(|e| *e), "{answer}");
         }
     }
 

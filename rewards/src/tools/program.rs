@@ -76,8 +76,8 @@ impl Tool for Program {
         let source = Source { prelude: &self.prelude, program: fenced(input) };
         let run = self.python.run(source, b"").map_err(|error| error.to_string())?;
         Ok(match Failure::of(&run, self.python.limits()) {
-            Some(failure) => Err(failure.reason),
-            None => Ok(String::from_utf8_lossy(&run.stdout).trim_end().to_owned()),
+            Some(failure) => Said::failed(failure.reason),
+            None => Said::answer(String::from_utf8_lossy(&run.stdout).trim_end()),
         })
     }
 }

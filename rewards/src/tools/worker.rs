@@ -1,5 +1,6 @@
 //! Tools of the user's own outside this program: any program, or a Python function or class. A call is a line of JSON with
-//! the row, the state and the input; its answer is a line with the text and the next state (`rewards/README.md`).
+//! the row, the state and the input; its answer is a line with the text, the next state and perhaps a reward
+//! (`rewards/README.md`).
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,6 +84,8 @@ struct Told {
     error: Option<String>,
     #[serde(default)]
     state: Value,
+    #[serde(default)]
+    reward: Value,
 }
 
 impl WorkerTool {
@@ -141,8 +144,8 @@ impl Tool for WorkerTool {
             Ok(line) => serde_json::from_slice(line)
                 .map_err(|error| format!("junk: {} ({error})", super::one_line(&String::from_utf8_lossy(line))))?,
             // The call's doing: its worker goes, and another answers the next.
-            Err(NoLine::Late) => return Ok(Err(format!("no answer within {} s", self.timeout.as_secs_f64()))),
-            Err(NoLine::Closed(end)) => return Ok(Err(format!("the tool {end}"))),
+            Err(NoLine::Late) => return Ok(Said::failed(format!("no answer within {} s", self.timeout.as_secs_f64()))),
+            Err(NoLine::Closed(end)) => return Ok(Said::failed(format!("the tool {end}"))),
             Err(NoLine::TooLong) => return Err("a worker wrote a line of more than 1 MiB".into()),
         };
         if told.id != Some(id) || channel.has_more() {
@@ -150,10 +153,11 @@ impl Tool for WorkerTool {
         }
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
         *state = State::Told(told.state);
-        match (told.answer, told.error) {
-            (_, Some(error)) => Ok(Err(error)),
-            (Some(answer), None) => Ok(Ok(answer)),
-            (None, None) => Err("an answer without `answer` or `error`".into()),
-        }
+        let text = match (told.answer, told.error) {
+            (_, Some(error)) => Err(error),
+            (Some(answer), None) => Ok(answer),
+            (None, None) => return Err("an answer without `answer` or `error`".into()),
+        };
+        Ok(Said { text, reward: super::reward_in(&told.reward)? })
     }
 }

@@ -7,6 +7,8 @@ mod audit;
 mod code;
 /// What the tables of verdicts share.
 mod common;
+/// The rewards that tools gave, as a part of a rubric.
+mod environment;
 /// What follows from each fault of a worker.
 mod faults;
 /// Python functions in the forms in which people write them.

@@ -134,6 +134,11 @@ fn play(socket: &mut WebSocket<TcpStream>, seen: &Seen) -> Option<()> {
                 let data = json!({"message": "Invalid message", "code": "VALIDATION_ERROR", "errors": errors});
                 Message::text(json!({"type": "error", "data": data}).to_string())
             }
+            (_, say) if say.starts_with("pay ") => {
+                let reward: Value = serde_json::from_str(&say[4..]).ok()?;
+                let data = json!({"observation": {"text": "paid"}, "reward": reward, "done": false});
+                Message::text(json!({"type": "observation", "data": data}).to_string())
+            }
             (_, say) => {
                 guesses += 1;
                 let right = say == secret;
@@ -162,21 +167,49 @@ fn a_completion_has_a_session_from_its_first_call_to_its_end() {
     let tools = toolbox(&[&url], TALK).unwrap();
     until("the server was asked once, and left", || seen.closed.load(Ordering::SeqCst) == 1);
     let mut memories = [Memory::new(), Memory::new()];
-    for (completion, call, expected) in [
-        (0, "", "a number of 2 digits"),
-        (0, "7", "false after 1\n0.0"),
-        (1, "42", "true after 1\n1.0"),
-        (0, " ", "false after 1\n0.0"),
-        (0, r#"{"name": "openenv", "arguments": {"guess": "42"}}"#, "true after 2\n1.0"),
-        (0, "42", "error: the episode is over"),
+    for (completion, call, expected, given) in [
+        (0, "", "a number of 2 digits", None),
+        (0, "7", "false after 1\n0.0", Some(0.0)),
+        (1, "42", "true after 1\n1.0", Some(1.0)),
+        (0, " ", "false after 1\n0.0", None),
+        (0, r#"{"name": "openenv", "arguments": {"guess": "42"}}"#, "true after 2\n1.0", Some(1.0)),
+        (0, "42", "error: the episode is over", None),
     ] {
-        let ToolAnswer { text, failed } = tools.answer(&example(), &mut memories[completion], call).unwrap();
+        let ToolAnswer { text, failed, reward } = tools.answer(&example(), &mut memories[completion], call).unwrap();
         assert_eq!((text.as_str(), failed), (expected, expected.starts_with("error")), "{call}");
+        assert_eq!(reward, given, "{call}");
     }
     assert_eq!(seen.open.load(Ordering::SeqCst), 2);
     drop(memories);
     until("sessions are closed", || seen.open.load(Ordering::SeqCst) == 0);
     assert_eq!(seen.closed.load(Ordering::SeqCst), 3, "by their message");
+}
+
+#[test]
+fn a_step_has_the_reward_of_the_server_whatever_is_shown_and_a_fault_has_none() {
+    let (url, _) = games(8);
+    let unseen = TALK.replace("['/observation/text', '/reward']", "['/observation/board']");
+    for (keys, call, expected, given) in [
+        (TALK, "7", "false after 1\n0.0", Some(0.0)),
+        (TALK, "ping", "pinged", None),
+        (TALK, "raise", "error: the environment raised", None),
+        (TALK, "junk", "error: the server said", None),
+        (TALK, "pay true", "paid\ntrue", Some(1.0)),
+        (TALK, "pay -2.5", "paid\n-2.5", Some(-2.5)),
+        (TALK, "pay 1e999", "error: the reward 1e+999 is not a finite number", None),
+        (TALK, "pay \"much\"", "error: the reward \"much\" is not a finite number", None),
+        (&unseen, "42", "error: the answer has no /observation/board", Some(1.0)),
+        (&unseen, "", "error: the answer has no /observation/board", None),
+    ] {
+        let tools = toolbox(&[&url], keys).unwrap();
+        let answer = tools.answer(&example(), &mut Memory::new(), call).unwrap();
+        assert!(answer.text.starts_with(expected), "{call}: {answer:?}");
+        assert_eq!((answer.failed, answer.reward), (expected.starts_with("error"), given), "{call}");
+    }
+    // One that is refused costs no session.
+    let (tools, mut memory) = (toolbox(&[&url], TALK).unwrap(), Memory::new());
+    assert!(tools.answer(&example(), &mut memory, "pay []").unwrap().failed);
+    assert_eq!(tools.answer(&example(), &mut memory, "42").unwrap().reward, Some(1.0));
 }
 
 #[test]

@@ -42,6 +42,16 @@ class Guess:
 def double(text):
     return 2 * int(text)
 
+class Bid:
+    def step(self, state, input):
+        return None, {'answer': 'bid', 'reward': float(input)}
+
+def pay(text):
+    return {'answer': 7, 'reward': eval(text)}
+
+def tip(text):
+    return {'reward': 1}
+
 def hang(text):
     import time
     time.sleep(60)
@@ -84,6 +94,67 @@ fn a_function_answers_and_its_faults_are_told_to_the_model() {
     ] {
         let answer: ToolAnswer = tools.answer(&example(), &mut Memory::new(), call).unwrap();
         assert!(answer.text.starts_with(expected) && answer.failed == failed, "{call}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_function_gives_a_reward_beside_its_answer_or_the_call_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), GAME);
+    let entry = |name: &str| format!("{{kind = 'function', name = '{name}', entry = '{}:{name}'}}", path.display());
+    let tools = ["pay", "Bid", "tip", "double"].map(entry).join(", ");
+    let tools = toolbox(&format!("tools = [{tools}]")).unwrap();
+    for (call, expected, reward) in [
+        ("double 21", "42", None),
+        ("pay 0.5", "7", Some(0.5)),
+        ("pay True", "7", Some(1.0)),
+        ("pay None", "7", None),
+        ("pay -3", "7", Some(-3.0)),
+        ("pay __import__('fractions').Fraction(1, 4)", "7", Some(0.25)),
+        ("Bid 2", "bid", Some(2.0)),
+        ("Bid nan", "error: ValueError: `Bid` gave the reward nan: give a finite number, or None for none", None),
+        ("pay 'much'", "error: ValueError: `pay` gave the reward 'much': give a finite number", None),
+        ("pay 10 ** 400", "error: ValueError: `pay` gave the reward 1000", None),
+        ("tip 1", "error: TypeError: `tip` returned {'reward': 1}: with `reward` go `answer`, the text", None),
+        ("nothing 1", "error: there is no tool `nothing`", None),
+    ] {
+        let answer = tools.answer(&example(), &mut Memory::new(), call).unwrap();
+        assert!(answer.text.starts_with(expected), "{call}: {answer:?}");
+        assert_eq!((answer.failed, answer.reward), (expected.starts_with("error"), reward), "{call}");
+    }
+}
+
+#[test]
+fn a_command_gives_a_reward_beside_its_answer_or_its_error() {
+    let script = r#"echo '{"ready": true}'
+        while IFS= read -r call; do
+            id=${call#*\"id\":}; id=${id%%,*}
+            said=${call##*\"input\":\"}; said=${said%%\"*}
+            case $said in
+                bad) echo "{\"id\": $id, \"error\": \"off the board\", \"reward\": -1}" ;;
+                none) echo "{\"id\": $id, \"answer\": \"ok\"}" ;;
+                *) echo "{\"id\": $id, \"answer\": \"ok\", \"reward\": $said}" ;;
+            esac
+        done"#;
+    let tools = toolbox(&format!("[[tools]]\nkind = 'command'\ncommand = ['sh', '-c', '''{script}''']")).unwrap();
+    let ask = |call| tools.answer(&example(), &mut Memory::new(), call);
+    for (call, text, reward) in [
+        ("none", "ok", None),
+        ("null", "ok", None),
+        ("0.25", "ok", Some(0.25)),
+        ("true", "ok", Some(1.0)),
+        ("bad", "error: off the board", Some(-1.0)),
+    ] {
+        let ToolAnswer { text: found, failed, reward: given } = ask(call).unwrap();
+        assert_eq!((found.as_str(), failed, given), (text, text.starts_with("error"), reward), "{call}");
+    }
+    for (call, expected) in [
+        ("1e999", "tool `command`: the reward 1e+999 is not a finite number"),
+        ("[]", "tool `command`: the reward [] is not a finite number"),
+        ("NaN", "tool `command`: junk: "),
+    ] {
+        let message = ask(call).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
     }
 }
 

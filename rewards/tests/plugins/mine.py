@@ -50,3 +50,12 @@ def not_of_b(row):
 
 def anywhere(row):
     return row["answer"] in row["completion"]
+
+
+def earned(row):
+    return sum(row["rewards"])
+
+
+def most_earned(rows):
+    best = max(sum(row["rewards"]) for row in rows)
+    return [sum(row["rewards"]) == best for row in rows]

@@ -1,6 +1,7 @@
 //! Environments of others, behind OpenEnv's protocol: a WebSocket for each session, on which `reset` and `step` are
-//! answered by an observation (`openenv-core` 0.3, `/ws`). What a call is as an action, and which part of an answer the
-//! model reads, is here; the connection is in `session`, and what keeps it open while nobody calls in `keeper`.
+//! answered by an observation (`openenv-core` 0.3, `/ws`). What a call is as an action, which part of an answer the
+//! model reads, and that a step's reward is the call's, is here; the connection is in `session`, and what keeps it open
+//! while nobody calls in `keeper`.
 //!
 //! A session belongs to a completion: opened and reset by its first call, closed when the completion is done.
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tungstenite::http::Uri;
 
-use super::{Said, State, Tool};
+use super::{Said, State, Tool, reward_in};
 use crate::plugin::command::seconds;
 use keeper::Keeper;
 pub use session::Session;
@@ -162,7 +163,7 @@ impl OpenEnv {
     }
 
     /// What the model reads of an answer.
-    fn shown(&self, answer: &Value) -> Said {
+    fn shown(&self, answer: &Value) -> Result<String, String> {
         let found: Vec<&Value> = self.show.iter().filter_map(|pointer| answer.pointer(pointer)).collect();
         if found.is_empty() {
             return Err(format!("the answer has no {}", self.show.join(", ")));
@@ -174,6 +175,16 @@ impl OpenEnv {
     }
 }
 
+impl OpenEnv {
+    /// What is said of a step: what is shown of its answer, and the reward in it, which counts whatever is shown.
+    fn said(&self, answer: &Value) -> Said {
+        match reward_in(&answer["reward"]) {
+            Ok(reward) => Said { text: self.shown(answer), reward },
+            Err(problem) => Said::failed(problem),
+        }
+    }
+}
+
 impl Tool for OpenEnv {
     /// A step with the action that the call is. An empty call is no step: it is answered by what was observed last, which
     /// in a first call is the observation of the reset.
@@ -182,18 +193,24 @@ impl Tool for OpenEnv {
         let action = match filled(&self.action, &|name| call_value(name, input)) {
             _ if looks => Value::Null,
             Ok(action @ Value::Object(_)) => action,
-            Ok(_) => return Ok(Err("the action is no JSON object".into())),
-            Err(problem) => return Ok(Err(problem)),
+            Ok(_) => return Ok(Said::failed("the action is no JSON object")),
+            Err(problem) => return Ok(Said::failed(problem)),
         };
         let mut session = match std::mem::take(state) {
             State::Session(session) => session,
             State::Nothing | State::Told(_) => match self.session(example)? {
                 Ok(session) => Box::new(session),
-                Err(reason) => return Ok(Err(reason)),
+                Err(reason) => return Ok(Said::failed(reason)),
             },
         };
-        let stepped = if looks { Ok(()) } else { session.step(&action, self.timeout) };
-        let said = stepped.and_then(|()| self.shown(session.last()));
+        let said = if looks {
+            Said { text: self.shown(session.last()), reward: None }
+        } else {
+            match session.step(&action, self.timeout) {
+                Ok(()) => self.said(session.last()),
+                Err(reason) => Said::failed(reason),
+            }
+        };
         *state = State::Session(session);
         Ok(said)
     }
