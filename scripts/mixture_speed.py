@@ -42,7 +42,7 @@ def model_of(shape):
         return transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(
             **SIZES, head_dim=32, moe_intermediate_size=128, num_experts=9, num_experts_per_tok=3, norm_topk_prob=True))
     return transformers.DeepseekV3ForCausalLM(transformers.DeepseekV3Config(
-        **SIZES, moe_intermediate_size=128, first_k_dense_replace=1, n_routed_experts=8, num_experts_per_tok=2,
+        **SIZES, moe_intermediate_size=128, first_k_dense_replace=0, n_routed_experts=8, num_experts_per_tok=2,
         n_shared_experts=1, n_group=4, topk_group=2, norm_topk_prob=True, routed_scaling_factor=2.5, q_lora_rank=None,
         kv_lora_rank=48, qk_nope_head_dim=24, qk_rope_head_dim=16, v_head_dim=32))
 

@@ -99,7 +99,7 @@ impl Row {
     }
 
     /// The tokens of the present turn.
-    fn turn(&self) -> &[u32] {
+    pub(super) fn turn(&self) -> &[u32] {
         &self.tokens[self.talk.begins..]
     }
 }

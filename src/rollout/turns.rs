@@ -118,8 +118,9 @@ impl Turns {
         calls
     }
 
-    /// What stands in the context for the answers of a turn.
-    fn tokens(&self, answers: &[Answer], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    /// What stands in the context for the answers of a turn, which ends in the text `turn`. A token that closes a call may
+    /// hold more, as `><` does behind `</tool`: what of it begins the text before an answer is not written again.
+    fn tokens(&self, answers: &[Answer], turn: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         let encode = |text: &str| {
             let encoding = tokenizer.encode_fast(text, false);
             encoding.map(|found| found.get_ids().to_vec()).map_err(|error| anyhow!("cannot encode an answer: {error}"))
@@ -130,6 +131,8 @@ impl Turns {
             text = tokenizer.decode(&ids[..self.max_answer_tokens], false).unwrap_or_default();
         }
         let [before, after] = &self.answer;
+        let more = turn.rsplit_once(self.call[1].as_str()).map_or("", |(_, more)| more);
+        let before = before.strip_prefix(more).unwrap_or(before);
         encode(&[before, text.as_str(), after].concat())
     }
 }
@@ -226,7 +229,8 @@ fn answer(calling: Calling, tokenizer: &Tokenizer, mut row: Row, calls: &[String
         answers.push(answer);
     }
     row.talk.used.waited_s += since.elapsed().as_secs_f64();
-    let tokens = turns.tokens(&answers, tokenizer)?;
+    let turn = tokenizer.decode(row.turn(), false).unwrap_or_default();
+    let tokens = turns.tokens(&answers, &turn, tokenizer)?;
     Ok(Answered { row, tokens })
 }
 
@@ -234,16 +238,45 @@ fn answer(calling: Calling, tokenizer: &Tokenizer, mut row: Row, calls: &[String
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_turn_has_the_calls_that_are_closed_in_it() {
-        let turns = Turns {
+    fn turns() -> Turns {
+        Turns {
             call: ["<tool>", "</tool>"].map(String::from),
-            answer: Default::default(),
+            answer: ["<result>", "</result>"].map(String::from),
             whole_turns: false,
             max_calls: 1,
-            max_answer_tokens: 1,
+            max_answer_tokens: 9,
             workers: 1,
-        };
+        }
+    }
+
+    #[test]
+    fn what_the_token_that_closes_a_call_holds_of_an_answer_is_not_written_again() {
+        // A token for each letter, as far as these texts go.
+        let letters: Vec<String> =
+            "</tol>re su9x".chars().enumerate().map(|(id, letter)| format!("{letter:?}: {id}")).collect();
+        let text = format!(
+            r#"{{"version": "1.0", "added_tokens": [], "decoder": {{"type": "Fuse"}},
+                "model": {{"type": "BPE", "vocab": {{{}}}, "merges": []}}}}"#,
+            letters.join(", ").replace('\'', "\"")
+        );
+        let tokenizer: Tokenizer = text.parse().unwrap();
+        let answer = |text: &str| Answer { text: text.into(), failed: false, reward: None };
+        for (turn, expected) in [
+            ("<tool>9</tool>", "<result>9</result>"),
+            ("<tool>9</tool><", "result>9</result>"),
+            ("<tool>9</tool><result>", "9</result>"),
+            // No beginning of an answer.
+            ("<tool>9</tool>>", "<result>9</result>"),
+            ("<tool>9</tool> <", "<result>9</result>"),
+        ] {
+            let tokens = turns().tokens(&[answer("9")], turn, &tokenizer).unwrap();
+            assert_eq!(tokenizer.decode(&tokens, false).unwrap(), expected, "{turn}");
+        }
+    }
+
+    #[test]
+    fn a_turn_has_the_calls_that_are_closed_in_it() {
+        let turns = turns();
         for (turn, expected) in [
             ("say <tool>1+1</tool>", &["1+1"][..]),
             ("<tool>a</tool> and <tool>b</tool> and <tool>c", &["a", "b"]),

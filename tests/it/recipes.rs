@@ -136,4 +136,5 @@ fn aha_smollm2_runs() {
 #[test]
 fn smollm2_arithmetic_runs() {
     check("smollm2-arithmetic/config.toml", None);
+    check("smollm2-arithmetic/calculator.toml", None);
 }
