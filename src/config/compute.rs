@@ -25,7 +25,7 @@ pub enum DeviceChoice {
     Auto,
     /// The processor.
     Cpu,
-    /// The first card that `CUDA_VISIBLE_DEVICES` leaves.
+    /// The first card that `CUDA_VISIBLE_DEVICES` leaves; one for each rank of a machine.
     Cuda,
 }
 
