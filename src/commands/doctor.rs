@@ -67,7 +67,7 @@ fn two_ranks() -> Result<String> {
 
 #[cfg(not(feature = "cuda"))]
 fn cuda() -> Vec<String> {
-    vec![format!("cuda     {}", compute::describe())]
+    vec![format!("cuda     {}", compute::describe()), format!("nccl     {}", compute::nccl())]
 }
 
 #[cfg(feature = "cuda")]

@@ -94,7 +94,7 @@ fn what_ranks_do_not_share_is_not_done_by_each_of_them() {
 #[test]
 fn doctor_tells_of_mpi_and_launchers_and_lets_two_ranks_add() {
     let told = succeeds(&["doctor"]);
-    for expected in ["mpi      ", "launcher none", "ranks    two of this machine add 16 MB over TCP in "] {
+    for expected in ["nccl     ", "mpi      ", "launcher none", "ranks    two of this machine add 16 MB over TCP in "] {
         assert!(told.contains(expected), "{expected}: {told}");
     }
     let output =
