@@ -3,15 +3,17 @@
     cargo build --release
     python examples/objectives/compare.py --out runs
 
-A run that is in the folder already is not made again, so the comparison can be stopped and gone on with. Every run
-samples as many completions: presets that resample do not, and `remax` gives one of each group to its baseline.
+A run that is in the folder already is not made again, so the comparison can be stopped and gone on with; one that was cut
+short is made anew. Every run samples as many completions: presets that resample do not, and `remax` gives one of each group to its baseline.
 """
 
 import argparse
 import json
 import math
+import shutil
 import subprocess
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,7 +26,7 @@ def arguments():
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--steps", default=40, type=int)
     parser.add_argument("--seeds", default=3, type=int)
-    parser.add_argument("--threads", default=2, type=int)
+    parser.add_argument("--at-a-time", default=2, type=int, help="runs made side by side, each on one thread")
     parser.add_argument("--presets", nargs="*", default=list(tomllib.loads(PRESETS.read_text())))
     parser.add_argument("--table", action="store_true", help="print the table of the runs that are there")
     return parser.parse_args()
@@ -33,7 +35,7 @@ def arguments():
 def train(args, preset, seed, out):
     group = 15 if preset == "remax" else 16
     sets = [f"grpo.preset={preset}", f"seed={seed}", f"steps={args.steps}", f"eval.every={args.steps}",
-            f"save.every={args.steps}", "save.rollouts_every=0", f"compute.threads={args.threads}", "compute.device=cpu",
+            f"save.every={args.steps}", "save.rollouts_every=0", "compute.threads=1", "compute.device=cpu",
             "grpo.resample_max=0", "rollout.prompts_per_step=8", f"rollout.group_size={group}"]
     if preset == "gdpo":
         # Two verifiers that each say something of their own.
@@ -71,14 +73,21 @@ def main():
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
     name = lambda preset, seed: args.out / f"{preset}-{seed}-{args.steps}"
-    for seed in range(1, args.seeds + 1):
-        for preset in args.presets:
-            run = name(preset, seed)
-            if not args.table and not (run / "done").exists():
-                if run.exists():
-                    raise SystemExit(f"{run} was cut short: remove it")
-                train(args, preset, seed, run)
-                (run / "done").touch()
+
+    def make(job):
+        preset, seed = job
+        run = name(preset, seed)
+        if (run / "done").exists():
+            return
+        if run.exists():
+            shutil.rmtree(run)
+        train(args, preset, seed, run)
+        (run / "done").touch()
+
+    if not args.table:
+        jobs = [(preset, seed) for seed in range(1, args.seeds + 1) for preset in args.presets]
+        with ThreadPoolExecutor(args.at_a_time) as pool:
+            list(pool.map(make, jobs))
     print("| preset | held-out accuracy | 95% interval | by seed | tokens | entropy | updates a step |\n|---|---|---|---|---|---|---|")
     found = {preset: [records(name(preset, seed)) for seed in range(1, args.seeds + 1) if (name(preset, seed) / "done").exists()]
              for preset in args.presets}
