@@ -7,7 +7,7 @@ use std::time::Duration;
 
 #[cfg(feature = "serve")]
 use anyhow::Context;
-use anyhow::{Result, ensure};
+use anyhow::Result;
 #[cfg(feature = "serve")]
 use reckon_lab::serve;
 use reckon_rewards::Registry;
