@@ -5,7 +5,8 @@
 //! reward; [`VerifierConfig`] is how a config file names them, [`Registry`] how a program brings its own, and
 //! [`Plugin`] one outside the program; [`Extractor`] finds the answer in a completion. Then each verifier has a file of
 //! its own: [`Format`], [`Exact`], [`Math`], [`Numeric`], [`Choice`], [`Pattern`], [`Countdown`], [`Code`], [`Logic`],
-//! [`JsonSchema`], [`Instructions`], [`Environment`] for what tools gave, and the shaping terms [`Language`], [`Repetition`] and [`Length`].
+//! [`JsonSchema`], [`Instructions`], [`Environment`] for what tools gave, and the shaping terms [`Language`],
+//! [`Repetition`] and [`Length`].
 //! `rewards/README.md` states every rule and config key in tables.
 //!
 //! A wrong or malformed completion is a [`Verdict`] with reward 0. An `Err` means that the verifier or the example is

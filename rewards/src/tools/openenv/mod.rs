@@ -173,9 +173,7 @@ impl OpenEnv {
             texts.map(|value| value.as_str().map_or_else(|| value.to_string(), String::from)).collect();
         Ok(texts.join("\n"))
     }
-}
 
-impl OpenEnv {
     /// What is said of a step: what is shown of its answer, and the reward in it, which counts whatever is shown.
     fn said(&self, answer: &Value) -> Said {
         match reward_in(&answer["reward"]) {
