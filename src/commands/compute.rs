@@ -93,12 +93,14 @@ mod card {
 
     /// The NCCL by which cards of several ranks work together.
     pub(crate) fn nccl() -> String {
-        match nccl::present().then(nccl::version) {
-            Some(Ok((major, minor, patch))) => format!("{major}.{minor}.{patch}"),
-            Some(Err(error)) => format!("does not answer: {error:#}"),
-            None => "not found, so cards of several ranks add up by way of their hosts: install libnccl-dev, or link \
+        match nccl::version() {
+            Ok(Some((major, minor, patch))) => format!("{major}.{minor}.{patch}"),
+            Err(error) => format!("does not answer: {error:#}"),
+            Ok(None) => {
+                "not found, so cards of several ranks add up by way of their hosts: install libnccl-dev, or link \
                      libnccl.so.2 of the Python package nvidia-nccl as libnccl.so into a folder of LD_LIBRARY_PATH"
-                .to_owned(),
+                    .to_owned()
+            }
         }
     }
 

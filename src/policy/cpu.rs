@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Largest, Learner, Model, NO_COPY, NOT_BEGUN, Trained, Training, Who};
+use super::{Largest, Learner, Model, NO_COPY, NOT_BEGUN, Trained, Training, Who, own_micro_batches};
 use crate::batch::{Choices, Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::model::files::peft;
 use crate::model::{Beside, CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
@@ -72,7 +72,7 @@ impl CpuLearner {
 
     /// What the auxiliary loss of an update is made of, each rank computing some of its micro-batches.
     fn load_balance(&self, micros: &[MicroBatch]) -> Result<LoadBalance> {
-        let own = self.ranks.share(&micros.iter().map(|micro| micro.tokens.len()).collect::<Vec<_>>());
+        let own = own_micro_batches(&self.ranks, micros);
         let LoadBalance { choices, scores, rows } = self.model.load_balance(&micros[own]);
         let mut sum = LoadBalance::default();
         for (choices, scores, rows) in self.ranks.gather((choices, scores, rows))? {
@@ -163,7 +163,7 @@ impl Learner for CpuLearner {
 
     fn logprobs(&self, who: Who, micros: &[MicroBatch], temperature: f32) -> Result<Vec<TokenStats>> {
         let reference = self.reference.as_ref().filter(|_| who == Who::Reference);
-        let own = self.ranks.share(&micros.iter().map(|micro| micro.tokens.len()).collect::<Vec<_>>());
+        let own = own_micro_batches(&self.ranks, micros);
         let all = self.ranks.gather(self.model.logprobs(reference, &micros[own], temperature))?;
         Ok(all.into_iter().flatten().collect())
     }

@@ -1,12 +1,11 @@
 //! Learning on a device, in bf16 with fp32 master values of what is trained.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who};
+use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who, own_micro_batches};
 use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenLosses, TokenStats};
 use crate::model::files::peft;
 use crate::model::files::safetensors::Reader;
@@ -24,9 +23,8 @@ pub struct DeviceLearner {
     reference: Option<DeviceReference>,
     /// None before training begins.
     optimizer: Option<DeviceAdamW>,
-    /// Who shares its work, and which of the trained values each of them moves.
+    /// Who shares its work.
     ranks: DeviceRanks,
-    shares: Vec<Range<usize>>,
     /// Of this machine, for what the host does.
     threads: usize,
     /// Names the frozen base, where there is one.
@@ -43,8 +41,8 @@ impl DeviceLearner {
             Parameters::Full(_) => (None, None),
             Parameters::Frozen(base, adapter) => (Some(base.fingerprint), adapter),
         };
-        let (ranks, shares) = (DeviceRanks::default(), shares(&model.trainable.entries, 1));
-        Ok(Self { model, reference: None, optimizer: None, ranks, shares, threads, fingerprint, adapter })
+        let ranks = DeviceRanks::default();
+        Ok(Self { model, reference: None, optimizer: None, ranks, threads, fingerprint, adapter })
     }
 
     fn sum_gradients(
@@ -54,14 +52,10 @@ impl DeviceLearner {
         loss: &Loss,
         teaching: Option<Teaching<'_, DeviceModel>>,
     ) -> Result<Vec<LossStats>> {
-        let own = self.own_gradients(&micros[self.own_of(micros)], temperature, loss, teaching)?;
-        self.ranks.sum_shares(self.model.trainable.gradients.all(), &self.shares)?;
-        Ok(self.ranks.ranks().gather(own)?.concat())
-    }
-
-    /// Which micro-batches are this rank's.
-    fn own_of(&self, micros: &[MicroBatch]) -> Range<usize> {
-        self.ranks.ranks().share(&micros.iter().map(|micro| micro.tokens.len()).collect::<Vec<_>>())
+        let (ranks, trained) = (self.ranks.ranks(), &self.model.trainable);
+        let own = self.own_gradients(&micros[own_micro_batches(ranks, micros)], temperature, loss, teaching)?;
+        self.ranks.sum_shares(trained.gradients.all(), &shares(&trained.entries, ranks.size()))?;
+        Ok(ranks.gather(own)?.concat())
     }
 
     /// The gradients of micro-batches that are this rank's alone.
@@ -92,7 +86,6 @@ impl Learner for DeviceLearner {
 
     fn join(&mut self, ranks: &Ranks, _: usize) -> Result<()> {
         self.ranks = DeviceRanks::join(ranks, &self.model.device)?;
-        self.shares = shares(&self.model.trainable.entries, ranks.size());
         Ok(())
     }
 
@@ -105,8 +98,10 @@ impl Learner for DeviceLearner {
 
     fn logprobs(&self, who: Who, micros: &[MicroBatch], temperature: f32) -> Result<Vec<TokenStats>> {
         let reference = self.reference.as_ref().filter(|_| who == Who::Reference);
-        let own = micros[self.own_of(micros)].iter().map(|micro| self.model.logprobs(reference, micro, temperature));
-        Ok(self.ranks.ranks().gather(own.collect::<Result<Vec<TokenStats>>>()?)?.concat())
+        let (ranks, model) = (self.ranks.ranks(), &self.model);
+        let own = &micros[own_micro_batches(ranks, micros)];
+        let own = own.iter().map(|micro| model.logprobs(reference, micro, temperature)).collect::<Result<Vec<_>>>()?;
+        Ok(ranks.gather(own)?.concat())
     }
 
     fn gradients(&mut self, micros: &[MicroBatch], temperature: f32, loss: &Loss) -> Result<Vec<LossStats>> {

@@ -11,6 +11,7 @@ mod foreign;
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -50,6 +51,11 @@ const ALONE: &str = "a model of this family is not trained, so ranks have nothin
 
 /// What an error of a step that is tried before the first one is about.
 pub const REHEARSAL: &str = "the worst step of the run, tried before the first";
+
+/// Which micro-batches are a rank's own: about as many tokens on all.
+fn own_micro_batches(ranks: &Ranks, micros: &[MicroBatch]) -> Range<usize> {
+    ranks.share(&micros.iter().map(|micro| micro.tokens.len()).collect::<Vec<_>>())
+}
 
 /// A model and how it is computed.
 #[derive(Debug)]

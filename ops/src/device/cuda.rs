@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use cudarc::cublas::{CudaBlas, result as blas, sys as blas_sys};
@@ -94,8 +94,8 @@ pub fn open(ordinal: usize) -> Result<Device> {
         .result()
         .map_err(|e| anyhow!("cuBLAS does not keep its sums in fp32: {e:?}"))?;
     let modules = MODULES.iter().map(|bytes| load(bytes)).collect::<Result<Vec<_>>>()?;
-    let nccl = nccl::present().then(|| Nccl { context: context.clone(), stream: stream.clone() });
-    Ok(Device::new(Arc::new(Cuda { context, stream, pool, blas, nccl, modules, functions: Mutex::default() })))
+    let (nccl, functions) = (OnceLock::new(), Mutex::default());
+    Ok(Device::new(Arc::new(Cuda { context, stream, pool, blas, nccl, modules, functions })))
 }
 
 /// Lets the card's pool keep memory that was given back: asking the system anew costs a wait for all work.
@@ -129,8 +129,8 @@ struct Cuda {
     /// Where memory comes from.
     pool: Address,
     blas: CudaBlas,
-    /// Where NCCL is on this machine.
-    nccl: Option<Nccl>,
+    /// Where NCCL is on this machine; not looked for before several ranks ask.
+    nccl: OnceLock<Option<Nccl>>,
     modules: Vec<Address>,
     functions: Mutex<HashMap<&'static str, Address>>,
 }
@@ -273,6 +273,7 @@ impl Backend for Cuda {
     }
 
     fn collectives(&self) -> Option<&dyn Collectives> {
-        self.nccl.as_ref().map(|nccl| nccl as &dyn Collectives)
+        let found = || nccl::present().then(|| Nccl { context: self.context.clone(), stream: self.stream.clone() });
+        self.nccl.get_or_init(found).as_ref().map(|nccl| nccl as &dyn Collectives)
     }
 }

@@ -34,9 +34,9 @@ fn worker(python: &str, told: Value) -> impl Fn() -> Command + Send + Sync + 'st
 /// Options of kind `python`: a function from a dict to a bool or a number.
 ///
 /// The dict has `question`, `answer`, `info` (all columns of the row as the file has them), `completion`, `tokens` (how
-/// many were sampled), `truncated`, `rewards` (what tools gave for its calls), and `example` (the row's name). Instead of a number the function may return None
-/// (not judged), or a dict of `reward`, `reason` and `parsed`. With scope `group` it gets a list of such dicts and
-/// returns a list.
+/// many were sampled), `truncated`, `rewards` (what tools gave for its calls), and `example` (the row's name). Instead of
+/// a number the function may return None (not judged), or a dict of `reward`, `reason` and `parsed`. With scope `group`
+/// it gets a list of such dicts and returns a list.
 ///
 /// ```
 /// use reckon_datasets::Example;
