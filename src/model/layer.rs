@@ -261,15 +261,4 @@ impl<M, V> Layer<M, V> {
             Attention::Latent(_) | Attention::Delta(_) => false,
         }
     }
-
-    /// The parts of a layer whose attention is grouped and whose feed-forward part is dense: what a device computes.
-    /// Others are refused before a layer is asked.
-    pub fn plain(&self) -> (&GroupedAttention<M, V>, &DenseMlp<M>) {
-        match (&self.attention, &self.mlp) {
-            (Attention::Grouped(attention), Mlp::Dense(mlp)) => (attention, mlp),
-            (Attention::Latent(_) | Attention::Delta(_), _) | (_, Mlp::Experts(_)) => {
-                panic!("a layer of experts, latents or states where plain ones alone are computed")
-            }
-        }
-    }
 }

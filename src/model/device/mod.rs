@@ -4,6 +4,8 @@
 
 mod decoder;
 mod decoding;
+mod grouped;
+mod mlp;
 mod reference;
 mod trainable;
 mod weights;
@@ -191,8 +193,7 @@ impl DeviceModel {
                 if self.decoder.recompute {
                     back.run.layer_forward(index)?;
                 }
-                back.mlp_backward(index)?;
-                back.attention_backward(index)?;
+                back.layer(index)?;
             }
             if let Some(gradient) = weights.embedding.gradient {
                 let dx = ws.dx.part(0..micro.tokens.len() * self.decoder.hidden);
