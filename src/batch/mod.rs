@@ -162,6 +162,29 @@ impl<'a, T: ?Sized> Teaching<'a, T> {
     }
 }
 
+/// What gradients have beside that of their loss.
+#[derive(Debug)]
+pub struct Beside<'a, T: ?Sized> {
+    /// A teacher.
+    pub teaching: Option<Teaching<'a, T>>,
+    /// The slopes of the auxiliary loss of routers by the shares of a row `(E)`.
+    pub balance_slopes: Option<&'a [f32]>,
+}
+
+impl<T: ?Sized> Clone for Beside<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for Beside<'_, T> {}
+
+impl<T: ?Sized> Default for Beside<'_, T> {
+    fn default() -> Self {
+        Self { teaching: None, balance_slopes: None }
+    }
+}
+
 /// Sums over tokens, added up in the order of the micro-batches so that a step's metrics are reproducible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossStats {

@@ -21,6 +21,7 @@ pub mod lora;
 pub mod parameters;
 pub mod reference;
 mod rope;
+mod routing;
 mod text_part;
 pub mod weights;
 
@@ -29,7 +30,7 @@ pub use config::{Family, ModelConfig};
 pub use cpu::reference::CpuReference;
 pub use cpu::weights::PackedWeights;
 pub use cpu::workspace::Workspace;
-pub use cpu::{Beside, CpuModel, CpuOptions, Phases, Sharing};
+pub use cpu::{CpuModel, CpuOptions, Phases, Sharing};
 pub use decoder::Decoder;
 pub use device::{DeviceModel, DeviceReference, DeviceTrainable};
 pub use dtype::SaveDtype;

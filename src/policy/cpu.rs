@@ -6,11 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use super::routers::Routers;
 use super::{Largest, Learner, Model, NO_COPY, NOT_BEGUN, Trained, Training, Who, own_micro_batches};
-use crate::batch::{Choices, Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
+use crate::batch::{Beside, Choices, Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::model::files::peft;
-use crate::model::{Beside, CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
-use crate::ops::experts::{Load, LoadBalance};
+use crate::model::{CpuModel, CpuReference, ModelConfig, ModelFolder, Parameters};
 use crate::ops::team::Team;
 use crate::optim::{AdamW, Optimizer, Update, shares};
 use crate::ranks::Ranks;
@@ -33,20 +33,16 @@ pub struct CpuLearner {
     pub shares: Vec<Range<usize>>,
     /// Parts in which the gradient of a large model is computed.
     gradient_parts: usize,
-    /// What routers chose when they were taken, and the auxiliary loss of that.
-    choices: Choices,
-    aux_loss: Option<f64>,
-    /// Its weight.
-    aux_loss_coef: f64,
+    routers: Routers,
 }
 
 impl CpuLearner {
     /// A model that is not trained yet.
     pub fn new(model: CpuModel) -> Self {
-        let (reference, optimizer, gradients, choices, aux_loss, aux_loss_coef) = Default::default();
+        let (reference, optimizer, gradients, routers) = Default::default();
         let (ranks, gradient_parts) = (Ranks::alone(), 1);
         let shares = shares(model.parameters().trained_entries(), 1);
-        Self { model, reference, optimizer, gradients, ranks, shares, gradient_parts, choices, aux_loss, aux_loss_coef }
+        Self { model, reference, optimizer, gradients, ranks, shares, gradient_parts, routers }
     }
 
     fn sum_gradients(
@@ -58,51 +54,27 @@ impl CpuLearner {
     ) -> Result<Vec<LossStats>> {
         // Given back first: the two sums need not fit side by side.
         self.model.reuse(std::mem::take(&mut self.gradients));
-        let balance = if self.aux_loss_coef > 0.0 { Some(self.load_balance(micros)?) } else { None };
-        self.aux_loss = balance.as_ref().map(LoadBalance::loss);
-        let slopes = balance.map(|balance| balance.slopes(self.aux_loss_coef));
+        let own = own_micro_batches(&self.ranks, micros);
+        let slopes = self.routers.slopes(&self.ranks, || Ok(self.model.load_balance(&micros[own])))?;
         let beside = Beside { teaching, balance_slopes: slopes.as_deref() };
         let (sum, stats) = match self.ranks.size() == 1 && self.gradient_parts == 1 {
             true => self.model.taught(micros, temperature, loss, beside),
             false => self.taught_in_parts(micros, temperature, loss, beside)?,
         };
-        (self.gradients, self.choices) = (sum, self.choices_of_all()?);
+        self.gradients = sum;
+        if self.model.decoder.router.is_some() {
+            self.routers.note(&self.ranks, self.model.take_choices())?;
+        }
         Ok(stats)
     }
 
-    /// What the auxiliary loss of an update is made of, each rank computing some of its micro-batches.
-    fn load_balance(&self, micros: &[MicroBatch]) -> Result<LoadBalance> {
-        let own = own_micro_batches(&self.ranks, micros);
-        let LoadBalance { choices, scores, rows } = self.model.load_balance(&micros[own]);
-        let mut sum = LoadBalance::default();
-        for (choices, scores, rows) in self.ranks.gather((choices, scores, rows))? {
-            sum.add(&LoadBalance { choices, scores, rows });
-        }
-        Ok(sum)
-    }
-
-    /// What routers chose on all ranks.
-    fn choices_of_all(&self) -> Result<Choices> {
-        let mut sum = Choices::default();
-        if self.model.decoder.router.is_none() {
-            return Ok(sum);
-        }
-        let Choices { layers, known, differing, replaced } = self.model.take_choices();
-        let layers: Vec<_> = layers.into_iter().map(|load| (load.rows, load.entropy)).collect();
-        for (layers, [known, differing, replaced]) in self.ranks.gather((layers, [known, differing, replaced]))? {
-            let layers = layers.into_iter().map(|(rows, entropy)| Load { rows, entropy }).collect();
-            sum.add(&Choices { layers, known, differing, replaced });
-        }
-        Ok(sum)
-    }
-
-    /// The same in parts, of which each rank computes some that follow each other.
+    /// The gradients in parts, of which each rank computes some that follow each other.
     fn taught_in_parts(
         &self,
         micros: &[MicroBatch],
         temperature: f32,
         loss: &Loss,
-        beside: Beside<'_>,
+        beside: Beside<'_, CpuModel>,
     ) -> Result<(Vec<f32>, Vec<LossStats>)> {
         let parts = self.model.parts(micros, self.gradient_parts);
         let own = self.ranks.share(&parts.iter().map(|part| tokens(part)).collect::<Vec<_>>());
@@ -156,7 +128,7 @@ impl Learner for CpuLearner {
     fn begin(&mut self, training: &Training) -> Result<()> {
         let entries = self.model.parameters().trained_entries();
         self.optimizer = Some(AdamW::new(training.adamw, training.moments, entries, &self.ranks)?);
-        self.aux_loss_coef = training.aux_loss_coef;
+        self.routers.aux_loss_coef = training.aux_loss_coef;
         self.reference = training.reference.then(|| CpuReference::of(self.model.parameters()));
         Ok(())
     }
@@ -186,15 +158,15 @@ impl Learner for CpuLearner {
     }
 
     fn choices(&self) -> Option<&Choices> {
-        Some(&self.choices)
+        Some(&self.routers.choices)
     }
 
     fn aux_loss(&self) -> Option<f64> {
-        self.aux_loss
+        self.routers.aux_loss
     }
 
     fn balance(&mut self, step: f32) -> Result<()> {
-        self.model.balance(&self.choices.layers, step)
+        self.model.balance(&self.routers.choices.layers, step)
     }
 
     fn active_experts(&self) -> usize {

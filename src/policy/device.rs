@@ -5,12 +5,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use super::routers::Routers;
 use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who, own_micro_batches};
-use crate::batch::{Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenLosses, TokenStats};
+use crate::batch::{Beside, Choices, Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenLosses, TokenStats};
 use crate::model::files::peft;
 use crate::model::files::safetensors::Reader;
 use crate::model::{Adapter, Decoder, DeviceModel, DeviceReference, Layout, ModelConfig, Parameters};
 use crate::ops::device::Device;
+use crate::ops::experts::LoadBalance;
 use crate::optim::{DeviceAdamW, Optimizer, Update, shares};
 use crate::ranks::{DeviceRanks, Ranks};
 use crate::tensor::Tensor;
@@ -25,8 +27,7 @@ pub struct DeviceLearner {
     optimizer: Option<DeviceAdamW>,
     /// Who shares its work.
     ranks: DeviceRanks,
-    /// Of this machine, for what the host does.
-    threads: usize,
+    routers: Routers,
     /// Names the frozen base, where there is one.
     fingerprint: Option<String>,
     /// The adapter as it was brought to the device.
@@ -36,13 +37,14 @@ pub struct DeviceLearner {
 impl DeviceLearner {
     /// Brings a model to a device.
     pub fn new(device: Device, decoder: &Decoder, parameters: Parameters, threads: usize) -> Result<Self> {
-        let model = DeviceModel::new(device, decoder, &parameters)?;
+        let mut model = DeviceModel::new(device, decoder, &parameters)?;
+        model.threads = threads;
         let (fingerprint, adapter) = match parameters {
             Parameters::Full(_) => (None, None),
             Parameters::Frozen(base, adapter) => (Some(base.fingerprint), adapter),
         };
-        let ranks = DeviceRanks::default();
-        Ok(Self { model, reference: None, optimizer: None, ranks, threads, fingerprint, adapter })
+        let (ranks, routers) = Default::default();
+        Ok(Self { model, reference: None, optimizer: None, ranks, routers, fingerprint, adapter })
     }
 
     fn sum_gradients(
@@ -53,7 +55,12 @@ impl DeviceLearner {
         teaching: Option<Teaching<'_, DeviceModel>>,
     ) -> Result<Vec<LossStats>> {
         let (ranks, trained) = (self.ranks.ranks(), &self.model.trainable);
-        let own = self.own_gradients(&micros[own_micro_batches(ranks, micros)], temperature, loss, teaching)?;
+        let own = &micros[own_micro_batches(ranks, micros)];
+        let slopes = self.routers.slopes(ranks, || load_balance(&self.model, own))?;
+        let own = self.own_gradients(own, temperature, loss, Beside { teaching, balance_slopes: slopes.as_deref() })?;
+        if self.model.active_experts() > 0 {
+            self.routers.note(ranks, self.model.take_choices())?;
+        }
         self.ranks.sum_shares(trained.gradients.all(), &shares(&trained.entries, ranks.size()))?;
         Ok(ranks.gather(own)?.concat())
     }
@@ -64,11 +71,20 @@ impl DeviceLearner {
         micros: &[MicroBatch],
         temperature: f32,
         loss: &Loss,
-        teaching: Option<Teaching<'_, DeviceModel>>,
+        beside: Beside<'_, DeviceModel>,
     ) -> Result<Vec<LossStats>> {
         self.model.trainable.gradients.all().zero()?;
-        micros.iter().map(|micro| self.model.taught(micro, temperature, loss, teaching)).collect()
+        micros.iter().map(|micro| self.model.taught(micro, temperature, loss, beside)).collect()
     }
+}
+
+/// What the auxiliary loss of routers is made of in some micro-batches.
+fn load_balance(model: &DeviceModel, micros: &[MicroBatch]) -> Result<LoadBalance> {
+    let mut sum = LoadBalance::default();
+    for micro in micros {
+        sum.add(&model.load_balance(micro)?);
+    }
+    Ok(sum)
 }
 
 impl Learner for DeviceLearner {
@@ -77,7 +93,7 @@ impl Learner for DeviceLearner {
     }
 
     fn threads(&self) -> usize {
-        self.threads
+        self.model.threads
     }
 
     fn prompt_layout(&self) -> PromptLayout {
@@ -90,7 +106,8 @@ impl Learner for DeviceLearner {
     }
 
     fn begin(&mut self, training: &Training) -> Result<()> {
-        let Training { adamw, moments, .. } = *training;
+        let Training { adamw, moments, aux_loss_coef, .. } = *training;
+        self.routers.aux_loss_coef = aux_loss_coef;
         self.optimizer = Some(DeviceAdamW::new(adamw, moments, &self.model, self.ranks.clone())?);
         self.reference = training.reference.then(|| DeviceReference::of(&self.model)).transpose()?;
         Ok(())
@@ -123,6 +140,22 @@ impl Learner for DeviceLearner {
         }
     }
 
+    fn choices(&self) -> Option<&Choices> {
+        Some(&self.routers.choices)
+    }
+
+    fn aux_loss(&self) -> Option<f64> {
+        self.routers.aux_loss
+    }
+
+    fn balance(&mut self, step: f32) -> Result<()> {
+        self.model.balance(&self.routers.choices.layers, step)
+    }
+
+    fn active_experts(&self) -> usize {
+        self.model.active_experts()
+    }
+
     fn update(&mut self, lr: f64) -> Result<Update> {
         let optimizer = self.optimizer.as_mut().context(NOT_BEGUN)?;
         optimizer.update(&self.model, lr)
@@ -141,7 +174,11 @@ impl Learner for DeviceLearner {
             gradient: vec![0.0; micro.rows.len()],
             ..TokenLosses::default()
         };
-        self.own_gradients(&[MicroBatch::largest(micro_batch, sequence)], 1.0, &nothing, None).map(drop)
+        let micros = [MicroBatch::largest(micro_batch, sequence)];
+        self.own_gradients(&micros, 1.0, &nothing, Beside::default())?;
+        // No run's tokens were routed.
+        self.model.take_choices();
+        Ok(())
     }
 
     fn held(&self) -> usize {

@@ -7,6 +7,7 @@
 mod cpu;
 mod device;
 mod foreign;
+mod routers;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -191,10 +192,7 @@ pub trait Learner: Any + Debug + Send + Sync {
     /// Moves the biases of the routers' choices by `step` toward experts that were chosen less than others in the
     /// micro-batches of the latest gradients. Refuses a model that has none, or does not train them.
     fn balance(&mut self, _step: f32) -> Result<()> {
-        bail!(
-            "optim.balance is for models with experts whose choice has a bias, on a CPU with all weights trained: \
-             set it to 0"
-        )
+        bail!("optim.balance is for models with experts whose choice has a bias, with all weights trained: set it to 0")
     }
 
     /// Clips the gradients and moves the weights by them, at learning rate `lr`.

@@ -32,7 +32,7 @@ impl<'a> DeviceRunner<'a> {
         // The last token of a completion is sampled and never taken in.
         let sequence = prompt + sampling.max_new_tokens.saturating_sub(1);
         Ok(Self {
-            decoding: model.decoding(DecodingRoom { rows, prompt, sequence })?,
+            decoding: model.decoding(DecodingRoom { rows, prompt, sequence, records: request.routed })?,
             sampling,
             threads,
             uniforms: model.device.buffer(Class::Cache, rows)?,
@@ -98,7 +98,6 @@ impl Runner for DeviceRunner<'_> {
     }
 
     fn leave(&mut self, slot: usize) -> Option<RoutedExperts> {
-        self.decoding.leave(slot);
-        None
+        self.decoding.leave(slot)
     }
 }

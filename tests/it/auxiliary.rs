@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use reckon::batch::{MicroBatch, RouterReplay};
-use reckon::model::Beside;
+use reckon::batch::{Beside, MicroBatch, RouterReplay};
 use reckon::policy::Policy;
 
 use super::gradients::{check_quotients, loss, total};

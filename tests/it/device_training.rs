@@ -25,7 +25,7 @@ use reckon_rewards::Rubric;
 use super::device_lora::adapted;
 use super::device_model::{distance, loss, rounded};
 use super::host_device::{device, device_of, devices_of_ranks};
-use super::models::{FAMILIES, VOCAB, cpu, cpu_learner, micros, on_device, samples};
+use super::models::{FAMILIES, MIXTURES, VOCAB, cpu, cpu_learner, micros, on_device, samples};
 
 /// The same model on a device.
 fn moved(policy: Policy, device: Device) -> Policy {
@@ -73,6 +73,10 @@ fn steps(trainer: &mut Trainer, count: usize) -> Vec<Record> {
     (0..count).map(|_| trainer.step().unwrap().record.without_timings()).collect()
 }
 
+/// What a run asks for of the routers of a model with experts, over several updates a step.
+const EXPERTS: [&str; 3] =
+    ["grpo.router_replay=rollout", "optim.router_aux_loss_coef=0.1", "grpo.completions_per_update=2"];
+
 /// Every bit that a run goes on from.
 fn bits(trainer: &Trainer) -> Vec<Vec<u8>> {
     let parts = trainer.policy.state();
@@ -85,12 +89,14 @@ fn bits(trainer: &Trainer) -> Vec<Vec<u8>> {
 fn a_run_on_a_device_that_stops_and_resumes_equals_one_that_did_not_to_the_bit() {
     let full = || rounded(FAMILIES[2], true);
     let adapter = || adapted(FAMILIES[1], 4, &["*_proj"]);
+    let experts = || rounded(MIXTURES[1], true);
     type Case<'a> = (&'a str, &'a dyn Fn() -> Policy, &'a [&'a str]);
-    let cases: [Case; 4] = [
+    let cases: [Case; 5] = [
         ("all weights", &full, &[]),
         ("eight bits", &full, &["optim.moments=eight_bit"]),
         ("a reference", &full, &["grpo.kl_coef=0.05", "grpo.ref_refresh_every=1", "grpo.completions_per_update=2"]),
         ("an adapter with its base as the reference", &adapter, &["grpo.kl_coef=0.05"]),
+        ("experts", &experts, &EXPERTS),
     ];
     for (what, policy, sets) in cases {
         let Some(device) = device(0) else { return };
@@ -111,6 +117,10 @@ fn a_run_on_a_device_that_stops_and_resumes_equals_one_that_did_not_to_the_bit()
         assert!(bits(&resumed) == bits(&straight), "{what}: weights, moments or reference");
     }
 }
+
+/// What is compared of runs on other numbers of ranks.
+const METRICS: [&str; 6] =
+    ["reward/mean", "completion/len_mean", "optim/grad_norm", "loss/total", "router/load_max", "router/aux_loss"];
 
 /// The metrics of two steps on as many ranks as there are devices, and weights and moments after them, as the first one
 /// has them; all have its weights.
@@ -143,8 +153,9 @@ fn on_ranks(devices: Vec<Device>, start: impl Fn(Ranks, Device) -> Trainer + Syn
 fn a_run_on_devices_of_several_ranks_is_that_of_one_whether_they_are_joined_or_speak_by_their_hosts() {
     let full = || rounded(FAMILIES[2], true);
     let adapter = || adapted(FAMILIES[1], 4, &["*_proj"]);
+    let experts = || rounded(MIXTURES[1], true);
     type Case<'a> = (&'a str, &'a (dyn Fn() -> Policy + Sync), &'a [&'a str], &'a [(usize, bool)]);
-    let cases: [Case; 3] = [
+    let cases: [Case; 4] = [
         (
             "all weights",
             &full,
@@ -153,6 +164,7 @@ fn a_run_on_devices_of_several_ranks_is_that_of_one_whether_they_are_joined_or_s
         ),
         ("eight bits", &full, &["optim.moments=eight_bit"], &[(2, true)]),
         ("an adapter", &adapter, &[], &[(2, true)]),
+        ("experts", &experts, &EXPERTS, &[(2, true)]),
     ];
     for (what, policy, sets, ways) in cases {
         let sets = [sets, &["rollout.prompts_per_step=4"]].concat();
@@ -160,16 +172,18 @@ fn a_run_on_devices_of_several_ranks_is_that_of_one_whether_they_are_joined_or_s
         let on = |size: usize, joined: bool| Some(on_ranks(devices_of_ranks(size, joined)?, start));
         let Some(alone) = on(1, false) else { return };
         assert!(alone.0.iter().any(|record| record.get("optim/updates") > Some(0.0)), "{what}: nothing is trained");
+        let routers = |record: &Record| record.get("router/aux_loss").is_some();
+        assert_eq!(alone.0.iter().any(routers), sets.contains(&EXPERTS[1]), "{what}: what routers chose");
         for &(size, joined) in ways {
             let Some((records, state)) = on(size, joined) else { return };
             let what = format!("{what} on {size} ranks, joined: {joined}");
             for (record, expected) in records.iter().zip(&alone.0) {
-                for name in ["reward/mean", "completion/len_mean", "optim/grad_norm", "loss/total"] {
+                for name in METRICS {
                     let (got, expected) = (record.get(name), expected.get(name));
                     let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * b.abs().max(1e-3);
                     let alike = match (got, expected) {
                         (Some(got), Some(expected)) => close(got, expected),
-                        (None, None) => name.starts_with("optim") || name.starts_with("loss"),
+                        (None, None) => ["optim", "loss", "router"].iter().any(|part| name.starts_with(part)),
                         _ => false,
                     };
                     assert!(alike, "{what}: {name} {got:?}, {expected:?}");

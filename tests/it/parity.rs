@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use reckon::batch::{MicroBatch, TokenLosses, TokenStats};
+use reckon::batch::{Beside, MicroBatch, TokenLosses, TokenStats};
 use reckon::model::cpu::decoder::{Context, Input};
 use reckon::model::cpu::workspace::Keep;
 use reckon::model::files::peft;
-use reckon::model::{Beside, ModelFolder, Workspace};
+use reckon::model::{ModelFolder, Workspace};
 use reckon::ops::attention::Segment;
 use reckon::ops::team::Team;
 use reckon::policy::Policy;

@@ -146,10 +146,10 @@ pub fn forward<T: Output>(x: View<bf16>, w: View<bf16>, y: View<T>, k: usize, ad
     product(Side::plain(x), Side::transposed(w), Matrix::dense(y, n), 1.0, add)
 }
 
-/// `dx (T, K) = dy (T, N) W`.
-pub fn backward_input(dy: View<bf16>, w: View<bf16>, dx: View<bf16>, k: usize) -> Result<()> {
+/// `dx (T, K) = [dx +] dy (T, N) W`.
+pub fn backward_input(dy: View<bf16>, w: View<bf16>, dx: View<bf16>, k: usize, add: bool) -> Result<()> {
     let (dy, w) = (Matrix::dense(dy, w.len() / k), Matrix::dense(w, k));
-    product(Side::plain(dy), Side::plain(w), Matrix::dense(dx, k), 1.0, false)
+    product(Side::plain(dy), Side::plain(w), Matrix::dense(dx, k), 1.0, add)
 }
 
 /// `dw (N, K) += dyᵀ x`, in fp32.

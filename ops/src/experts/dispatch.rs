@@ -46,6 +46,16 @@ impl Dispatch {
         &self.groups
     }
 
+    /// The row that lies at each place (`T A`).
+    pub fn rows(&self) -> impl Iterator<Item = u32> {
+        self.choices.iter().map(|&choice| choice / self.active as u32)
+    }
+
+    /// The place of each choice `(T, A)`.
+    pub fn places(&self) -> &[u32] {
+        &self.places
+    }
+
     /// All places (`T A`).
     pub fn len(&self) -> usize {
         self.choices.len()

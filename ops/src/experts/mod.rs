@@ -5,6 +5,7 @@
 //! [`crate::linear::grouped`]: nothing is padded and nothing dropped, so the company of a row changes none of its bits.
 
 mod balance;
+pub mod device;
 mod dispatch;
 mod router;
 

@@ -9,7 +9,7 @@ use half::bf16;
 
 use super::LowRankPlaces;
 use crate::device::columns::{Rows, column_sums, eights, stretches};
-use crate::device::products::{Matrix, Side, backward_input, backward_weight, forward, product};
+use crate::device::products::{Matrix, Output, Side, backward_input, backward_weight, forward, product};
 use crate::device::{Launch, Null, View};
 
 /// Flat buffers of values and, where they learn, of their gradients.
@@ -70,16 +70,28 @@ impl<'a> Linear<'a> {
         Self { w, k, addition }
     }
 
+    /// Inputs (`K`).
+    pub fn inputs(&self) -> usize {
+        self.k
+    }
+
     /// `x (T, K)` -> `y (T, N)`, added to where `add`; `lora_hidden` is scratch between the factors of an addition.
-    pub fn forward(&self, x: View<bf16>, y: View<bf16>, add: bool, lora_hidden: View<bf16>) -> Result<()> {
+    pub fn forward<T: Output>(&self, x: View<bf16>, y: View<T>, add: bool, lora_hidden: View<bf16>) -> Result<()> {
         forward(x, self.w.values, y, self.k, add)?;
         let Some(addition) = &self.addition else { return Ok(()) };
         addition.forward(Matrix::dense(x, self.k), Matrix::dense(y, self.w.values.len() / self.k), lora_hidden)
     }
 
-    /// `dy (T, N)` -> `dx (T, K)`; the gradients of what is trained are added to.
-    pub fn backward(&self, x: View<bf16>, dy: View<bf16>, dx: View<bf16>, lora_hidden: LoraHidden) -> Result<()> {
-        backward_input(dy, self.w.values, dx, self.k)?;
+    /// `dy (T, N)` -> `dx (T, K)`, added to where `add`; the gradients of what is trained are added to.
+    pub fn backward(
+        &self,
+        x: View<bf16>,
+        dy: View<bf16>,
+        dx: View<bf16>,
+        add: bool,
+        lora_hidden: LoraHidden,
+    ) -> Result<()> {
+        backward_input(dy, self.w.values, dx, self.k, add)?;
         if let Some(gradient) = self.w.gradient {
             backward_weight(dy, x, gradient, self.k)?;
         }
@@ -111,7 +123,7 @@ impl<'a> LowRank<'a> {
     }
 
     /// `x (T, K)` -> added to `y (T, N)`.
-    fn forward(&self, x: Matrix<bf16>, y: Matrix<bf16>, lora_hidden: View<bf16>) -> Result<()> {
+    fn forward<T: Output>(&self, x: Matrix<bf16>, y: Matrix<T>, lora_hidden: View<bf16>) -> Result<()> {
         let lora_hidden = self.project(x, lora_hidden)?;
         for (first, at, b) in self.parts() {
             let b = Matrix::dense(b.values, self.rank);

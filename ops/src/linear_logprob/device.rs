@@ -124,7 +124,7 @@ pub fn backward(
                 entropies_backward(logits, lses, slopes.logprobs.part(rows), entropy, dz)?;
             }
         }
-        backward_input(dz, head.w.values, dh.part(places.clone()), head.k)?;
+        backward_input(dz, head.w.values, dh.part(places.clone()), head.k, false)?;
         if let Some(dw) = head.w.gradient {
             backward_weight(dz, h.part(places), dw, head.k)?;
         }

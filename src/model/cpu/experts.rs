@@ -6,9 +6,9 @@
 use super::latent::add;
 use super::weights::Vector;
 use super::workspace::{Activations, ExpertScratch, LayerGradients, ProductInputs};
-use crate::batch::RouterReplay;
 use crate::model::layout::{ExpertsMlp, SharedMlp};
-use crate::ops::experts::{Router, Routing, add_weighed, balance_backward, sigmoid, weigh_back};
+use crate::model::routing::Sampled;
+use crate::ops::experts::{Router, add_weighed, balance_backward, sigmoid, weigh_back};
 use crate::ops::linear::{Epilogue, Linear, grouped};
 use crate::ops::memory::sized;
 use crate::ops::swiglu;
@@ -28,30 +28,6 @@ fn downs<'m, 'w>(mlp: &'m Mixture<'w>) -> Vec<&'m Linear<'w>> {
 /// Width of an expert (`F`).
 fn width(mlp: &Mixture) -> usize {
     mlp.experts[0].down.inputs()
-}
-
-/// The experts that rows went to when they were sampled.
-pub(super) struct Sampled<'a> {
-    /// `(T, A)`.
-    pub(super) chosen: Vec<u32>,
-    /// Whether they go there.
-    pub(super) replay: RouterReplay,
-    /// Whether the router's own choice was another one in some layer `(T)`.
-    pub(super) differ: &'a mut [bool],
-}
-
-impl Sampled<'_> {
-    /// Compares the router's own choice with it, and replaces it where it is replayed. The order of a row's experts
-    /// is that of sampling, so that where both have the same scores their sums have the same bits.
-    fn meet(self, router: &Router, routing: &mut Routing) {
-        let rows = routing.chosen.chunks_exact(router.active).zip(self.chosen.chunks_exact(router.active));
-        for (differs, (own, sampled)) in self.differ.iter_mut().zip(rows) {
-            *differs |= own.iter().any(|expert| !sampled.contains(expert));
-        }
-        if self.replay == RouterReplay::Rollout {
-            router.replay(&self.chosen, routing);
-        }
-    }
 }
 
 /// From normed rows `(T, K)` to the activations of their experts.

@@ -1,11 +1,12 @@
 //! The feed-forward part of a layer, forward and backward: dense here, a mixture in [`super::experts`].
 
 use super::decoder::Input;
-use super::experts::{self, Sampled};
+use super::experts;
 use super::weights::PackedLayer;
 use super::workspace::{Keep, Workspace};
 use crate::model::decoder::Decoder;
 use crate::model::layout::{DenseMlp, Mlp};
+use crate::model::routing::Sampled;
 use crate::ops::experts::Router;
 use crate::ops::linear::Epilogue;
 use crate::ops::memory::sized;

@@ -15,7 +15,7 @@ pub mod reference;
 pub mod weights;
 pub mod workspace;
 
-use crate::batch::{Choices, Loss, LossStats, MicroBatch, Teaching, TokenStats};
+use crate::batch::{Beside, Choices, Loss, LossStats, MicroBatch, Teaching, TokenStats};
 use crate::ops::experts::LoadBalance;
 use crate::ops::linear::{Linear, Precision};
 use crate::ops::linear_logprob::{self, Logits, Rows, Slopes, distill};
@@ -244,10 +244,10 @@ impl CpuModel {
         micros: &[MicroBatch],
         temperature: f32,
         loss: &Loss,
-        beside: Beside<'_>,
+        beside: Beside<'_, CpuModel>,
     ) -> (Vec<f32>, Vec<LossStats>) {
         Team::with(self.threads, |team| {
-            let job = Job { weights: self.weights(team), temperature, loss, beside: beside.ready(team) };
+            let job = Job { weights: self.weights(team), temperature, loss, beside: Ready::new(team, beside) };
             match self.sharing {
                 Sharing::MicroBatches => self.gradients_by_shard(&job, micros),
                 Sharing::Operations => self.gradients_together(team, &job, micros),
@@ -392,27 +392,17 @@ struct Job<'a> {
     beside: Ready<'a>,
 }
 
-/// What gradients have beside that of their loss.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Beside<'a> {
-    /// A teacher.
-    pub teaching: Option<Teaching<'a, CpuModel>>,
-    /// The slopes of the auxiliary loss of routers by the shares of a row `(E)`.
-    pub balance_slopes: Option<&'a [f32]>,
-}
-
-impl<'a> Beside<'a> {
-    /// The same with the teacher's weights.
-    fn ready(self, team: &Team) -> Ready<'a> {
-        let lesson = self.teaching.map(|teaching| Lesson { weights: teaching.teacher.weights(team), teaching });
-        Ready { lesson, balance_slopes: self.balance_slopes }
-    }
-}
-
-/// The same, ready for forwards.
+/// What gradients have beside that of their loss, ready for forwards.
 struct Ready<'a> {
     lesson: Option<Lesson<'a>>,
     balance_slopes: Option<&'a [f32]>,
+}
+
+impl<'a> Ready<'a> {
+    fn new(team: &Team, Beside { teaching, balance_slopes }: Beside<'a, CpuModel>) -> Self {
+        let lesson = teaching.map(|teaching| Lesson { weights: teaching.teacher.weights(team), teaching });
+        Self { lesson, balance_slopes }
+    }
 }
 
 /// A teacher at work: its weights, ready for forwards.

@@ -1,12 +1,12 @@
 //! The gradient of an update in parts, whose sum in their order is the whole: what several ranks share among them.
 
-use crate::batch::{Loss, LossStats, MicroBatch};
+use crate::batch::{Beside, Loss, LossStats, MicroBatch};
 use crate::ops::team::Team;
 use crate::parallel::map_in_order;
 use crate::ranks::share;
 
 use super::workspace::Workspace;
-use super::{Beside, CpuModel, Job, Sharing, shards};
+use super::{CpuModel, Job, Ready, Sharing, shards};
 
 impl CpuModel {
     /// Cuts micro-batches, in order, into the parts whose gradients are added in their order. Those of a small model
@@ -29,11 +29,11 @@ impl CpuModel {
         parts: &[&[MicroBatch]],
         temperature: f32,
         loss: &Loss,
-        beside: Beside<'_>,
+        beside: Beside<'_, CpuModel>,
         mut take: impl FnMut(Vec<f32>) + Send,
     ) -> Vec<LossStats> {
         Team::with(self.threads, |team| {
-            let job = Job { weights: self.weights(team), temperature, loss, beside: beside.ready(team) };
+            let job = Job { weights: self.weights(team), temperature, loss, beside: Ready::new(team, beside) };
             match self.sharing {
                 Sharing::MicroBatches => self.each_shard(&job, parts, take),
                 Sharing::Operations => {

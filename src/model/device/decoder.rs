@@ -5,6 +5,7 @@ use anyhow::Result;
 use half::bf16;
 
 use super::DeviceModel;
+use super::routers::Routers;
 use super::weights::{DeviceWeights, LayerWeights};
 use super::workspace::{Activations, Forward, Workspace};
 use crate::model::layout::Attention;
@@ -23,6 +24,7 @@ pub(super) struct Run<'a> {
     pub(super) t: usize,
     pub(super) positions: View<'a, u32>,
     pub(super) context: Context<'a>,
+    pub(super) routers: &'a Routers<'a>,
     pub(super) ws: &'a Forward,
 }
 
@@ -76,7 +78,7 @@ impl<'a> Run<'a> {
         }
         let (normed, factors) = (self.rows(&a.middle_normed, width), self.rows(&a.middle_factors, 1));
         rms_norm::forward(Rows::dense(width), middle, layer.mlp_norm.values, normed, factors, decoder.eps)?;
-        self.mlp_forward(layer, a)
+        self.mlp_forward(index, layer, a)
     }
 
     /// The layer's last product, into the stream.
@@ -93,6 +95,8 @@ pub(super) struct Backward<'a> {
     pub(super) run: Run<'a>,
     pub(super) tiles: View<'a, [u32; 3]>,
     pub(super) ws: &'a Workspace,
+    /// The slopes of the auxiliary loss of routers by the shares of a row `(E)`.
+    pub(super) balance_slopes: Option<&'a [f32]>,
 }
 
 impl<'a> Backward<'a> {
@@ -104,7 +108,7 @@ impl<'a> Backward<'a> {
     /// Turns `dx`, the gradient of a layer's output, into that of its input.
     pub(super) fn layer(&self, index: usize) -> Result<()> {
         let (run, (layer, a)) = (&self.run, self.run.layer(index));
-        self.mlp_backward(layer, a)?;
+        self.mlp_backward(index, layer, a)?;
         self.norm_backward(layer.mlp_norm, &a.middle, &a.middle_factors)?;
         match &layer.attention {
             Attention::Grouped(grouped) => self.grouped_backward(grouped, a)?,

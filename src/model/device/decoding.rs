@@ -1,5 +1,5 @@
 //! The forward of sampling on a device: prompts, and one token a row over a cache, through the model's own layers. All
-//! rows are computed in one batch and nothing comes to the host between the layers. What is sampled, and which row is
+//! rows are computed in one batch, and nothing but what routers choose by comes to the host between the layers. What is sampled, and which row is
 //! where, is `rollout/`'s.
 
 use std::ops::Range;
@@ -9,8 +9,10 @@ use half::bf16;
 
 use super::DeviceModel;
 use super::decoder::{Context, Run};
+use super::routers::Routers;
 use super::weights::DeviceWeights;
 use super::workspace::Forward;
+use crate::batch::RoutedExperts;
 use crate::ops::attention::Segment;
 use crate::ops::attention::cached::device::{Cache, Slot, partial_len};
 use crate::ops::attention::packed::device as attention;
@@ -26,6 +28,8 @@ pub struct DecodingRoom {
     pub prompt: usize,
     /// Tokens of the longest sequence that a slot takes in.
     pub sequence: usize,
+    /// Whether the experts of tokens are recorded, where they go to any.
+    pub records: bool,
 }
 
 /// The memory of sampling, all of [`Class::Cache`], with the weights as they are: given back when dropped.
@@ -40,6 +44,8 @@ pub struct Decoding<'a> {
     cached: Vec<usize>,
     free: Vec<usize>,
     forward: Forward,
+    /// The experts that the tokens in each slot went to, where they are recorded.
+    routed: Vec<Option<RoutedExperts>>,
     /// Of attention over long slots.
     partial: Buffer<f32>,
     /// Of as many rows as the update's logits are computed for at a time, and the prompt's `(V)`.
@@ -50,7 +56,7 @@ pub struct Decoding<'a> {
 impl DeviceModel {
     /// Takes the memory of sampling; that of training is given back before, so the two are never held at once.
     pub fn decoding(&self, room: DecodingRoom) -> Result<Decoding<'_>> {
-        let DecodingRoom { rows, prompt, sequence } = room;
+        let DecodingRoom { rows, prompt, sequence, .. } = room;
         let (most, context) = (sequence.max(prompt), self.decoder.rope.positions());
         ensure!(most <= context, "a prompt and its completion take {most} tokens: the model's context has {context}");
         self.free_workspace();
@@ -58,12 +64,13 @@ impl DeviceModel {
         let floats = |len: usize| device.buffer(Class::Cache, len);
         Ok(Decoding {
             model: self,
-            weights: self.weights(),
+            weights: self.weights()?,
             room,
             cache: Cache::new(device, decoder.heads, layers, rows + 1, most)?,
             cached: vec![0; rows + 1],
             free: (0..rows).collect(),
-            forward: Forward::new(device, Class::Cache, decoder, 0, self.extra(), rows.max(prompt))?,
+            forward: Forward::new(device, Class::Cache, decoder, &self.shape(false), rows.max(prompt))?,
+            routed: vec![None; rows + 1],
             partial: floats(partial_len(decoder.heads, rows, most))?,
             logits: floats(chunk_rows(self.vocabulary()).min(rows) * self.vocabulary())?,
             prompt_logits: floats(self.vocabulary())?,
@@ -73,7 +80,7 @@ impl DeviceModel {
     /// Takes in a prompt of `prompt` tokens, enters `rows` rows behind it and decodes the last token of a `sequence` for
     /// each: what takes most memory of sampling, and the kernels that do it.
     pub fn rehearse_sampling(&self, rows: usize, prompt: usize, sequence: usize) -> Result<()> {
-        let mut decoding = self.decoding(DecodingRoom { rows, prompt, sequence })?;
+        let mut decoding = self.decoding(DecodingRoom { rows, prompt, sequence, records: false })?;
         decoding.prefill(&vec![0; prompt])?;
         let slots = (0..rows).map(|_| decoding.enter()).collect::<Result<Vec<usize>>>()?;
         decoding.cached.fill(sequence - 1);
@@ -95,10 +102,11 @@ impl Decoding<'_> {
         let places: Vec<(usize, usize)> = (0..count).map(|position| (slot, position)).collect();
         let slots = self.upload_slots(&places)?;
         let context = Context::Prompt { tiles: tiles.all(), cache: &self.cache, slots: slots.all() };
-        let hidden = self.hidden(tokens, &places, context)?;
-        let last = hidden.part((count - 1) * self.model.decoder.hidden..hidden.len());
-        self.lm_head(last, self.prompt_logits.all())?;
+        let routed = self.run(tokens, &places, context)?;
+        let k = self.model.decoder.hidden;
+        self.lm_head(self.forward.hidden.part((count - 1) * k..count * k), self.prompt_logits.all())?;
         self.cached[slot] = count;
+        self.routed[slot] = routed;
         Ok(())
     }
 
@@ -111,6 +119,7 @@ impl Decoding<'_> {
     pub fn enter(&mut self) -> Result<usize> {
         let (prompt, slot) = (self.prompt_slot(), self.free.pop().expect("there are as many slots as rows"));
         self.cached[slot] = self.cached[prompt];
+        self.routed[slot] = self.routed[prompt].clone();
         self.cache.copy(prompt, slot, self.cached[slot])?;
         Ok(slot)
     }
@@ -122,8 +131,9 @@ impl Decoding<'_> {
         let longest = places.iter().map(|&(_, position)| position + 1).max().unwrap_or(0);
         let (cache, partial) = (&self.cache, self.partial.all());
         let context = Context::Cached { cache, slots: uploaded.all(), longest, partial };
-        self.hidden(tokens, &places, context)?;
+        let routed = self.run(tokens, &places, context)?;
         slots.iter().for_each(|&slot| self.cached[slot] += 1);
+        self.record(&places, routed.as_ref());
         Ok(())
     }
 
@@ -137,8 +147,9 @@ impl Decoding<'_> {
             let uploaded = self.upload_slots(&places)?;
             let (cache, partial) = (&self.cache, self.partial.all());
             let context = Context::Cached { cache, slots: uploaded.all(), longest: start + tokens.len(), partial };
-            self.hidden(tokens, &places, context)?;
+            let routed = self.run(tokens, &places, context)?;
             self.cached[slot] += tokens.len();
+            self.record(&places, routed.as_ref());
             last = tokens.len() - 1;
         }
         Ok(last..last + 1)
@@ -149,9 +160,20 @@ impl Decoding<'_> {
         self.room.rows
     }
 
-    /// Frees the slot of a row that has ended.
-    pub fn leave(&mut self, slot: usize) {
+    /// Frees the slot of a row that has ended, and says which experts its tokens went to, where that was recorded: all
+    /// but the last, which was not taken in.
+    pub fn leave(&mut self, slot: usize) -> Option<RoutedExperts> {
         self.free.push(slot);
+        self.routed[slot].take()
+    }
+
+    /// Takes in the experts of tokens that have come to `places`.
+    fn record(&mut self, places: &[(usize, usize)], routed: Option<&RoutedExperts>) {
+        for (token, &(slot, _)) in places.iter().enumerate() {
+            if let (Some(of_slot), Some(routed)) = (&mut self.routed[slot], routed) {
+                of_slot.extend(routed, token..token + 1);
+            }
+        }
     }
 
     /// The `count` rows of a decoding, cut so that the logits of each part have room.
@@ -171,15 +193,22 @@ impl Decoding<'_> {
         self.model.device.upload(Class::Cache, &slots)
     }
 
-    fn hidden(&self, tokens: &[u32], places: &[(usize, usize)], context: Context) -> Result<View<'_, bf16>> {
+    /// Leaves the hidden states of tokens; returns the experts that they went to, where these are recorded.
+    fn run(&self, tokens: &[u32], places: &[(usize, usize)], context: Context) -> Result<Option<RoutedExperts>> {
         let Self { model, weights, forward: ws, .. } = self;
         model.check_tokens(tokens);
         let positions: Vec<u32> = places.iter().map(|&(_, position)| position as u32).collect();
+        let (routers, t) = (Routers::default(), tokens.len());
+        if self.room.records {
+            let mut routed = model.decoder.routed.map(RoutedExperts::new);
+            routed.iter_mut().for_each(|routed| routed.resize(t));
+            routers.notes.borrow_mut().routed = routed;
+        }
         let (tokens, positions) =
             (model.device.upload(Class::Cache, tokens)?, model.device.upload(Class::Cache, &positions)?);
-        let run = Run { model, weights, t: tokens.all().len(), positions: positions.all(), context, ws };
+        let run = Run { model, weights, t, positions: positions.all(), context, routers: &routers, ws };
         run.hidden(tokens.all())?;
-        Ok(ws.hidden.part(0..tokens.all().len() * model.decoder.hidden))
+        Ok(routers.notes.into_inner().routed)
     }
 
     fn lm_head(&self, hidden: View<bf16>, logits: View<f32>) -> Result<()> {

@@ -99,7 +99,7 @@ impl Backward<'_> {
         let (heads, width) = (run.model.decoder.heads, run.model.decoder.hidden);
         let (dx, attended) = (run.rows(&ws.dx, width), run.rows(&a.attended, heads.output()));
         let d_attended = run.rows(&ws.d_attended, heads.output());
-        grouped.output.backward(attended, dx, d_attended, self.lora_hidden())?;
+        grouped.output.backward(attended, dx, d_attended, false, self.lora_hidden())?;
         let (qkv, d_qkv) = (run.rows(&a.qkv, heads.row()), run.rows(&ws.d_qkv, heads.row()));
         let kept = attention::Kept { qkv, o: attended, lse: run.rows(&a.lse, heads.query) };
         attention::backward(heads, kept, self.tiles, d_attended, run.rows(&ws.delta, heads.query), d_qkv)?;
@@ -111,7 +111,7 @@ impl Backward<'_> {
             linear::bias_backward(d_qkv, d_bias, ws.partial.all())?;
         }
         let (normed, d_normed) = (run.rows(&a.normed, width), run.rows(&ws.d_normed, width));
-        grouped.qkv.backward(normed, d_qkv, d_normed, self.lora_hidden())
+        grouped.qkv.backward(normed, d_qkv, d_normed, false, self.lora_hidden())
     }
 
     /// Through Qwen3's norms of queries and keys, in place; values pass unchanged.

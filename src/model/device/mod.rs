@@ -4,16 +4,20 @@
 
 mod decoder;
 mod decoding;
+mod experts;
 mod grouped;
 mod mlp;
 mod reference;
+mod routers;
 mod trainable;
 mod weights;
 mod workspace;
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Mutex;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use half::bf16;
 
 use super::decoder::Decoder;
@@ -21,11 +25,13 @@ use super::files::{Source, pieces};
 use super::layout::{Attention, Layer, Layout, Mlp};
 use super::lora::{Adapter, AdapterLayout};
 use super::parameters::Parameters;
-use crate::batch::{Loss, LossStats, MicroBatch, Teaching, TokenLosses, TokenStats};
+use super::routing::{FROZEN_BIASES, balanced_layers, choice_biases, even_out};
+use crate::batch::{Beside, Choices, Loss, LossStats, MicroBatch, Teaching, TokenLosses, TokenStats};
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::columns::Rows;
 use crate::ops::device::{Buffer, Class, Device};
 use crate::ops::embedding::device as embedding;
+use crate::ops::experts::{Load, LoadBalance};
 use crate::ops::linear::device::Flat;
 use crate::ops::linear_logprob::device::{self as linear_logprob, Head, Slopes};
 use crate::ops::linear_logprob::distill::device as distill;
@@ -34,9 +40,10 @@ use crate::parallel::lock;
 use decoder::{Backward, Context, Run};
 pub use decoding::{Decoding, DecodingRoom};
 pub use reference::DeviceReference;
+use routers::{Notes, Routers, Widths};
 pub use trainable::DeviceTrainable;
 use weights::DeviceWeights;
-use workspace::{Extra, Forward, Room, Workspace};
+use workspace::{Forward, Room, Shape, Workspace};
 
 /// A model whose weights, gradients and activations are on a device.
 #[derive(Debug)]
@@ -45,18 +52,24 @@ pub struct DeviceModel {
     pub device: Device,
     /// What is trained: all weights, or an adapter's.
     pub trainable: DeviceTrainable,
+    /// Threads of the host, on which routers choose; changes no result.
+    pub threads: usize,
     base: Option<FrozenBase>,
     layout: Layout,
     decoder: Decoder,
     cos: Buffer<f32>,
     sin: Buffer<f32>,
     workspace: Mutex<Option<Reserved>>,
+    /// What the routers of the layers chose in micro-batches whose gradients were taken.
+    choices: Mutex<Choices>,
 }
 
 /// Weights that are not trained, and which of them what is trained adds to.
 #[derive(Debug)]
 struct FrozenBase {
     values: Buffer<bf16>,
+    /// Of each layer the biases of its router's choice, fp32, where it has some.
+    choice_biases: Vec<Option<Vec<f32>>>,
     adapter: Option<AdapterLayout>,
 }
 
@@ -101,7 +114,8 @@ impl DeviceModel {
             Some(adapter) => DeviceTrainable::new(&device, &adapter.layout.entries, &adapter.values)?,
             None => DeviceTrainable::new(&device, &[], &[])?,
         };
-        let base = FrozenBase { values, adapter: adapter.map(|adapter| adapter.layout.clone()) };
+        let choice_biases = biases_of(layout, base)?;
+        let base = FrozenBase { values, choice_biases, adapter: adapter.map(|adapter| adapter.layout.clone()) };
         Self::with(device, decoder, layout, Some(base), trainable)
     }
 
@@ -115,40 +129,50 @@ impl DeviceModel {
         let (cos, sin) = decoder.rope.tables();
         Ok(Self {
             trainable,
+            threads: 1,
             base,
             cos: device.upload(Class::Weights, cos)?,
             sin: device.upload(Class::Weights, sin)?,
             layout: layout.clone(),
             decoder: decoder.clone(),
             workspace: Mutex::new(None),
+            choices: Mutex::default(),
             device,
         })
     }
 
     /// The weights as they are now.
-    fn weights(&self) -> DeviceWeights<'_> {
+    fn weights(&self) -> Result<DeviceWeights<'_>> {
         let (values, gradients) = (self.trainable.rounded.all(), self.trainable.gradients.all());
-        self.weights_with(Flat { values, gradients: Some(gradients) })
+        self.weights_with(Flat { values, gradients: Some(gradients) }, |place| self.trainable.values.part(place).read())
     }
 
     /// The weights as `reference` is.
-    fn weights_as<'a>(&'a self, reference: &'a DeviceReference) -> DeviceWeights<'a> {
+    fn weights_as<'a>(&'a self, reference: &'a DeviceReference) -> Result<DeviceWeights<'a>> {
         match (reference, &self.base) {
-            (DeviceReference::Values(values), _) => self.weights_with(Flat { values: values.all(), gradients: None }),
-            (DeviceReference::Base, Some(base)) => DeviceWeights::new(&self.layout, base.flat(), None),
+            (DeviceReference::Values(values), _) => {
+                let flat = Flat { values: values.all(), gradients: None };
+                self.weights_with(flat, |place| Ok(values.part(place).read()?.into_iter().map(f32::from).collect()))
+            }
+            (DeviceReference::Base, Some(base)) => {
+                Ok(DeviceWeights::new(&self.layout, base.flat(), Cow::Borrowed(&base.choice_biases), None))
+            }
             (DeviceReference::Base, None) => self.weights(),
         }
     }
 
-    /// The weights with `trained` as what is trained.
-    fn weights_with<'a>(&'a self, trained: Flat<'a>) -> DeviceWeights<'a> {
-        match &self.base {
-            None => DeviceWeights::new(&self.layout, trained, None),
-            Some(base) => {
-                let adapter = base.adapter.as_ref().map(|adapter| (adapter, trained));
-                DeviceWeights::new(&self.layout, base.flat(), adapter)
-            }
-        }
+    /// The weights with `trained` as what is trained; `biases` has those of a router's choice where they are of it.
+    fn weights_with<'a>(
+        &'a self,
+        trained: Flat<'a>,
+        biases: impl Fn(Range<usize>) -> Result<Vec<f32>>,
+    ) -> Result<DeviceWeights<'a>> {
+        let Some(base) = &self.base else {
+            let biases = choice_biases(&self.layout).map(|place| place.cloned().map(&biases).transpose());
+            return Ok(DeviceWeights::new(&self.layout, trained, Cow::Owned(biases.collect::<Result<_>>()?), None));
+        };
+        let adapter = base.adapter.as_ref().map(|adapter| (adapter, trained));
+        Ok(DeviceWeights::new(&self.layout, base.flat(), Cow::Borrowed(&base.choice_biases), adapter))
     }
 
     /// Log-probabilities of a micro-batch, without gradients: the model's own, or those of `reference`.
@@ -158,29 +182,32 @@ impl DeviceModel {
         micro: &MicroBatch,
         temperature: f32,
     ) -> Result<TokenStats> {
-        let weights = reference.map_or_else(|| self.weights(), |reference| self.weights_as(reference));
-        self.with_workspace(micro, |ws| Ok(self.forward(&weights, micro, temperature, ws)?.1))
+        let (weights, routers) = match reference {
+            None => (self.weights()?, routers(micro)),
+            Some(reference) => (self.weights_as(reference)?, Routers::default()),
+        };
+        self.with_workspace(micro, |ws| Ok(self.forward(&weights, &routers, micro, temperature, ws)?.1))
     }
 
     /// Forward, loss and backward of a micro-batch; its gradient is added to that of [`DeviceModel::trainable`].
     pub fn gradient(&self, micro: &MicroBatch, temperature: f32, loss: &Loss) -> Result<LossStats> {
-        self.taught(micro, temperature, loss, None)
+        self.taught(micro, temperature, loss, Beside::default())
     }
 
-    /// The same, with the gradient of what there is of a teacher beside the loss.
+    /// The same, with the gradients of what there is beside the loss.
     pub fn taught(
         &self,
         micro: &MicroBatch,
         temperature: f32,
         loss: &Loss,
-        teaching: Option<Teaching<'_, DeviceModel>>,
+        beside: Beside<'_, DeviceModel>,
     ) -> Result<LossStats> {
-        let weights = self.weights();
-        self.with_workspace(micro, |ws| {
-            let (input, now) = self.forward(&weights, micro, temperature, ws)?;
+        let (weights, routers) = (self.weights()?, routers(micro));
+        let stats = self.with_workspace(micro, |ws| {
+            let (input, now) = self.forward(&weights, &routers, micro, temperature, ws)?;
             let mut losses = loss(micro, &now);
             let head = Head { w: weights.lm_head, k: self.decoder.hidden, temperature };
-            match teaching {
+            match beside.teaching {
                 None => self.head_backward(head, micro, &input, &losses, ws)?,
                 Some(teaching) => {
                     let divergences = self.taught_head_backward(head, (micro, &input), &losses, teaching, ws)?;
@@ -188,7 +215,8 @@ impl DeviceModel {
                 }
             }
             self.last_norm_backward(&weights, micro, &input, ws)?;
-            let back = Backward { run: self.run(&weights, &input, &ws.forward), tiles: input.tiles.all(), ws };
+            let run = self.run(&weights, &routers, &input, &ws.forward);
+            let back = Backward { run, tiles: input.tiles.all(), ws, balance_slopes: beside.balance_slopes };
             for index in (0..weights.layers.len()).rev() {
                 if self.decoder.recompute {
                     back.run.layer_forward(index)?;
@@ -200,7 +228,43 @@ impl DeviceModel {
                 embedding::backward(&embedding::Occurrences::of(&micro.tokens), dx, self.decoder.hidden, gradient)?;
             }
             Ok(losses.stats)
-        })
+        })?;
+        if self.decoder.router.is_some() {
+            let Notes { differ, choices: layers, .. } = routers.notes.into_inner();
+            let mut choices = Choices { layers, ..Choices::default() };
+            choices.compare(&differ, micro.router_replay);
+            lock(&self.choices).add(&choices);
+        }
+        Ok(stats)
+    }
+
+    /// Experts that a token goes to in each layer that has some; 0 for a dense model.
+    pub fn active_experts(&self) -> usize {
+        self.decoder.router.map_or(0, |router| router.active)
+    }
+
+    /// What the routers of the layers chose since this was asked last, in micro-batches whose gradients were taken.
+    pub fn take_choices(&self) -> Choices {
+        std::mem::take(&mut lock(&self.choices))
+    }
+
+    /// What the auxiliary loss of routers is made of in a micro-batch, by a forward.
+    pub fn load_balance(&self, micro: &MicroBatch) -> Result<LoadBalance> {
+        let (weights, routers) = (self.weights()?, routers(micro));
+        routers.notes.borrow_mut().balance = Some(LoadBalance::default());
+        self.with_workspace(micro, |ws| self.predict(&weights, &routers, &Input::new(&self.device, micro)?, ws))?;
+        Ok(routers.notes.into_inner().balance.unwrap_or_default())
+    }
+
+    /// Moves the bias of each expert by `step` toward the mean of its layer's loads.
+    pub fn balance(&self, loads: &[Load], step: f32) -> Result<()> {
+        ensure!(self.base.is_none(), FROZEN_BIASES);
+        for (layer, place) in balanced_layers(&self.layout)? {
+            if let Some(load) = loads.get(layer) {
+                self.trainable.change(place.clone(), |biases| even_out(biases, load, step))?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives back what forwards and backwards work in; the next one takes it anew.
@@ -208,10 +272,17 @@ impl DeviceModel {
         *lock(&self.workspace) = None;
     }
 
-    fn extra(&self) -> Extra {
+    /// Of a forward whose backward finds what it needs, or of one that keeps nothing.
+    fn shape(&self, keep: bool) -> Shape {
         let adapter = self.base.as_ref().and_then(|base| base.adapter.as_ref());
         let head_norms = self.layout.layers.iter().any(Layer::has_head_norms);
-        Extra { lora_hidden: adapter.map_or(0, AdapterLayout::widest), head_norms }
+        let widths = self.layout.layers.iter().map(|layer| Widths::of(layer, &self.decoder));
+        let layers = match keep && !self.decoder.recompute {
+            true => widths.collect(),
+            false => vec![widths.fold(Widths::default(), Widths::or)],
+        };
+        let inputs = if keep { self.layout.layers.len() } else { 0 };
+        Shape { layers, inputs, lora_hidden: adapter.map_or(0, AdapterLayout::widest), head_norms }
     }
 
     fn vocabulary(&self) -> usize {
@@ -236,39 +307,45 @@ impl DeviceModel {
             // The old buffers go first: the two need not fit side by side.
             *guard = None;
             let room = Room { t: t.max(room.t), r: r.max(room.r) };
-            let layers = self.layout.layers.len();
-            let buffers = Workspace::new(&self.device, &self.decoder, layers, self.extra(), room)?;
+            let buffers = Workspace::new(&self.device, &self.decoder, &self.shape(true), room)?;
             *guard = Some(Reserved { room, buffers });
         }
         let Some(reserved) = guard.as_mut() else { unreachable!("made above") };
         body(&mut reserved.buffers)
     }
 
-    fn run<'a>(&'a self, weights: &'a DeviceWeights<'a>, input: &'a Input, ws: &'a Forward) -> Run<'a> {
+    fn run<'a>(
+        &'a self,
+        weights: &'a DeviceWeights<'a>,
+        routers: &'a Routers<'a>,
+        input: &'a Input,
+        ws: &'a Forward,
+    ) -> Run<'a> {
         let (positions, context) = (input.positions.all(), Context::Segments(input.tiles.all()));
-        Run { model: self, weights, t: positions.len(), positions, context, ws }
+        Run { model: self, weights, t: positions.len(), positions, context, routers, ws }
     }
 
     /// Leaves the hidden states and what the backward needs in the workspace.
     fn forward(
         &self,
         weights: &DeviceWeights,
+        routers: &Routers,
         micro: &MicroBatch,
         temperature: f32,
         ws: &mut Workspace,
     ) -> Result<(Input, TokenStats)> {
         let input = Input::new(&self.device, micro)?;
         let head = Head { w: weights.lm_head, k: self.decoder.hidden, temperature };
-        self.predict(weights, &input, ws)?;
+        self.predict(weights, routers, &input, ws)?;
         let h = ws.predicting.part(0..micro.rows.len() * head.k);
         let (logprobs, entropies) = linear_logprob::forward(head, h, input.targets.all(), &mut ws.logprob)?;
         Ok((input, TokenStats { logprobs, entropies }))
     }
 
     /// Leaves the hidden states that predict a target, those of all tokens, and what the backward needs.
-    fn predict(&self, weights: &DeviceWeights, input: &Input, ws: &Workspace) -> Result<()> {
+    fn predict(&self, weights: &DeviceWeights, routers: &Routers, input: &Input, ws: &Workspace) -> Result<()> {
         let (hidden, rows) = (self.decoder.hidden, input.rows.all());
-        let all = self.run(weights, input, &ws.forward).hidden(input.tokens.all())?;
+        let all = self.run(weights, routers, input, &ws.forward).hidden(input.tokens.all())?;
         embedding::take_rows(rows, all, ws.predicting.part(0..rows.len() * hidden), hidden)
     }
 
@@ -308,9 +385,9 @@ impl DeviceModel {
         let slopes = distill::Slopes { logprobs: d_logprobs.all(), divergences: d_divergences.all() };
         let rows = distill::Rows { h: ws.predicting.part(places.clone()), targets: input.targets.all() };
         let dh = ws.d_predicting.part(places);
-        let weights = teacher.weights();
+        let weights = teacher.weights()?;
         teacher.with_workspace(micro, |theirs| {
-            teacher.predict(&weights, input, theirs)?;
+            teacher.predict(&weights, &Routers::default(), input, theirs)?;
             let their_head = Head { w: weights.lm_head, k: teacher.decoder.hidden, temperature: head.temperature };
             let h = theirs.predicting.part(0..micro.rows.len() * their_head.k);
             let taught = distill::Teacher { h, head: their_head, divergence };
@@ -361,18 +438,44 @@ impl Input {
     }
 }
 
+/// The routers of a micro-batch of the model that sampled it.
+fn routers(micro: &MicroBatch) -> Routers<'_> {
+    Routers::of(micro.routed.as_ref().map(|routed| (routed, micro.router_replay)), micro.tokens.len())
+}
+
 /// Refuses shapes that the kernels cannot compute.
 fn check(decoder: &Decoder, layout: &Layout) -> Result<()> {
-    let plain = |layer: &Layer<_, _>| matches!((&layer.attention, &layer.mlp), (Attention::Grouped(_), Mlp::Dense(_)));
+    let grouped = |layer: &Layer<_, _>| matches!(layer.attention, Attention::Grouped(_));
     ensure!(
-        layout.layers.iter().all(plain) && decoder.delta.is_none(),
-        "experts, latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
+        layout.layers.iter().all(grouped) && decoder.delta.is_none(),
+        "latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
     );
     attention::check(decoder.heads)?;
-    for (name, size) in [("hidden_size", decoder.hidden), ("intermediate_size", decoder.intermediate)] {
+    let mut sizes = vec![("hidden_size", decoder.hidden)];
+    for layer in &layout.layers {
+        match &layer.mlp {
+            Mlp::Dense(mlp) => sizes.push(("intermediate_size", mlp.down.inputs)),
+            Mlp::Experts(mlp) => {
+                sizes.push(("moe_intermediate_size", mlp.experts[0].down.inputs));
+                sizes.extend(mlp.shared.as_ref().map(|shared| ("the shared expert's size", shared.mlp.down.inputs)));
+            }
+        }
+    }
+    for (name, size) in sizes {
         ensure!(size.is_multiple_of(8), "{name} = {size} has no CUDA kernels: it must be a multiple of 8");
     }
     Ok(())
+}
+
+/// Of each layer the biases of its router's choice, where it has some.
+fn biases_of(layout: &Layout, source: &dyn Source) -> Result<Vec<Option<Vec<f32>>>> {
+    let read = |place: &Range<usize>| {
+        let entry = layout.entries_of(place).next().context("a place without a tensor")?;
+        let mut biases = vec![0f32; place.len()];
+        source.values(entry, 0..place.len(), &mut biases)?;
+        Ok(biases)
+    };
+    choice_biases(layout).map(|place| place.map(read).transpose()).collect()
 }
 
 /// All of `source` in bf16, which holds what a file of bf16 does to the bit.

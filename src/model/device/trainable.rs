@@ -47,6 +47,15 @@ impl DeviceTrainable {
         adamw::round_weights(self.values.all(), self.rounded.all())
     }
 
+    /// Changes the values at `place` on the host.
+    pub(super) fn change(&self, place: Range<usize>, change: impl FnOnce(&mut [f32])) -> Result<()> {
+        let (values, rounded) = (self.values.part(place.clone()), self.rounded.part(place));
+        let mut on_host = values.read()?;
+        change(&mut on_host);
+        values.write(&on_host)?;
+        adamw::round_weights(values, rounded)
+    }
+
     /// Replaces the values by those of a file.
     pub fn read_from(&self, file: &mut dyn TensorFile) -> Result<()> {
         check(file, &self.entries, &|_| false)?;

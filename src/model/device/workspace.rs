@@ -3,6 +3,7 @@
 use anyhow::Result;
 use half::bf16;
 
+use super::routers::{ExpertActivations, Widths};
 use crate::model::Decoder;
 use crate::ops::device::columns::partial_len;
 use crate::ops::device::{Buffer, Class, Device};
@@ -15,13 +16,24 @@ pub(super) struct Room {
     pub(super) r: usize,
 }
 
-/// What decides the width of buffers beside the decoder's sizes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Extra {
+/// What decides the size of buffers beside the decoder's sizes.
+#[derive(Debug)]
+pub(super) struct Shape {
+    /// Of each layer that has buffers of its own.
+    pub(super) layers: Vec<Widths>,
+    /// Layers whose input is kept.
+    pub(super) inputs: usize,
     /// Values a token between an adapter's factors.
     pub(super) lora_hidden: usize,
     /// Whether queries and keys have norms of their own.
     pub(super) head_norms: bool,
+}
+
+impl Shape {
+    /// What any layer takes.
+    fn widest(&self) -> Widths {
+        self.layers.iter().copied().fold(Widths::default(), Widths::or)
+    }
 }
 
 /// What a layer keeps for its backward beside its input. `(T, ..)` each.
@@ -43,6 +55,7 @@ pub(super) struct Activations {
     pub(super) factors: Buffer<f32>,
     pub(super) middle_factors: Buffer<f32>,
     pub(super) head_factors: Buffer<f32>,
+    pub(super) experts: ExpertActivations,
 }
 
 /// Buffers of a forward.
@@ -57,6 +70,10 @@ pub(super) struct Forward {
     pub(super) last_factors: Buffer<f32>,
     /// Between the factors of an adapter.
     pub(super) lora_hidden: Buffer<bf16>,
+    /// What a router chooses by `(T, E)`.
+    pub(super) router_products: Buffer<f32>,
+    /// What experts take in, and what they give `(T A, K)`.
+    pub(super) of_experts: Buffer<bf16>,
 }
 
 /// All buffers of a forward and a backward.
@@ -74,30 +91,27 @@ pub(super) struct Workspace {
     pub(super) d_qkv: Buffer<bf16>,
     pub(super) delta: Buffer<f32>,
     pub(super) d_lora_hidden: Buffer<bf16>,
+    /// Of what experts give and take in, of their weights, and of a router's products.
+    pub(super) d_of_experts: Buffer<bf16>,
+    pub(super) d_weights: Buffer<f32>,
+    pub(super) d_router_products: Buffer<bf16>,
     pub(super) partial: Buffer<f32>,
     pub(super) logprob: Scratch,
 }
 
 impl Forward {
-    /// Room for `t` tokens. The backward of `layers` layers finds what it needs; with none, nothing is kept.
-    pub(super) fn new(
-        device: &Device,
-        class: Class,
-        decoder: &Decoder,
-        layers: usize,
-        extra: Extra,
-        t: usize,
-    ) -> Result<Self> {
-        let kept = if decoder.recompute { 1 } else { layers.max(1) };
-        let room = |width: usize| device.buffer(class, t * width);
+    /// Room for `t` tokens.
+    pub(super) fn new(device: &Device, class: Class, decoder: &Decoder, shape: &Shape, t: usize) -> Result<Self> {
+        let (room, widest) = (|width: usize| device.buffer(class, t * width), shape.widest());
+        let activations = |&widths| Activations::new(device, class, decoder, (shape.head_norms, widths), t);
         Ok(Self {
-            streams: (0..=layers.max(1)).map(|_| room(decoder.hidden)).collect::<Result<_>>()?,
-            layers: (0..kept)
-                .map(|_| Activations::new(device, class, decoder, extra.head_norms, t))
-                .collect::<Result<_>>()?,
+            streams: (0..=shape.inputs.max(1)).map(|_| room(decoder.hidden)).collect::<Result<_>>()?,
+            layers: shape.layers.iter().map(activations).collect::<Result<_>>()?,
             hidden: room(decoder.hidden)?,
             last_factors: device.buffer(class, t)?,
-            lora_hidden: room(extra.lora_hidden)?,
+            lora_hidden: room(shape.lora_hidden)?,
+            router_products: device.buffer(class, t * widest.experts)?,
+            of_experts: room(widest.active * decoder.hidden)?,
         })
     }
 
@@ -114,22 +128,25 @@ impl Forward {
 
 impl Workspace {
     /// Room for `t` tokens of which `r` predict a target.
-    pub(super) fn new(device: &Device, decoder: &Decoder, layers: usize, extra: Extra, room: Room) -> Result<Self> {
+    pub(super) fn new(device: &Device, decoder: &Decoder, shape: &Shape, room: Room) -> Result<Self> {
         let Room { t, r } = room;
-        let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
+        let (k, heads, widest) = (decoder.hidden, decoder.heads, shape.widest());
         let room = |n: usize| device.buffer::<bf16>(Class::Activations, n);
         let partial = [partial_len(k.max(heads.row()), t), partial_len(heads.size, t * heads.query)];
         Ok(Self {
-            forward: Forward::new(device, Class::Activations, decoder, layers, extra, t)?,
+            forward: Forward::new(device, Class::Activations, decoder, shape, t)?,
             predicting: room(r * k)?,
             d_predicting: room(r * k)?,
             dx: room(t * k)?,
-            d_activated: room(t * f)?,
+            d_activated: room(t * widest.activated.max(widest.shared))?,
             d_normed: room(t * k)?,
             d_attended: room(t * heads.output())?,
             d_qkv: room(t * heads.row())?,
             delta: device.buffer(Class::Activations, t * heads.query)?,
-            d_lora_hidden: room(t * extra.lora_hidden)?,
+            d_lora_hidden: room(t * shape.lora_hidden)?,
+            d_of_experts: room(t * widest.active * k)?,
+            d_weights: device.buffer(Class::Activations, t * widest.active)?,
+            d_router_products: room(t * widest.experts)?,
             partial: device.buffer(Class::Activations, partial.into_iter().max().unwrap_or(0))?,
             logprob: Scratch::new(device)?,
         })
@@ -137,8 +154,14 @@ impl Workspace {
 }
 
 impl Activations {
-    fn new(device: &Device, class: Class, decoder: &Decoder, head_norms: bool, t: usize) -> Result<Self> {
-        let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
+    fn new(
+        device: &Device,
+        class: Class,
+        decoder: &Decoder,
+        (head_norms, widths): (bool, Widths),
+        t: usize,
+    ) -> Result<Self> {
+        let (k, heads) = (decoder.hidden, decoder.heads);
         let room = |width: usize| device.buffer::<bf16>(class, t * width);
         let wide = |width: usize| device.buffer::<f32>(class, t * width);
         Ok(Self {
@@ -148,12 +171,13 @@ impl Activations {
             attended: room(heads.output())?,
             middle: room(k)?,
             middle_normed: room(k)?,
-            gate_up: room(2 * f)?,
-            activated: room(f)?,
+            gate_up: room(2 * widths.activated)?,
+            activated: room(widths.activated)?,
             lse: wide(heads.query)?,
             factors: wide(1)?,
             middle_factors: wide(1)?,
             head_factors: wide(if head_norms { heads.query + heads.key_value } else { 0 })?,
+            experts: ExpertActivations::new(device, class, widths, t)?,
         })
     }
 }

@@ -78,7 +78,7 @@ pub fn backward(
             divergences.part(range),
             dz,
         )?;
-        backward_input(dz, head.w.values, dh.part(places.clone()), head.k)?;
+        backward_input(dz, head.w.values, dh.part(places.clone()), head.k, false)?;
         if let Some(dw) = head.w.gradient {
             backward_weight(dz, rows.h.part(places), dw, head.k)?;
         }
