@@ -32,21 +32,27 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
 /// Bytes of a teacher: its weights, its tables, and what it makes of a micro-batch.
 fn taught(Taught { sizes: s, .. }: &Taught, job: &Job) -> usize {
     let tables = 4 * s.positions * s.heads.size;
-    let forward = job.tokens() * (layer(s) + 2 * 3 * s.hidden);
+    let forward = job.tokens() * (attention(s) + feed_forward(s) + 2 * 3 * s.hidden);
     2 * s.weights + tables + forward + linear_logprob::chunk_bytes(s.vocab, job.tokens())
 }
 
-/// Bytes a token that a layer leaves.
-fn layer(s: &Sizes) -> usize {
-    let (k, f, heads) = (s.hidden, s.intermediate, s.heads);
+/// Bytes a token that a layer leaves beside its feed-forward part.
+fn attention(s: &Sizes) -> usize {
+    let (k, heads) = (s.hidden, s.heads);
     let head_norms = if s.head_norms { 2 * heads.row() + 4 * (heads.query + heads.key_value) } else { 0 };
-    2 * (3 * k + heads.row() + heads.output() + 3 * f) + 4 * (heads.query + 2) + head_norms
+    2 * (3 * k + heads.row() + heads.output()) + 4 * (heads.query + 2) + head_norms
+}
+
+/// Bytes a token of a layer's feed-forward part in a forward that keeps nothing.
+fn feed_forward(s: &Sizes) -> usize {
+    s.widths.kept_bytes() + s.widths.forward_bytes(s.hidden)
 }
 
 /// Bytes that sampling takes beside its cache: the forward of a prompt or of all rows, and the logits.
 fn sampling(s: &Sizes, job: &Job, lora_hidden: usize) -> usize {
     // Two streams that take turns, and the hidden states.
-    let forward = job.prompt.max(job.rows) * (layer(s) + 2 * (3 * s.hidden + lora_hidden) + 4);
+    let layer = attention(s) + feed_forward(s);
+    let forward = job.prompt.max(job.rows) * (layer + 2 * (3 * s.hidden + lora_hidden) + 4);
     // A number and a draw.
     let row = 16;
     let logits = 4 * (linear_logprob::chunk_rows(s.vocab).min(job.rows) + 1) * s.vocab;
@@ -55,12 +61,16 @@ fn sampling(s: &Sizes, job: &Job, lora_hidden: usize) -> usize {
 
 /// Bytes of a micro-batch of `t` tokens, all of which predict a target.
 fn activations(s: &Sizes, t: usize, recompute: bool) -> usize {
-    let (k, f, heads) = (s.hidden, s.intermediate, s.heads);
-    let kept = if recompute { 1 } else { s.layers };
+    let (k, heads) = (s.hidden, s.heads);
+    let kept = match recompute {
+        true => attention(s) + s.widths.kept_bytes(),
+        false => s.layers * attention(s) + s.kept_by_all,
+    };
     let streams = 2 * k * (s.layers + 1);
-    let gradients = 2 * (5 * k + f + heads.output() + heads.row()) + 4 * (1 + heads.query);
+    let shared = s.widths.forward_bytes(k) + s.widths.backward_bytes(k);
+    let gradients = 2 * (5 * k + heads.output() + heads.row()) + 4 * (1 + heads.query) + shared;
     // Tokens, positions, rows and targets going in; log-probabilities, their gradient, entropies and log-sum-exps.
     let head = 8 * 4;
     let partial = partial_len(k.max(heads.row()), t).max(partial_len(heads.size, t * heads.query));
-    t * (kept * layer(s) + streams + gradients + head) + 4 * partial
+    t * (kept + streams + gradients + head) + 4 * partial
 }

@@ -18,6 +18,7 @@ use layers::{AttentionSizes, FeedForward};
 
 use crate::config::{DistilConfig, DistilObjective, Target, TrainConfig};
 use crate::grpo::updates;
+use crate::model::device::MlpWidths;
 use crate::model::layout::Layer;
 use crate::model::{AdapterLayout, Layout, ModelConfig, Phases};
 use crate::ops::attention::Heads;
@@ -34,8 +35,10 @@ pub struct Sizes {
     packed: usize,
     layers: usize,
     hidden: usize,
-    intermediate: usize,
     feed_forward: FeedForward,
+    /// What a layer's feed-forward part takes of a card, and bytes a token that those of all layers keep there.
+    widths: MlpWidths,
+    kept_by_all: usize,
     attention: AttentionSizes,
     delta: Option<Delta>,
     vocab: usize,
@@ -54,14 +57,18 @@ impl Sizes {
     /// Those of a model's shape.
     pub fn of(config: &ModelConfig) -> Result<Self> {
         let layout = Layout::of(config)?;
+        let experts = config.experts()?;
+        let router = experts.as_ref().map(|experts| &experts.router);
+        let widths = layout.layers.iter().map(|layer| MlpWidths::of(layer, router));
         let matrices = layout.layers.iter().flat_map(|layer| layer.matrices()).chain([&layout.lm_head]);
         Ok(Self {
             weights: layout.len(),
             packed: matrices.map(|matrix| matrix.range.len()).sum(),
             layers: layout.layers.len(),
             hidden: config.hidden_size,
-            intermediate: config.intermediate_size,
             feed_forward: FeedForward::of(config, &layout.layers)?,
+            widths: MlpWidths::widest(widths.clone()),
+            kept_by_all: widths.map(MlpWidths::kept_bytes).sum(),
             attention: AttentionSizes::of(config, &layout.layers)?,
             delta: config.delta()?.map(|delta| delta.sizes),
             vocab: config.vocab_size,

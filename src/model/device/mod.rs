@@ -11,6 +11,7 @@ mod reference;
 mod routers;
 mod trainable;
 mod weights;
+mod widths;
 mod workspace;
 
 use std::borrow::Cow;
@@ -40,9 +41,10 @@ use crate::parallel::lock;
 use decoder::{Backward, Context, Run};
 pub use decoding::{Decoding, DecodingRoom};
 pub use reference::DeviceReference;
-use routers::{Notes, Routers, Widths};
+use routers::{Notes, Routers};
 pub use trainable::DeviceTrainable;
 use weights::DeviceWeights;
+pub use widths::MlpWidths;
 use workspace::{Forward, Room, Shape, Workspace};
 
 /// A model whose weights, gradients and activations are on a device.
@@ -276,10 +278,10 @@ impl DeviceModel {
     fn shape(&self, keep: bool) -> Shape {
         let adapter = self.base.as_ref().and_then(|base| base.adapter.as_ref());
         let head_norms = self.layout.layers.iter().any(Layer::has_head_norms);
-        let widths = self.layout.layers.iter().map(|layer| Widths::of(layer, &self.decoder));
+        let widths = self.layout.layers.iter().map(|layer| MlpWidths::of(layer, self.decoder.router.as_ref()));
         let layers = match keep && !self.decoder.recompute {
             true => widths.collect(),
-            false => vec![widths.fold(Widths::default(), Widths::or)],
+            false => vec![MlpWidths::widest(widths)],
         };
         let inputs = if keep { self.layout.layers.len() } else { 0 };
         Shape { layers, inputs, lora_hidden: adapter.map_or(0, AdapterLayout::widest), head_norms }

@@ -6,49 +6,10 @@ use std::cell::RefCell;
 use anyhow::Result;
 use half::bf16;
 
+use super::widths::MlpWidths;
 use crate::batch::{RoutedExperts, RouterReplay};
-use crate::model::Decoder;
-use crate::model::layout::{LayerLayout, Mlp};
 use crate::ops::device::{Buffer, Class, Device};
 use crate::ops::experts::{Dispatch, Load, LoadBalance, Routing};
-
-/// Values a token that a layer's feed-forward part takes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Widths {
-    /// Activations, of all experts of a token; gate and up are twice as wide.
-    pub(super) activated: usize,
-    /// Experts of a token.
-    pub(super) active: usize,
-    /// All experts.
-    pub(super) experts: usize,
-    /// Activations of the expert of all tokens.
-    pub(super) shared: usize,
-}
-
-impl Widths {
-    /// Those of a layer.
-    pub(super) fn of(layer: &LayerLayout, decoder: &Decoder) -> Self {
-        match (&layer.mlp, &decoder.router) {
-            (Mlp::Experts(mlp), Some(router)) => Self {
-                activated: router.active * mlp.experts[0].down.inputs,
-                active: router.active,
-                experts: router.experts,
-                shared: mlp.shared.as_ref().map_or(0, |shared| shared.mlp.down.inputs),
-            },
-            _ => Self { activated: decoder.intermediate, ..Self::default() },
-        }
-    }
-
-    /// What either takes.
-    pub(super) fn or(self, other: Self) -> Self {
-        Self {
-            activated: self.activated.max(other.activated),
-            active: self.active.max(other.active),
-            experts: self.experts.max(other.experts),
-            shared: self.shared.max(other.shared),
-        }
-    }
-}
 
 /// What the routers of a run are told, and what is noted of them.
 #[derive(Debug, Default)]
@@ -103,8 +64,8 @@ pub(super) struct Routes {
 
 impl ExpertActivations {
     /// Room for `t` rows.
-    pub(super) fn new(device: &Device, class: Class, widths: Widths, t: usize) -> Result<Self> {
-        let Widths { active, shared, .. } = widths;
+    pub(super) fn new(device: &Device, class: Class, widths: MlpWidths, t: usize) -> Result<Self> {
+        let MlpWidths { active, shared, .. } = widths;
         Ok(Self {
             routes: RefCell::default(),
             rows: device.buffer(class, t * active)?,

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use half::bf16;
 
-use super::routers::{ExpertActivations, Widths};
+use super::routers::ExpertActivations;
+use super::widths::MlpWidths;
 use crate::model::Decoder;
 use crate::ops::device::columns::partial_len;
 use crate::ops::device::{Buffer, Class, Device};
@@ -20,20 +21,13 @@ pub(super) struct Room {
 #[derive(Debug)]
 pub(super) struct Shape {
     /// Of each layer that has buffers of its own.
-    pub(super) layers: Vec<Widths>,
+    pub(super) layers: Vec<MlpWidths>,
     /// Layers whose input is kept.
     pub(super) inputs: usize,
     /// Values a token between an adapter's factors.
     pub(super) lora_hidden: usize,
     /// Whether queries and keys have norms of their own.
     pub(super) head_norms: bool,
-}
-
-impl Shape {
-    /// What any layer takes.
-    fn widest(&self) -> Widths {
-        self.layers.iter().copied().fold(Widths::default(), Widths::or)
-    }
 }
 
 /// What a layer keeps for its backward beside its input. `(T, ..)` each.
@@ -102,7 +96,8 @@ pub(super) struct Workspace {
 impl Forward {
     /// Room for `t` tokens.
     pub(super) fn new(device: &Device, class: Class, decoder: &Decoder, shape: &Shape, t: usize) -> Result<Self> {
-        let (room, widest) = (|width: usize| device.buffer(class, t * width), shape.widest());
+        let (room, widest) =
+            (|width: usize| device.buffer(class, t * width), MlpWidths::widest(shape.layers.iter().copied()));
         let activations = |&widths| Activations::new(device, class, decoder, (shape.head_norms, widths), t);
         Ok(Self {
             streams: (0..=shape.inputs.max(1)).map(|_| room(decoder.hidden)).collect::<Result<_>>()?,
@@ -130,7 +125,7 @@ impl Workspace {
     /// Room for `t` tokens of which `r` predict a target.
     pub(super) fn new(device: &Device, decoder: &Decoder, shape: &Shape, room: Room) -> Result<Self> {
         let Room { t, r } = room;
-        let (k, heads, widest) = (decoder.hidden, decoder.heads, shape.widest());
+        let (k, heads, widest) = (decoder.hidden, decoder.heads, MlpWidths::widest(shape.layers.iter().copied()));
         let room = |n: usize| device.buffer::<bf16>(Class::Activations, n);
         let partial = [partial_len(k.max(heads.row()), t), partial_len(heads.size, t * heads.query)];
         Ok(Self {
@@ -138,7 +133,7 @@ impl Workspace {
             predicting: room(r * k)?,
             d_predicting: room(r * k)?,
             dx: room(t * k)?,
-            d_activated: room(t * widest.activated.max(widest.shared))?,
+            d_activated: room(t * widest.inner())?,
             d_normed: room(t * k)?,
             d_attended: room(t * heads.output())?,
             d_qkv: room(t * heads.row())?,
@@ -158,7 +153,7 @@ impl Activations {
         device: &Device,
         class: Class,
         decoder: &Decoder,
-        (head_norms, widths): (bool, Widths),
+        (head_norms, widths): (bool, MlpWidths),
         t: usize,
     ) -> Result<Self> {
         let (k, heads) = (decoder.hidden, decoder.heads);
