@@ -9,7 +9,7 @@ import json
 import pathlib
 import sys
 
-PARTS = ["doctor", "tests", "full", "eight_bit", "lora", "lora_4b", "sampling", "growth", "resume", "torch"]
+PARTS = ["doctor", "tests", "full", "eight_bit", "lora", "lora_4b", "experts", "sampling", "growth", "resume", "torch"]
 # Parts whose output is not JSON.
 TEXT = ["doctor", "tests"]
 
@@ -68,12 +68,12 @@ def update_rows(parts, part, name, speed, memory):
     ]
 
 
-def sampling_rows(parts, rows):
+def sampling_rows(parts, part, name, rows):
     """Rows of sampling so many completions at a time: speed, and memory as the plan has it."""
-    of = lambda *path: figure(parts, "sampling", "sampling", "rows", str(rows), *path)
+    of = lambda *path: figure(parts, part, "sampling", "rows", str(rows), *path)
     held, planned = of("gib", "held"), of("gib", "planned")
     return [
-        (f"sampling, Qwen3-0.6B, {rows} rows", of("tokens_per_s"), "{:,.0f} tokens/s", "", None),
+        (f"sampling, {name}, {rows} rows", of("tokens_per_s"), "{:,.0f} tokens/s", "", None),
         ("  memory", held, "{:.2f} GiB", "", None),
         ("  memory, distance from the plan", abs(planned / held - 1) if held and planned else None, "{:.1%}", "5%",
          at_most(0.05)),
@@ -97,8 +97,10 @@ def rows(parts):
         *update_rows(parts, "eight_bit", "Qwen3-0.6B, 8-bit moments", None, None),
         *update_rows(parts, "lora", "Qwen3-0.6B, LoRA 16", 16400, 5.1),
         *update_rows(parts, "lora_4b", "Qwen3-4B, LoRA 16", 6200, 23.3),
-        *sampling_rows(parts, 64),
-        *sampling_rows(parts, 256),
+        *update_rows(parts, "experts", "four layers of OLMoE, LoRA 16", None, None),
+        *sampling_rows(parts, "sampling", "Qwen3-0.6B", 64),
+        *sampling_rows(parts, "sampling", "Qwen3-0.6B", 256),
+        *sampling_rows(parts, "experts", "four layers of OLMoE", 64),
         ("PyTorch and transformers, Qwen3-0.6B", of("torch", "step_tokens_per_s"), "{:,.0f} tokens/s", "", None),
         ("  memory", of("torch", "step_gib"), "{:.2f} GiB", "", None),
         ("memory after 200 updates against 10", of("growth", "growth", "growth"), "{:+.2%}", "1%",

@@ -12,6 +12,7 @@ use reckon::batch::{MicroBatch, PromptLayout, TokenLosses};
 use reckon::config::{LoraConfig, OptimConfig, Target};
 use reckon::grpo::{LossNorm, TrainSample, micro_batches};
 use reckon::model::files::Source;
+use reckon::model::layout::Mlp;
 use reckon::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, Weights};
 use reckon::ops::device::{Class, Device};
 use reckon::ops::linear::Precision;
@@ -27,7 +28,8 @@ pub(crate) struct Bench {
     pub(crate) config: ModelConfig,
     pub(crate) model: DeviceModel,
     optimizer: DeviceAdamW,
-    weights: usize,
+    /// Weights that a token meets.
+    active: usize,
     plan: Plan,
 }
 
@@ -45,7 +47,7 @@ impl Bench {
         let moments = if args.eight_bit { MomentKind::EightBit } else { MomentKind::Full };
         let optimizer = DeviceAdamW::new(OptimConfig::default().adamw(), moments, &model, DeviceRanks::default())?;
         let plan = Plan::new(&Sizes::of(&config)?, &job(args, adapter.as_ref(), moments));
-        Ok(Self { config, model, optimizer, weights: layout.len(), plan })
+        Ok(Self { config, model, optimizer, active: active_weights(&layout, &decoder), plan })
     }
 
     /// One update, over micro-batches of `tokens`.
@@ -60,13 +62,26 @@ impl Bench {
         self.optimizer.update(&self.model, 1e-6).map(drop)
     }
 
-    /// FLOPs that a token of a sequence of `t` takes, recomputing not counted: 2 a weight forward, 2 for the input's gradient,
+    /// FLOPs that a token of a sequence of `t` takes, recomputing not counted: 2 a weight that it meets forward, 2 for the input's gradient,
     /// 2 for the weight's if it is trained; and attention three times its forward.
     fn flops(&self, args: &Args) -> f64 {
         let of_weight = if args.lora.is_some() { 4.0 } else { 6.0 };
         let attention = attention::flops(args.shape.heads(), args.tokens) / args.tokens as f64;
-        of_weight * self.weights as f64 + 3.0 * self.config.num_hidden_layers as f64 * attention
+        of_weight * self.active as f64 + 3.0 * self.config.num_hidden_layers as f64 * attention
     }
+}
+
+/// Weights that a token meets: all but those of experts that it does not go to.
+fn active_weights(layout: &Layout, decoder: &Decoder) -> usize {
+    let Some(router) = &decoder.router else { return layout.len() };
+    let idle = layout.layers.iter().map(|layer| match &layer.mlp {
+        Mlp::Dense(_) => 0,
+        Mlp::Experts(mlp) => {
+            let expert = mlp.experts[0].gate_up.range.len() + mlp.experts[0].down.range.len();
+            (router.experts - router.active) * expert
+        }
+    });
+    layout.len() - idle.sum::<usize>()
 }
 
 /// The adapter that is trained, if one does.
@@ -176,9 +191,13 @@ mod tests {
 
     #[test]
     fn the_jobs_of_the_check_on_a_card_are_planned_to_fit_what_they_aim_at() {
-        for (options, aim) in
-            [("", 12.5), ("--eight-bit", 9.0), ("--lora 16", 5.1), ("--lora 16 --shape qwen3-4b", 23.3)]
-        {
+        for (options, aim) in [
+            ("", 12.5),
+            ("--eight-bit", 9.0),
+            ("--lora 16", 5.1),
+            ("--lora 16 --shape qwen3-4b", 23.3),
+            ("--lora 16 --shape olmoe-4-layers", 16.0),
+        ] {
             let line = format!("bench-device {options}");
             let args = Line::try_parse_from(line.split_whitespace()).unwrap().args;
             let config = args.shape.config(args.tokens).unwrap();

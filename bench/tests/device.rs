@@ -17,15 +17,21 @@ struct Line {
 }
 
 fn report(options: &str) -> Option<anyhow::Result<serde_json::Value>> {
-    let line = format!("bench-device --shape tiny --tokens 70 {options}");
+    let shape = if options.contains("--shape") { "" } else { "--shape tiny" };
+    let line = format!("bench-device {shape} --tokens 70 {options}");
     let args = Line::try_parse_from(line.split_whitespace()).unwrap().args;
     Some(measured(&args, &device(0)?).map(serde_json::Value::Object))
 }
 
 #[test]
 fn every_measurement_gives_figures_and_memory_is_what_was_planned() {
-    for options in ["--updates 1", "--updates 1 --lora 4 --measure update --eight-bit", "--updates 1 --recompute false"]
-    {
+    for options in [
+        "--updates 1",
+        "--updates 1 --lora 4 --measure update --eight-bit",
+        "--updates 1 --recompute false",
+        "--updates 1 --measure update --shape tiny-experts",
+        "--updates 1 --measure update --shape tiny-experts --lora 4",
+    ] {
         let Some(report) = report(options) else { return };
         let report = report.unwrap();
         let figure = |pointer: &str| report.pointer(pointer).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
@@ -46,7 +52,7 @@ fn every_measurement_gives_figures_and_memory_is_what_was_planned() {
 
 #[test]
 fn sampling_is_measured_for_each_number_of_rows_and_its_memory_is_what_was_planned() {
-    for options in ["", "--lora 4"] {
+    for options in ["", "--lora 4", "--shape tiny-experts"] {
         let Some(report) = report(&format!("--measure sampling --rows 1,3 --new 3 {options}")) else { return };
         let report = report.unwrap();
         for rows in [1, 3] {

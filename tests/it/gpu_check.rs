@@ -56,12 +56,15 @@ fn leave_all(out: &Path) {
     ] {
         full[name] = value;
     }
+    let mut experts = update(60_000.0, 14.0);
+    experts["sampling"] = json!({ "rows": { "64": rows(20_000.0) } });
     let torch = json!({ "matmul_tflops": 710.0, "sdpa_forward_s": 0.003, "sdpa_backward_s": 0.008 });
     for (part, figures) in [
         ("full", full),
         ("eight_bit", update(44_000.0, 9.0)),
         ("lora", update(50_000.0, 4.0)),
         ("lora_4b", update(9_000.0, 20.0)),
+        ("experts", experts),
         ("sampling", json!({ "sampling": { "rows": { "64": rows(30_000.0), "256": rows(80_000.0) } } })),
         ("growth", json!({ "growth": { "growth": 0.0 } })),
         ("resume", json!({ "equal_files": 2 })),
