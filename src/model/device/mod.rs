@@ -10,6 +10,7 @@ mod mlp;
 mod reference;
 mod routers;
 mod trainable;
+mod upload;
 mod weights;
 mod widths;
 mod workspace;
@@ -18,12 +19,12 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Mutex;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use half::bf16;
 
 use super::decoder::Decoder;
-use super::files::{Source, pieces};
-use super::layout::{Attention, Layer, Layout, Mlp};
+use super::files::Source;
+use super::layout::{Layer, Layout};
 use super::lora::{Adapter, AdapterLayout};
 use super::parameters::Parameters;
 use super::routing::{FROZEN_BIASES, balanced_layers, choice_biases, even_out};
@@ -43,6 +44,7 @@ pub use decoding::{Decoding, DecodingRoom};
 pub use reference::DeviceReference;
 use routers::{Notes, Routers};
 pub use trainable::DeviceTrainable;
+use upload::{biases_of, check, upload_rounded};
 use weights::DeviceWeights;
 pub use widths::MlpWidths;
 use workspace::{Forward, Room, Shape, Workspace};
@@ -146,15 +148,15 @@ impl DeviceModel {
     /// The weights as they are now.
     fn weights(&self) -> Result<DeviceWeights<'_>> {
         let (values, gradients) = (self.trainable.rounded.all(), self.trainable.gradients.all());
-        self.weights_with(Flat { values, gradients: Some(gradients) }, |place| self.trainable.values.part(place).read())
+        self.weights_with(Flat { values, gradients: Some(gradients) }, || self.trained_biases())
     }
 
     /// The weights as `reference` is.
     fn weights_as<'a>(&'a self, reference: &'a DeviceReference) -> Result<DeviceWeights<'a>> {
         match (reference, &self.base) {
-            (DeviceReference::Values(values), _) => {
-                let flat = Flat { values: values.all(), gradients: None };
-                self.weights_with(flat, |place| Ok(values.part(place).read()?.into_iter().map(f32::from).collect()))
+            (DeviceReference::Values(copy), _) => {
+                let flat = Flat { values: copy.values.all(), gradients: None };
+                self.weights_with(flat, || Ok(copy.choice_biases(self)))
             }
             (DeviceReference::Base, Some(base)) => {
                 Ok(DeviceWeights::new(&self.layout, base.flat(), Cow::Borrowed(&base.choice_biases), None))
@@ -163,18 +165,23 @@ impl DeviceModel {
         }
     }
 
-    /// The weights with `trained` as what is trained; `biases` has those of a router's choice where they are of it.
+    /// The weights with `trained` as what is trained, the biases of choices among it.
     fn weights_with<'a>(
         &'a self,
         trained: Flat<'a>,
-        biases: impl Fn(Range<usize>) -> Result<Vec<f32>>,
+        biases: impl FnOnce() -> Result<Vec<Option<Vec<f32>>>>,
     ) -> Result<DeviceWeights<'a>> {
         let Some(base) = &self.base else {
-            let biases = choice_biases(&self.layout).map(|place| place.cloned().map(&biases).transpose());
-            return Ok(DeviceWeights::new(&self.layout, trained, Cow::Owned(biases.collect::<Result<_>>()?), None));
+            return Ok(DeviceWeights::new(&self.layout, trained, Cow::Owned(biases()?), None));
         };
         let adapter = base.adapter.as_ref().map(|adapter| (adapter, trained));
         Ok(DeviceWeights::new(&self.layout, base.flat(), Cow::Borrowed(&base.choice_biases), adapter))
+    }
+
+    /// Of each layer the biases of its router's choice as they are trained, where it has some.
+    fn trained_biases(&self) -> Result<Vec<Option<Vec<f32>>>> {
+        let read = |place: &Range<usize>| self.trainable.values.part(place.clone()).read();
+        choice_biases(&self.layout).map(|place| place.map(read).transpose()).collect()
     }
 
     /// Log-probabilities of a micro-batch, without gradients: the model's own, or those of `reference`.
@@ -443,55 +450,4 @@ impl Input {
 /// The routers of a micro-batch of the model that sampled it.
 fn routers(micro: &MicroBatch) -> Routers<'_> {
     Routers::of(micro.routed.as_ref().map(|routed| (routed, micro.router_replay)), micro.tokens.len())
-}
-
-/// Refuses shapes that the kernels cannot compute.
-fn check(decoder: &Decoder, layout: &Layout) -> Result<()> {
-    let grouped = |layer: &Layer<_, _>| matches!(layer.attention, Attention::Grouped(_));
-    ensure!(
-        layout.layers.iter().all(grouped) && decoder.delta.is_none(),
-        "latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
-    );
-    attention::check(decoder.heads)?;
-    let mut sizes = vec![("hidden_size", decoder.hidden)];
-    for layer in &layout.layers {
-        match &layer.mlp {
-            Mlp::Dense(mlp) => sizes.push(("intermediate_size", mlp.down.inputs)),
-            Mlp::Experts(mlp) => {
-                sizes.push(("moe_intermediate_size", mlp.experts[0].down.inputs));
-                sizes.extend(mlp.shared.as_ref().map(|shared| ("the shared expert's size", shared.mlp.down.inputs)));
-            }
-        }
-    }
-    for (name, size) in sizes {
-        ensure!(size.is_multiple_of(8), "{name} = {size} has no CUDA kernels: it must be a multiple of 8");
-    }
-    Ok(())
-}
-
-/// Of each layer the biases of its router's choice, where it has some.
-fn biases_of(layout: &Layout, source: &dyn Source) -> Result<Vec<Option<Vec<f32>>>> {
-    let read = |place: &Range<usize>| {
-        let entry = layout.entries_of(place).next().context("a place without a tensor")?;
-        let mut biases = vec![0f32; place.len()];
-        source.values(entry, 0..place.len(), &mut biases)?;
-        Ok(biases)
-    };
-    choice_biases(layout).map(|place| place.map(read).transpose()).collect()
-}
-
-/// All of `source` in bf16, which holds what a file of bf16 does to the bit.
-fn upload_rounded(device: &Device, layout: &Layout, source: &dyn Source) -> Result<Buffer<bf16>> {
-    let (buffer, mut rounded) = (device.buffer(Class::Weights, layout.len())?, Vec::new());
-    for entry in &layout.entries {
-        let mut start = entry.range.start;
-        pieces(source, entry, |values| {
-            rounded.clear();
-            rounded.extend(values.iter().map(|&value| bf16::from_f32(value)));
-            buffer.part(start..start + values.len()).write(&rounded)?;
-            start += values.len();
-            Ok(())
-        })?;
-    }
-    Ok(buffer)
 }
