@@ -119,7 +119,7 @@ pub fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool> {
     let next = checkpoint.join(NEXT);
     if next.exists() {
         let read = std::fs::read(&next).map_err(Error::from).and_then(|bytes| trainer.set_next_groups(&bytes));
-        let damaged = format!("{NEXT} is damaged or cut short");
+        let damaged = format!("{NEXT} is damaged, cut short or another version's; without it the step is sampled anew");
         read.context(damaged).with_context(|| unusable(folder, &checkpoint))?;
     }
     Ok(true)
