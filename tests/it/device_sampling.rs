@@ -79,6 +79,8 @@ fn attention_over_a_cache_agrees_with_sums_written_out_and_a_row_with_itself_alo
         (128, 2, 2, &[1]),
         (128, 1, 1, &[20, 530]),
         (32, 38, 2, &[17]),
+        (256, 2, 1, &[1, 65, 130]),
+        (256, 18, 1, &[300]),
     ] {
         let heads = Heads::alike(query, key_value, size);
         let qkv = random(1, lengths.iter().sum::<usize>() * heads.row());

@@ -276,6 +276,8 @@ fn attention_agrees_with_its_twin() {
     let one_token: &[usize] = &[0, 1];
     for (size, query, key_value, starts) in
         [(32, 4, 2, &[0, 1, 66, 70][..]), (64, 3, 1, &[0, 130, 135]), (128, 2, 2, &[0, 65]), (64, 1, 1, one_token)]
+            .into_iter()
+            .chain([(256, 2, 1, &[0, 1, 98, 100][..]), (256, 1, 1, one_token)])
     {
         let heads = Heads::alike(query, key_value, size);
         let t = *starts.last().unwrap();

@@ -67,9 +67,10 @@ __device__ inline void pack_weights(uint32_t (&a)[4], const float (&weights)[N /
     a[3] = pack_two(high[2], high[3]);
 }
 
-// out (16 M, D) += weights (16 M, N) in registers, rounded to bf16, times rows (N, D).
-template <int D, int N, int M>
-__device__ inline void gather(float (&out)[M][D / 8][4], const float (&weights)[M][N / 8][4], const bf16* rows) {
+// out (16 M, V) += weights (16 M, N) in registers, rounded to bf16, times columns first .. first + V of rows (N, D).
+template <int D, int N, int M, int V = D>
+__device__ inline void gather(float (&out)[M][V / 8][4], const float (&weights)[M][N / 8][4], const bf16* rows,
+                              int first = 0) {
     const int lane = lane_id();
 #pragma unroll
     for (int k = 0; k < N; k += 16) {
@@ -77,9 +78,9 @@ __device__ inline void gather(float (&out)[M][D / 8][4], const float (&weights)[
 #pragma unroll
         for (int m = 0; m < M; m++) pack_weights<N>(a[m], weights[m], k / 8);
 #pragma unroll
-        for (int d = 0; d < D; d += 16) {
+        for (int d = 0; d < V; d += 16) {
             uint32_t b[4];
-            load_matrices_transposed(b, rows + place<D>(k + lane % 16, d + lane / 16 * 8));
+            load_matrices_transposed(b, rows + place<D>(k + lane % 16, first + d + lane / 16 * 8));
 #pragma unroll
             for (int m = 0; m < M; m++) {
                 mma(out[m][d / 8], a[m], b[0], b[1]);

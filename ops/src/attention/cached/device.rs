@@ -106,10 +106,13 @@ impl Cache {
             32 => "cached_attention_32",
             64 => "cached_attention_64",
             128 => "cached_attention_128",
+            256 => "cached_attention_256",
             size => panic!("head size {size}: sizes are checked when the model comes to the device"),
         };
         let grid = [rows, heads.key_value * heads.group().div_ceil(HEADS), stretches];
-        let shared = ((HEADS + 4 * ROWS) * heads.size * size_of::<bf16>()) as u32;
+        // Two tiles of keys and of values, or one of each where two do not fit.
+        let tiles = if heads.size > 128 { 2 } else { 4 };
+        let shared = ((HEADS + tiles * ROWS) * heads.size * size_of::<bf16>()) as u32;
         let launch = Launch::new(kernel, grid, 128).with_shared(shared).arg(qkv);
         let launch = launch.arg(self.keys(layer)).arg(self.values(layer)).arg(slots).arg(o).arg(partial);
         // SAFETY: lengths are checked above; slots are places of this cache.

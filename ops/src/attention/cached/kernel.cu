@@ -57,9 +57,11 @@ __device__ inline Joined join(const float* values, size_t stride, const float* s
 template <int D>
 __device__ inline void attend(const bf16* qkv, const bf16* keys, const bf16* values, const Cached* rows, bf16* o,
                               float* partial, Shape shape) {
+    // Tiles in shared memory: one is loaded while another is met, where two of such heads fit.
+    constexpr int STAGES = D > 128 ? 1 : 2;
     SHARED_DYNAMIC(bf16, shared);
     SHARED(float, stats, 4 * HEADS * 2);
-    bf16 *queries = shared, *key_tiles = shared + HEADS * D, *value_tiles = key_tiles + 2 * ROWS * D;
+    bf16 *queries = shared, *key_tiles = shared + HEADS * D, *value_tiles = key_tiles + STAGES * ROWS * D;
     const uint32_t group = shape.query / shape.key_value, turns = (group + HEADS - 1) / HEADS;
     const uint32_t kv = blockIdx.y / turns, member = blockIdx.y % turns * HEADS, count = min(group - member, HEADS);
     const uint32_t head = kv * group + member, width = shape.key_value * D;
@@ -69,19 +71,23 @@ __device__ inline void attend(const bf16* qkv, const bf16* keys, const bf16* val
     const bf16* key = keys + static_cast<size_t>(row.start) * width + kv * D;
     const bf16* value = values + static_cast<size_t>(row.start) * width + kv * D;
     load_tile<D, HEADS>(queries, qkv + blockIdx.x * static_cast<size_t>(shape.stride) + head * D, D, 0, count);
-    load_tile<D, ROWS>(key_tiles, key, width, begin, end);
-    load_tile<D, ROWS>(value_tiles, value, width, begin, end);
+    const auto load = [&](uint32_t tile, uint32_t at) {
+        load_tile<D, ROWS>(key_tiles + at, key, width, tile, end);
+        load_tile<D, ROWS>(value_tiles + at, value, width, tile, end);
+    };
+    if (STAGES > 1) load(begin, 0);
     copy_commit();
     float out[1][D / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
     const uint32_t limits[2] = {end, end};
     const float scale = shape.scale * LOG2_E;
-    for (uint32_t tile = begin, now = 0; tile < end; tile += ROWS, now = ROWS * D - now) {
-        if (tile + ROWS < end) {
-            load_tile<D, ROWS>(key_tiles + ROWS * D - now, key, width, tile + ROWS, end);
-            load_tile<D, ROWS>(value_tiles + ROWS * D - now, value, width, tile + ROWS, end);
+    for (uint32_t tile = begin, now = 0; tile < end; tile += ROWS, now = (STAGES - 1) * ROWS * D - now) {
+        if (STAGES == 1) {
+            load(tile, 0);
+        } else if (tile + ROWS < end) {
+            load(tile + ROWS, ROWS * D - now);
         }
         copy_commit();
-        copy_wait<1>();
+        copy_wait<STAGES - 1>();
         __syncthreads();
         const uint32_t first = tile + warp_id() * 16, at = now + warp_id() * 16 * D;
         if (first < end) {
@@ -160,3 +166,4 @@ EXPORT(cache_copy)
 CACHED_ATTENTION(32)
 CACHED_ATTENTION(64)
 CACHED_ATTENTION(128)
+CACHED_ATTENTION(256)

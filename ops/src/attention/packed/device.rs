@@ -8,8 +8,8 @@ use crate::device::{Buffer, Class, Device, Launch, View};
 
 /// Rows of a block, queries or keys.
 const ROWS: usize = 64;
-/// Queries at a time while a block of keys gathers its gradient.
-const QUERIES: usize = 32;
+/// Most columns that a block gathers.
+const COLUMNS: usize = 128;
 /// Bytes of shared memory that a block may have on every card from sm_80 on: sm_86 and sm_89 have the least.
 const SHARED_LIMIT: usize = 99 << 10;
 
@@ -31,7 +31,7 @@ pub fn tiles(segments: &[Segment]) -> Vec<[u32; 3]> {
 /// Refuses head sizes that no kernel was compiled for.
 pub fn check(heads: Heads) -> Result<()> {
     let known = kernels(heads.size).is_some();
-    ensure!(known, "head size {} has no CUDA kernels: 32, 64 and 128 have", heads.size);
+    ensure!(known, "head size {} has no CUDA kernels: 32, 64, 128 and 256 have", heads.size);
     Ok(())
 }
 
@@ -41,16 +41,27 @@ fn kernels(size: usize) -> Option<[&'static str; 3]> {
         32 => Some(["attention_forward_32", "attention_backward_keys_32", "attention_backward_queries_32"]),
         64 => Some(["attention_forward_64", "attention_backward_keys_64", "attention_backward_queries_64"]),
         128 => Some(["attention_forward_128", "attention_backward_keys_128", "attention_backward_queries_128"]),
+        256 => Some(["attention_forward_256", "attention_backward_keys_256", "attention_backward_queries_256"]),
         _ => None,
     }
 }
 
-/// A launch of kernel `which` over `tiles` and `heads`, with room for `rows` rows of a head in shared memory.
-fn launch(heads: Heads, which: usize, tiles: View<[u32; 3]>, across: usize, rows: usize) -> Launch {
+/// Values in shared memory of a block of each of these kernels: a tile of 64 rows or two, and what is met with it, twice
+/// so that the next is loaded meanwhile. The constants are those of the kernels.
+fn shared(size: usize) -> [usize; 3] {
+    match size {
+        ..=128 => [(2 + 4) * ROWS * size, (2 * ROWS + 4 * 32) * size, (2 + 4) * ROWS * size],
+        _ => [(ROWS + ROWS) * size + ROWS * COLUMNS, (2 * ROWS + 4 * 16) * size, (2 * ROWS + 4 * 16) * size],
+    }
+}
+
+/// A launch of kernel `which` over `tiles` and `across` heads.
+fn launch(heads: Heads, which: usize, tiles: View<[u32; 3]>, across: usize) -> Launch {
     let names = kernels(heads.size).expect("head sizes are checked when the model comes to the device");
-    let shared = rows * heads.size * size_of::<bf16>();
+    let shared = shared(heads.size)[which] * size_of::<bf16>();
     assert!(shared <= SHARED_LIMIT, "a block asks for {shared} bytes of shared memory");
-    Launch::new(names[which], [tiles.len(), across, 1], 128).with_shared(shared as u32)
+    let grid = [tiles.len(), across, heads.size.div_ceil(COLUMNS)];
+    Launch::new(names[which], grid, 128).with_shared(shared as u32)
 }
 
 pub(crate) fn shape(heads: Heads) -> [u32; 4] {
@@ -62,7 +73,7 @@ pub(crate) fn shape(heads: Heads) -> [u32; 4] {
 pub fn forward(heads: Heads, qkv: View<bf16>, tiles: View<[u32; 3]>, o: View<bf16>, lse: View<f32>) -> Result<()> {
     let t = qkv.len() / heads.row();
     assert_eq!((o.len(), lse.len()), (t * heads.output(), t * heads.query));
-    let launch = launch(heads, 0, tiles, heads.query, 6 * ROWS).arg(qkv).arg(tiles).arg(o).arg(lse).arg(shape(heads));
+    let launch = launch(heads, 0, tiles, heads.query).arg(qkv).arg(tiles).arg(o).arg(lse).arg(shape(heads));
     // SAFETY: tiles are of sequences within the T rows, and the lengths fit them.
     unsafe { qkv.device().launch(&launch) }
 }
@@ -100,8 +111,8 @@ pub fn backward(
         .arg(heads.size as u32);
     let both =
         |launch: Launch| launch.arg(kept.qkv).arg(d_o).arg(kept.lse).arg(delta).arg(tiles).arg(d_qkv).arg(shape(heads));
-    let keys = both(launch(heads, 1, tiles, heads.key_value, 2 * ROWS + 4 * QUERIES));
-    let queries = both(launch(heads, 2, tiles, heads.query, 6 * ROWS));
+    let keys = both(launch(heads, 1, tiles, heads.key_value));
+    let queries = both(launch(heads, 2, tiles, heads.query));
     for launch in [deltas, keys, queries] {
         // SAFETY: tiles are of sequences within the T rows, and the lengths fit them.
         unsafe { kept.qkv.device().launch(&launch)? };

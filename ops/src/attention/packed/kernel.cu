@@ -6,7 +6,17 @@
 // many blocks: 7 products for 5, and in exchange the same bits in every run.
 #include "../tiles.cuh"
 
-constexpr int QUERIES = 32; // at a time, while a block of keys gathers its gradient
+// Heads of more than 128 values have smaller tiles, so that they fit into shared memory, and are gathered 128 columns a
+// block, so that these fit into registers: each of these blocks computes the scores again.
+template <int D>
+struct Sizes {
+    static constexpr bool LARGE = D > 128;
+    static constexpr int COLUMNS = LARGE ? 128 : D;
+    // Of a block of the forward, and in a tile that it meets.
+    static constexpr int QUERIES = LARGE ? ROWS : 2 * ROWS, KEYS = LARGE ? ROWS / 2 : ROWS;
+    // At a time, while queries gather their gradient, and while a block of keys gathers its own.
+    static constexpr int BACKWARD_KEYS = LARGE ? 16 : ROWS, BACKWARD_QUERIES = LARGE ? 16 : 32;
+};
 
 struct Tile {
     uint32_t start, length, first;
@@ -31,54 +41,57 @@ __device__ inline void write_rows(bf16* to, uint32_t stride, uint32_t row, uint3
 
 template <int D>
 __device__ inline void forward(const bf16* qkv, const Tile* tiles, bf16* o, float* lse, Shape shape) {
+    constexpr int V = Sizes<D>::COLUMNS, QUERIES = Sizes<D>::QUERIES, KEYS = Sizes<D>::KEYS, M = QUERIES / ROWS;
     // Keys at a time: the registers hold no more beside 128 columns of 32 rows.
     constexpr int N = D > 64 ? ROWS / 2 : ROWS;
     SHARED_DYNAMIC(bf16, shared);
-    bf16 *queries = shared, *keys = shared + 2 * ROWS * D, *values = keys + 2 * ROWS * D;
+    bf16 *queries = shared, *keys = shared + QUERIES * D, *values = keys + 2 * KEYS * D;
     const Tile tile = tiles[blockIdx.x];
-    // Two tiles of queries are one block's work.
-    if (tile.first % (2 * ROWS) > 0) return;
-    const uint32_t head = blockIdx.y, kv = head / (shape.query / shape.key_value);
+    // Several tiles of queries are one block's work.
+    if (tile.first % QUERIES > 0) return;
+    const uint32_t head = blockIdx.y, kv = head / (shape.query / shape.key_value), column = blockIdx.z * V;
     const bf16* base = qkv + static_cast<size_t>(tile.start) * shape.stride;
-    const bf16 *key = base + (shape.query + kv) * D, *value = key + shape.key_value * D;
-    const uint32_t count = (min(tile.length, tile.first + 2 * ROWS) + ROWS - 1) / ROWS;
-    const uint32_t row = tile.first + warp_id() * 32;
-    load_tile<D, 2 * ROWS>(queries, base + head * D, shape.stride, tile.first, tile.length);
-    load_tile<D, ROWS>(keys, key, shape.stride, 0, tile.length);
-    load_tile<D, ROWS>(values, value, shape.stride, 0, tile.length);
+    const bf16 *key = base + (shape.query + kv) * D, *value = key + shape.key_value * D + column;
+    const uint32_t count = (min(tile.length, tile.first + QUERIES) + KEYS - 1) / KEYS;
+    const uint32_t row = tile.first + warp_id() * 16 * M;
+    load_tile<D, QUERIES>(queries, base + head * D, shape.stride, tile.first, tile.length);
+    load_tile<D, KEYS>(keys, key, shape.stride, 0, tile.length);
+    load_tile<V, KEYS>(values, value, shape.stride, 0, tile.length);
     copy_commit();
-    float out[2][D / 8][4] = {}, largest[2][2] = {{-INFINITY, -INFINITY}, {-INFINITY, -INFINITY}}, sum[2][2] = {};
+    float out[M][V / 8][4] = {}, largest[M][2], sum[M][2] = {};
+#pragma unroll
+    for (int m = 0; m < M; m++) largest[m][0] = largest[m][1] = -INFINITY;
     const float scale = shape.scale * LOG2_E;
     for (uint32_t j = 0; j < count; j++) {
-        const int now = j % 2 * ROWS * D, next = ROWS * D - now;
+        const int now = j % 2 * KEYS, next = KEYS - now;
         if (j + 1 < count) {
-            load_tile<D, ROWS>(keys + next, key, shape.stride, (j + 1) * ROWS, tile.length);
-            load_tile<D, ROWS>(values + next, value, shape.stride, (j + 1) * ROWS, tile.length);
+            load_tile<D, KEYS>(keys + next * D, key, shape.stride, (j + 1) * KEYS, tile.length);
+            load_tile<V, KEYS>(values + next * V, value, shape.stride, (j + 1) * KEYS, tile.length);
         }
         copy_commit();
         copy_wait<1>();
         __syncthreads();
 #pragma unroll 1
-        for (uint32_t part = 0; part < ROWS && j * ROWS + part < row + 32; part += N) {
-            float p[2][N / 8][4] = {};
-            scores<D, N, 2>(p, queries, warp_id() * 32, keys + now + part * D);
+        for (uint32_t part = 0; part < KEYS && j * KEYS + part < row + 16 * M; part += N) {
+            float p[M][N / 8][4] = {};
+            scores<D, N, M>(p, queries, warp_id() * 16 * M, keys + (now + part) * D);
 #pragma unroll
-            for (int m = 0; m < 2; m++) {
+            for (int m = 0; m < M; m++) {
                 const uint32_t query = row + 16 * m + lane_id() / 4, limits[2] = {query + 1, query + 9};
-                weigh<D, N>(p[m], out[m], largest[m], sum[m], j * ROWS + part, limits, scale);
+                weigh<V, N>(p[m], out[m], largest[m], sum[m], j * KEYS + part, limits, scale);
             }
-            gather<D, N, 2>(out, p, values + now + part * D);
+            gather<V, N, M>(out, p, values + (now + part) * V);
         }
         __syncthreads();
     }
     const size_t start = tile.start;
 #pragma unroll
-    for (int m = 0; m < 2; m++) {
+    for (int m = 0; m < M; m++) {
         const float first = warp_sum<4>(sum[m][0]), second = warp_sum<4>(sum[m][1]);
-        write_rows<D>(o + (start * shape.query + head) * D, shape.query * D, row + 16 * m, tile.length, out[m],
+        write_rows<V>(o + (start * shape.query + head) * D + column, shape.query * D, row + 16 * m, tile.length, out[m],
                       1 / first, 1 / second);
         const uint32_t query = row + 16 * m + lane_id() / 4;
-        if (lane_id() % 4 > 0) continue;
+        if (lane_id() % 4 > 0 || column > 0) continue;
         if (query < tile.length) lse[(start + query) * shape.query + head] = largest[m][0] * LN_2 + logf(first);
         if (query + 8 < tile.length) lse[(start + query + 8) * shape.query + head] = largest[m][1] * LN_2 + logf(second);
     }
@@ -110,10 +123,11 @@ __device__ inline void to_gradient(float& p, float& ds, bool seen, float lse, fl
 template <int D>
 __device__ inline void backward_keys(const bf16* qkv, const bf16* d_o, const float* lse, const float* delta,
                                      const Tile* tiles, bf16* d_qkv, Shape shape) {
+    constexpr int V = Sizes<D>::COLUMNS, QUERIES = Sizes<D>::BACKWARD_QUERIES;
     SHARED_DYNAMIC(bf16, shared);
     bf16 *keys = shared, *values = keys + ROWS * D, *queries = values + ROWS * D, *grads = queries + 2 * QUERIES * D;
     const Tile tile = tiles[blockIdx.x];
-    const uint32_t kv = blockIdx.y, group = shape.query / shape.key_value;
+    const uint32_t kv = blockIdx.y, group = shape.query / shape.key_value, column = blockIdx.z * V;
     const size_t start = tile.start;
     const bf16 *base = qkv + start * shape.stride, *grad = d_o + start * shape.query * D;
     const uint32_t key_at = (shape.query + kv) * D, value_at = key_at + shape.key_value * D;
@@ -128,7 +142,7 @@ __device__ inline void backward_keys(const bf16* qkv, const bf16* d_o, const flo
     load_tile<D, ROWS>(values, base + value_at, shape.stride, tile.first, tile.length);
     load(0);
     copy_commit();
-    float d_key[1][D / 8][4] = {}, d_value[1][D / 8][4] = {};
+    float d_key[1][V / 8][4] = {}, d_value[1][V / 8][4] = {};
     for (uint32_t i = 0; i < group * turns; i++) {
         if (i + 1 < group * turns) load(i + 1);
         copy_commit();
@@ -150,36 +164,37 @@ __device__ inline void backward_keys(const bf16* qkv, const bf16* d_o, const flo
                 to_gradient(p[0][n][e], ds[0][n][e], seen, lse[at], delta[at], shape.scale);
             }
         }
-        gather<D, QUERIES, 1>(d_value, p, grads + now);
-        gather<D, QUERIES, 1>(d_key, ds, queries + now);
+        gather<D, QUERIES, 1, V>(d_value, p, grads + now, column);
+        gather<D, QUERIES, 1, V>(d_key, ds, queries + now, column);
         __syncthreads();
     }
-    bf16* out = d_qkv + start * shape.stride;
-    write_rows<D>(out + key_at, shape.stride, tile.first + warp_id() * 16, tile.length, d_key[0], 1, 1);
-    write_rows<D>(out + value_at, shape.stride, tile.first + warp_id() * 16, tile.length, d_value[0], 1, 1);
+    bf16* out = d_qkv + start * shape.stride + column;
+    write_rows<V>(out + key_at, shape.stride, tile.first + warp_id() * 16, tile.length, d_key[0], 1, 1);
+    write_rows<V>(out + value_at, shape.stride, tile.first + warp_id() * 16, tile.length, d_value[0], 1, 1);
 }
 
 // d_q of a tile of queries of one head.
 template <int D>
 __device__ inline void backward_queries(const bf16* qkv, const bf16* d_o, const float* lse, const float* delta,
                                         const Tile* tiles, bf16* d_qkv, Shape shape) {
+    constexpr int V = Sizes<D>::COLUMNS, KEYS = Sizes<D>::BACKWARD_KEYS;
     SHARED_DYNAMIC(bf16, shared);
-    bf16 *queries = shared, *grads = queries + ROWS * D, *keys = grads + ROWS * D, *values = keys + 2 * ROWS * D;
+    bf16 *queries = shared, *grads = queries + ROWS * D, *keys = grads + ROWS * D, *values = keys + 2 * KEYS * D;
     const Tile tile = tiles[blockIdx.x];
-    const uint32_t head = blockIdx.y, kv = head / (shape.query / shape.key_value);
+    const uint32_t head = blockIdx.y, kv = head / (shape.query / shape.key_value), column = blockIdx.z * V;
     const size_t start = tile.start;
     const bf16* base = qkv + start * shape.stride;
     const bf16 *key = base + (shape.query + kv) * D, *value = key + shape.key_value * D;
-    const uint32_t count = (min(tile.length, tile.first + ROWS) + ROWS - 1) / ROWS, row = tile.first + warp_id() * 16;
+    const uint32_t count = (min(tile.length, tile.first + ROWS) + KEYS - 1) / KEYS, row = tile.first + warp_id() * 16;
     const auto load = [&](uint32_t j) {
-        load_tile<D, ROWS>(keys + j % 2 * ROWS * D, key, shape.stride, j * ROWS, tile.length);
-        load_tile<D, ROWS>(values + j % 2 * ROWS * D, value, shape.stride, j * ROWS, tile.length);
+        load_tile<D, KEYS>(keys + j % 2 * KEYS * D, key, shape.stride, j * KEYS, tile.length);
+        load_tile<D, KEYS>(values + j % 2 * KEYS * D, value, shape.stride, j * KEYS, tile.length);
     };
     load_tile<D, ROWS>(queries, base + head * D, shape.stride, tile.first, tile.length);
     load_tile<D, ROWS>(grads, d_o + (start * shape.query + head) * D, shape.query * D, tile.first, tile.length);
     load(0);
     copy_commit();
-    float row_lse[2], row_delta[2], d_query[1][D / 8][4] = {};
+    float row_lse[2], row_delta[2], d_query[1][V / 8][4] = {};
     for (int half = 0; half < 2; half++) {
         const uint32_t query = min(row + lane_id() / 4 + 8 * half, tile.length - 1);
         row_lse[half] = lse[(start + query) * shape.query + head];
@@ -190,23 +205,23 @@ __device__ inline void backward_queries(const bf16* qkv, const bf16* d_o, const 
         copy_commit();
         copy_wait<1>();
         __syncthreads();
-        const int now = j % 2 * ROWS * D;
-        float p[1][ROWS / 8][4] = {}, ds[1][ROWS / 8][4] = {};
-        scores<D, ROWS, 1>(p, queries, warp_id() * 16, keys + now);
-        scores<D, ROWS, 1>(ds, grads, warp_id() * 16, values + now);
+        const int now = j % 2 * KEYS * D;
+        float p[1][KEYS / 8][4] = {}, ds[1][KEYS / 8][4] = {};
+        scores<D, KEYS, 1>(p, queries, warp_id() * 16, keys + now);
+        scores<D, KEYS, 1>(ds, grads, warp_id() * 16, values + now);
 #pragma unroll
-        for (int n = 0; n < ROWS / 8; n++) {
+        for (int n = 0; n < KEYS / 8; n++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                const uint32_t at = j * ROWS + n * 8 + lane_id() % 4 * 2 + e % 2;
+                const uint32_t at = j * KEYS + n * 8 + lane_id() % 4 * 2 + e % 2;
                 const bool seen = at <= row + lane_id() / 4 + e / 2 * 8;
                 to_gradient(p[0][n][e], ds[0][n][e], seen, row_lse[e / 2], row_delta[e / 2], shape.scale);
             }
         }
-        gather<D, ROWS, 1>(d_query, ds, keys + now);
+        gather<D, KEYS, 1, V>(d_query, ds, keys + now, column);
         __syncthreads();
     }
-    write_rows<D>(d_qkv + start * shape.stride + head * D, shape.stride, row, tile.length, d_query[0], 1, 1);
+    write_rows<V>(d_qkv + start * shape.stride + head * D + column, shape.stride, row, tile.length, d_query[0], 1, 1);
 }
 
 #define ATTENTION(D)                                                                                                   \
@@ -231,3 +246,4 @@ __device__ inline void backward_queries(const bf16* qkv, const bf16* d_o, const 
 ATTENTION(32)
 ATTENTION(64)
 ATTENTION(128)
+ATTENTION(256)
