@@ -158,9 +158,8 @@ impl Job {
             shape.max_position_embeddings
         );
         ensure!(
-            device == Target::Cpu
-                || (shape.experts()?.is_none() && shape.latent()?.is_none() && shape.delta()?.is_none()),
-            "experts, latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
+            device == Target::Cpu || (shape.experts()?.is_none() && shape.delta()?.is_none()),
+            "experts and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
         );
         let lora = config.lora.as_ref().map(|lora| {
             let layout = lora.layout(&Layout::of(shape)?)?;

@@ -60,8 +60,8 @@ impl Output for bf16 {
 /// A matrix `(rows, width)` in memory, or some of its columns: rows begin `row` values apart.
 #[derive(Debug)]
 pub struct Matrix<'a, T> {
-    values: View<'a, T>,
-    row: usize,
+    pub(super) values: View<'a, T>,
+    pub(super) row: usize,
     width: usize,
 }
 

@@ -2,6 +2,8 @@
 //! `low_rank.rs`, in bf16 with fp32 sums.
 #![allow(unsafe_code)] // each launch's lengths are checked before it
 
+mod window;
+
 use std::ops::Range;
 
 use anyhow::Result;
@@ -74,17 +76,40 @@ impl<'a> Linear<'a> {
     pub fn forward(&self, x: View<bf16>, y: View<bf16>, add: bool, lora_hidden: View<bf16>) -> Result<()> {
         forward(x, self.w.values, y, self.k, add)?;
         let Some(addition) = &self.addition else { return Ok(()) };
-        addition.forward(Matrix::dense(x, self.k), Matrix::dense(y, self.w.values.len() / self.k), lora_hidden)
+        addition.forward(Matrix::dense(x, self.k), Matrix::dense(y, self.outputs()), lora_hidden)
+    }
+
+    /// Columns of what it makes.
+    fn outputs(&self) -> usize {
+        self.w.values.len() / self.k
     }
 
     /// `dy (T, N)` -> `dx (T, K)`; the gradients of what is trained are added to.
     pub fn backward(&self, x: View<bf16>, dy: View<bf16>, dx: View<bf16>, lora_hidden: LoraHidden) -> Result<()> {
         backward_input(dy, self.w.values, dx, self.k)?;
+        self.backward_beside(x, dy, dx, lora_hidden)
+    }
+
+    /// The same, added to `dx`: of a matrix that is not alone in taking `x` in.
+    pub fn backward_adding(
+        &self,
+        x: View<bf16>,
+        dy: View<bf16>,
+        dx: View<bf16>,
+        lora_hidden: LoraHidden,
+    ) -> Result<()> {
+        let (left, w) = (Matrix::dense(dy, self.outputs()), Matrix::dense(self.w.values, self.k));
+        product(Side::plain(left), Side::plain(w), Matrix::dense(dx, self.k), 1.0, true)?;
+        self.backward_beside(x, dy, dx, lora_hidden)
+    }
+
+    /// What a backward does beside `dy W`.
+    fn backward_beside(&self, x: View<bf16>, dy: View<bf16>, dx: View<bf16>, lora_hidden: LoraHidden) -> Result<()> {
         if let Some(gradient) = self.w.gradient {
             backward_weight(dy, x, gradient, self.k)?;
         }
         let Some(addition) = &self.addition else { return Ok(()) };
-        let dy = Matrix::dense(dy, self.w.values.len() / self.k);
+        let dy = Matrix::dense(dy, self.outputs());
         addition.backward(Matrix::dense(x, self.k), dy, Matrix::dense(dx, self.k), lora_hidden)
     }
 }

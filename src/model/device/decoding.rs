@@ -12,7 +12,7 @@ use super::decoder::{Context, Run};
 use super::weights::DeviceWeights;
 use super::workspace::Forward;
 use crate::ops::attention::Segment;
-use crate::ops::attention::cached::device::{Cache, Slot, partial_len};
+use crate::ops::attention::cached::device::{Cache, Slot, Slots, partial_len};
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::{Buffer, Class, View, products};
 use crate::ops::linear_logprob::device::{chunk_rows, chunks};
@@ -60,11 +60,14 @@ impl DeviceModel {
             model: self,
             weights: self.weights(),
             room,
-            cache: Cache::new(device, decoder.heads, layers, rows + 1, most)?,
+            cache: match decoder.latent {
+                Some((latent, _)) => Cache::of_latents(device, latent, layers, rows + 1, most)?,
+                None => Cache::new(device, decoder.heads, layers, rows + 1, most)?,
+            },
             cached: vec![0; rows + 1],
             free: (0..rows).collect(),
-            forward: Forward::new(device, Class::Cache, decoder, 0, self.extra(), rows.max(prompt))?,
-            partial: floats(partial_len(decoder.heads, rows, most))?,
+            forward: Forward::new(device, Class::Cache, decoder, 0, self.extra(), (rows.max(prompt), most))?,
+            partial: floats(if decoder.latent.is_some() { 0 } else { partial_len(decoder.heads, rows, most) })?,
             logits: floats(chunk_rows(self.vocabulary()).min(rows) * self.vocabulary())?,
             prompt_logits: floats(self.vocabulary())?,
         })
@@ -91,10 +94,12 @@ impl Decoding<'_> {
     /// Takes in a prompt, which is at hand from then on, in place of the one before.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
         let (count, slot) = (tokens.len(), self.prompt_slot());
-        let tiles = self.model.device.upload(Class::Cache, &attention::tiles(&[Segment::alone(0..count)]))?;
+        let segments = [Segment::alone(0..count)];
+        let tiles = self.model.device.upload(Class::Cache, &attention::tiles(&segments))?;
         let places: Vec<(usize, usize)> = (0..count).map(|position| (slot, position)).collect();
-        let slots = self.upload_slots(&places)?;
-        let context = Context::Prompt { tiles: tiles.all(), cache: &self.cache, slots: slots.all() };
+        let slots = self.model.device.upload(Class::Cache, &self.slots(&places))?;
+        let (cache, slots) = (&self.cache, slots.all());
+        let context = Context::Prompt { segments: &segments, tiles: tiles.all(), cache, slots };
         let hidden = self.hidden(tokens, &places, context)?;
         let last = hidden.part((count - 1) * self.model.decoder.hidden..hidden.len());
         self.lm_head(last, self.prompt_logits.all())?;
@@ -118,11 +123,7 @@ impl Decoding<'_> {
     /// Takes in one token of the row in each of `slots`; [`Decoding::logits`] has what follows.
     pub fn decode(&mut self, tokens: &[u32], slots: &[usize]) -> Result<()> {
         let places: Vec<(usize, usize)> = slots.iter().map(|&slot| (slot, self.cached[slot])).collect();
-        let uploaded = self.upload_slots(&places)?;
-        let longest = places.iter().map(|&(_, position)| position + 1).max().unwrap_or(0);
-        let (cache, partial) = (&self.cache, self.partial.all());
-        let context = Context::Cached { cache, slots: uploaded.all(), longest, partial };
-        self.hidden(tokens, &places, context)?;
+        self.take(tokens, &places)?;
         slots.iter().for_each(|&slot| self.cached[slot] += 1);
         Ok(())
     }
@@ -134,10 +135,7 @@ impl Decoding<'_> {
         for tokens in tokens.chunks(self.room.rows) {
             let start = self.cached[slot];
             let places: Vec<(usize, usize)> = (start..start + tokens.len()).map(|position| (slot, position)).collect();
-            let uploaded = self.upload_slots(&places)?;
-            let (cache, partial) = (&self.cache, self.partial.all());
-            let context = Context::Cached { cache, slots: uploaded.all(), longest: start + tokens.len(), partial };
-            self.hidden(tokens, &places, context)?;
+            self.take(tokens, &places)?;
             self.cached[slot] += tokens.len();
             last = tokens.len() - 1;
         }
@@ -166,9 +164,18 @@ impl Decoding<'_> {
         Ok(logits)
     }
 
-    fn upload_slots(&self, places: &[(usize, usize)]) -> Result<Buffer<Slot>> {
-        let slots: Vec<Slot> = places.iter().map(|&(slot, position)| self.cache.slot(slot, position)).collect();
-        self.model.device.upload(Class::Cache, &slots)
+    fn slots(&self, places: &[(usize, usize)]) -> Vec<Slot> {
+        places.iter().map(|&(slot, position)| self.cache.slot(slot, position)).collect()
+    }
+
+    /// Takes in one token for each of `places`, whose sequence the cache has up to there.
+    fn take(&self, tokens: &[u32], places: &[(usize, usize)]) -> Result<()> {
+        let known = self.slots(places);
+        let there = self.model.device.upload(Class::Cache, &known)?;
+        let longest = places.iter().map(|&(_, position)| position + 1).max().unwrap_or(0);
+        let (cache, partial, slots) = (&self.cache, self.partial.all(), Slots { known: &known, there: there.all() });
+        self.hidden(tokens, places, Context::Cached { cache, slots, longest, partial })?;
+        Ok(())
     }
 
     fn hidden(&self, tokens: &[u32], places: &[(usize, usize)], context: Context) -> Result<View<'_, bf16>> {

@@ -5,6 +5,7 @@
 mod decoder;
 mod decoding;
 mod grouped;
+mod latent;
 mod mlp;
 mod reference;
 mod trainable;
@@ -18,10 +19,11 @@ use half::bf16;
 
 use super::decoder::Decoder;
 use super::files::{Source, pieces};
-use super::layout::{Attention, Layer, Layout, Mlp};
+use super::layout::{Layer, Layout, Mlp};
 use super::lora::{Adapter, AdapterLayout};
 use super::parameters::Parameters;
 use crate::batch::{Loss, LossStats, MicroBatch, Teaching, TokenLosses, TokenStats};
+use crate::ops::attention::Segment;
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::columns::Rows;
 use crate::ops::device::{Buffer, Class, Device};
@@ -33,6 +35,7 @@ use crate::ops::rms_norm::device as rms_norm;
 use crate::parallel::lock;
 use decoder::{Backward, Context, Run};
 pub use decoding::{Decoding, DecodingRoom};
+use latent::Widths;
 pub use reference::DeviceReference;
 pub use trainable::DeviceTrainable;
 use weights::DeviceWeights;
@@ -188,7 +191,8 @@ impl DeviceModel {
                 }
             }
             self.last_norm_backward(&weights, micro, &input, ws)?;
-            let back = Backward { run: self.run(&weights, &input, &ws.forward), tiles: input.tiles.all(), ws };
+            let (segments, tiles) = (&input.segments, input.tiles.all());
+            let back = Backward { run: self.run(&weights, &input, &ws.forward), segments, tiles, ws };
             for index in (0..weights.layers.len()).rev() {
                 if self.decoder.recompute {
                     back.run.layer_forward(index)?;
@@ -211,7 +215,8 @@ impl DeviceModel {
     fn extra(&self) -> Extra {
         let adapter = self.base.as_ref().and_then(|base| base.adapter.as_ref());
         let head_norms = self.layout.layers.iter().any(Layer::has_head_norms);
-        Extra { lora_hidden: adapter.map_or(0, AdapterLayout::widest), head_norms }
+        let latent = Widths::of(&self.decoder, &self.layout);
+        Extra { lora_hidden: adapter.map_or(0, AdapterLayout::widest), head_norms, latent }
     }
 
     fn vocabulary(&self) -> usize {
@@ -245,7 +250,8 @@ impl DeviceModel {
     }
 
     fn run<'a>(&'a self, weights: &'a DeviceWeights<'a>, input: &'a Input, ws: &'a Forward) -> Run<'a> {
-        let (positions, context) = (input.positions.all(), Context::Segments(input.tiles.all()));
+        let (positions, segments) = (input.positions.all(), &input.segments);
+        let context = Context::Segments { segments, tiles: input.tiles.all() };
         Run { model: self, weights, t: positions.len(), positions, context, ws }
     }
 
@@ -345,6 +351,7 @@ struct Input {
     positions: Buffer<u32>,
     rows: Buffer<u32>,
     targets: Buffer<u32>,
+    segments: Vec<Segment>,
     tiles: Buffer<[u32; 3]>,
 }
 
@@ -356,6 +363,7 @@ impl Input {
             positions: upload(&micro.positions)?,
             rows: upload(&micro.rows)?,
             targets: upload(&micro.targets)?,
+            segments: micro.segments.clone(),
             tiles: attention::upload_tiles(device, &micro.segments)?,
         })
     }
@@ -363,12 +371,15 @@ impl Input {
 
 /// Refuses shapes that the kernels cannot compute.
 fn check(decoder: &Decoder, layout: &Layout) -> Result<()> {
-    let plain = |layer: &Layer<_, _>| matches!((&layer.attention, &layer.mlp), (Attention::Grouped(_), Mlp::Dense(_)));
+    let plain = |layer: &Layer<_, _>| matches!(&layer.mlp, Mlp::Dense(_));
     ensure!(
         layout.layers.iter().all(plain) && decoder.delta.is_none(),
-        "experts, latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
+        "experts and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
     );
-    attention::check(decoder.heads)?;
+    match decoder.latent {
+        Some(_) => Widths::of(decoder, layout).check()?,
+        None => attention::check(decoder.heads)?,
+    }
     for (name, size) in [("hidden_size", decoder.hidden), ("intermediate_size", decoder.intermediate)] {
         ensure!(size.is_multiple_of(8), "{name} = {size} has no CUDA kernels: it must be a multiple of 8");
     }

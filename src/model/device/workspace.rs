@@ -3,6 +3,7 @@
 use anyhow::Result;
 use half::bf16;
 
+use super::latent::{self, Widths};
 use crate::model::Decoder;
 use crate::ops::device::columns::partial_len;
 use crate::ops::device::{Buffer, Class, Device};
@@ -22,6 +23,8 @@ pub(super) struct Extra {
     pub(super) lora_hidden: usize,
     /// Whether queries and keys have norms of their own.
     pub(super) head_norms: bool,
+    /// Of latent attention.
+    pub(super) latent: Widths,
 }
 
 /// What a layer keeps for its backward beside its input. `(T, ..)` each.
@@ -30,7 +33,7 @@ pub(super) struct Activations {
     pub(super) normed: Buffer<bf16>,
     /// Before the norm of heads; empty where there is none.
     pub(super) raw_qkv: Buffer<bf16>,
-    /// Queries, keys and values, rotated.
+    /// Queries, keys and values, rotated; empty where attention is over latents.
     pub(super) qkv: Buffer<bf16>,
     pub(super) attended: Buffer<bf16>,
     pub(super) middle: Buffer<bf16>,
@@ -43,6 +46,7 @@ pub(super) struct Activations {
     pub(super) factors: Buffer<f32>,
     pub(super) middle_factors: Buffer<f32>,
     pub(super) head_factors: Buffer<f32>,
+    pub(super) latent: latent::Kept,
 }
 
 /// Buffers of a forward.
@@ -57,6 +61,7 @@ pub(super) struct Forward {
     pub(super) last_factors: Buffer<f32>,
     /// Between the factors of an adapter.
     pub(super) lora_hidden: Buffer<bf16>,
+    pub(super) latent: latent::Inputs,
 }
 
 /// All buffers of a forward and a backward.
@@ -75,29 +80,30 @@ pub(super) struct Workspace {
     pub(super) delta: Buffer<f32>,
     pub(super) d_lora_hidden: Buffer<bf16>,
     pub(super) partial: Buffer<f32>,
+    pub(super) latent: latent::Gradients,
     pub(super) logprob: Scratch,
 }
 
 impl Forward {
-    /// Room for `t` tokens. The backward of `layers` layers finds what it needs; with none, nothing is kept.
+    /// Room for `t` tokens, each of a sequence of up to `longest`. The backward of `layers` layers finds what it needs; with
+    /// none, nothing is kept.
     pub(super) fn new(
         device: &Device,
         class: Class,
         decoder: &Decoder,
         layers: usize,
         extra: Extra,
-        t: usize,
+        (t, longest): (usize, usize),
     ) -> Result<Self> {
         let kept = if decoder.recompute { 1 } else { layers.max(1) };
         let room = |width: usize| device.buffer(class, t * width);
         Ok(Self {
             streams: (0..=layers.max(1)).map(|_| room(decoder.hidden)).collect::<Result<_>>()?,
-            layers: (0..kept)
-                .map(|_| Activations::new(device, class, decoder, extra.head_norms, t))
-                .collect::<Result<_>>()?,
+            layers: (0..kept).map(|_| Activations::new(device, class, decoder, extra, t)).collect::<Result<_>>()?,
             hidden: room(decoder.hidden)?,
             last_factors: device.buffer(class, t)?,
             lora_hidden: room(extra.lora_hidden)?,
+            latent: latent::Inputs::new(device, class, extra.latent, t, longest)?,
         })
     }
 
@@ -118,33 +124,42 @@ impl Workspace {
         let Room { t, r } = room;
         let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
         let room = |n: usize| device.buffer::<bf16>(Class::Activations, n);
-        let partial = [partial_len(k.max(heads.row()), t), partial_len(heads.size, t * heads.query)];
+        let row = grouped_row(decoder);
+        let normed = k.max(row).max(extra.latent.normed());
+        let partial = [partial_len(normed, t), if row > 0 { partial_len(heads.size, t * heads.query) } else { 0 }];
         Ok(Self {
-            forward: Forward::new(device, Class::Activations, decoder, layers, extra, t)?,
+            forward: Forward::new(device, Class::Activations, decoder, layers, extra, (t, t))?,
             predicting: room(r * k)?,
             d_predicting: room(r * k)?,
             dx: room(t * k)?,
             d_activated: room(t * f)?,
             d_normed: room(t * k)?,
             d_attended: room(t * heads.output())?,
-            d_qkv: room(t * heads.row())?,
+            d_qkv: room(t * row)?,
             delta: device.buffer(Class::Activations, t * heads.query)?,
             d_lora_hidden: room(t * extra.lora_hidden)?,
             partial: device.buffer(Class::Activations, partial.into_iter().max().unwrap_or(0))?,
+            latent: latent::Gradients::new(device, extra.latent, t)?,
             logprob: Scratch::new(device)?,
         })
     }
 }
 
+/// Values in a row of queries, keys and values of grouped heads; none where attention is over latents.
+fn grouped_row(decoder: &Decoder) -> usize {
+    if decoder.latent.is_some() { 0 } else { decoder.heads.row() }
+}
+
 impl Activations {
-    fn new(device: &Device, class: Class, decoder: &Decoder, head_norms: bool, t: usize) -> Result<Self> {
+    fn new(device: &Device, class: Class, decoder: &Decoder, extra: Extra, t: usize) -> Result<Self> {
         let (k, f, heads) = (decoder.hidden, decoder.intermediate, decoder.heads);
+        let (row, head_norms) = (grouped_row(decoder), extra.head_norms);
         let room = |width: usize| device.buffer::<bf16>(class, t * width);
         let wide = |width: usize| device.buffer::<f32>(class, t * width);
         Ok(Self {
             normed: room(k)?,
-            raw_qkv: room(if head_norms { heads.row() } else { 0 })?,
-            qkv: room(heads.row())?,
+            raw_qkv: room(if head_norms { row } else { 0 })?,
+            qkv: room(row)?,
             attended: room(heads.output())?,
             middle: room(k)?,
             middle_normed: room(k)?,
@@ -154,6 +169,7 @@ impl Activations {
             factors: wide(1)?,
             middle_factors: wide(1)?,
             head_factors: wide(if head_norms { heads.query + heads.key_value } else { 0 })?,
+            latent: latent::Kept::new(device, class, extra.latent, t)?,
         })
     }
 }
