@@ -18,6 +18,7 @@ use layers::{AttentionSizes, FeedForward};
 
 use crate::config::{DistilConfig, DistilObjective, Target, TrainConfig};
 use crate::grpo::updates;
+use crate::model::latent::LatentShape;
 use crate::model::layout::Layer;
 use crate::model::{AdapterLayout, Layout, ModelConfig, Phases};
 use crate::ops::attention::Heads;
@@ -37,6 +38,7 @@ pub struct Sizes {
     intermediate: usize,
     feed_forward: FeedForward,
     attention: AttentionSizes,
+    latent: Option<LatentShape>,
     delta: Option<Delta>,
     vocab: usize,
     heads: Heads,
@@ -63,6 +65,7 @@ impl Sizes {
             intermediate: config.intermediate_size,
             feed_forward: FeedForward::of(config, &layout.layers)?,
             attention: AttentionSizes::of(config, &layout.layers)?,
+            latent: config.latent()?,
             delta: config.delta()?.map(|delta| delta.sizes),
             vocab: config.vocab_size,
             heads: config.heads(),

@@ -21,6 +21,8 @@ mod curriculum;
 mod data;
 /// Gated delta nets.
 mod deltas;
+/// Models with latent attention on such a device.
+mod device_latent;
 /// An adapter on such a device agrees with the CPU.
 mod device_lora;
 /// A whole model on such a device agrees with the CPU.
@@ -53,6 +55,8 @@ mod kernels;
 mod killing;
 /// Reports, dashboards, and files of other programs.
 mod lab;
+/// The operations of latent attention on such a device.
+mod latent_kernels;
 /// Adapters on a frozen base.
 mod lora;
 /// Completions of shells, and pages of the manual.
