@@ -4,6 +4,8 @@
 
 mod window;
 
+pub(crate) use window::Window;
+
 use std::ops::Range;
 
 use anyhow::Result;

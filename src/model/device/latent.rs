@@ -1,15 +1,14 @@
 //! Latent attention of a layer on a device, forward and backward, in the order of `model/cpu/latent.rs`.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use half::bf16;
 
 use super::decoder::{Backward, Context, Run};
 use super::workspace::Activations;
-use crate::model::Decoder;
-use crate::model::layout::{Attention, LatentAttention, LatentQuery, Layout};
+use crate::model::layout::{LatentAttention, LatentQuery};
 use crate::ops::attention::latent::{Latent, device as latent};
+use crate::ops::device::View;
 use crate::ops::device::columns::Rows;
-use crate::ops::device::{Buffer, Class, Device, View};
 use crate::ops::linear::device::{Linear, Weight};
 use crate::ops::rms_norm::device as rms_norm;
 use crate::ops::rope::{Parts as Turned, device as rope};
@@ -19,136 +18,6 @@ const EPS: f32 = 1e-6;
 
 /// The parts of a layer's attention, as products read them.
 type Parts<'a> = LatentAttention<Linear<'a>, Weight<'a>>;
-
-/// The sizes of a model's latent attention that decide its buffers, where it has any.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Widths {
-    latent: Option<Latent>,
-    /// Values that queries are compressed to; 0 where they are not.
-    query_rank: usize,
-}
-
-/// What latent attention keeps of a layer. `(T, ..)` each.
-#[derive(Debug)]
-pub(super) struct Kept {
-    /// Queries of heads, not yet absorbed.
-    queries: Buffer<bf16>,
-    /// What they were made of, before its norm; empty where it was the stream.
-    compressed_queries: Buffer<bf16>,
-    query_factors: Buffer<f32>,
-    /// Latents before their norm, with what is rotated beside them.
-    compressed: Buffer<bf16>,
-    factors: Buffer<f32>,
-    /// Queries in the space of latents, rotated.
-    absorbed: Buffer<bf16>,
-    /// Latents, normed, with what is rotated beside them.
-    keys: Buffer<bf16>,
-}
-
-/// What a forward works in; inputs of products that the backward computes again.
-#[derive(Debug)]
-pub(super) struct Inputs {
-    /// Compressed queries, normed.
-    queries: Buffer<bf16>,
-    /// Outputs of heads.
-    values: Buffer<bf16>,
-    scores: latent::Scratch,
-}
-
-/// Gradients of what lies between its operations.
-#[derive(Debug)]
-pub(super) struct Gradients {
-    values: Buffer<bf16>,
-    queries: Buffer<bf16>,
-    compressed_queries: Buffer<bf16>,
-    absorbed: Buffer<bf16>,
-    keys: Buffer<bf16>,
-    /// That of keys, before it is rounded.
-    wide_keys: Buffer<f32>,
-    scores: latent::Scratch,
-}
-
-impl Widths {
-    pub(super) fn of(decoder: &Decoder, layout: &Layout) -> Self {
-        let query_rank = layout.layers.iter().find_map(|layer| match &layer.attention {
-            Attention::Latent(LatentAttention { query: LatentQuery::Compressed { norm, .. }, .. }) => Some(norm),
-            _ => None,
-        });
-        let query_rank = query_rank.map_or(0, |norm| norm.range.len());
-        Self { latent: decoder.latent.map(|(sizes, _)| sizes), query_rank }
-    }
-
-    /// Refuses sizes that the kernels cannot compute, by their key in the model's config.
-    pub(super) fn check(self) -> Result<()> {
-        let Some(s) = self.latent else { return Ok(()) };
-        for (key, size) in [
-            ("kv_lora_rank", s.rank),
-            ("qk_rope_head_dim", s.rotated),
-            ("qk_nope_head_dim", s.plain),
-            ("v_head_dim", s.value),
-            ("q_lora_rank", self.query_rank),
-        ] {
-            ensure!(size.is_multiple_of(8), "{key} = {size} has no CUDA kernels: it must be a multiple of 8");
-        }
-        Ok(())
-    }
-
-    /// Values of a token that one of `of` each takes.
-    fn width(self, of: impl Fn(Latent) -> usize) -> usize {
-        self.latent.map_or(0, of)
-    }
-
-    /// The widest row that is normed.
-    pub(super) fn normed(self) -> usize {
-        self.width(|s| s.rank).max(self.query_rank)
-    }
-
-    fn scores(self, device: &Device, class: Class, t: usize, longest: usize) -> Result<latent::Scratch> {
-        latent::Scratch::new(device, class, self.width(|s| latent::scratch_len(s, t, longest)))
-    }
-}
-
-impl Kept {
-    pub(super) fn new(device: &Device, class: Class, widths: Widths, t: usize) -> Result<Self> {
-        let room = |width: usize| device.buffer(class, t * width);
-        let factors = |any: bool| device.buffer(class, if any { t } else { 0 });
-        Ok(Self {
-            queries: room(widths.width(|s| s.queries()))?,
-            compressed_queries: room(widths.query_rank)?,
-            query_factors: factors(widths.query_rank > 0)?,
-            compressed: room(widths.width(|s| s.compressed()))?,
-            factors: factors(widths.latent.is_some())?,
-            absorbed: room(widths.width(|s| s.heads * s.compressed()))?,
-            keys: room(widths.width(|s| s.compressed()))?,
-        })
-    }
-}
-
-impl Inputs {
-    /// For `t` tokens that see up to `longest`.
-    pub(super) fn new(device: &Device, class: Class, widths: Widths, t: usize, longest: usize) -> Result<Self> {
-        Ok(Self {
-            queries: device.buffer(class, t * widths.query_rank)?,
-            values: device.buffer(class, t * widths.width(|s| s.outputs()))?,
-            scores: widths.scores(device, class, t, longest)?,
-        })
-    }
-}
-
-impl Gradients {
-    pub(super) fn new(device: &Device, widths: Widths, t: usize) -> Result<Self> {
-        let room = |width: usize| device.buffer(Class::Activations, t * width);
-        Ok(Self {
-            values: room(widths.width(|s| s.outputs()))?,
-            queries: room(widths.width(|s| s.queries()))?,
-            compressed_queries: room(widths.query_rank)?,
-            absorbed: room(widths.width(|s| s.heads * s.compressed()))?,
-            keys: room(widths.width(|s| s.compressed()))?,
-            wide_keys: device.buffer(Class::Activations, t * widths.width(|s| s.compressed()))?,
-            scores: widths.scores(device, Class::Activations, t, t)?,
-        })
-    }
-}
 
 /// Where in rows of what is cached the latents lie, which are normed.
 fn latents_of(s: Latent) -> Rows {

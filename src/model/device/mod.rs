@@ -35,11 +35,10 @@ use crate::ops::rms_norm::device as rms_norm;
 use crate::parallel::lock;
 use decoder::{Backward, Context, Run};
 pub use decoding::{Decoding, DecodingRoom};
-use latent::Widths;
 pub use reference::DeviceReference;
 pub use trainable::DeviceTrainable;
 use weights::DeviceWeights;
-use workspace::{Extra, Forward, Room, Workspace};
+use workspace::{Extra, Forward, Room, Widths, Workspace};
 
 /// A model whose weights, gradients and activations are on a device.
 #[derive(Debug)]

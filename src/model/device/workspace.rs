@@ -1,13 +1,15 @@
 //! The memory of a forward and a backward on a device: every buffer that grows with the tokens of a micro-batch.
 
+mod latent;
+
 use anyhow::Result;
 use half::bf16;
 
-use super::latent::{self, Widths};
 use crate::model::Decoder;
 use crate::ops::device::columns::partial_len;
 use crate::ops::device::{Buffer, Class, Device};
 use crate::ops::linear_logprob::device::Scratch;
+pub(super) use latent::Widths;
 
 /// What the buffers are made for: tokens, and tokens that predict a target.
 #[derive(Debug, Clone, Copy, Default)]

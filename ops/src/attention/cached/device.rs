@@ -71,7 +71,10 @@ impl Cache {
 
     /// Room for the latents of as many, with what is rotated beside them.
     pub fn of_latents(device: &Device, s: Latent, layers: usize, sequences: usize, length: usize) -> Result<Self> {
-        Self::of(device, Token::Latent(s), layers, sequences, length)
+        let cache = Self::of(device, Token::Latent(s), layers, sequences, length)?;
+        // Positions behind a row's own are multiplied beside those of longer rows, by 0: they must be numbers.
+        cache.values.all().zero()?;
+        Ok(cache)
     }
 
     fn of(device: &Device, token: Token, layers: usize, sequences: usize, length: usize) -> Result<Self> {

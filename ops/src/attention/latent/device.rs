@@ -14,9 +14,9 @@ use crate::adamw::device::round_weights;
 use crate::attention::Segment;
 use crate::attention::cached::device::{Cache, Slot, Slots};
 use crate::device::columns;
-use crate::device::products::{Matrix, Side, product};
+use crate::device::products::{Matrix, Side, product, products};
 use crate::device::{Buffer, Class, Device, Launch, Null, View};
-use crate::linear::device::{Linear, LoraHidden};
+use crate::linear::device::{Linear, LoraHidden, Window};
 
 /// Most scores that are held at a time, unless those of a single query are more.
 const SCORES: usize = 1 << 24;
@@ -33,11 +33,16 @@ pub fn absorb(
 ) -> Result<()> {
     let size = s.compressed();
     let (from, to) = (Matrix::dense(queries, s.queries()), Matrix::dense(absorbed, s.heads * size));
-    for head in 0..s.heads {
-        let (query, to) = (from.columns(head * s.query(), s.plain), to.columns(head * size, s.rank));
-        expand.times_window(s.keys(head), query, to, factor, lora_hidden)?;
-    }
+    let windows = each_head(s, |head| {
+        let (x, y) = (from.columns(head * s.query(), s.plain), to.columns(head * size, s.rank));
+        Window { rows: s.keys(head), x, y }
+    });
+    expand.times_windows(&windows, factor, lora_hidden)?;
     columns::copy(rotated(queries, s.query(), s), rotated(absorbed, size, s), factor)
+}
+
+fn each_head<'a>(s: Latent, window: impl Fn(usize) -> Window<'a>) -> Vec<Window<'a>> {
+    (0..s.heads).map(window).collect()
 }
 
 /// The last columns of rows of `width` values, which are rotated.
@@ -58,11 +63,14 @@ pub fn absorb_backward(
     let size = s.compressed();
     let (queries, from) = (Matrix::dense(queries, s.queries()), Matrix::dense(d_absorbed, s.heads * size));
     let to = Matrix::dense(d_queries, s.queries());
-    for head in 0..s.heads {
-        let (at, d) = (head * s.query(), from.columns(head * size, s.rank));
-        expand.forward_window(s.keys(head), d, to.columns(at, s.plain), factor, lora_hidden.values)?;
-        expand.add_window_gradient(s.keys(head), d, queries.columns(at, s.plain), factor, lora_hidden)?;
-    }
+    let windows = [to, queries].map(|of_queries| {
+        each_head(s, |head| {
+            let (x, y) = (from.columns(head * size, s.rank), of_queries.columns(head * s.query(), s.plain));
+            Window { rows: s.keys(head), x, y }
+        })
+    });
+    expand.forward_windows(&windows[0], factor, lora_hidden.values)?;
+    expand.add_window_gradients(&windows[1], factor, lora_hidden)?;
     columns::copy(rotated(d_absorbed, size, s), rotated(d_queries, s.query(), s), factor)
 }
 
@@ -75,29 +83,30 @@ pub fn expand(
     lora_hidden: View<bf16>,
 ) -> Result<()> {
     let (from, to) = (Matrix::dense(attended, s.heads * s.rank), Matrix::dense(values, s.outputs()));
-    (0..s.heads).try_for_each(|head| {
-        let (attended, value) = (from.columns(head * s.rank, s.rank), to.columns(head * s.value, s.value));
-        expand.forward_window(s.values(head), attended, value, 1.0, lora_hidden)
-    })
+    let windows = each_head(s, |head| {
+        let (x, y) = (from.columns(head * s.rank, s.rank), to.columns(head * s.value, s.value));
+        Window { rows: s.values(head), x, y }
+    });
+    expand.forward_windows(&windows, 1.0, lora_hidden)
 }
 
 /// The backward of [`expand`]: `d_values (T, H value)` -> `d_attended (T, H L)`, written, and the gradient of what is
 /// trained of the matrix.
-pub fn expand_backward(
+pub fn expand_backward<'a>(
     s: Latent,
     expand: &Linear,
-    (attended, d_values): (View<bf16>, View<bf16>),
-    d_attended: View<bf16>,
+    (attended, d_values): (View<'a, bf16>, View<'a, bf16>),
+    d_attended: View<'a, bf16>,
     lora_hidden: LoraHidden,
 ) -> Result<()> {
     let (attended, to) = (Matrix::dense(attended, s.heads * s.rank), Matrix::dense(d_attended, s.heads * s.rank));
     let from = Matrix::dense(d_values, s.outputs());
-    for head in 0..s.heads {
-        let (at, d) = (head * s.rank, from.columns(head * s.value, s.value));
-        expand.times_window(s.values(head), d, to.columns(at, s.rank), 1.0, lora_hidden.values)?;
-        expand.add_window_gradient(s.values(head), attended.columns(at, s.rank), d, 1.0, lora_hidden)?;
-    }
-    Ok(())
+    let of_value = |head: usize| from.columns(head * s.value, s.value);
+    let of_sum = |matrix: Matrix<'a, bf16>, head: usize| matrix.columns(head * s.rank, s.rank);
+    let windows = each_head(s, |head| Window { rows: s.values(head), x: of_value(head), y: of_sum(to, head) });
+    expand.times_windows(&windows, 1.0, lora_hidden.values)?;
+    let windows = each_head(s, |head| Window { rows: s.values(head), x: of_sum(attended, head), y: of_value(head) });
+    expand.add_window_gradients(&windows, 1.0, lora_hidden)
 }
 
 /// Scores of a stretch of queries, or their gradient, in fp32, and what is made of them in bf16.
@@ -158,17 +167,6 @@ impl Scores {
         self.queries * self.s.heads
     }
 
-    /// `queries keysᵀ`, scaled.
-    fn multiply(&self, scratch: &Scratch, queries: Matrix<bf16>, keys: Matrix<bf16>) -> Result<()> {
-        product(Side::plain(queries), Side::transposed(keys), self.of(&scratch.wide), self.s.attention().scale(), false)
-    }
-
-    /// The sums of values by their probabilities.
-    fn weigh(&self, scratch: &Scratch, keys: Matrix<bf16>, o: View<bf16>) -> Result<()> {
-        let (p, values) = (self.of(&scratch.rounded), keys.columns(0, self.s.rank));
-        product(Side::plain(p), Side::plain(values), Matrix::dense(o, self.s.rank), 1.0, false)
-    }
-
     /// As the kernels take them.
     fn shape(&self) -> [u32; 6] {
         [self.rows(), self.width, self.s.heads, self.keys, self.before, 0].map(|n| n as u32)
@@ -214,6 +212,29 @@ impl Stretch {
         Matrix::dense(self.heads(values, width), width)
     }
 
+    /// The product of its scores.
+    fn multiply<'a>(
+        &self,
+        scratch: &'a Scratch,
+        queries: View<'a, bf16>,
+        keys: View<'a, bf16>,
+    ) -> (Side<'a>, Side<'a>, Matrix<'a, f32>) {
+        let queries = self.queries(queries, self.scores.s.compressed());
+        (Side::plain(queries), Side::transposed(self.keys(keys)), self.scores.of(&scratch.wide))
+    }
+
+    /// That of its values weighed by their probabilities.
+    fn weigh<'a>(
+        &self,
+        scratch: &'a Scratch,
+        keys: View<'a, bf16>,
+        o: View<'a, bf16>,
+    ) -> (Side<'a>, Side<'a>, Matrix<'a, bf16>) {
+        let rank = self.scores.s.rank;
+        let (p, values) = (self.scores.of(&scratch.rounded), self.keys(keys).columns(0, rank));
+        (Side::plain(p), Side::plain(values), self.queries(o, rank))
+    }
+
     /// The keys that it sees, or their gradient.
     fn keys<'a, T: bytemuck::Pod>(&self, values: View<'a, T>) -> Matrix<'a, T> {
         let size = self.scores.s.compressed();
@@ -251,10 +272,9 @@ pub fn forward(
     let (size, t) = (s.compressed(), keys.len() / s.compressed());
     assert_eq!((queries.len(), o.len(), lse.len()), (t * s.heads * size, t * s.heads * s.rank, t * s.heads));
     for stretch in stretches(s, segments, scratch) {
-        let (scores, keys) = (stretch.scores, stretch.keys(keys));
-        scores.multiply(scratch, stretch.queries(queries, size), keys)?;
-        scores.probabilities(scratch, Some(stretch.heads(lse, 1)), None)?;
-        scores.weigh(scratch, keys, stretch.heads(o, s.rank))?;
+        products(&[stretch.multiply(scratch, queries, keys)], s.attention().scale(), false)?;
+        stretch.scores.probabilities(scratch, Some(stretch.heads(lse, 1)), None)?;
+        products(&[stretch.weigh(scratch, keys, o)], 1.0, false)?;
     }
     Ok(())
 }
@@ -308,7 +328,7 @@ pub fn backward(
     for stretch in stretches(s, segments, forward) {
         let (scores, keys, d_keys) = (stretch.scores, stretch.keys(kept.keys), stretch.keys(scratch.keys));
         let (queries, d_o) = (stretch.queries(kept.queries, size), stretch.queries(d_o, s.rank));
-        scores.multiply(forward, queries, keys)?;
+        products(&[stretch.multiply(forward, kept.queries, kept.keys)], scale, false)?;
         let values = Side::transposed(keys.columns(0, s.rank));
         product(Side::plain(d_o), values, scores.of(&gradients.wide), 1.0, false)?;
         let launch = scores.launch("latent_score_gradients").arg(forward.wide.all()).arg(gradients.wide.all());
@@ -340,22 +360,22 @@ pub fn cached(
     let most = scratch.queries(s, longest.max(1));
     for (index, together) in known.chunks(most).enumerate() {
         let begin = index * most;
+        // Keys beyond a row's own token are multiplied too, so that all rows have the same sizes, and weigh nothing.
         let all = Scores { s, first: 0, queries: together.len(), before: 0, keys: longest, width: padded(longest) };
-        // Tokens that follow each other in a slot see the same keys.
-        let mut runs = Vec::new();
-        for run in together.chunk_by(|a, b| a[0] == b[0] && a[1] + 1 == b[1]) {
-            let first = runs.last().map_or(0, |run: &Stretch| run.scores.first + run.scores.queries);
-            let keys = run[run.len() - 1][1] as usize + 1;
-            let scores = Scores { first, queries: run.len(), keys, ..all };
-            runs.push(Stretch { row: begin + first, start: run[0][0] as usize, scores });
-        }
-        for run in &runs {
-            run.scores.multiply(scratch, run.queries(queries, size), run.keys(latents))?;
-        }
+        let rows: Vec<Stretch> = together
+            .iter()
+            .enumerate()
+            .map(|(first, slot)| Stretch {
+                row: begin + first,
+                start: slot[0] as usize,
+                scores: Scores { first, queries: 1, ..all },
+            })
+            .collect();
+        let scores: Vec<_> = rows.iter().map(|row| row.multiply(scratch, queries, latents)).collect();
+        products(&scores, s.attention().scale(), false)?;
         all.probabilities(scratch, None, Some(slots.there.part(begin..begin + together.len())))?;
-        for run in &runs {
-            run.scores.weigh(scratch, run.keys(latents), run.heads(o, s.rank))?;
-        }
+        let sums: Vec<_> = rows.iter().map(|row| row.weigh(scratch, latents, o)).collect();
+        products(&sums, 1.0, false)?;
     }
     Ok(())
 }
