@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use cudarc::cublas::sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
-use cudarc::cublas::sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT;
 use cudarc::cublas::sys::cudaDataType_t::{self, CUDA_R_16BF, CUDA_R_32F};
 use cudarc::cublas::{CudaBlas, result as blas, sys as blas_sys};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
@@ -272,7 +271,7 @@ impl Backend for Cuda {
                 out_type(p),
                 p.out_row as c_int,
                 CUBLAS_COMPUTE_32F,
-                CUBLAS_GEMM_DEFAULT,
+                blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         }
         .map_err(|e| anyhow!("cuBLAS: product of {} x {} x {}: {e:?}", p.m, p.n, p.k))
@@ -305,7 +304,7 @@ impl Backend for Cuda {
                 p.out_row as c_int,
                 count as c_int,
                 CUBLAS_COMPUTE_32F,
-                CUBLAS_GEMM_DEFAULT,
+                blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         }
         .result()

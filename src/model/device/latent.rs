@@ -5,6 +5,7 @@ use half::bf16;
 
 use super::decoder::{Backward, Context, Run};
 use super::workspace::Activations;
+use crate::model::latent::EPS;
 use crate::model::layout::{LatentAttention, LatentQuery};
 use crate::ops::attention::latent::{Latent, device as latent};
 use crate::ops::device::View;
@@ -12,9 +13,6 @@ use crate::ops::device::columns::Rows;
 use crate::ops::linear::device::{Linear, Weight};
 use crate::ops::rms_norm::device as rms_norm;
 use crate::ops::rope::{Parts as Turned, device as rope};
-
-/// Added under the root of the norms of latents and of compressed queries, whatever `rms_norm_eps` is.
-const EPS: f32 = 1e-6;
 
 /// The parts of a layer's attention, as products read them.
 type Parts<'a> = LatentAttention<Linear<'a>, Weight<'a>>;
