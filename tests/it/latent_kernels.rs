@@ -218,10 +218,10 @@ fn attended(s: Latent, rows: &[f32], segments: &[Segment]) -> [Vec<f32>; 2] {
 fn attention_over_latents_agrees_with_the_packed_one_however_many_queries_there_is_room_for() {
     for (s, lengths) in SIZES.into_iter().zip([&[1usize][..], &[70, 1, 33], &[17, 40]]) {
         let (t, heads, size) = (lengths.iter().sum::<usize>(), s.attention(), s.compressed());
-        let ([queries, keys, rows], segments) = (self::rows(s, t), alone(lengths));
-        let ([o, lse], d_o) = (attended(s, &rows, &segments), random(3, t * heads.output()));
-        let mut d_rows = vec![0f32; rows.len()];
-        let kept = packed::Forward { qkv: &rows, o: &o, lse: &lse };
+        let ([queries, keys, qkv], segments) = (rows(s, t), alone(lengths));
+        let ([o, lse], d_o) = (attended(s, &qkv, &segments), random(3, t * heads.output()));
+        let mut d_rows = vec![0f32; qkv.len()];
+        let kept = packed::Forward { qkv: &qkv, o: &o, lse: &lse };
         packed::backward(&Team::alone(), heads, kept, &segments, &d_o, &mut d_rows);
         let absorbed = s.heads * size;
         let d_queries: Vec<f32> = d_rows.chunks(heads.row()).flat_map(|row| row[..absorbed].to_vec()).collect();
@@ -288,8 +288,8 @@ fn attend(d: &Device, s: Latent, lengths: &[usize], tails: &[(usize, Range<usize
 #[test]
 fn a_row_over_cached_latents_is_the_packed_one_alone_or_with_others_or_with_those_before_it() {
     for (s, lengths) in SIZES.into_iter().zip([&[1usize, 3][..], &[70, 1, 33], &[300, 16, 40]]) {
-        let [_, _, rows] = self::rows(s, lengths.iter().sum());
-        let ([o, _], width) = (attended(s, &rows, &alone(lengths)), s.heads * s.rank);
+        let [_, _, qkv] = rows(s, lengths.iter().sum());
+        let ([o, _], width) = (attended(s, &qkv, &alone(lengths)), s.heads * s.rank);
         // The last token of each sequence, and two more of the last one before.
         let mut tails: Vec<(usize, Range<usize>)> =
             lengths.iter().enumerate().map(|(sequence, &length)| (sequence, length - 1..length)).collect();
