@@ -8,6 +8,9 @@ use super::keys::Keys;
 use crate::ops::attention::latent::Latent;
 use crate::ops::rope::Pairs;
 
+/// Added under the root of the norms of latents and of compressed queries, whatever `rms_norm_eps` is.
+pub(super) const EPS: f32 = 1e-6;
+
 /// The latent attention of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LatentShape {

@@ -19,6 +19,7 @@ use layers::{AttentionSizes, FeedForward};
 use crate::config::{DistilConfig, DistilObjective, Target, TrainConfig};
 use crate::grpo::updates;
 use crate::model::device::MlpWidths;
+use crate::model::latent::LatentShape;
 use crate::model::layout::Layer;
 use crate::model::{AdapterLayout, Layout, ModelConfig, Phases};
 use crate::ops::attention::Heads;
@@ -40,6 +41,7 @@ pub struct Sizes {
     widths: MlpWidths,
     kept_by_all: usize,
     attention: AttentionSizes,
+    latent: Option<LatentShape>,
     delta: Option<Delta>,
     vocab: usize,
     heads: Heads,
@@ -70,6 +72,7 @@ impl Sizes {
             widths: MlpWidths::widest(widths.clone()),
             kept_by_all: widths.map(MlpWidths::kept_bytes).sum(),
             attention: AttentionSizes::of(config, &layout.layers)?,
+            latent: config.latent()?,
             delta: config.delta()?.map(|delta| delta.sizes),
             vocab: config.vocab_size,
             heads: config.heads(),
@@ -165,8 +168,8 @@ impl Job {
             shape.max_position_embeddings
         );
         ensure!(
-            device == Target::Cpu || (shape.latent()?.is_none() && shape.delta()?.is_none()),
-            "latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
+            device == Target::Cpu || shape.delta()?.is_none(),
+            "delta nets are computed on a CPU alone: set compute.device = \"cpu\""
         );
         let lora = config.lora.as_ref().map(|lora| {
             let layout = lora.layout(&Layout::of(shape)?)?;

@@ -10,14 +10,19 @@ use reckon::policy::Policy;
 use reckon::ranks::{DeviceRanks, Ranks};
 use reckon_datasets::Counted;
 
-use super::device_model::{TEMPERATURE, distance, loss, rounded};
+use super::device_model::{TEMPERATURE, check_gradients, distance, loss, rounded};
 use super::host_device::device;
 use super::models::{FAMILIES, cpu, cpu_mut, micros, samples};
 
 /// A trained adapter on a tiny model, all in numbers that bf16 holds exactly, so that both sides start alike.
 pub(super) fn adapted(architecture: &str, rank: usize, targets: &[&str]) -> Policy {
+    adapted_of(rounded(architecture, true), rank, targets)
+}
+
+/// The same on another model.
+pub(super) fn adapted_of(base: Policy, rank: usize, targets: &[&str]) -> Policy {
     let folder = tempfile::tempdir().unwrap();
-    rounded(architecture, true).save(folder.path(), SaveDtype::Bf16).unwrap();
+    base.save(folder.path(), SaveDtype::Bf16).unwrap();
     let targets = targets.iter().map(|&target| target.to_owned()).collect();
     let lora = LoraConfig { rank, alpha: 6.0, targets: Some(targets), ..LoraConfig::default() };
     let model = ModelFolder::read_frozen(folder.path()).unwrap();
@@ -52,25 +57,15 @@ fn an_adapter_computes_and_learns_on_a_device_what_it_does_on_the_cpu() {
         (2, 5, &["k_proj", "up_proj", "down_proj"], true),
     ] {
         let (architecture, what) = (FAMILIES[family], format!("{}, rank {rank}, {targets:?}", FAMILIES[family]));
-        let mut policy = adapted(architecture, rank, targets);
-        let micros = micros(&samples(4), 30);
-        let (gradient, losses) = cpu(&policy).gradients(&micros, TEMPERATURE, &loss);
-        cpu_mut(&mut policy).decoder.recompute = recompute;
-        let Some(model) = on_device(&policy) else { return };
-        for (micro, expected) in micros.iter().zip(losses) {
-            let (loss, expected) = (model.gradient(micro, TEMPERATURE, &loss).unwrap().loss, expected.loss);
-            assert!((loss - expected).abs() < 0.01 * expected.abs(), "{what}: loss {loss}, not {expected}");
-        }
-        let got = model.trainable.gradients.all().read().unwrap();
-        assert_eq!(model.trainable.entries, cpu(&policy).parameters().trained_entries());
-        for entry in cpu(&policy).parameters().trained_entries() {
-            let error = distance(&got[entry.range.clone()], &gradient[entry.range.clone()]);
-            assert!(error < 0.05, "{what}: {}: relative error {error:.3}", entry.name);
-        }
-        let error = distance(&got, &gradient);
-        // What an adapter adds is rounded by itself, and once more in the sum.
-        assert!(error < 0.03, "{what}: relative error of the whole gradient {error:.4}");
+        check_adapter(&what, &mut adapted(architecture, rank, targets), recompute);
     }
+}
+
+/// Losses and gradients of an adapter against the CPU's.
+pub(super) fn check_adapter(what: &str, policy: &mut Policy, recompute: bool) {
+    // What an adapter adds is rounded by itself, and once more in the sum.
+    let Some(model) = check_gradients(what, policy, recompute, 0.03) else { return };
+    assert_eq!(model.trainable.entries, cpu(policy).parameters().trained_entries());
 }
 
 #[test]

@@ -155,30 +155,39 @@ fn log_probabilities_of_a_rollout_are_those_of_the_trainer_there_and_on_a_cpu() 
     let policies = FAMILIES.map(|family| (family, rounded(family, true)));
     let adapted = ("an adapter", adapted(FAMILIES[2], 4, &["*_proj"]));
     for (what, policy) in policies.into_iter().chain([adapted]) {
-        let Some(device) = device(0) else { return };
-        let model = model(&policy, device);
-        let (prompts, sampling) = (prompts(4), sampling(9));
-        let completions = generate_on(&model, &policy, &prompts, &sampling, 5);
-        assert_eq!(completions.len(), 16, "{what}");
-        let micros = micros(&train_samples(&prompts, &completions), 60);
-        for (micro, on_cpu) in micros.iter().zip(cpu(&policy).logprobs(None, &micros, sampling.temperature)) {
-            let there = model.logprobs(None, micro, sampling.temperature).unwrap();
-            assert_near(&format!("{what}, trainer on the device"), &micro.old_logprobs, &there.logprobs);
-            assert_near(&format!("{what}, trainer on a CPU"), &micro.old_logprobs, &on_cpu.logprobs);
-        }
+        check_rollouts(what, &policy);
+    }
+}
+
+/// Log-probabilities of rollouts of a policy against those of the trainer there and on a CPU.
+pub(super) fn check_rollouts(what: &str, policy: &Policy) {
+    let Some(device) = device(0) else { return };
+    let model = model(policy, device);
+    let (prompts, sampling) = (prompts(4), sampling(9));
+    let completions = generate_on(&model, policy, &prompts, &sampling, 5);
+    assert_eq!(completions.len(), 16, "{what}");
+    let micros = micros(&train_samples(&prompts, &completions), 60);
+    for (micro, on_cpu) in micros.iter().zip(cpu(policy).logprobs(None, &micros, sampling.temperature)) {
+        let there = model.logprobs(None, micro, sampling.temperature).unwrap();
+        assert_near(&format!("{what}, trainer on the device"), &micro.old_logprobs, &there.logprobs);
+        assert_near(&format!("{what}, trainer on a CPU"), &micro.old_logprobs, &on_cpu.logprobs);
     }
 }
 
 #[test]
 fn capacity_does_not_change_what_is_sampled_on_a_device() {
+    check_capacity(&rounded(FAMILIES[2], true));
+}
+
+/// What is sampled of a policy with much room and with little.
+pub(super) fn check_capacity(policy: &Policy) {
     // A card's products may add in another order for another number of rows: this holds where they are plain loops.
     let Some(device) = device_of(0, usize::MAX) else { return };
-    let policy = rounded(FAMILIES[2], true);
-    let model = model(&policy, device);
+    let model = model(policy, device);
     let ordered = Sampling { top_p: 0.9, ..sampling(8) };
     for sampling in [sampling(8), ordered] {
-        let expected = generate_on(&model, &policy, &prompts(3), &sampling, 7);
-        for (a, b) in expected.iter().zip(generate_on(&model, &policy, &prompts(3), &sampling, 1)) {
+        let expected = generate_on(&model, policy, &prompts(3), &sampling, 7);
+        for (a, b) in expected.iter().zip(generate_on(&model, policy, &prompts(3), &sampling, 1)) {
             assert_eq!((&a.tokens, &a.logprobs, &a.text), (&b.tokens, &b.logprobs, &b.text));
         }
     }

@@ -240,6 +240,16 @@ impl Backend for HostDevice {
         Ok(())
     }
 
+    unsafe fn products(&self, product: &Product, addresses: u64, count: usize) -> Result<()> {
+        let address = |part: usize, index: usize| unsafe { *(addresses as *const u64).add(part * count + index) };
+        (0..count).try_for_each(|index| {
+            let (mut p, [left, right, out]) = (*product, [0, 1, 2].map(|part| address(part, index)));
+            (p.left.address, p.right.address, p.out) = (left, right, out);
+            // SAFETY: the caller's.
+            unsafe { self.product(&p) }
+        })
+    }
+
     unsafe fn product(&self, p: &Product) -> Result<()> {
         let side = |o: Operand| {
             let value = move |i: usize| f32::from(unsafe { *(o.address as *const bf16).add(i) });

@@ -166,8 +166,10 @@ fn biases_swiglu_and_rope_agree_with_their_twins() {
         check("rope", &[(&turned, BF16)], |d| {
             let (cos, sin) = (up(d, table.tables().0), up(d, table.tables().1));
             let (x, positions) = (up(d, &to_bf16(&x)), up(d, &positions));
-            let angles = rope::device::Angles { half: size / 2, cos: cos.all(), sin: sin.all() };
-            rope::device::rotate(angles, x.all(), positions.all(), heads, row, sign).unwrap();
+            let pairs = rope::Pairs::Halves;
+            let angles = rope::device::Angles { half: size / 2, pairs, cos: cos.all(), sin: sin.all() };
+            let parts = rope::Parts { first: 0, step: size, count: heads };
+            rope::device::rotate(angles, x.all(), positions.all(), parts, row, sign).unwrap();
             vec![down(x.all())]
         });
     }

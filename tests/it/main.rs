@@ -23,6 +23,8 @@ mod data;
 mod deltas;
 /// An adapter on such a device agrees with the CPU.
 mod device_experts;
+/// Models with latent attention on such a device.
+mod device_latent;
 mod device_lora;
 /// A whole model on such a device agrees with the CPU.
 mod device_model;
@@ -54,6 +56,8 @@ mod kernels;
 mod killing;
 /// Reports, dashboards, and files of other programs.
 mod lab;
+/// The operations of latent attention on such a device.
+mod latent_kernels;
 /// Adapters on a frozen base.
 mod lora;
 /// Completions of shells, and pages of the manual.

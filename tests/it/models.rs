@@ -69,6 +69,11 @@ pub(crate) fn tiny(architecture: &str, tied: bool) -> Policy {
 
 /// The same with another head size.
 pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Policy {
+    tiny_of(architecture, tied, head_dim, &json!({}))
+}
+
+/// The same with what a test sets of its config.
+pub(crate) fn tiny_of(architecture: &str, tied: bool, head_dim: usize, set: &serde_json::Value) -> Policy {
     let mut config = json!({
         "architectures": [architecture], "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": head_dim,
@@ -76,6 +81,7 @@ pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Poli
         "tie_word_embeddings": tied, "hidden_act": "silu", "sliding_window": null,
     });
     config.as_object_mut().unwrap().extend(of_family(architecture).as_object().unwrap().clone());
+    config.as_object_mut().unwrap().extend(set.as_object().unwrap().clone());
     let config = read_config(config.to_string().as_bytes()).unwrap();
     let vocab: serde_json::Map<_, _> = (0..VOCAB).map(|i| (((b'a' + i as u8) as char).to_string(), json!(i))).collect();
     let tokenizer = json!({

@@ -33,7 +33,7 @@ fn sample() -> TrainSample {
     }
 }
 
-fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
+pub(super) fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
     Job {
         device: Target::Cuda,
         ranks: 1,
@@ -56,7 +56,7 @@ fn job(recompute: bool, lora: Option<Lora>, moments: MomentKind) -> Job {
 
 /// Compares what an update of `policy` holds of each class, and then its sampling, with what the plan says; the job of
 /// the plan is `job`.
-fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy, job: &Job) {
+pub(super) fn check_held(what: &str, device: &reckon::ops::device::Device, policy: &Policy, job: &Job) {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, max_grad_norm: 0.5 };
     let micro = micro_batches(&[sample()], LossNorm::Token, TOKENS, PromptLayout::Repeated).remove(0);
     let model = DeviceModel::new(device.clone(), &cpu(policy).decoder, cpu(policy).parameters()).unwrap();

@@ -1,5 +1,6 @@
-// Sums over rows: gradients of norms' weights and of biases. Two passes, so that all of the card takes part and the
-// order of summation is the same whatever the card: each block sums a stretch of rows, then the stretches are added.
+// Columns of rows: their sums, which are the gradients of norms' weights and of biases, and copies of some. Sums go in
+// two passes, so that all of the card takes part and the order of summation is the same whatever the card: each block
+// sums a stretch of rows, then the stretches are added.
 #include "device.cuh"
 
 // partial (stretches, k): block (c, s) sums columns 64 c .. of the rows of stretch s. Where `factors` is given the
@@ -55,3 +56,17 @@ extern "C" __global__ void __launch_bounds__(256)
     if (i < values) *reinterpret_cast<Eight*>(y + i) = *reinterpret_cast<const Eight*>(b + i % n);
 }
 EXPORT(fill_rows)
+
+// y = scale x for `rows` rows of `width` values, which begin x_stride and y_stride values apart.
+extern "C" __global__ void __launch_bounds__(256)
+    copy_columns(const bf16* __restrict__ x, bf16* __restrict__ y, uint64_t rows, uint32_t width, uint32_t x_stride,
+                 uint32_t y_stride, float scale) {
+    const uint64_t i = (static_cast<uint64_t>(blockIdx.x) * 256 + threadIdx.x) * 8, row = i / width;
+    if (row >= rows) return;
+    float v[8];
+    load_eight(x + row * x_stride + i % width, v);
+#pragma unroll
+    for (int j = 0; j < 8; j++) v[j] *= scale;
+    store_eight(y + row * y_stride + i % width, v);
+}
+EXPORT(copy_columns)

@@ -1,9 +1,11 @@
-//! Rows of values on a device, and the sums of their columns in one fixed order: gradients of norms and biases.
+//! Rows of values on a device: the sums of their columns in one fixed order, which are gradients of norms and biases, and
+//! copies of some of them.
 #![allow(unsafe_code)] // each launch's lengths are checked before it
 
 use anyhow::Result;
 use half::bf16;
 
+use super::products::Matrix;
 use super::{Launch, View};
 
 /// Rows that a block of the kernels with a warp for each row takes.
@@ -72,4 +74,16 @@ pub(crate) fn column_sums(first: Launch, rows: Rows, count: usize, sum: View<f32
 /// The grid of an elementwise kernel whose threads take eight values each.
 pub(crate) fn eights(values: usize) -> [usize; 3] {
     [values.div_ceil(8 * THREADS), 1, 1]
+}
+
+/// `to = scale from`, of as many rows and columns. Columns begin at, and are, multiples of eight.
+pub(crate) fn copy(from: Matrix<bf16>, to: Matrix<bf16>, scale: f32) -> Result<()> {
+    let (rows, width) = (from.rows(), from.width());
+    assert_eq!((to.rows(), to.width()), (rows, width), "a copy fills its columns");
+    let aligned = |n: usize| n.is_multiple_of(8);
+    assert!(aligned(width) && aligned(from.row) && aligned(to.row), "kernels copy eight values at a time");
+    let launch = Launch::new("copy_columns", eights(rows * width), 256).arg(from.values).arg(to.values);
+    let launch = launch.arg(rows as u64).arg(width as u32).arg(from.row as u32).arg(to.row as u32).arg(scale);
+    // SAFETY: the columns lie within their buffers, and there are as many of them.
+    unsafe { to.values.device().launch(&launch) }
 }

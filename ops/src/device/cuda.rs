@@ -8,6 +8,8 @@ use std::ffi::{CString, c_int, c_void};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use cudarc::cublas::sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
+use cudarc::cublas::sys::cudaDataType_t::{self, CUDA_R_16BF, CUDA_R_32F};
 use cudarc::cublas::{CudaBlas, result as blas, sys as blas_sys};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
@@ -174,6 +176,19 @@ impl Cuda {
     }
 }
 
+fn operation(operand: Operand) -> blas_sys::cublasOperation_t {
+    if operand.transposed { blas_sys::cublasOperation_t::CUBLAS_OP_T } else { blas_sys::cublasOperation_t::CUBLAS_OP_N }
+}
+
+/// Of the sums, and of what the result holds.
+fn factors(product: &Product) -> (f32, f32) {
+    (product.scale, if product.add { 1.0 } else { 0.0 })
+}
+
+fn out_type(product: &Product) -> cudaDataType_t {
+    if product.wide { CUDA_R_32F } else { CUDA_R_16BF }
+}
+
 impl Backend for Cuda {
     fn alloc(&self, bytes: usize) -> Result<Option<u64>> {
         if let Some(address) = self.try_alloc(bytes)? {
@@ -232,18 +247,8 @@ impl Backend for Cuda {
     }
 
     unsafe fn product(&self, p: &Product) -> Result<()> {
-        use blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
-        use blas_sys::cudaDataType_t::{CUDA_R_16BF, CUDA_R_32F};
         self.stream()?;
-        let operation = |o: Operand| {
-            if o.transposed {
-                blas_sys::cublasOperation_t::CUBLAS_OP_T
-            } else {
-                blas_sys::cublasOperation_t::CUBLAS_OP_N
-            }
-        };
-        let (scale, start) = (p.scale, if p.add { 1f32 } else { 0f32 });
-        let out_type = if p.wide { CUDA_R_32F } else { CUDA_R_16BF };
+        let (scale, start) = factors(p);
         // cuBLAS stores columns end to end: it is asked for the transpose, `rightᵀ leftᵀ`.
         // SAFETY: the caller's.
         unsafe {
@@ -263,13 +268,47 @@ impl Backend for Cuda {
                 p.left.row as c_int,
                 (&raw const start).cast(),
                 p.out as *mut c_void,
-                out_type,
+                out_type(p),
                 p.out_row as c_int,
                 CUBLAS_COMPUTE_32F,
                 blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         }
         .map_err(|e| anyhow!("cuBLAS: product of {} x {} x {}: {e:?}", p.m, p.n, p.k))
+    }
+
+    unsafe fn products(&self, p: &Product, addresses: u64, count: usize) -> Result<()> {
+        self.stream()?;
+        let (scale, start) = factors(p);
+        let part = |index: usize| addresses + (index * count * size_of::<u64>()) as u64;
+        // As above: the transpose is asked for.
+        // SAFETY: the caller's.
+        unsafe {
+            blas_sys::cublasGemmBatchedEx(
+                *self.blas.handle(),
+                operation(p.right),
+                operation(p.left),
+                p.n as c_int,
+                p.m as c_int,
+                p.k as c_int,
+                (&raw const scale).cast(),
+                part(1) as *const *const c_void,
+                CUDA_R_16BF,
+                p.right.row as c_int,
+                part(0) as *const *const c_void,
+                CUDA_R_16BF,
+                p.left.row as c_int,
+                (&raw const start).cast(),
+                part(2) as *const *mut c_void,
+                out_type(p),
+                p.out_row as c_int,
+                count as c_int,
+                CUBLAS_COMPUTE_32F,
+                blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        }
+        .result()
+        .map_err(|e| anyhow!("cuBLAS: {count} products of {} x {} x {}: {e:?}", p.m, p.n, p.k))
     }
 
     fn collectives(&self) -> Option<&dyn Collectives> {

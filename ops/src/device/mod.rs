@@ -77,6 +77,13 @@ pub trait Backend: Send + Sync {
     /// The memory of the three matrices is allocated and long enough.
     unsafe fn product(&self, product: &Product) -> Result<()>;
 
+    /// Queues `count` matrix products of the same sizes that write different memory: those of `product` but for the addresses,
+    /// which the device's memory holds at `addresses`, of all left sides, all right ones and all results.
+    ///
+    /// # Safety
+    /// The memory of the matrices and of their addresses is allocated and long enough.
+    unsafe fn products(&self, product: &Product, addresses: u64, count: usize) -> Result<()>;
+
     /// What lets it work together with devices of other processes; `None` where they speak by way of their hosts.
     fn collectives(&self) -> Option<&dyn Collectives> {
         None
@@ -218,6 +225,15 @@ impl Device {
     pub(crate) unsafe fn product(&self, product: &Product) -> Result<()> {
         // SAFETY: the caller's.
         unsafe { self.backend.product(product) }
+    }
+
+    /// Queues several of them.
+    ///
+    /// # Safety
+    /// As [`Backend::products`].
+    pub(crate) unsafe fn products(&self, product: &Product, addresses: View<u64>, count: usize) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { self.backend.products(product, addresses.address(), count) }
     }
 }
 

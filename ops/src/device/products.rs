@@ -5,7 +5,7 @@ use anyhow::Result;
 use bytemuck::Pod;
 use half::bf16;
 
-use super::View;
+use super::{Class, View};
 
 /// One side of a product, row by row in memory.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,21 @@ pub struct Product {
     pub add: bool,
 }
 
+impl Product {
+    fn of<T: Output>(left: Side, right: Side, out: Matrix<T>, scale: f32, add: bool) -> Self {
+        let ((m, k), (inner, n)) = (left.shape(), right.shape());
+        assert_eq!((k, m, n), (inner, out.rows(), out.width), "sizes of a product");
+        let (left, right, address) = (left.operand(), right.operand(), out.values.address());
+        Self { m, n, k, left, right, out: address, out_row: out.row, wide: T::WIDE, scale, add }
+    }
+
+    /// All that products at once share.
+    fn sizes(&self) -> ([usize; 6], [bool; 2]) {
+        let rows = [self.left.row, self.right.row, self.out_row];
+        ([self.m, self.n, self.k, rows[0], rows[1], rows[2]], [self.left.transposed, self.right.transposed])
+    }
+}
+
 /// What a product may be written as.
 pub trait Output: Pod {
     /// Whether that is fp32.
@@ -60,8 +75,8 @@ impl Output for bf16 {
 /// A matrix `(rows, width)` in memory, or some of its columns: rows begin `row` values apart.
 #[derive(Debug)]
 pub struct Matrix<'a, T> {
-    values: View<'a, T>,
-    row: usize,
+    pub(super) values: View<'a, T>,
+    pub(super) row: usize,
     width: usize,
 }
 
@@ -129,15 +144,34 @@ impl<'a> Side<'a> {
 /// `out (m, n) = [out +] scale left (m, k) right (k, n)`.
 #[allow(unsafe_code)]
 pub fn product<T: Output>(left: Side, right: Side, out: Matrix<T>, scale: f32, add: bool) -> Result<()> {
-    let ((m, k), (inner, n)) = (left.shape(), right.shape());
-    assert_eq!((k, m, n), (inner, out.rows(), out.width), "sizes of a product");
-    if m == 0 {
+    let product = Product::of(left, right, out, scale, add);
+    if product.m == 0 {
         return Ok(());
     }
-    let (left, right, address) = (left.operand(), right.operand(), out.values.address());
-    let product = Product { m, n, k, left, right, out: address, out_row: out.row, wide: T::WIDE, scale, add };
     // SAFETY: the matrices lie within their buffers, and their sizes fit each other.
     unsafe { out.values.device().product(&product) }
+}
+
+/// The same for each of several left sides, right sides and results, at once: all have the same sizes, rows begin as far
+/// apart, and the results lie apart.
+#[allow(unsafe_code)]
+pub fn products<T: Output>(all: &[(Side, Side, Matrix<T>)], scale: f32, add: bool) -> Result<()> {
+    let of = |&(left, right, out): &(Side, Side, Matrix<T>)| Product::of(left, right, out, scale, add);
+    let each: Vec<Product> = all.iter().map(of).collect();
+    match (all, &each[..]) {
+        ([], _) => Ok(()),
+        ([(left, right, out)], _) => product(*left, *right, *out, scale, add),
+        ([(.., out), ..], [first, ..]) if first.m > 0 => {
+            assert!(each.iter().all(|other| other.sizes() == first.sizes()), "products at once have the same sizes");
+            let of_each = |address: fn(&Product) -> u64| each.iter().map(address);
+            let addresses = of_each(|p| p.left.address).chain(of_each(|p| p.right.address)).chain(of_each(|p| p.out));
+            let device = out.values.device();
+            let addresses = device.upload(Class::Activations, &addresses.collect::<Vec<u64>>())?;
+            // SAFETY: as in `product`, of each; there are three addresses for each.
+            unsafe { device.products(first, addresses.all(), each.len()) }
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `y (T, N) = [y +] x (T, K) Wᵀ`.

@@ -2,6 +2,10 @@
 //! `low_rank.rs`, in bf16 with fp32 sums.
 #![allow(unsafe_code)] // each launch's lengths are checked before it
 
+mod window;
+
+pub(crate) use window::Window;
+
 use std::ops::Range;
 
 use anyhow::Result;
@@ -79,7 +83,12 @@ impl<'a> Linear<'a> {
     pub fn forward<T: Output>(&self, x: View<bf16>, y: View<T>, add: bool, lora_hidden: View<bf16>) -> Result<()> {
         forward(x, self.w.values, y, self.k, add)?;
         let Some(addition) = &self.addition else { return Ok(()) };
-        addition.forward(Matrix::dense(x, self.k), Matrix::dense(y, self.w.values.len() / self.k), lora_hidden)
+        addition.forward(Matrix::dense(x, self.k), Matrix::dense(y, self.outputs()), lora_hidden)
+    }
+
+    /// Columns of what it makes.
+    fn outputs(&self) -> usize {
+        self.w.values.len() / self.k
     }
 
     /// `dy (T, N)` -> `dx (T, K)`, added to where `add`; the gradients of what is trained are added to.
@@ -96,7 +105,7 @@ impl<'a> Linear<'a> {
             backward_weight(dy, x, gradient, self.k)?;
         }
         let Some(addition) = &self.addition else { return Ok(()) };
-        let dy = Matrix::dense(dy, self.w.values.len() / self.k);
+        let dy = Matrix::dense(dy, self.outputs());
         addition.backward(Matrix::dense(x, self.k), dy, Matrix::dense(dx, self.k), lora_hidden)
     }
 }

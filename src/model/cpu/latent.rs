@@ -5,15 +5,13 @@ use super::decoder::{Buffers, Place, Sequences};
 use super::weights::Vector;
 use super::workspace::{Activations, LatentActivations, LayerGradients, ProductInputs};
 use crate::model::decoder::Decoder;
+use crate::model::latent::EPS;
 use crate::model::layout::{LatentAttention, LatentQuery};
 use crate::ops::attention::{latent, packed};
 use crate::ops::linear::{Epilogue, Linear};
 use crate::ops::memory::sized;
 use crate::ops::rms_norm::{self, Kept, Vectors};
 use crate::ops::team::Team;
-
-/// Added under the root of the norms of latents and of compressed queries, whatever `rms_norm_eps` is.
-const EPS: f32 = 1e-6;
 
 /// The parts of a layer's attention, ready for products.
 type Parts<'a> = LatentAttention<Linear<'a>, Vector<'a>>;

@@ -1,5 +1,5 @@
 //! The layers' forward and backward on a device, in the order of `model/cpu/decoder.rs`. What lies within a layer is in
-//! [`super::grouped`] and [`super::mlp`].
+//! [`super::grouped`], [`super::latent`] and [`super::mlp`].
 
 use anyhow::Result;
 use half::bf16;
@@ -9,7 +9,8 @@ use super::routers::Routers;
 use super::weights::{DeviceWeights, LayerWeights};
 use super::workspace::{Activations, Forward, Workspace};
 use crate::model::layout::Attention;
-use crate::ops::attention::cached::device::{Cache, Slot};
+use crate::ops::attention::Segment;
+use crate::ops::attention::cached::device::{Cache, Slot, Slots};
 use crate::ops::device::columns::Rows;
 use crate::ops::device::{Buffer, View};
 use crate::ops::embedding::device as embedding;
@@ -31,12 +32,12 @@ pub(super) struct Run<'a> {
 /// What the tokens of an input attend to.
 #[derive(Clone, Copy)]
 pub(super) enum Context<'a> {
-    /// Their sequences, which are all in the input.
-    Segments(View<'a, [u32; 3]>),
+    /// Their sequences, which are all in the input, and the tiles of them.
+    Segments { segments: &'a [Segment], tiles: View<'a, [u32; 3]> },
     /// The same, and a cache keeps it.
-    Prompt { tiles: View<'a, [u32; 3]>, cache: &'a Cache, slots: View<'a, Slot> },
+    Prompt { segments: &'a [Segment], tiles: View<'a, [u32; 3]>, cache: &'a Cache, slots: View<'a, Slot> },
     /// What their slots in a cache hold, `longest` tokens at most, themselves included.
-    Cached { cache: &'a Cache, slots: View<'a, Slot>, longest: usize, partial: View<'a, f32> },
+    Cached { cache: &'a Cache, slots: Slots<'a>, longest: usize, partial: View<'a, f32> },
 }
 
 impl<'a> Run<'a> {
@@ -74,7 +75,8 @@ impl<'a> Run<'a> {
         middle.copy(x)?;
         match &layer.attention {
             Attention::Grouped(grouped) => self.grouped_forward(index, grouped, a)?,
-            Attention::Latent(_) | Attention::Delta(_) => unreachable!("refused when the model came to the device"),
+            Attention::Latent(latent) => self.latent_forward(index, latent, a)?,
+            Attention::Delta(_) => unreachable!("refused when the model came to the device"),
         }
         let (normed, factors) = (self.rows(&a.middle_normed, width), self.rows(&a.middle_factors, 1));
         rms_norm::forward(Rows::dense(width), middle, layer.mlp_norm.values, normed, factors, decoder.eps)?;
@@ -93,6 +95,7 @@ impl<'a> Run<'a> {
 /// The way back of a run over whole sequences.
 pub(super) struct Backward<'a> {
     pub(super) run: Run<'a>,
+    pub(super) segments: &'a [Segment],
     pub(super) tiles: View<'a, [u32; 3]>,
     pub(super) ws: &'a Workspace,
     /// The slopes of the auxiliary loss of routers by the shares of a row `(E)`.
@@ -112,7 +115,8 @@ impl<'a> Backward<'a> {
         self.norm_backward(layer.mlp_norm, &a.middle, &a.middle_factors)?;
         match &layer.attention {
             Attention::Grouped(grouped) => self.grouped_backward(grouped, a)?,
-            Attention::Latent(_) | Attention::Delta(_) => unreachable!("refused when the model came to the device"),
+            Attention::Latent(latent) => self.latent_backward(latent, a)?,
+            Attention::Delta(_) => unreachable!("refused when the model came to the device"),
         }
         self.norm_backward(layer.attention_norm, run.ws.stream(index), &a.factors)
     }

@@ -14,7 +14,7 @@ use super::weights::DeviceWeights;
 use super::workspace::Forward;
 use crate::batch::RoutedExperts;
 use crate::ops::attention::Segment;
-use crate::ops::attention::cached::device::{Cache, Slot, partial_len};
+use crate::ops::attention::cached::device::{Cache, Slot, Slots, partial_len};
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::{Buffer, Class, View, products};
 use crate::ops::linear_logprob::device::{chunk_rows, chunks};
@@ -66,12 +66,15 @@ impl DeviceModel {
             model: self,
             weights: self.weights()?,
             room,
-            cache: Cache::new(device, decoder.heads, layers, rows + 1, most)?,
+            cache: match decoder.latent {
+                Some((latent, _)) => Cache::of_latents(device, latent, layers, rows + 1, most)?,
+                None => Cache::new(device, decoder.heads, layers, rows + 1, most)?,
+            },
             cached: vec![0; rows + 1],
             free: (0..rows).collect(),
-            forward: Forward::new(device, Class::Cache, decoder, &self.shape(false), rows.max(prompt))?,
+            forward: Forward::new(device, Class::Cache, decoder, &self.shape(false), (rows.max(prompt), most))?,
             routed: vec![None; rows + 1],
-            partial: floats(partial_len(decoder.heads, rows, most))?,
+            partial: floats(if decoder.latent.is_some() { 0 } else { partial_len(decoder.heads, rows, most) })?,
             logits: floats(chunk_rows(self.vocabulary()).min(rows) * self.vocabulary())?,
             prompt_logits: floats(self.vocabulary())?,
         })
@@ -98,10 +101,12 @@ impl Decoding<'_> {
     /// Takes in a prompt, which is at hand from then on, in place of the one before.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
         let (count, slot) = (tokens.len(), self.prompt_slot());
-        let tiles = self.model.device.upload(Class::Cache, &attention::tiles(&[Segment::alone(0..count)]))?;
+        let segments = [Segment::alone(0..count)];
+        let tiles = self.model.device.upload(Class::Cache, &attention::tiles(&segments))?;
         let places: Vec<(usize, usize)> = (0..count).map(|position| (slot, position)).collect();
-        let slots = self.upload_slots(&places)?;
-        let context = Context::Prompt { tiles: tiles.all(), cache: &self.cache, slots: slots.all() };
+        let slots = self.model.device.upload(Class::Cache, &self.slots(&places))?;
+        let (cache, slots) = (&self.cache, slots.all());
+        let context = Context::Prompt { segments: &segments, tiles: tiles.all(), cache, slots };
         let routed = self.run(tokens, &places, context)?;
         let k = self.model.decoder.hidden;
         self.lm_head(self.forward.hidden.part((count - 1) * k..count * k), self.prompt_logits.all())?;
@@ -127,11 +132,7 @@ impl Decoding<'_> {
     /// Takes in one token of the row in each of `slots`; [`Decoding::logits`] has what follows.
     pub fn decode(&mut self, tokens: &[u32], slots: &[usize]) -> Result<()> {
         let places: Vec<(usize, usize)> = slots.iter().map(|&slot| (slot, self.cached[slot])).collect();
-        let uploaded = self.upload_slots(&places)?;
-        let longest = places.iter().map(|&(_, position)| position + 1).max().unwrap_or(0);
-        let (cache, partial) = (&self.cache, self.partial.all());
-        let context = Context::Cached { cache, slots: uploaded.all(), longest, partial };
-        let routed = self.run(tokens, &places, context)?;
+        let routed = self.take(tokens, &places)?;
         slots.iter().for_each(|&slot| self.cached[slot] += 1);
         self.record(&places, routed.as_ref());
         Ok(())
@@ -144,10 +145,7 @@ impl Decoding<'_> {
         for tokens in tokens.chunks(self.room.rows) {
             let start = self.cached[slot];
             let places: Vec<(usize, usize)> = (start..start + tokens.len()).map(|position| (slot, position)).collect();
-            let uploaded = self.upload_slots(&places)?;
-            let (cache, partial) = (&self.cache, self.partial.all());
-            let context = Context::Cached { cache, slots: uploaded.all(), longest: start + tokens.len(), partial };
-            let routed = self.run(tokens, &places, context)?;
+            let routed = self.take(tokens, &places)?;
             self.cached[slot] += tokens.len();
             self.record(&places, routed.as_ref());
             last = tokens.len() - 1;
@@ -188,9 +186,17 @@ impl Decoding<'_> {
         Ok(logits)
     }
 
-    fn upload_slots(&self, places: &[(usize, usize)]) -> Result<Buffer<Slot>> {
-        let slots: Vec<Slot> = places.iter().map(|&(slot, position)| self.cache.slot(slot, position)).collect();
-        self.model.device.upload(Class::Cache, &slots)
+    fn slots(&self, places: &[(usize, usize)]) -> Vec<Slot> {
+        places.iter().map(|&(slot, position)| self.cache.slot(slot, position)).collect()
+    }
+
+    /// Takes in one token for each of `places`, whose sequence the cache has up to there; returns as [`Decoding::run`].
+    fn take(&self, tokens: &[u32], places: &[(usize, usize)]) -> Result<Option<RoutedExperts>> {
+        let known = self.slots(places);
+        let there = self.model.device.upload(Class::Cache, &known)?;
+        let longest = places.iter().map(|&(_, position)| position + 1).max().unwrap_or(0);
+        let (cache, partial, slots) = (&self.cache, self.partial.all(), Slots { known: &known, there: there.all() });
+        self.run(tokens, places, Context::Cached { cache, slots, longest, partial })
     }
 
     /// Leaves the hidden states of tokens; returns the experts that they went to, where these are recorded.

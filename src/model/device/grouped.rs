@@ -19,9 +19,9 @@ use crate::ops::rope::device as rope;
 type Parts<'a> = GroupedAttention<Linear<'a>, Weight<'a>>;
 
 impl Run<'_> {
-    fn angles(&self) -> rope::Angles<'_> {
-        let (cos, sin) = (self.model.cos.all(), self.model.sin.all());
-        rope::Angles { half: self.model.decoder.heads.size / 2, cos, sin }
+    pub(super) fn angles(&self) -> rope::Angles<'_> {
+        let (table, cos, sin) = (&self.model.decoder.rope, self.model.cos.all(), self.model.sin.all());
+        rope::Angles { half: table.half(), pairs: table.pairs(), cos, sin }
     }
 
     /// From normed rows to the middle of the layer, which holds its input.
@@ -29,7 +29,7 @@ impl Run<'_> {
         let heads = self.model.decoder.heads;
         self.project_qkv(grouped, a)?;
         let (qkv, attended) = (self.rows(&a.qkv, heads.row()), self.rows(&a.attended, heads.output()));
-        rope::rotate(self.angles(), qkv, self.positions, heads.query + heads.key_value, heads.row(), 1.0)?;
+        rope::rotate(self.angles(), qkv, self.positions, self.model.decoder.rotated_parts(), heads.row(), 1.0)?;
         self.attend(index, qkv, attended, self.rows(&a.lse, heads.query))?;
         let middle = self.rows(&a.middle, self.model.decoder.hidden);
         grouped.output.forward(attended, middle, true, self.ws.lora_hidden.all())
@@ -38,14 +38,14 @@ impl Run<'_> {
     /// `qkv (T, row)` rotated -> `o (T, query * D)`; the cache, where there is one, takes keys and values in first.
     fn attend(&self, index: usize, qkv: View<bf16>, o: View<bf16>, lse: View<f32>) -> Result<()> {
         match self.context {
-            Context::Segments(tiles) => attention::forward(self.model.decoder.heads, qkv, tiles, o, lse),
-            Context::Prompt { tiles, cache, slots } => {
+            Context::Segments { tiles, .. } => attention::forward(self.model.decoder.heads, qkv, tiles, o, lse),
+            Context::Prompt { tiles, cache, slots, .. } => {
                 cache.put(index, qkv, slots)?;
                 attention::forward(self.model.decoder.heads, qkv, tiles, o, lse)
             }
             Context::Cached { cache, slots, longest, partial } => {
-                cache.put(index, qkv, slots)?;
-                cache.attend(index, qkv, slots, longest, o, partial)
+                cache.put(index, qkv, slots.there)?;
+                cache.attend(index, qkv, slots.there, longest, o, partial)
             }
         }
     }
@@ -103,7 +103,8 @@ impl Backward<'_> {
         let (qkv, d_qkv) = (run.rows(&a.qkv, heads.row()), run.rows(&ws.d_qkv, heads.row()));
         let kept = attention::Kept { qkv, o: attended, lse: run.rows(&a.lse, heads.query) };
         attention::backward(heads, kept, self.tiles, d_attended, run.rows(&ws.delta, heads.query), d_qkv)?;
-        rope::rotate(run.angles(), d_qkv, run.positions, heads.query + heads.key_value, heads.row(), -1.0)?;
+        let turned = run.model.decoder.rotated_parts();
+        rope::rotate(run.angles(), d_qkv, run.positions, turned, heads.row(), -1.0)?;
         if let Some(norms) = &grouped.head_norms {
             self.head_norms_backward(norms, a, d_qkv)?;
         }

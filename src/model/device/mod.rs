@@ -6,6 +6,7 @@ mod decoder;
 mod decoding;
 mod experts;
 mod grouped;
+mod latent;
 mod mlp;
 mod reference;
 mod routers;
@@ -29,6 +30,7 @@ use super::lora::{Adapter, AdapterLayout};
 use super::parameters::Parameters;
 use super::routing::{FROZEN_BIASES, balanced_layers, choice_biases, even_out};
 use crate::batch::{Beside, Choices, Loss, LossStats, MicroBatch, Teaching, TokenLosses, TokenStats};
+use crate::ops::attention::Segment;
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::columns::Rows;
 use crate::ops::device::{Buffer, Class, Device};
@@ -47,7 +49,7 @@ pub use trainable::DeviceTrainable;
 use upload::{biases_of, check, upload_rounded};
 use weights::DeviceWeights;
 pub use widths::MlpWidths;
-use workspace::{Forward, Room, Shape, Workspace};
+use workspace::{Forward, LatentWidths, Room, Shape, Workspace};
 
 /// A model whose weights, gradients and activations are on a device.
 #[derive(Debug)]
@@ -225,7 +227,8 @@ impl DeviceModel {
             }
             self.last_norm_backward(&weights, micro, &input, ws)?;
             let run = self.run(&weights, &routers, &input, &ws.forward);
-            let back = Backward { run, tiles: input.tiles.all(), ws, balance_slopes: beside.balance_slopes };
+            let (segments, tiles) = (&input.segments, input.tiles.all());
+            let back = Backward { run, segments, tiles, ws, balance_slopes: beside.balance_slopes };
             for index in (0..weights.layers.len()).rev() {
                 if self.decoder.recompute {
                     back.run.layer_forward(index)?;
@@ -290,8 +293,9 @@ impl DeviceModel {
             true => widths.collect(),
             false => vec![MlpWidths::widest(widths)],
         };
-        let inputs = if keep { self.layout.layers.len() } else { 0 };
-        Shape { layers, inputs, lora_hidden: adapter.map_or(0, AdapterLayout::widest), head_norms }
+        let (inputs, latent) =
+            (if keep { self.layout.layers.len() } else { 0 }, LatentWidths::of(&self.decoder, &self.layout));
+        Shape { layers, inputs, lora_hidden: adapter.map_or(0, AdapterLayout::widest), head_norms, latent }
     }
 
     fn vocabulary(&self) -> usize {
@@ -330,7 +334,8 @@ impl DeviceModel {
         input: &'a Input,
         ws: &'a Forward,
     ) -> Run<'a> {
-        let (positions, context) = (input.positions.all(), Context::Segments(input.tiles.all()));
+        let (positions, segments) = (input.positions.all(), &input.segments);
+        let context = Context::Segments { segments, tiles: input.tiles.all() };
         Run { model: self, weights, t: positions.len(), positions, context, routers, ws }
     }
 
@@ -431,6 +436,7 @@ struct Input {
     positions: Buffer<u32>,
     rows: Buffer<u32>,
     targets: Buffer<u32>,
+    segments: Vec<Segment>,
     tiles: Buffer<[u32; 3]>,
 }
 
@@ -442,6 +448,7 @@ impl Input {
             positions: upload(&micro.positions)?,
             rows: upload(&micro.rows)?,
             targets: upload(&micro.targets)?,
+            segments: micro.segments.clone(),
             tiles: attention::upload_tiles(device, &micro.segments)?,
         })
     }

@@ -5,21 +5,21 @@ use std::ops::Range;
 use anyhow::{Context as _, Result, ensure};
 use half::bf16;
 
+use super::workspace::LatentWidths;
 use crate::model::decoder::Decoder;
 use crate::model::files::{Source, pieces};
-use crate::model::layout::{Attention, Layer, Layout, Mlp};
+use crate::model::layout::{Layout, Mlp};
 use crate::model::routing::choice_biases;
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::{Buffer, Class, Device};
 
 /// Refuses shapes that the kernels cannot compute.
 pub(super) fn check(decoder: &Decoder, layout: &Layout) -> Result<()> {
-    let grouped = |layer: &Layer<_, _>| matches!(layer.attention, Attention::Grouped(_));
-    ensure!(
-        layout.layers.iter().all(grouped) && decoder.delta.is_none(),
-        "latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
-    );
-    attention::check(decoder.heads)?;
+    ensure!(decoder.delta.is_none(), "delta nets are computed on a CPU alone: set compute.device = \"cpu\"");
+    match decoder.latent {
+        Some(_) => LatentWidths::of(decoder, layout).check()?,
+        None => attention::check(decoder.heads)?,
+    }
     let mut sizes = vec![("hidden_size", decoder.hidden)];
     for layer in &layout.layers {
         match &layer.mlp {

@@ -1,5 +1,7 @@
 //! The memory of a forward and a backward on a device: every buffer that grows with the tokens of a micro-batch.
 
+mod latent;
+
 use anyhow::Result;
 use half::bf16;
 
@@ -9,6 +11,7 @@ use crate::model::Decoder;
 use crate::ops::device::columns::partial_len;
 use crate::ops::device::{Buffer, Class, Device};
 use crate::ops::linear_logprob::device::Scratch;
+pub(super) use latent::LatentWidths;
 
 /// What the buffers are made for: tokens, and tokens that predict a target.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +31,8 @@ pub(super) struct Shape {
     pub(super) lora_hidden: usize,
     /// Whether queries and keys have norms of their own.
     pub(super) head_norms: bool,
+    /// Of latent attention.
+    pub(super) latent: LatentWidths,
 }
 
 /// What a layer keeps for its backward beside its input. `(T, ..)` each.
@@ -36,7 +41,7 @@ pub(super) struct Activations {
     pub(super) normed: Buffer<bf16>,
     /// Before the norm of heads; empty where there is none.
     pub(super) raw_qkv: Buffer<bf16>,
-    /// Queries, keys and values, rotated.
+    /// Queries, keys and values, rotated; empty where attention is over latents.
     pub(super) qkv: Buffer<bf16>,
     pub(super) attended: Buffer<bf16>,
     pub(super) middle: Buffer<bf16>,
@@ -50,6 +55,7 @@ pub(super) struct Activations {
     pub(super) middle_factors: Buffer<f32>,
     pub(super) head_factors: Buffer<f32>,
     pub(super) experts: ExpertActivations,
+    pub(super) latent: latent::Kept,
 }
 
 /// Buffers of a forward.
@@ -68,6 +74,7 @@ pub(super) struct Forward {
     pub(super) router_products: Buffer<f32>,
     /// What experts take in, and what they give `(T A, K)`.
     pub(super) of_experts: Buffer<bf16>,
+    pub(super) latent: latent::Inputs,
 }
 
 /// All buffers of a forward and a backward.
@@ -90,15 +97,22 @@ pub(super) struct Workspace {
     pub(super) d_weights: Buffer<f32>,
     pub(super) d_router_products: Buffer<bf16>,
     pub(super) partial: Buffer<f32>,
+    pub(super) latent: latent::Gradients,
     pub(super) logprob: Scratch,
 }
 
 impl Forward {
-    /// Room for `t` tokens.
-    pub(super) fn new(device: &Device, class: Class, decoder: &Decoder, shape: &Shape, t: usize) -> Result<Self> {
+    /// Room for `t` tokens, each of a sequence of up to `longest`.
+    pub(super) fn new(
+        device: &Device,
+        class: Class,
+        decoder: &Decoder,
+        shape: &Shape,
+        (t, longest): (usize, usize),
+    ) -> Result<Self> {
         let (room, widest) =
             (|width: usize| device.buffer(class, t * width), MlpWidths::widest(shape.layers.iter().copied()));
-        let activations = |&widths| Activations::new(device, class, decoder, (shape.head_norms, widths), t);
+        let activations = |&widths| Activations::new(device, class, decoder, (shape, widths), t);
         Ok(Self {
             streams: (0..=shape.inputs.max(1)).map(|_| room(decoder.hidden)).collect::<Result<_>>()?,
             layers: shape.layers.iter().map(activations).collect::<Result<_>>()?,
@@ -107,6 +121,7 @@ impl Forward {
             lora_hidden: room(shape.lora_hidden)?,
             router_products: device.buffer(class, t * widest.experts)?,
             of_experts: room(widest.active * decoder.hidden)?,
+            latent: latent::Inputs::new(device, class, shape.latent, t, longest)?,
         })
     }
 
@@ -127,25 +142,33 @@ impl Workspace {
         let Room { t, r } = room;
         let (k, heads, widest) = (decoder.hidden, decoder.heads, MlpWidths::widest(shape.layers.iter().copied()));
         let room = |n: usize| device.buffer::<bf16>(Class::Activations, n);
-        let partial = [partial_len(k.max(heads.row()), t), partial_len(heads.size, t * heads.query)];
+        let row = grouped_row(decoder);
+        let normed = k.max(row).max(shape.latent.normed());
+        let partial = [partial_len(normed, t), if row > 0 { partial_len(heads.size, t * heads.query) } else { 0 }];
         Ok(Self {
-            forward: Forward::new(device, Class::Activations, decoder, shape, t)?,
+            forward: Forward::new(device, Class::Activations, decoder, shape, (t, t))?,
             predicting: room(r * k)?,
             d_predicting: room(r * k)?,
             dx: room(t * k)?,
             d_activated: room(t * widest.inner())?,
             d_normed: room(t * k)?,
             d_attended: room(t * heads.output())?,
-            d_qkv: room(t * heads.row())?,
+            d_qkv: room(t * row)?,
             delta: device.buffer(Class::Activations, t * heads.query)?,
             d_lora_hidden: room(t * shape.lora_hidden)?,
             d_of_experts: room(t * widest.active * k)?,
             d_weights: device.buffer(Class::Activations, t * widest.active)?,
             d_router_products: room(t * widest.experts)?,
             partial: device.buffer(Class::Activations, partial.into_iter().max().unwrap_or(0))?,
+            latent: latent::Gradients::new(device, shape.latent, t)?,
             logprob: Scratch::new(device)?,
         })
     }
+}
+
+/// Values in a row of queries, keys and values of grouped heads; none where attention is over latents.
+fn grouped_row(decoder: &Decoder) -> usize {
+    if decoder.latent.is_some() { 0 } else { decoder.heads.row() }
 }
 
 impl Activations {
@@ -153,16 +176,16 @@ impl Activations {
         device: &Device,
         class: Class,
         decoder: &Decoder,
-        (head_norms, widths): (bool, MlpWidths),
+        (shape, widths): (&Shape, MlpWidths),
         t: usize,
     ) -> Result<Self> {
-        let (k, heads) = (decoder.hidden, decoder.heads);
+        let (k, heads, row, head_norms) = (decoder.hidden, decoder.heads, grouped_row(decoder), shape.head_norms);
         let room = |width: usize| device.buffer::<bf16>(class, t * width);
         let wide = |width: usize| device.buffer::<f32>(class, t * width);
         Ok(Self {
             normed: room(k)?,
-            raw_qkv: room(if head_norms { heads.row() } else { 0 })?,
-            qkv: room(heads.row())?,
+            raw_qkv: room(if head_norms { row } else { 0 })?,
+            qkv: room(row)?,
             attended: room(heads.output())?,
             middle: room(k)?,
             middle_normed: room(k)?,
@@ -173,6 +196,7 @@ impl Activations {
             middle_factors: wide(1)?,
             head_factors: wide(if head_norms { heads.query + heads.key_value } else { 0 })?,
             experts: ExpertActivations::new(device, class, widths, t)?,
+            latent: latent::Kept::new(device, class, shape.latent, t)?,
         })
     }
 }

@@ -131,7 +131,8 @@ extern "C" __global__ void __launch_bounds__(128)
 }
 EXPORT(cached_attention_join)
 
-// Keys and values of qkv (rows, stride), `width` values each from `from` on, to the rows' places. A warp a row.
+// Keys and values of qkv (rows, stride), `width` values each from `from` on, to the rows' places; keys alone where there
+// is no place for values. A warp a row.
 extern "C" __global__ void __launch_bounds__(128)
     cache_put(const bf16* __restrict__ qkv, const Cached* __restrict__ places, bf16* __restrict__ keys,
               bf16* __restrict__ values, uint32_t rows, uint32_t stride, uint32_t from, uint32_t width) {
@@ -141,7 +142,7 @@ extern "C" __global__ void __launch_bounds__(128)
     const bf16* key = qkv + static_cast<size_t>(row) * stride + from;
     for (uint32_t i = lane_id() * 8; i < width; i += WARP * 8) {
         *reinterpret_cast<Eight*>(keys + to + i) = *reinterpret_cast<const Eight*>(key + i);
-        *reinterpret_cast<Eight*>(values + to + i) = *reinterpret_cast<const Eight*>(key + width + i);
+        if (values) *reinterpret_cast<Eight*>(values + to + i) = *reinterpret_cast<const Eight*>(key + width + i);
     }
 }
 EXPORT(cache_put)

@@ -6,6 +6,8 @@
 //! of one key head of `L + R` values, whose first `L` are also its value, in training as in decoding, so that both have
 //! the same bits and a cache holds `L + R` values a token.
 
+pub mod device;
+
 use std::ops::Range;
 
 use super::{Heads, exponentiate, with_scratch};
