@@ -161,7 +161,8 @@ impl Case {
                 device_linear::Linear::new(Weight { values: w.all(), gradient: None }, s.rank, Some(addition))
             }
         };
-        let (hidden, d_hidden) = (empty(d, self.t * 8), empty(d, self.t * 8));
+        // Room for all heads of an addition of rank 3, and for two of rank 8.
+        let (hidden, d_hidden) = (empty(d, self.t * 20), empty(d, self.t * 20));
         let lora = LoraHidden { values: hidden.all(), gradient: d_hidden.all() };
         let (queries, d_absorbed) = (bf16s(self.queries()), bf16s(self.d_absorbed()));
         let (attended, d_values) = (bf16s(self.attended()), bf16s(self.d_values()));

@@ -152,8 +152,9 @@ pub fn product<T: Output>(left: Side, right: Side, out: Matrix<T>, scale: f32, a
     unsafe { out.values.device().product(&product) }
 }
 
-/// The same for each of several left sides, right sides and results, at once: all have the same sizes, rows begin as far
-/// apart, and the results lie apart.
+/// The same for each of several left sides, right sides and results, at once where all begin at multiples of sixteen bytes,
+/// which a library cannot see of addresses that the device has. All have the same sizes, rows begin as far apart, and the
+/// results lie apart.
 #[allow(unsafe_code)]
 pub fn products<T: Output>(all: &[(Side, Side, Matrix<T>)], scale: f32, add: bool) -> Result<()> {
     let of = |&(left, right, out): &(Side, Side, Matrix<T>)| Product::of(left, right, out, scale, add);
@@ -165,8 +166,11 @@ pub fn products<T: Output>(all: &[(Side, Side, Matrix<T>)], scale: f32, add: boo
             assert!(each.iter().all(|other| other.sizes() == first.sizes()), "products at once have the same sizes");
             let of_each = |address: fn(&Product) -> u64| each.iter().map(address);
             let addresses = of_each(|p| p.left.address).chain(of_each(|p| p.right.address)).chain(of_each(|p| p.out));
-            let device = out.values.device();
-            let addresses = device.upload(Class::Activations, &addresses.collect::<Vec<u64>>())?;
+            let (device, addresses) = (out.values.device(), addresses.collect::<Vec<u64>>());
+            if addresses.iter().any(|address| !address.is_multiple_of(16)) {
+                return all.iter().try_for_each(|&(left, right, out)| product(left, right, out, scale, add));
+            }
+            let addresses = device.upload(Class::Activations, &addresses)?;
             // SAFETY: as in `product`, of each; there are three addresses for each.
             unsafe { device.products(first, addresses.all(), each.len()) }
         }
