@@ -53,6 +53,8 @@ impl Decoder {
         let latent = config.latent().expect("a validated config has latents that are known");
         let rope = RopeTable::new(config.max_position_embeddings, &frequencies);
         let experts = config.experts().expect("a validated config has experts that are known");
+        // A file may ask for experts and have none of its layers use them.
+        let experts = experts.filter(|experts| !experts.layers(config.num_hidden_layers).is_empty());
         let delta = config.delta().expect("a validated config has delta nets that are known");
         let (mut places, mut counts) = (Vec::new(), [0, 0]);
         for layer in 0..config.num_hidden_layers {

@@ -22,7 +22,8 @@ fn latent(kind: &str, tied: bool) -> Policy {
     latent_with(kind, tied, json!({}))
 }
 
-fn latent_with(kind: &str, tied: bool, other: Value) -> Policy {
+/// The same with what a test sets of its config.
+pub(super) fn latent_with(kind: &str, tied: bool, other: Value) -> Policy {
     let mut config = json!({
         "kv_lora_rank": 24, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 32, "first_k_dense_replace": 2,
         "rope_interleave": !kind.contains("halves"), "q_lora_rank": if kind.contains("V3") { Some(40) } else { None },
@@ -84,8 +85,12 @@ fn sizes_of_latents_without_kernels_are_refused_by_their_key() {
         ("v_head_dim", 10),
         ("q_lora_rank", 30),
         ("intermediate_size", 50),
+        ("moe_intermediate_size", 20),
+        ("n_routed_experts", 6),
     ] {
-        let policy = latent_with(KINDS[1], true, json!({ key: size }));
+        let mut set = json!({ "n_routed_experts": 8, "n_group": 2, "first_k_dense_replace": 1 });
+        set[key] = json!(size);
+        let policy = latent_with(KINDS[1], true, set);
         let refused = DeviceModel::new(device.clone(), &cpu(&policy).decoder, cpu(&policy).parameters());
         let error = refused.unwrap_err().to_string();
         assert!(error.contains(&format!("{key} = {size}")) && error.contains("a multiple of 8"), "{error}");

@@ -22,6 +22,7 @@ use reckon::strict;
 use reckon::train::Trainer;
 use reckon_rewards::Rubric;
 
+use super::device_experts::mixture;
 use super::device_lora::adapted;
 use super::device_model::{distance, loss, rounded};
 use super::host_device::{device, device_of, devices_of_ranks};
@@ -77,6 +78,15 @@ fn steps(trainer: &mut Trainer, count: usize) -> Vec<Record> {
 const EXPERTS: [&str; 3] =
     ["grpo.router_replay=rollout", "optim.router_aux_loss_coef=0.1", "grpo.completions_per_update=2"];
 
+/// The same of a model whose routers have biases, with a reference that follows.
+const LATENTS: [&str; 5] = [
+    "grpo.router_replay=rollout",
+    "optim.balance=0.01",
+    "grpo.completions_per_update=2",
+    "grpo.kl_coef=0.05",
+    "grpo.ref_refresh_every=1",
+];
+
 /// Every bit that a run goes on from.
 fn bits(trainer: &Trainer) -> Vec<Vec<u8>> {
     let parts = trainer.policy.state();
@@ -91,12 +101,14 @@ fn a_run_on_a_device_that_stops_and_resumes_equals_one_that_did_not_to_the_bit()
     let adapter = || adapted(FAMILIES[1], 4, &["*_proj"]);
     let experts = || rounded(MIXTURES[1], true);
     type Case<'a> = (&'a str, &'a dyn Fn() -> Policy, &'a [&'a str]);
-    let cases: [Case; 5] = [
+    let latents = || mixture(MIXTURES[4]);
+    let cases: [Case; 6] = [
         ("all weights", &full, &[]),
         ("eight bits", &full, &["optim.moments=eight_bit"]),
         ("a reference", &full, &["grpo.kl_coef=0.05", "grpo.ref_refresh_every=1", "grpo.completions_per_update=2"]),
         ("an adapter with its base as the reference", &adapter, &["grpo.kl_coef=0.05"]),
         ("experts", &experts, &EXPERTS),
+        ("latents", &latents, &LATENTS),
     ];
     for (what, policy, sets) in cases {
         let Some(device) = device(0) else { return };

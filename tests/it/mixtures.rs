@@ -4,16 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use reckon::model::layout::{Attention, LatentQuery, Mlp};
-use reckon::model::{BaseType, CpuOptions, DeviceModel, Layout, ModelFolder, SaveDtype, Weights};
+use reckon::model::{BaseType, CpuOptions, Layout, ModelFolder, SaveDtype, Weights};
 use reckon::ops::LANES;
 use reckon::policy::{Learner, Policy};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use super::gradients::loss;
-use super::host_device::device;
 use super::lora::{all, saved, trained_with};
-use super::models::{MIXTURES, cpu, cpu_learner, cpu_mut, rising, samples, shared_micros, tiny};
+use super::models::{
+    MIXTURES, cpu, cpu_learner, cpu_mut, generate, prompts, rising, samples, sampling, shared_micros, tiny, tiny_of,
+};
 use super::program::{records, small_run, succeeds, text};
 
 const V3: &str = "DeepseekV3ForCausalLM";
@@ -122,6 +123,15 @@ fn layers_that_predict_further_tokens_are_neither_read_nor_written() {
 }
 
 #[test]
+fn a_model_that_asks_for_experts_and_has_none_of_its_layers_use_them_is_a_dense_one() {
+    let policy = tiny_of(V3, true, 16, &json!({ "first_k_dense_replace": 2 }));
+    let prompts = prompts(2);
+    let completions = generate(&policy, &prompts, &sampling(5), 1, 3);
+    assert!(completions.iter().all(|completion| completion.routed.is_none()), "no experts are recorded");
+    assert_eq!(cpu_learner(&policy).active_experts(), 0);
+}
+
+#[test]
 fn loads_count_each_choice_once_on_any_threads_and_where_layers_are_computed_again() {
     for architecture in MIXTURES {
         let mut policy = tiny(architecture, true);
@@ -172,17 +182,6 @@ fn a_model_that_cannot_be_balanced_is_refused_in_one_line() {
         policy.can_be_balanced(0.0).unwrap();
         let complaint = policy.can_be_balanced(1e-3).unwrap_err().to_string();
         assert!(complaint.contains(words) && !complaint.contains('\n'), "{complaint}");
-    }
-}
-
-#[test]
-fn a_device_refuses_latents_in_one_line() {
-    for architecture in [MIXTURES[3], MIXTURES[4]] {
-        let policy = tiny(architecture, true);
-        let Some(device) = device(0) else { return };
-        let refused = DeviceModel::new(device, &cpu(&policy).decoder, cpu(&policy).parameters());
-        let complaint = refused.unwrap_err().to_string();
-        assert!(complaint.contains("on a CPU alone: set compute.device"), "{complaint}");
     }
 }
 

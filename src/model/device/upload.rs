@@ -26,6 +26,8 @@ pub(super) fn check(decoder: &Decoder, layout: &Layout) -> Result<()> {
             Mlp::Dense(mlp) => sizes.push(("intermediate_size", mlp.down.inputs)),
             Mlp::Experts(mlp) => {
                 sizes.push(("moe_intermediate_size", mlp.experts[0].down.inputs));
+                // What lies behind a bias in the buffer has to be read eight values at a time too.
+                sizes.extend(mlp.bias.as_ref().map(|bias| ("n_routed_experts", bias.range.len())));
                 sizes.extend(mlp.shared.as_ref().map(|shared| ("the shared expert's size", shared.mlp.down.inputs)));
             }
         }
