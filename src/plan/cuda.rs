@@ -4,11 +4,12 @@
 use super::{Job, Plan, Sizes, Taught};
 use crate::model::Phases;
 use crate::ops::attention::cached::device as cached;
+use crate::ops::delta::device::state_bytes;
 use crate::ops::device::columns::partial_len;
 use crate::ops::linear_logprob::device as linear_logprob;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
-    let tables = 2 * s.positions * s.heads.size / 2;
+    let tables = 2 * s.positions * s.angles;
     let (trained, base, lora_hidden) =
         job.lora.map_or((s.weights, 0, 0), |lora| (lora.values, s.weights, lora.lora_hidden));
     Plan {
@@ -23,24 +24,32 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         routed: job.routed,
         prefill: sampling(s, job, lora_hidden),
         // A sequence a row, and one for the prompt at hand.
-        cache: 2 * (job.rows + 1) * job.sequence * s.layers * 2 * s.heads.key_value * s.heads.size,
+        cache: (job.rows + 1) * (job.sequence * token_bytes(s) + s.states * s.delta.map_or(0, state_bytes)),
         ahead: 0,
         phases: Phases::InTurn,
     }
 }
 
+/// Bytes of a token's keys and values in all layers that have some.
+fn token_bytes(s: &Sizes) -> usize {
+    2 * (s.layers - s.states) * 2 * s.heads.key_value * s.heads.size
+}
+
 /// Bytes of a teacher: its weights, its tables, and what it makes of a micro-batch.
 fn taught(Taught { sizes: s, .. }: &Taught, job: &Job) -> usize {
-    let tables = 4 * s.positions * s.heads.size;
+    let tables = 4 * 2 * s.positions * s.angles;
     let forward = job.tokens() * (attention(s) + feed_forward(s) + 2 * 3 * s.hidden);
     2 * s.weights + tables + forward + linear_logprob::chunk_bytes(s.vocab, job.tokens())
 }
 
-/// Bytes a token that a layer leaves beside its feed-forward part.
+/// Bytes a token of a layer beside its feed-forward part in a forward that keeps nothing.
 fn attention(s: &Sizes) -> usize {
-    let (k, heads) = (s.hidden, s.heads);
-    let head_norms = if s.head_norms { 2 * heads.row() + 4 * (heads.query + heads.key_value) } else { 0 };
-    2 * (3 * k + heads.row() + heads.output()) + 4 * (heads.query + 2) + head_norms
+    normed(s) + s.attending.kept_bytes() + s.attending.forward_bytes()
+}
+
+/// Bytes a token that a layer keeps of its norms, and between them.
+fn normed(s: &Sizes) -> usize {
+    2 * 3 * s.hidden + 4 * 2
 }
 
 /// Bytes a token of a layer's feed-forward part in a forward that keeps nothing.
@@ -61,16 +70,17 @@ fn sampling(s: &Sizes, job: &Job, lora_hidden: usize) -> usize {
 
 /// Bytes of a micro-batch of `t` tokens, all of which predict a target.
 fn activations(s: &Sizes, t: usize, recompute: bool) -> usize {
-    let (k, heads) = (s.hidden, s.heads);
+    let k = s.hidden;
     let kept = match recompute {
-        true => attention(s) + s.widths.kept_bytes(),
-        false => s.layers * attention(s) + s.kept_by_all,
+        true => normed(s) + s.attending.kept_bytes() + s.widths.kept_bytes(),
+        false => s.layers * normed(s) + s.attending_by_all + s.kept_by_all,
     };
     let streams = 2 * k * (s.layers + 1);
-    let shared = s.widths.forward_bytes(k) + s.widths.backward_bytes(k);
-    let gradients = 2 * (5 * k + heads.output() + heads.row()) + 4 * (1 + heads.query) + shared;
-    // Tokens, positions, rows and targets going in; log-probabilities, their gradient, entropies and log-sum-exps.
-    let head = 8 * 4;
-    let partial = partial_len(k.max(heads.row()), t).max(partial_len(heads.size, t * heads.query));
+    let shared = s.attending.forward_bytes() + s.attending.backward_bytes();
+    let of_mlp = s.widths.forward_bytes(k) + s.widths.backward_bytes(k);
+    let gradients = 2 * 5 * k + 4 + shared + of_mlp;
+    // Tokens, positions, places, rows and targets going in; log-probabilities, their gradient, entropies and log-sum-exps.
+    let head = 10 * 4;
+    let partial = partial_len(k, t).max(s.attending.partial_len(s.heads, t));
     t * (kept + streams + gradients + head) + 4 * partial
 }

@@ -18,8 +18,8 @@ use layers::{AttentionSizes, FeedForward};
 
 use crate::config::{DistilConfig, DistilObjective, Target, TrainConfig};
 use crate::grpo::updates;
-use crate::model::device::MlpWidths;
-use crate::model::layout::Layer;
+use crate::model::device::{AttentionWidths, MlpWidths};
+use crate::model::layout::{Attention, LayerLayout};
 use crate::model::{AdapterLayout, Layout, ModelConfig, Phases};
 use crate::ops::attention::Heads;
 use crate::ops::delta::Delta;
@@ -39,13 +39,18 @@ pub struct Sizes {
     /// What a layer's feed-forward part takes of a card, and bytes a token that those of all layers keep there.
     widths: MlpWidths,
     kept_by_all: usize,
+    /// The same of a layer's attention.
+    attending: AttentionWidths,
+    attending_by_all: usize,
     attention: AttentionSizes,
     delta: Option<Delta>,
+    /// Layers that have states in place of keys and values.
+    states: usize,
     vocab: usize,
     heads: Heads,
-    /// Whether queries and keys have norms of their own.
-    head_norms: bool,
     positions: usize,
+    /// Angles of a position.
+    angles: usize,
 }
 
 impl Sizes {
@@ -60,6 +65,10 @@ impl Sizes {
         let experts = config.experts()?;
         let router = experts.as_ref().map(|experts| &experts.router);
         let widths = layout.layers.iter().map(|layer| MlpWidths::of(layer, router));
+        let (heads, gated, delta) = (config.heads(), config.family()?.has_output_gates(), config.delta()?);
+        let delta = delta.map(|delta| delta.sizes);
+        let attending = layout.layers.iter().map(|layer| AttentionWidths::of(layer, heads, gated, delta));
+        let has_states = |layer: &&LayerLayout| matches!(layer.attention, Attention::Delta(_));
         let matrices = layout.layers.iter().flat_map(|layer| layer.matrices()).chain([&layout.lm_head]);
         Ok(Self {
             weights: layout.len(),
@@ -69,12 +78,15 @@ impl Sizes {
             feed_forward: FeedForward::of(config, &layout.layers)?,
             widths: MlpWidths::widest(widths.clone()),
             kept_by_all: widths.map(MlpWidths::kept_bytes).sum(),
+            attending: AttentionWidths::widest(attending.clone()),
+            attending_by_all: attending.map(AttentionWidths::kept_bytes).sum(),
             attention: AttentionSizes::of(config, &layout.layers)?,
-            delta: config.delta()?.map(|delta| delta.sizes),
+            delta,
+            states: layout.layers.iter().filter(has_states).count(),
             vocab: config.vocab_size,
-            heads: config.heads(),
-            head_norms: layout.layers.iter().any(Layer::has_head_norms),
+            heads,
             positions: config.max_position_embeddings,
+            angles: config.rope_frequencies()?.len(),
         })
     }
 }
@@ -165,8 +177,8 @@ impl Job {
             shape.max_position_embeddings
         );
         ensure!(
-            device == Target::Cpu || (shape.latent()?.is_none() && shape.delta()?.is_none()),
-            "latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
+            device == Target::Cpu || shape.latent()?.is_none(),
+            "latent attention is computed on a CPU alone: set compute.device = \"cpu\""
         );
         let lora = config.lora.as_ref().map(|lora| {
             let layout = lora.layout(&Layout::of(shape)?)?;

@@ -63,6 +63,16 @@ impl RopeTable {
         (&self.cos, &self.sin)
     }
 
+    /// How many values of a part are turned with as many others.
+    pub fn half(&self) -> usize {
+        self.half
+    }
+
+    /// Which values of a part are turned with each other.
+    pub fn pairs(&self) -> Pairs {
+        self.pairs
+    }
+
     /// How many positions the table holds.
     pub fn positions(&self) -> usize {
         self.cos.len() / self.half.max(1)

@@ -9,6 +9,7 @@ use half::bf16;
 
 use super::DeviceModel;
 use super::decoder::{Context, Run};
+use super::delta::Memory;
 use super::routers::Routers;
 use super::weights::DeviceWeights;
 use super::workspace::Forward;
@@ -16,6 +17,7 @@ use crate::batch::RoutedExperts;
 use crate::ops::attention::Segment;
 use crate::ops::attention::cached::device::{Cache, Slot, partial_len};
 use crate::ops::attention::packed::device as attention;
+use crate::ops::delta::device::{Sequences, States};
 use crate::ops::device::{Buffer, Class, View, products};
 use crate::ops::linear_logprob::device::{chunk_rows, chunks};
 
@@ -40,6 +42,8 @@ pub struct Decoding<'a> {
     room: DecodingRoom,
     /// A slot for each row, and one more for the prompt at hand.
     cache: Cache,
+    /// In the same slots the states of delta nets, where layers are some.
+    states: Option<States>,
     /// Tokens in each slot.
     cached: Vec<usize>,
     free: Vec<usize>,
@@ -62,11 +66,13 @@ impl DeviceModel {
         self.free_workspace();
         let (device, decoder, layers) = (&self.device, &self.decoder, self.layout.layers.len());
         let floats = |len: usize| device.buffer(Class::Cache, len);
+        let states = decoder.delta.map(|sizes| States::new(device, sizes, decoder.states, rows + 1));
         Ok(Decoding {
             model: self,
             weights: self.weights()?,
             room,
-            cache: Cache::new(device, decoder.heads, layers, rows + 1, most)?,
+            cache: Cache::new(device, decoder.heads, layers - decoder.states, rows + 1, most)?,
+            states: states.transpose()?,
             cached: vec![0; rows + 1],
             free: (0..rows).collect(),
             forward: Forward::new(device, Class::Cache, decoder, &self.shape(false), rows.max(prompt))?,
@@ -101,6 +107,9 @@ impl Decoding<'_> {
         let tiles = self.model.device.upload(Class::Cache, &attention::tiles(&[Segment::alone(0..count)]))?;
         let places: Vec<(usize, usize)> = (0..count).map(|position| (slot, position)).collect();
         let slots = self.upload_slots(&places)?;
+        if let Some(states) = &self.states {
+            states.clear(slot)?;
+        }
         let context = Context::Prompt { tiles: tiles.all(), cache: &self.cache, slots: slots.all() };
         let routed = self.run(tokens, &places, context)?;
         let k = self.model.decoder.hidden;
@@ -121,6 +130,9 @@ impl Decoding<'_> {
         self.cached[slot] = self.cached[prompt];
         self.routed[slot] = self.routed[prompt].clone();
         self.cache.copy(prompt, slot, self.cached[slot])?;
+        if let Some(states) = &self.states {
+            states.copy(prompt, slot)?;
+        }
         Ok(slot)
     }
 
@@ -193,6 +205,16 @@ impl Decoding<'_> {
         self.model.device.upload(Class::Cache, &slots)
     }
 
+    /// The tokens of each slot, which follow each other.
+    fn sequences(&self, places: &[(usize, usize)]) -> Result<Sequences> {
+        let (mut first, mut runs) = (0, Vec::new());
+        for same in places.chunk_by(|(one, _), (next, _)| one == next) {
+            runs.push((first..first + same.len(), Some(same[0].0)));
+            first += same.len();
+        }
+        Sequences::new(&self.model.device, Class::Cache, runs)
+    }
+
     /// Leaves the hidden states of tokens; returns the experts that they went to, where these are recorded.
     fn run(&self, tokens: &[u32], places: &[(usize, usize)], context: Context) -> Result<Option<RoutedExperts>> {
         let Self { model, weights, forward: ws, .. } = self;
@@ -206,7 +228,9 @@ impl Decoding<'_> {
         }
         let (tokens, positions) =
             (model.device.upload(Class::Cache, tokens)?, model.device.upload(Class::Cache, &positions)?);
-        let run = Run { model, weights, t, positions: positions.all(), context, routers: &routers, ws };
+        let (sequences, states) = (self.sequences(places)?, self.states.as_ref());
+        let memory = Memory { sequences: &sequences, states };
+        let run = Run { model, weights, t, positions: positions.all(), context, memory, routers: &routers, ws };
         run.hidden(tokens.all())?;
         Ok(routers.notes.into_inner().routed)
     }

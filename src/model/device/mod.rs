@@ -4,6 +4,7 @@
 
 mod decoder;
 mod decoding;
+mod delta;
 mod experts;
 mod grouped;
 mod mlp;
@@ -22,13 +23,14 @@ use anyhow::{Context as _, Result, ensure};
 use half::bf16;
 
 use super::decoder::Decoder;
-use super::files::{Source, pieces};
-use super::layout::{Attention, Layer, Layout, Mlp};
+use super::files::Source;
+use super::layout::{Attention, Layout, Mlp};
 use super::lora::{Adapter, AdapterLayout};
 use super::parameters::Parameters;
 use super::routing::{FROZEN_BIASES, balanced_layers, choice_biases, even_out};
 use crate::batch::{Beside, Choices, Loss, LossStats, MicroBatch, Teaching, TokenLosses, TokenStats};
 use crate::ops::attention::packed::device as attention;
+use crate::ops::delta::device::{self as delta_net, Sequences};
 use crate::ops::device::columns::Rows;
 use crate::ops::device::{Buffer, Class, Device};
 use crate::ops::embedding::device as embedding;
@@ -40,11 +42,12 @@ use crate::ops::rms_norm::device as rms_norm;
 use crate::parallel::lock;
 use decoder::{Backward, Context, Run};
 pub use decoding::{Decoding, DecodingRoom};
+use delta::Memory;
 pub use reference::DeviceReference;
 use routers::{Notes, Routers};
 pub use trainable::DeviceTrainable;
-use weights::DeviceWeights;
-pub use widths::MlpWidths;
+use weights::{DeviceWeights, upload_rounded};
+pub use widths::{AttentionWidths, MlpWidths};
 use workspace::{Forward, Room, Shape, Workspace};
 
 /// A model whose weights, gradients and activations are on a device.
@@ -277,14 +280,16 @@ impl DeviceModel {
     /// Of a forward whose backward finds what it needs, or of one that keeps nothing.
     fn shape(&self, keep: bool) -> Shape {
         let adapter = self.base.as_ref().and_then(|base| base.adapter.as_ref());
-        let head_norms = self.layout.layers.iter().any(Layer::has_head_norms);
-        let widths = self.layout.layers.iter().map(|layer| MlpWidths::of(layer, self.decoder.router.as_ref()));
+        let Decoder { heads, gated, delta, router, .. } = &self.decoder;
+        let layers = self.layout.layers.iter();
+        let attention = layers.clone().map(|layer| AttentionWidths::of(layer, *heads, *gated, *delta));
+        let mlps = layers.map(|layer| MlpWidths::of(layer, router.as_ref()));
         let layers = match keep && !self.decoder.recompute {
-            true => widths.collect(),
-            false => vec![MlpWidths::widest(widths)],
+            true => attention.zip(mlps).collect(),
+            false => vec![(AttentionWidths::widest(attention), MlpWidths::widest(mlps))],
         };
         let inputs = if keep { self.layout.layers.len() } else { 0 };
-        Shape { layers, inputs, lora_hidden: adapter.map_or(0, AdapterLayout::widest), head_norms }
+        Shape { layers, inputs, lora_hidden: adapter.map_or(0, AdapterLayout::widest) }
     }
 
     fn vocabulary(&self) -> usize {
@@ -324,7 +329,8 @@ impl DeviceModel {
         ws: &'a Forward,
     ) -> Run<'a> {
         let (positions, context) = (input.positions.all(), Context::Segments(input.tiles.all()));
-        Run { model: self, weights, t: positions.len(), positions, context, routers, ws }
+        let memory = Memory { sequences: &input.sequences, states: None };
+        Run { model: self, weights, t: positions.len(), positions, context, memory, routers, ws }
     }
 
     /// Leaves the hidden states and what the backward needs in the workspace.
@@ -411,7 +417,7 @@ impl DeviceModel {
         embedding::put_rows(input.rows.all(), ws.d_predicting.part(0..r * hidden), d_hidden, hidden)?;
         let kept = rms_norm::Kept {
             x: ws.forward.stream(self.layout.layers.len()).part(0..t * hidden),
-            w: weights.norm.values,
+            w: weights.norm.into(),
             factors: ws.forward.last_factors.part(0..t),
         };
         rms_norm::backward(Rows::dense(hidden), kept, d_hidden, dx, false, weights.norm.gradient, ws.partial.all())
@@ -425,17 +431,20 @@ struct Input {
     rows: Buffer<u32>,
     targets: Buffer<u32>,
     tiles: Buffer<[u32; 3]>,
+    sequences: Sequences,
 }
 
 impl Input {
     fn new(device: &Device, micro: &MicroBatch) -> Result<Self> {
         let upload = |values: &[u32]| device.upload(Class::Activations, values);
+        let runs = micro.segments.iter().map(|segment| (segment.rows.clone(), None));
         Ok(Self {
             tokens: upload(&micro.tokens)?,
             positions: upload(&micro.positions)?,
             rows: upload(&micro.rows)?,
             targets: upload(&micro.targets)?,
             tiles: attention::upload_tiles(device, &micro.segments)?,
+            sequences: Sequences::new(device, Class::Activations, runs)?,
         })
     }
 }
@@ -447,12 +456,12 @@ fn routers(micro: &MicroBatch) -> Routers<'_> {
 
 /// Refuses shapes that the kernels cannot compute.
 fn check(decoder: &Decoder, layout: &Layout) -> Result<()> {
-    let grouped = |layer: &Layer<_, _>| matches!(layer.attention, Attention::Grouped(_));
     ensure!(
-        layout.layers.iter().all(grouped) && decoder.delta.is_none(),
-        "latent attention and delta nets are computed on a CPU alone: set compute.device = \"cpu\""
+        layout.layers.iter().all(|layer| !matches!(layer.attention, Attention::Latent(_))),
+        "latent attention is computed on a CPU alone: set compute.device = \"cpu\""
     );
     attention::check(decoder.heads)?;
+    decoder.delta.map_or(Ok(()), delta_net::check)?;
     let mut sizes = vec![("hidden_size", decoder.hidden)];
     for layer in &layout.layers {
         match &layer.mlp {
@@ -478,20 +487,4 @@ fn biases_of(layout: &Layout, source: &dyn Source) -> Result<Vec<Option<Vec<f32>
         Ok(biases)
     };
     choice_biases(layout).map(|place| place.map(read).transpose()).collect()
-}
-
-/// All of `source` in bf16, which holds what a file of bf16 does to the bit.
-fn upload_rounded(device: &Device, layout: &Layout, source: &dyn Source) -> Result<Buffer<bf16>> {
-    let (buffer, mut rounded) = (device.buffer(Class::Weights, layout.len())?, Vec::new());
-    for entry in &layout.entries {
-        let mut start = entry.range.start;
-        pieces(source, entry, |values| {
-            rounded.clear();
-            rounded.extend(values.iter().map(|&value| bf16::from_f32(value)));
-            buffer.part(start..start + values.len()).write(&rounded)?;
-            start += values.len();
-            Ok(())
-        })?;
-    }
-    Ok(buffer)
 }

@@ -1,10 +1,15 @@
 //! A device model's weights as a forward and a backward read them: each says where its values are, and where its gradient
-//! is added if it is trained. The twin of `model/cpu/weights.rs`; nothing is copied.
+//! is added if it is trained. The twin of `model/cpu/weights.rs`; nothing is copied but what comes to the device.
 
 use std::borrow::Cow;
 
+use anyhow::Result;
+use half::bf16;
+
+use crate::model::files::{Source, pieces};
 use crate::model::layout::{Layer, Layout, Matrix, Vector};
 use crate::model::lora::AdapterLayout;
+use crate::ops::device::{Buffer, Class, Device};
 use crate::ops::linear::device::{Flat, Linear, LowRank, Weight};
 
 /// The weights of one layer.
@@ -29,7 +34,7 @@ impl<'a> DeviceWeights<'a> {
         choice_biases: Cow<'a, [Option<Vec<f32>>]>,
         adapter: Option<(&AdapterLayout, Flat<'a>)>,
     ) -> Self {
-        let vector = |vector: &Vector| flat.weight(&vector.range);
+        let vector = |v: &Vector| Weight { around_one: v.around_one, ..flat.weight(&v.range) };
         let linear = |place: &Matrix| {
             let addition = adapter.and_then(|(adapter, values)| {
                 Some(LowRank::new(values, adapter.addition(place)?, adapter.rank, adapter.scale()))
@@ -39,9 +44,25 @@ impl<'a> DeviceWeights<'a> {
         Self {
             embedding: flat.weight(&layout.embedding.range),
             layers: layout.layers.iter().map(|layer| layer.map(linear, vector)).collect(),
-            norm: flat.weight(&layout.norm.range),
+            norm: vector(&layout.norm),
             lm_head: flat.weight(&layout.lm_head.range),
             choice_biases,
         }
     }
+}
+
+/// All of `source` in bf16, which holds what a file of bf16 does to the bit.
+pub(super) fn upload_rounded(device: &Device, layout: &Layout, source: &dyn Source) -> Result<Buffer<bf16>> {
+    let (buffer, mut rounded) = (device.buffer(Class::Weights, layout.len())?, Vec::new());
+    for entry in &layout.entries {
+        let mut start = entry.range.start;
+        pieces(source, entry, |values| {
+            rounded.clear();
+            rounded.extend(values.iter().map(|&value| bf16::from_f32(value)));
+            buffer.part(start..start + values.len()).write(&rounded)?;
+            start += values.len();
+            Ok(())
+        })?;
+    }
+    Ok(buffer)
 }

@@ -1,7 +1,95 @@
-//! How much a token takes of a layer's feed-forward part on a device: what its buffers are made by, and what a plan counts.
+//! How much a token takes of a layer's attention and of its feed-forward part on a device: what its buffers are made by,
+//! and what a plan counts.
 
-use crate::model::layout::{LayerLayout, Mlp};
+use crate::model::layout::{Attention, LayerLayout, Mlp};
+use crate::ops::attention::Heads;
+use crate::ops::delta::{Delta, device as delta};
+use crate::ops::device::columns::partial_len;
 use crate::ops::experts::Router;
+
+/// Values a token that a layer's attention takes, whichever kind it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttentionWidths {
+    /// What is projected with gates of outputs beside it.
+    pub projected: usize,
+    /// Queries, keys and values of grouped heads.
+    pub qkv: usize,
+    /// The same before norms of heads.
+    pub raw_qkv: usize,
+    /// Heads that attend.
+    pub heads: usize,
+    /// Heads that have a norm.
+    pub normed_heads: usize,
+    /// Outputs.
+    pub outputs: usize,
+    /// The same, multiplied by gates.
+    pub gated: usize,
+    /// Sizes of a delta net, if it is one.
+    pub delta: Option<Delta>,
+}
+
+impl AttentionWidths {
+    /// Those of a layer with such heads, whose outputs have gates if `gated`, or of a delta net of such sizes.
+    pub fn of(layer: &LayerLayout, heads: Heads, gated: bool, delta: Option<Delta>) -> Self {
+        if let (Attention::Delta(_), Some(s)) = (&layer.attention, delta) {
+            let outputs = s.outputs();
+            return Self { projected: s.row(), outputs, gated: outputs, delta: Some(s), ..Self::default() };
+        }
+        let (qkv, outputs, normed) = (heads.row(), heads.output(), layer.has_head_norms());
+        Self {
+            projected: if gated { qkv + outputs } else { 0 },
+            qkv,
+            raw_qkv: if normed { qkv } else { 0 },
+            heads: heads.query,
+            normed_heads: if normed { heads.query + heads.key_value } else { 0 },
+            outputs,
+            gated: if gated { outputs } else { 0 },
+            delta: None,
+        }
+    }
+
+    /// What either takes.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            projected: self.projected.max(other.projected),
+            qkv: self.qkv.max(other.qkv),
+            raw_qkv: self.raw_qkv.max(other.raw_qkv),
+            heads: self.heads.max(other.heads),
+            normed_heads: self.normed_heads.max(other.normed_heads),
+            outputs: self.outputs.max(other.outputs),
+            gated: self.gated.max(other.gated),
+            delta: self.delta.or(other.delta),
+        }
+    }
+
+    /// What any of some layers takes.
+    pub fn widest(layers: impl IntoIterator<Item = Self>) -> Self {
+        layers.into_iter().fold(Self::default(), Self::or)
+    }
+
+    /// Bytes a token that a layer keeps for its backward.
+    pub fn kept_bytes(self) -> usize {
+        2 * (self.projected + self.qkv + self.raw_qkv + self.outputs) + 4 * (self.heads + self.normed_heads)
+    }
+
+    /// Bytes a token that all layers share in a forward.
+    pub fn forward_bytes(self) -> usize {
+        let delta = self.delta.map_or(0, |s| s.channels() + s.gates() + s.value_heads);
+        2 * self.gated + 4 * delta
+    }
+
+    /// The same, in a backward beside that.
+    pub fn backward_bytes(self) -> usize {
+        let delta = self.delta.map_or(0, |s| 2 * s.outputs() + 4 * (s.outputs() + delta::gradients(s) + s.gates()));
+        2 * (self.projected + self.qkv + self.outputs) + 4 * self.heads + delta
+    }
+
+    /// Values of scratch that the sums of the gradients of its vectors over `t` tokens take.
+    pub fn partial_len(self, heads: Heads, t: usize) -> usize {
+        let delta = self.delta.map_or(0, |s| delta::partial_len(s, t).max(partial_len(s.value, t * s.value_heads)));
+        partial_len(heads.row(), t).max(partial_len(heads.size, t * heads.query)).max(delta)
+    }
+}
 
 /// Values a token that a layer's feed-forward part takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

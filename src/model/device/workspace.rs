@@ -3,8 +3,9 @@
 use anyhow::Result;
 use half::bf16;
 
+use super::delta::{DeltaGradients, DeltaInputs};
 use super::routers::ExpertActivations;
-use super::widths::MlpWidths;
+use super::widths::{AttentionWidths, MlpWidths};
 use crate::model::Decoder;
 use crate::ops::device::columns::partial_len;
 use crate::ops::device::{Buffer, Class, Device};
@@ -21,19 +22,27 @@ pub(super) struct Room {
 #[derive(Debug)]
 pub(super) struct Shape {
     /// Of each layer that has buffers of its own.
-    pub(super) layers: Vec<MlpWidths>,
+    pub(super) layers: Vec<(AttentionWidths, MlpWidths)>,
     /// Layers whose input is kept.
     pub(super) inputs: usize,
     /// Values a token between an adapter's factors.
     pub(super) lora_hidden: usize,
-    /// Whether queries and keys have norms of their own.
-    pub(super) head_norms: bool,
+}
+
+impl Shape {
+    /// What any layer takes.
+    fn widest(&self) -> (AttentionWidths, MlpWidths) {
+        let (attention, mlp): (Vec<_>, Vec<_>) = self.layers.iter().copied().unzip();
+        (AttentionWidths::widest(attention), MlpWidths::widest(mlp))
+    }
 }
 
 /// What a layer keeps for its backward beside its input. `(T, ..)` each.
 #[derive(Debug)]
 pub(super) struct Activations {
     pub(super) normed: Buffer<bf16>,
+    /// What is projected with gates beside it; empty where there are none.
+    pub(super) projected: Buffer<bf16>,
     /// Before the norm of heads; empty where there is none.
     pub(super) raw_qkv: Buffer<bf16>,
     /// Queries, keys and values, rotated.
@@ -68,6 +77,9 @@ pub(super) struct Forward {
     pub(super) router_products: Buffer<f32>,
     /// What experts take in, and what they give `(T A, K)`.
     pub(super) of_experts: Buffer<bf16>,
+    /// Outputs of attention times their gates.
+    pub(super) gated: Buffer<bf16>,
+    pub(super) delta: DeltaInputs,
 }
 
 /// All buffers of a forward and a backward.
@@ -82,8 +94,10 @@ pub(super) struct Workspace {
     pub(super) d_activated: Buffer<bf16>,
     pub(super) d_normed: Buffer<bf16>,
     pub(super) d_attended: Buffer<bf16>,
+    pub(super) d_projected: Buffer<bf16>,
     pub(super) d_qkv: Buffer<bf16>,
     pub(super) delta: Buffer<f32>,
+    pub(super) delta_net: DeltaGradients,
     pub(super) d_lora_hidden: Buffer<bf16>,
     /// Of what experts give and take in, of their weights, and of a router's products.
     pub(super) d_of_experts: Buffer<bf16>,
@@ -96,9 +110,8 @@ pub(super) struct Workspace {
 impl Forward {
     /// Room for `t` tokens.
     pub(super) fn new(device: &Device, class: Class, decoder: &Decoder, shape: &Shape, t: usize) -> Result<Self> {
-        let (room, widest) =
-            (|width: usize| device.buffer(class, t * width), MlpWidths::widest(shape.layers.iter().copied()));
-        let activations = |&widths| Activations::new(device, class, decoder, (shape.head_norms, widths), t);
+        let (room, (attention, widest)) = (|width: usize| device.buffer(class, t * width), shape.widest());
+        let activations = |&widths| Activations::new(device, class, decoder.hidden, widths, t);
         Ok(Self {
             streams: (0..=shape.inputs.max(1)).map(|_| room(decoder.hidden)).collect::<Result<_>>()?,
             layers: shape.layers.iter().map(activations).collect::<Result<_>>()?,
@@ -107,6 +120,8 @@ impl Forward {
             lora_hidden: room(shape.lora_hidden)?,
             router_products: device.buffer(class, t * widest.experts)?,
             of_experts: room(widest.active * decoder.hidden)?,
+            gated: room(attention.gated)?,
+            delta: DeltaInputs::new(device, class, attention.delta, t)?,
         })
     }
 
@@ -125,9 +140,9 @@ impl Workspace {
     /// Room for `t` tokens of which `r` predict a target.
     pub(super) fn new(device: &Device, decoder: &Decoder, shape: &Shape, room: Room) -> Result<Self> {
         let Room { t, r } = room;
-        let (k, heads, widest) = (decoder.hidden, decoder.heads, MlpWidths::widest(shape.layers.iter().copied()));
+        let (k, heads, (attention, widest)) = (decoder.hidden, decoder.heads, shape.widest());
         let room = |n: usize| device.buffer::<bf16>(Class::Activations, n);
-        let partial = [partial_len(k.max(heads.row()), t), partial_len(heads.size, t * heads.query)];
+        let partial = partial_len(k, t).max(attention.partial_len(heads, t));
         Ok(Self {
             forward: Forward::new(device, Class::Activations, decoder, shape, t)?,
             predicting: room(r * k)?,
@@ -135,14 +150,16 @@ impl Workspace {
             dx: room(t * k)?,
             d_activated: room(t * widest.inner())?,
             d_normed: room(t * k)?,
-            d_attended: room(t * heads.output())?,
-            d_qkv: room(t * heads.row())?,
-            delta: device.buffer(Class::Activations, t * heads.query)?,
+            d_attended: room(t * attention.outputs)?,
+            d_projected: room(t * attention.projected)?,
+            d_qkv: room(t * attention.qkv)?,
+            delta: device.buffer(Class::Activations, t * attention.heads)?,
+            delta_net: DeltaGradients::new(device, attention.delta, t)?,
             d_lora_hidden: room(t * shape.lora_hidden)?,
             d_of_experts: room(t * widest.active * k)?,
             d_weights: device.buffer(Class::Activations, t * widest.active)?,
             d_router_products: room(t * widest.experts)?,
-            partial: device.buffer(Class::Activations, partial.into_iter().max().unwrap_or(0))?,
+            partial: device.buffer(Class::Activations, partial)?,
             logprob: Scratch::new(device)?,
         })
     }
@@ -152,26 +169,26 @@ impl Activations {
     fn new(
         device: &Device,
         class: Class,
-        decoder: &Decoder,
-        (head_norms, widths): (bool, MlpWidths),
+        k: usize,
+        (attention, widths): (AttentionWidths, MlpWidths),
         t: usize,
     ) -> Result<Self> {
-        let (k, heads) = (decoder.hidden, decoder.heads);
         let room = |width: usize| device.buffer::<bf16>(class, t * width);
         let wide = |width: usize| device.buffer::<f32>(class, t * width);
         Ok(Self {
             normed: room(k)?,
-            raw_qkv: room(if head_norms { heads.row() } else { 0 })?,
-            qkv: room(heads.row())?,
-            attended: room(heads.output())?,
+            projected: room(attention.projected)?,
+            raw_qkv: room(attention.raw_qkv)?,
+            qkv: room(attention.qkv)?,
+            attended: room(attention.outputs)?,
             middle: room(k)?,
             middle_normed: room(k)?,
             gate_up: room(2 * widths.activated)?,
             activated: room(widths.activated)?,
-            lse: wide(heads.query)?,
+            lse: wide(attention.heads)?,
             factors: wide(1)?,
             middle_factors: wide(1)?,
-            head_factors: wide(if head_norms { heads.query + heads.key_value } else { 0 })?,
+            head_factors: wide(attention.normed_heads)?,
             experts: ExpertActivations::new(device, class, widths, t)?,
         })
     }
