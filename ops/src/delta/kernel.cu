@@ -1,7 +1,7 @@
 // The gated delta net on a card; the formulas are in mod.rs and, of the way back, in device.rs. States and all between
-// projections and outputs are fp32. A thread has one column of a head's state in registers, `KEY` values, of which those
-// behind the key's size are zero, and takes the tokens of a run in their order, so that a token has the same bits however
-// many come with it. What is summed over columns is summed within warps, then over warps, in one order.
+// projections and outputs are fp32. A thread has one column of a head's state in registers, `KEY` values, of which
+// those behind the key's size are zero, and takes the tokens of a run in their order, so that a token has the same bits
+// however many come with it. What is summed over columns is summed within warps, then over warps, in one order.
 #include "../device/device.cuh"
 
 namespace delta {
@@ -77,7 +77,7 @@ __device__ inline float convolved(const Sizes& s, const bf16* projected, const b
     return u;
 }
 
-// Sums each of `N` values over the lanes of a warp; lane l keeps the sums of values `l N / 32` on, one or N / 32 of them.
+// Sums each of `N` values over the lanes of a warp, N at most 32: lane l keeps the sum of value l N / 32.
 template <int N, int OFFSET = WARP / 2, int ALL>
 __device__ inline void sum_columns(float (&v)[ALL]) {
     if constexpr (OFFSET > 0 && N > 1) {
@@ -115,8 +115,8 @@ __device__ inline void stage(const Sizes& s, const float* inputs, uint32_t row, 
                              float* staged) {
     for (uint32_t i = threadIdx.x; i < count * 2 * KEY; i += blockDim.x) {
         const uint32_t token = i / (2 * KEY), kind = i / KEY % 2, at = i % KEY;
-        const float* from = inputs + static_cast<size_t>(row + token) * s.channels() + kind * s.keys() + key_head * s.key;
-        staged[i] = at < s.key ? from[at] : 0.0f;
+        const size_t from = static_cast<size_t>(row + token) * s.channels() + kind * s.keys() + key_head * s.key;
+        staged[i] = at < s.key ? inputs[from + at] : 0.0f;
     }
 }
 
@@ -127,6 +127,16 @@ struct alignas(16) Four {
 // The sum of four chains, so that a multiply-add need not wait for the one before it.
 __device__ inline float total(const float (&chains)[4]) { return (chains[0] + chains[1]) + (chains[2] + chains[3]); }
 
+// A column of a state that is in memory, `width` values apart, or of zeros where it is not; zeros behind `size` values.
+template <int KEY>
+__device__ inline void read_column(float (&column)[KEY], const float* from, uint32_t size, uint32_t width) {
+#pragma unroll
+    for (int i = 0; i < KEY; i++) {
+        column[i] = from && i < static_cast<int>(size) ? *from : 0.0f;
+        if (from) from += width;
+    }
+}
+
 template <int KEY>
 __device__ void advance(const float* inputs, const float* gates, const Run* runs, float* states, uint64_t stride,
                         bf16* outputs, float* errors, const Sizes& s) {
@@ -134,10 +144,8 @@ __device__ void advance(const float* inputs, const float* gates, const Run* runs
     const Run run = runs[blockIdx.x];
     const uint32_t head = blockIdx.y, column = blockIdx.z * WARP + threadIdx.x, width = s.value;
     const bool mine = column < width, kept = run.slot != NONE && mine;
-    float* at = states + (kept ? run.slot * stride + static_cast<size_t>(head) * s.key * width + column : 0);
     float state[KEY];
-#pragma unroll
-    for (int i = 0; i < KEY; i++) state[i] = kept && i < static_cast<int>(s.key) ? at[i * width] : 0.0f;
+    read_column(state, kept ? states + run.slot * stride + head * s.key * width + column : nullptr, s.key, width);
     for (uint32_t first = 0; first < run.count; first += STAGE) {
         const uint32_t count = min(static_cast<uint32_t>(STAGE), run.count - first);
         __syncthreads();
@@ -155,6 +163,8 @@ __device__ void advance(const float* inputs, const float* gates, const Run* runs
                 known[i % 4] += state[i] * key[i / 4].v[i % 4];
             }
             const float error = rate * (value - total(known));
+            // What was read before a barrier is read again: keys, kept, would push the state out of the registers.
+            __syncwarp(ALL_LANES);
 #pragma unroll
             for (int i = 0; i < KEY; i++) {
                 state[i] += error * key[i / 4].v[i % 4];
@@ -165,17 +175,22 @@ __device__ void advance(const float* inputs, const float* gates, const Run* runs
             if (mine && errors) errors[to] = error;
         }
     }
+    // Where it goes is found anew: that of every value, kept all the while, would push the state out of the registers.
+    const uint32_t slot = runs[blockIdx.x].slot;
+    if (slot == NONE || !mine) return;
+    float* to = states + slot * stride + head * s.key * width + column;
 #pragma unroll
     for (int i = 0; i < KEY; i++) {
-        if (kept && i < static_cast<int>(s.key)) at[i * width] = state[i];
+        if (i < static_cast<int>(s.key)) *to = state[i];
+        to += width;
     }
 }
 
 // The tokens of a run from the last to the first, `d` the gradient of the state behind each: gradients of values and of
 // the logarithms of rates, and what of those of keys comes from what they write.
 template <int KEY>
-__device__ void go_back(const float* inputs, const float* gates, const Run* runs, const float* errors, const bf16* d_outputs,
-                        float* gradients, float* d_gates, const Sizes& s) {
+__device__ void go_back(const float* inputs, const float* gates, const Run* runs, const float* errors,
+                        const bf16* d_outputs, float* gradients, float* d_gates, const Sizes& s) {
     SHARED(Four, staged, STAGE * 2 * KEY / 4);
     SHARED(float, sums, STAGE* WARPS * (KEY + 1));
     const Run run = runs[blockIdx.x];
@@ -258,8 +273,9 @@ __device__ void go_again(const float* inputs, const float* gates, const Run* run
         for (uint32_t i = threadIdx.x; i < count * 2 * KEY; i += blockDim.x) {
             const uint32_t token = i / (2 * KEY), kind = i / KEY % 2, at = i % KEY;
             if (at >= s.key) continue;
+            const float* of_token = sums + token * WARPS * 2 * KEY + kind * KEY + at;
             float sum = 0;
-            for (uint32_t warp = 0; warp < warps; warp++) sum += sums[(token * WARPS + warp) * 2 * KEY + kind * KEY + at];
+            for (uint32_t warp = 0; warp < warps; warp++) sum += of_token[warp * 2 * KEY];
             const size_t row = run.first + first + token;
             float* to = gradients + row * s.gradients() + (kind * s.value_heads + head) * s.key + at;
             *to = kind == 0 ? sum : *to + sum;
@@ -269,8 +285,8 @@ __device__ void go_again(const float* inputs, const float* gates, const Run* run
 
 }  // namespace delta
 
-// projected (T, row) -> inputs (T, C): silu of what is convolved, queries and keys made as long as they are to be. A warp
-// for each of them and of the values.
+// projected (T, row) -> inputs (T, C): silu of what is convolved, queries and keys made as long as they are to be. A
+// warp for each of them and of the values.
 extern "C" __global__ void __launch_bounds__(128)
     delta_inputs(const bf16* __restrict__ projected, const bf16* __restrict__ taps,
                  const delta::Place* __restrict__ places, const bf16* __restrict__ tails, uint64_t tail_stride,
@@ -330,7 +346,7 @@ extern "C" __global__ void __launch_bounds__(256)
 EXPORT(delta_leave)
 
 #define DELTA(KEY)                                                                                                     \
-    extern "C" __global__ void __launch_bounds__(32)                                                                   \
+    extern "C" __global__ void __launch_bounds__(32, 8)                                                                \
         delta_advance_##KEY(const float* inputs, const float* gates, const delta::Run* runs, float* states,            \
                             uint64_t stride, bf16* outputs, float* errors, delta::Sizes s) {                           \
         delta::advance<KEY>(inputs, gates, runs, states, stride, outputs, errors, s);                                  \
@@ -354,11 +370,11 @@ DELTA(32)
 DELTA(64)
 DELTA(128)
 
-// What the logarithm of a token's decay adds to the gradient of those before it: q d_q - v d_v. A warp for each head of a
-// token.
+// What the logarithm of a token's decay adds to the gradient of those before it: q d_q - v d_v. A warp for each head of
+// a token.
 extern "C" __global__ void __launch_bounds__(128)
-    delta_decay_terms(const float* __restrict__ inputs, const float* __restrict__ gradients, float* __restrict__ d_gates,
-                      uint32_t tokens, delta::Sizes s) {
+    delta_decay_terms(const float* __restrict__ inputs, const float* __restrict__ gradients,
+                      float* __restrict__ d_gates, uint32_t tokens, delta::Sizes s) {
     const uint32_t i = blockIdx.x * 4 + warp_id(), token = i / s.value_heads, head = i % s.value_heads;
     if (token >= tokens) return;
     const float* row = inputs + static_cast<size_t>(token) * s.channels();
@@ -475,8 +491,8 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 EXPORT(delta_taps_partials)
 
-// Gradients of the logarithms of decays and rates (T, 2 Hv) -> their columns of d_projected (T, row); what each token adds
-// to the gradients of A and t takes their place.
+// Gradients of the logarithms of decays and rates (T, 2 Hv) -> their columns of d_projected (T, row); what each token
+// adds to the gradients of A and t takes their place.
 extern "C" __global__ void __launch_bounds__(256)
     delta_gates_back(const bf16* __restrict__ projected, const bf16* __restrict__ decay, const bf16* __restrict__ step,
                      const float* __restrict__ gates, float* __restrict__ d_gates, bf16* __restrict__ d_projected,

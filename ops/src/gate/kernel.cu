@@ -1,8 +1,8 @@
 // Gates on a card; the formulas are in mod.rs. A thread takes eight values.
 #include "../device/device.cuh"
 
-// Where in a row of `row` values the gates lie: `count` parts of `size`, `step` from one to the next, and whether they go
-// through silu, else through a sigmoid.
+// Where in a row of `row` values the gates lie: `count` parts of `size`, `step` from one to the next, and whether they
+// go through silu, else through a sigmoid.
 struct Gating {
     uint32_t row, first, step, count, size, silu;
 

@@ -1,6 +1,6 @@
 // rms_norm on a card; the formulas are in mod.rs. A warp a row, so one kernel serves the residual stream and the
-// heads: row r of `heads` heads is head r % heads of token r / heads, and tokens begin `stride` values apart. A value is
-// multiplied by `base` and its weight together: one, where weights are how far from it what multiplies is.
+// heads: row r of `heads` heads is head r % heads of token r / heads, and tokens begin `stride` values apart. Values are
+// multiplied by their weights and `base` together, which is one where weights are how far from it what multiplies is.
 #include "../device/device.cuh"
 
 // x -> y, and the factor of each row for the backward.
