@@ -285,6 +285,8 @@ fn norms_around_one_and_heads_turned_in_part_agree_with_their_twins() {
 /// tenth of a gradient: with more under its root it does not, and what is computed is the same.
 fn policies() -> [(&'static str, Policy, f64); 2] {
     let mut all = [("all weights", rounded(DELTA, true), 0.03), ("an adapter", adapted(DELTA, 4, &["*_proj*"]), 0.04)];
+    let targets = |name: &str| cpu(&all[1].1).parameters().trained_entries().iter().any(|e| e.name.contains(name));
+    assert!(["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj", "q_proj"].into_iter().all(targets));
     all.iter_mut().for_each(|(_, policy, _)| cpu_mut(policy).decoder.eps = 0.1);
     all
 }

@@ -5,8 +5,8 @@ use anyhow::Result;
 use half::bf16;
 
 use super::DeviceModel;
-use super::delta::Memory;
 use super::routers::Routers;
+use super::states::Memory;
 use super::weights::{DeviceWeights, LayerWeights};
 use super::workspace::{Activations, Forward, Workspace};
 use crate::model::layout::Attention;
@@ -25,7 +25,8 @@ pub(super) struct Run<'a> {
     pub(super) t: usize,
     pub(super) positions: View<'a, u32>,
     pub(super) context: Context<'a>,
-    pub(super) memory: Memory<'a>,
+    /// Where the model may have delta nets.
+    pub(super) memory: Option<Memory<'a>>,
     pub(super) routers: &'a Routers<'a>,
     pub(super) ws: &'a Forward,
 }

@@ -9,8 +9,8 @@ use half::bf16;
 
 use super::DeviceModel;
 use super::decoder::{Context, Run};
-use super::delta::Memory;
 use super::routers::Routers;
+use super::states::Memory;
 use super::weights::DeviceWeights;
 use super::workspace::Forward;
 use crate::batch::RoutedExperts;
@@ -228,8 +228,9 @@ impl Decoding<'_> {
         }
         let (tokens, positions) =
             (model.device.upload(Class::Cache, tokens)?, model.device.upload(Class::Cache, &positions)?);
-        let (sequences, states) = (self.sequences(places)?, self.states.as_ref());
-        let memory = Memory { sequences: &sequences, states };
+        let states = self.states.as_ref();
+        let sequences = states.map(|_| self.sequences(places)).transpose()?;
+        let memory = sequences.as_ref().map(|sequences| Memory { sequences, states });
         let run = Run { model, weights, t, positions: positions.all(), context, memory, routers: &routers, ws };
         run.hidden(tokens.all())?;
         Ok(routers.notes.into_inner().routed)

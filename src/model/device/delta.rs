@@ -5,63 +5,18 @@ use anyhow::Result;
 use half::bf16;
 
 use super::decoder::{Backward, Run};
+use super::states::Memory;
 use super::workspace::Activations;
 use crate::model::layout::DeltaAttention;
 use crate::ops::delta::{Delta, device as delta};
+use crate::ops::device::View;
 use crate::ops::device::columns::Rows;
-use crate::ops::device::{Buffer, Class, Device, View};
 use crate::ops::gate::{Gate, device as gate};
 use crate::ops::linear::device::{Linear, Weight};
 use crate::ops::rms_norm::device as rms_norm;
 
 /// The parts of a layer's attention, as products read them.
 type Parts<'a> = DeltaAttention<Linear<'a>, Weight<'a>>;
-
-/// What delta nets go through: sequences, and the states that they go on from where these are kept.
-#[derive(Clone, Copy)]
-pub(super) struct Memory<'a> {
-    pub(super) sequences: &'a delta::Sequences,
-    pub(super) states: Option<&'a delta::States>,
-}
-
-/// What delta nets take in, of the layer at hand. `(T, ..)` each, empty where no layer is one.
-#[derive(Debug)]
-pub(super) struct DeltaInputs {
-    rows: Buffer<f32>,
-    gates: Buffer<f32>,
-    /// Factors of the norms of outputs.
-    factors: Buffer<f32>,
-}
-
-impl DeltaInputs {
-    pub(super) fn new(device: &Device, class: Class, sizes: Option<Delta>, t: usize) -> Result<Self> {
-        let room = |width: fn(Delta) -> usize| device.buffer(class, t * sizes.map_or(0, width));
-        Ok(Self { rows: room(|s| s.channels())?, gates: room(|s| s.gates())?, factors: room(|s| s.value_heads)? })
-    }
-}
-
-/// What their backward works in.
-#[derive(Debug)]
-pub(super) struct DeltaGradients {
-    /// Outputs, each normed, their gates not yet multiplied.
-    normed: Buffer<bf16>,
-    errors: Buffer<f32>,
-    gradients: Buffer<f32>,
-    gates: Buffer<f32>,
-}
-
-impl DeltaGradients {
-    pub(super) fn new(device: &Device, sizes: Option<Delta>, t: usize) -> Result<Self> {
-        let len = |width: fn(Delta) -> usize| t * sizes.map_or(0, width);
-        let room = |width| device.buffer(Class::Activations, len(width));
-        Ok(Self {
-            normed: device.buffer(Class::Activations, len(|s| s.outputs()))?,
-            errors: room(|s| s.outputs())?,
-            gradients: room(delta::gradients)?,
-            gates: room(|s| s.gates())?,
-        })
-    }
-}
 
 /// The rows of a norm of each head's outputs.
 fn heads(s: Delta) -> Rows {
@@ -75,7 +30,7 @@ impl<'a> Run<'a> {
 
     fn delta_net(&self, index: usize, parts: &Parts<'a>) -> delta::Net<'a> {
         let weights = delta::Weights { taps: parts.taps, decay: parts.decay, step: parts.step };
-        let Memory { sequences, states } = self.memory;
+        let Memory { sequences, states } = self.memory.expect("delta nets are told of their sequences");
         let states = states.map(|states| (states, self.model.decoder.places[index]));
         delta::Net { s: self.delta(), weights, sequences, states }
     }

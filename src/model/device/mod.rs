@@ -10,6 +10,7 @@ mod grouped;
 mod mlp;
 mod reference;
 mod routers;
+mod states;
 mod trainable;
 mod weights;
 mod widths;
@@ -42,9 +43,9 @@ use crate::ops::rms_norm::device as rms_norm;
 use crate::parallel::lock;
 use decoder::{Backward, Context, Run};
 pub use decoding::{Decoding, DecodingRoom};
-use delta::Memory;
 pub use reference::DeviceReference;
 use routers::{Notes, Routers};
+use states::Memory;
 pub use trainable::DeviceTrainable;
 use weights::{DeviceWeights, upload_rounded};
 pub use widths::{AttentionWidths, MlpWidths};
@@ -329,7 +330,7 @@ impl DeviceModel {
         ws: &'a Forward,
     ) -> Run<'a> {
         let (positions, context) = (input.positions.all(), Context::Segments(input.tiles.all()));
-        let memory = Memory { sequences: &input.sequences, states: None };
+        let memory = Some(Memory { sequences: &input.sequences, states: None });
         Run { model: self, weights, t: positions.len(), positions, context, memory, routers, ws }
     }
 

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use half::bf16;
 
-use super::delta::{DeltaGradients, DeltaInputs};
 use super::routers::ExpertActivations;
+use super::states::{DeltaGradients, DeltaInputs};
 use super::widths::{AttentionWidths, MlpWidths};
 use crate::model::Decoder;
 use crate::ops::device::columns::partial_len;
