@@ -422,6 +422,9 @@ mod tests {
         assert_eq!(cache(64, 2048) - cache(64, 1024), 64 * 1024 * 24_576, "24 KiB a token: 6 layers x 2 x 2 x 256 x 4");
         let states = 4 * 18 * (16 * 128 * 128 + 3 * 6144);
         assert_eq!(cache(64, 1024), 65 * (1024 * 24_576 + states), "of the rows, and of the prompt at hand");
+        let card = Plan::new(&sizes, &Job { prompt: 1024, rows: 64, sequence: 1024, ..JOB });
+        let states = 18 * (4 * 16 * 128 * 128 + 2 * 3 * 6144);
+        assert_eq!(card.cache, 65 * (1024 * 12_288 + states), "bf16, but for states");
     }
 
     #[test]
