@@ -22,7 +22,7 @@ pub(crate) fn measure(device: &Device, config: &ModelConfig) -> Result<Value> {
     let targets: Vec<u32> = (0..rows).map(|row| (row % v) as u32).collect();
     let (targets, g) = (device.upload(Class::Weights, &targets)?, device.upload(Class::Weights, &vec![1f32; rows])?);
     let dh = device.buffer::<bf16>(Class::Weights, rows * k)?;
-    let head = Head { w: Weight { values: w.all(), gradient: Some(dw.all()) }, k, temperature: 1.0 };
+    let head = Head { w: Weight::trained(w.all(), dw.all()), k, temperature: 1.0 };
     let before = device.held(Class::Activations);
     let mut scratch = Scratch::new(device)?;
     linear_logprob::forward(head, h.all(), targets.all(), &mut scratch)?;

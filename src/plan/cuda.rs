@@ -3,14 +3,13 @@
 
 use super::{Job, Plan, Sizes, Taught};
 use crate::model::Phases;
-use crate::model::latent::LatentShape;
 use crate::ops::attention::cached::device as cached;
-use crate::ops::attention::latent::device as latent;
+use crate::ops::delta::device::state_bytes;
 use crate::ops::device::columns::partial_len;
 use crate::ops::linear_logprob::device as linear_logprob;
 
 pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
-    let tables = tables(s);
+    let tables = 2 * s.positions * s.angles;
     let (trained, base, lora_hidden) =
         job.lora.map_or((s.weights, 0, 0), |lora| (lora.values, s.weights, lora.lora_hidden));
     Plan {
@@ -25,66 +24,34 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
         routed: job.routed,
         prefill: sampling(s, job, lora_hidden),
         // A sequence a row, and one for the prompt at hand.
-        cache: (job.rows + 1) * job.sequence * s.layers * Attention::of(s).cached,
+        cache: (job.rows + 1) * (job.sequence * token_bytes(s) + s.states * s.delta.map_or(0, state_bytes)),
         ahead: 0,
         phases: Phases::InTurn,
     }
 }
 
-/// Values of the tables of angles, cosines and sines.
-fn tables(s: &Sizes) -> usize {
-    s.positions * s.latent.map_or(s.heads.size, |latent| latent.sizes.rotated)
+/// Bytes of a token's keys and values, or latents, in all layers that have some.
+fn token_bytes(s: &Sizes) -> usize {
+    let of_layer = s.attending.latent.map_or(2 * s.heads.key_value * s.heads.size, |latent| latent.sizes.compressed());
+    2 * (s.layers - s.states) * of_layer
 }
 
 /// Bytes of a teacher: its weights, its tables, and what it makes of a micro-batch.
 fn taught(Taught { sizes: s, .. }: &Taught, job: &Job) -> usize {
-    let forward = job.tokens() * (layer(s) + feed_forward(s) + Attention::of(s).inputs + 2 * 3 * s.hidden);
-    let scores = scores(s, job.tokens(), job.tokens());
-    2 * s.weights + 4 * tables(s) + forward + scores + linear_logprob::chunk_bytes(s.vocab, job.tokens())
+    let tables = 4 * 2 * s.positions * s.angles;
+    let forward = job.tokens() * (attention(s) + feed_forward(s) + 2 * 3 * s.hidden);
+    let scores = s.attending.score_bytes(job.tokens(), job.tokens());
+    2 * s.weights + tables + forward + scores + linear_logprob::chunk_bytes(s.vocab, job.tokens())
 }
 
-/// Bytes a token that differ from one kind of attention to another.
-struct Attention {
-    /// Left by a layer.
-    layer: usize,
-    /// What products take in, of the layer at hand.
-    inputs: usize,
-    /// Gradients between its operations.
-    gradients: usize,
-    /// Left by a layer in a cache.
-    cached: usize,
+/// Bytes a token of a layer beside its feed-forward part in a forward that keeps nothing.
+fn attention(s: &Sizes) -> usize {
+    normed(s) + s.attending.kept_bytes() + s.attending.forward_bytes()
 }
 
-impl Attention {
-    fn of(s: &Sizes) -> Self {
-        let heads = s.heads;
-        let Some(LatentShape { sizes: latent, query_rank, .. }) = s.latent else {
-            let head_norms = if s.head_norms { 2 * heads.row() + 4 * (heads.query + heads.key_value) } else { 0 };
-            let (layer, cached) = (2 * heads.row() + head_norms, 2 * 2 * heads.key_value * heads.size);
-            return Self { layer, inputs: 0, gradients: 2 * heads.row(), cached };
-        };
-        let (rank, size) = (query_rank.unwrap_or(0), latent.compressed());
-        let projected = latent.queries() + rank + size + heads.query * size;
-        Self {
-            // With the factors of norms.
-            layer: 2 * (projected + size) + 4 * (1 + rank.min(1)),
-            inputs: 2 * (rank + latent.outputs()),
-            // Keys have one in fp32 too.
-            gradients: 2 * (projected + latent.outputs()) + 4 * size,
-            cached: 2 * size,
-        }
-    }
-}
-
-/// Bytes of the scores of attention over latents, of up to `queries` queries that see up to `longest` keys.
-fn scores(s: &Sizes, queries: usize, longest: usize) -> usize {
-    s.latent.map_or(0, |shape| (4 + 2) * latent::scratch_len(shape.sizes, queries, longest))
-}
-
-/// Bytes a token that a layer leaves beside its feed-forward part.
-fn layer(s: &Sizes) -> usize {
-    let (k, heads) = (s.hidden, s.heads);
-    2 * (3 * k + heads.output()) + 4 * (heads.query + 2) + Attention::of(s).layer
+/// Bytes a token that a layer keeps of its norms, and between them.
+fn normed(s: &Sizes) -> usize {
+    2 * 3 * s.hidden + 4 * 2
 }
 
 /// Bytes a token of a layer's feed-forward part in a forward that keeps nothing.
@@ -95,14 +62,13 @@ fn feed_forward(s: &Sizes) -> usize {
 /// Bytes that sampling takes beside its cache: the forward of a prompt or of all rows, and the logits.
 fn sampling(s: &Sizes, job: &Job, lora_hidden: usize) -> usize {
     // Two streams that take turns, and the hidden states.
-    let rows = job.prompt.max(job.rows);
-    let layer = layer(s) + feed_forward(s) + Attention::of(s).inputs;
+    let (rows, layer) = (job.prompt.max(job.rows), attention(s) + feed_forward(s));
     let forward = rows * (layer + 2 * (3 * s.hidden + lora_hidden) + 4);
     // A number and a draw.
     let row = 16;
     let logits = 4 * (linear_logprob::chunk_rows(s.vocab).min(job.rows) + 1) * s.vocab;
-    let attention = match s.latent {
-        Some(_) => scores(s, rows, job.sequence),
+    let attention = match s.attending.latent {
+        Some(_) => s.attending.score_bytes(rows, job.sequence),
         None => 4 * cached::partial_len(s.heads, job.rows, job.sequence),
     };
     forward + job.rows * row + logits + attention
@@ -110,21 +76,18 @@ fn sampling(s: &Sizes, job: &Job, lora_hidden: usize) -> usize {
 
 /// Bytes of a micro-batch of `t` tokens, all of which predict a target.
 fn activations(s: &Sizes, t: usize, recompute: bool) -> usize {
-    let (k, heads) = (s.hidden, s.heads);
+    let k = s.hidden;
     let kept = match recompute {
-        true => layer(s) + s.widths.kept_bytes(),
-        false => s.layers * layer(s) + s.kept_by_all,
+        true => normed(s) + s.attending.kept_bytes() + s.widths.kept_bytes(),
+        false => s.layers * normed(s) + s.attending_by_all + s.kept_by_all,
     };
     let streams = 2 * k * (s.layers + 1);
-    let (attention, shared) = (Attention::of(s), s.widths.forward_bytes(k) + s.widths.backward_bytes(k));
-    let gradients =
-        2 * (5 * k + heads.output()) + 4 * (1 + heads.query) + attention.gradients + attention.inputs + shared;
-    // Tokens, positions, rows and targets going in; log-probabilities, their gradient, entropies and log-sum-exps.
-    let head = 8 * 4;
-    let partial = match s.latent {
-        Some(shape) => partial_len(k.max(shape.sizes.rank).max(shape.query_rank.unwrap_or(0)), t),
-        None => partial_len(k.max(heads.row()), t).max(partial_len(heads.size, t * heads.query)),
-    };
+    let shared = s.attending.forward_bytes() + s.attending.backward_bytes();
+    let of_mlp = s.widths.forward_bytes(k) + s.widths.backward_bytes(k);
+    let gradients = 2 * 5 * k + 4 + shared + of_mlp;
+    // Tokens, positions, places, rows and targets going in; log-probabilities, their gradient, entropies and log-sum-exps.
+    let head = 10 * 4;
+    let partial = partial_len(k, t).max(s.attending.partial_len(s.heads, t));
     // Scores and their gradient.
-    t * (kept + streams + gradients + head) + 4 * partial + 2 * scores(s, t, t)
+    t * (kept + streams + gradients + head) + 4 * partial + 2 * s.attending.score_bytes(t, t)
 }

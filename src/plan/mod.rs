@@ -18,9 +18,8 @@ use layers::{AttentionSizes, FeedForward};
 
 use crate::config::{DistilConfig, DistilObjective, Target, TrainConfig};
 use crate::grpo::updates;
-use crate::model::device::MlpWidths;
-use crate::model::latent::LatentShape;
-use crate::model::layout::Layer;
+use crate::model::device::{AttentionKinds, AttentionWidths, MlpWidths};
+use crate::model::layout::{Attention, LayerLayout};
 use crate::model::{AdapterLayout, Layout, ModelConfig, Phases};
 use crate::ops::attention::Heads;
 use crate::ops::delta::Delta;
@@ -40,14 +39,18 @@ pub struct Sizes {
     /// What a layer's feed-forward part takes of a card, and bytes a token that those of all layers keep there.
     widths: MlpWidths,
     kept_by_all: usize,
+    /// The same of a layer's attention.
+    attending: AttentionWidths,
+    attending_by_all: usize,
     attention: AttentionSizes,
-    latent: Option<LatentShape>,
     delta: Option<Delta>,
+    /// Layers that have states in place of keys and values.
+    states: usize,
     vocab: usize,
     heads: Heads,
-    /// Whether queries and keys have norms of their own.
-    head_norms: bool,
     positions: usize,
+    /// Angles of a position.
+    angles: usize,
 }
 
 impl Sizes {
@@ -62,6 +65,14 @@ impl Sizes {
         let experts = config.experts()?;
         let router = experts.as_ref().map(|experts| &experts.router);
         let widths = layout.layers.iter().map(|layer| MlpWidths::of(layer, router));
+        let kinds = AttentionKinds {
+            heads: config.heads(),
+            gated: config.family()?.has_output_gates(),
+            delta: config.delta()?.map(|delta| delta.sizes),
+            latent: config.latent()?.map(|latent| latent.sizes),
+        };
+        let attending = layout.layers.iter().map(|layer| AttentionWidths::of(layer, &kinds));
+        let has_states = |layer: &&LayerLayout| matches!(layer.attention, Attention::Delta(_));
         let matrices = layout.layers.iter().flat_map(|layer| layer.matrices()).chain([&layout.lm_head]);
         Ok(Self {
             weights: layout.len(),
@@ -71,13 +82,15 @@ impl Sizes {
             feed_forward: FeedForward::of(config, &layout.layers)?,
             widths: MlpWidths::widest(widths.clone()),
             kept_by_all: widths.map(MlpWidths::kept_bytes).sum(),
+            attending: AttentionWidths::widest(attending.clone()),
+            attending_by_all: attending.map(AttentionWidths::kept_bytes).sum(),
             attention: AttentionSizes::of(config, &layout.layers)?,
-            latent: config.latent()?,
-            delta: config.delta()?.map(|delta| delta.sizes),
+            delta: kinds.delta,
+            states: layout.layers.iter().filter(has_states).count(),
             vocab: config.vocab_size,
-            heads: config.heads(),
-            head_norms: layout.layers.iter().any(Layer::has_head_norms),
+            heads: kinds.heads,
             positions: config.max_position_embeddings,
+            angles: config.rope_frequencies()?.len(),
         })
     }
 }
@@ -166,10 +179,6 @@ impl Job {
             "prompts of {prompt} tokens and rollout.max_new_tokens = {} are more than the model's context of {}",
             r.max_new_tokens,
             shape.max_position_embeddings
-        );
-        ensure!(
-            device == Target::Cpu || shape.delta()?.is_none(),
-            "delta nets are computed on a CPU alone: set compute.device = \"cpu\""
         );
         let lora = config.lora.as_ref().map(|lora| {
             let layout = lora.layout(&Layout::of(shape)?)?;
@@ -413,6 +422,9 @@ mod tests {
         assert_eq!(cache(64, 2048) - cache(64, 1024), 64 * 1024 * 24_576, "24 KiB a token: 6 layers x 2 x 2 x 256 x 4");
         let states = 4 * 18 * (16 * 128 * 128 + 3 * 6144);
         assert_eq!(cache(64, 1024), 65 * (1024 * 24_576 + states), "of the rows, and of the prompt at hand");
+        let card = Plan::new(&sizes, &Job { prompt: 1024, rows: 64, sequence: 1024, ..JOB });
+        let states = 18 * (4 * 16 * 128 * 128 + 2 * 3 * 6144);
+        assert_eq!(card.cache, 65 * (1024 * 12_288 + states), "bf16, but for states");
     }
 
     #[test]

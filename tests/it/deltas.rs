@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use reckon::batch::MicroBatch;
 use reckon::config::LoraConfig;
-use reckon::model::{BaseType, CpuOptions, DeviceModel, ModelFolder, SaveDtype};
+use reckon::model::{BaseType, CpuOptions, ModelFolder, SaveDtype};
 use reckon::ops::LANES;
 use reckon::policy::Policy;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use super::gradients::check_gradients;
-use super::host_device::device;
 use super::lora::{saved, trained_with};
 use super::models::{DELTA, cpu, cpu_mut, micros, samples, shared_micros, tiny};
 use super::parity::fixture;
@@ -126,15 +125,6 @@ fn layers_that_are_computed_again_and_threads_change_no_bit_of_the_gradient() {
         cpu_mut(&mut policy).decoder.recompute = recompute;
         assert_eq!(cpu(&policy).gradients(&micros, 0.9, &super::gradients::loss), expected, "{threads}, {recompute}");
     }
-}
-
-#[test]
-fn a_device_refuses_them_in_one_line() {
-    let Some(device) = device(0) else { return };
-    let policy = tiny(DELTA, true);
-    let refused = DeviceModel::new(device, &cpu(&policy).decoder, cpu(&policy).parameters());
-    let complaint = refused.unwrap_err().to_string();
-    assert!(complaint.contains("on a CPU alone: set compute.device"), "{complaint}");
 }
 
 /// Writes a shape of some width, a base made of it, and a config of `reckon train` on that.

@@ -26,7 +26,7 @@ use super::device_experts::mixture;
 use super::device_lora::adapted;
 use super::device_model::{distance, loss, rounded};
 use super::host_device::{device, device_of, devices_of_ranks};
-use super::models::{FAMILIES, MIXTURES, VOCAB, cpu, cpu_learner, micros, on_device, samples};
+use super::models::{DELTA, FAMILIES, MIXTURES, VOCAB, cpu, cpu_learner, micros, on_device, samples};
 
 /// The same model on a device.
 fn moved(policy: Policy, device: Device) -> Policy {
@@ -100,15 +100,17 @@ fn a_run_on_a_device_that_stops_and_resumes_equals_one_that_did_not_to_the_bit()
     let full = || rounded(FAMILIES[2], true);
     let adapter = || adapted(FAMILIES[1], 4, &["*_proj"]);
     let experts = || rounded(MIXTURES[1], true);
+    let delta = || rounded(DELTA, true);
     type Case<'a> = (&'a str, &'a dyn Fn() -> Policy, &'a [&'a str]);
     let latents = || mixture(MIXTURES[4]);
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         ("all weights", &full, &[]),
         ("eight bits", &full, &["optim.moments=eight_bit"]),
         ("a reference", &full, &["grpo.kl_coef=0.05", "grpo.ref_refresh_every=1", "grpo.completions_per_update=2"]),
         ("an adapter with its base as the reference", &adapter, &["grpo.kl_coef=0.05"]),
         ("experts", &experts, &EXPERTS),
         ("latents", &latents, &LATENTS),
+        ("delta nets", &delta, &["grpo.completions_per_update=2"]),
     ];
     for (what, policy, sets) in cases {
         let Some(device) = device(0) else { return };

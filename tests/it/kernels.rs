@@ -100,7 +100,7 @@ fn rms_norm_agrees_with_its_twin() {
             let (factors, partial) = (empty(d, t), empty(d, columns::partial_len(size, t)));
             let rows = Rows::dense(size);
             rms_norm::device::forward(rows, x.all(), w.all(), y.all(), factors.all(), 1e-6).unwrap();
-            let kept = rms_norm::device::Kept { x: x.all(), w: w.all(), factors: factors.all() };
+            let kept = rms_norm::device::Kept { x: x.all(), w: w.all().into(), factors: factors.all() };
             rms_norm::device::backward(rows, kept, dy.all(), dx.all(), true, Some(dw.all()), partial.all()).unwrap();
             vec![down(y.all()), down(dx.all()), dw.all().read().unwrap()]
         });
@@ -124,7 +124,7 @@ fn rms_norm_of_heads_leaves_the_rest_of_the_row_alone() {
         let (factors, partial) = (empty(d, t * heads), empty(d, columns::partial_len(size, t * heads)));
         let rows = Rows { k: size, heads, stride: row };
         rms_norm::device::forward(rows, x.all(), w.all(), y.all(), factors.all(), 1e-6).unwrap();
-        let kept = rms_norm::device::Kept { x: x.all(), w: w.all(), factors: factors.all() };
+        let kept = rms_norm::device::Kept { x: x.all(), w: w.all().into(), factors: factors.all() };
         rms_norm::device::backward(rows, kept, dx.all(), dx.all(), false, Some(dw.all()), partial.all()).unwrap();
         vec![down(y.all()), down(dx.all()), dw.all().read().unwrap()]
     });
@@ -215,7 +215,7 @@ fn log_probabilities_agree_with_their_twin() {
         check(&format!("linear_logprob {r} x {v}, entropy {with_entropy}"), &expected, |d| {
             let (h, w, targets) = (up(d, &to_bf16(&h)), up(d, &to_bf16(&w)), up(d, &targets));
             let (dh, dw) = (empty(d, r * size), d.zeros(Class::Gradients, v * size).unwrap());
-            let w = Weight { values: w.all(), gradient: Some(dw.all()) };
+            let w = Weight::trained(w.all(), dw.all());
             let head = device_logprob::Head { w, k: size, temperature };
             let mut scratch = device_logprob::Scratch::new(d).unwrap();
             let (logprobs, entropies) = device_logprob::forward(head, h.all(), targets.all(), &mut scratch).unwrap();
@@ -254,8 +254,8 @@ fn divergences_agree_with_their_twin() {
             let (their_h, their_w) = (up(d, &to_bf16(&their_h)), up(d, &to_bf16(&their_w)));
             let (dh, dw) = (empty(d, r * size), d.zeros(Class::Gradients, v * size).unwrap());
             let head = |w, k| device_logprob::Head { w, k, temperature };
-            let ours = head(Weight { values: w.all(), gradient: Some(dw.all()) }, size);
-            let theirs = head(Weight { values: their_w.all(), gradient: None }, teacher_size);
+            let ours = head(Weight::trained(w.all(), dw.all()), size);
+            let theirs = head(Weight::frozen(their_w.all()), teacher_size);
             let [mut a, mut b] = [0; 2].map(|_| device_logprob::Scratch::new(d).unwrap());
             device_logprob::forward(ours, h.all(), targets.all(), &mut a).unwrap();
             let (g, s) = (up(d, &d_logprobs), up(d, &slopes));

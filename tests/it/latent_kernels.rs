@@ -151,14 +151,12 @@ impl Case {
         let (s, bf16s) = (self.s, |values: &[f32]| up(d, &to_bf16(values)));
         let (w, adapter, g) = (bf16s(&self.w), bf16s(&self.adapter), up(d, &self.before));
         let expand = match self.trained {
-            Trained::All => {
-                device_linear::Linear::new(Weight { values: w.all(), gradient: Some(g.all()) }, s.rank, None)
-            }
-            Trained::Nothing => device_linear::Linear::new(Weight { values: w.all(), gradient: None }, s.rank, None),
+            Trained::All => device_linear::Linear::new(Weight::trained(w.all(), g.all()), s.rank, None),
+            Trained::Nothing => device_linear::Linear::new(Weight::frozen(w.all()), s.rank, None),
             Trained::Addition(rank) => {
                 let flat = Flat { values: adapter.all(), gradients: Some(g.all()) };
                 let addition = device_linear::LowRank::new(flat, &self.places(rank), rank, SCALE);
-                device_linear::Linear::new(Weight { values: w.all(), gradient: None }, s.rank, Some(addition))
+                device_linear::Linear::new(Weight::frozen(w.all()), s.rank, Some(addition))
             }
         };
         // Room for all heads of an addition of rank 3, and for two of rank 8.

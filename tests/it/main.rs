@@ -22,6 +22,7 @@ mod data;
 /// Gated delta nets.
 mod deltas;
 /// An adapter on such a device agrees with the CPU.
+mod device_deltas;
 mod device_experts;
 /// Models with latent attention on such a device.
 mod device_latent;

@@ -33,7 +33,7 @@ pub(crate) fn families() -> impl Iterator<Item = &'static str> {
 }
 
 /// What a family's config says beside what all have.
-fn of_family(architecture: &str) -> serde_json::Value {
+fn of_family(architecture: &str, head_dim: usize) -> serde_json::Value {
     match architecture {
         "Qwen2MoeForCausalLM" => json!({
             "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": false,
@@ -55,8 +55,10 @@ fn of_family(architecture: &str) -> serde_json::Value {
         }),
         DELTA => json!({
             "num_hidden_layers": 3, "layer_types": ["linear_attention", "linear_attention", "full_attention"],
-            "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 6,
-            "linear_value_head_dim": 10,
+            "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+            // With a head size that a device computes, sizes of states that it does.
+            "linear_key_head_dim": if head_dim == 32 { 8 } else { 6 },
+            "linear_value_head_dim": if head_dim == 32 { 16 } else { 10 },
         }),
         _ => json!({}),
     }
@@ -67,7 +69,7 @@ pub(crate) fn tiny(architecture: &str, tied: bool) -> Policy {
     tiny_with(architecture, tied, 16)
 }
 
-/// The same with another head size.
+/// The same with another head size; with 32, all sizes are such that a device computes them.
 pub(crate) fn tiny_with(architecture: &str, tied: bool, head_dim: usize) -> Policy {
     tiny_of(architecture, tied, head_dim, &json!({}))
 }
@@ -80,7 +82,7 @@ pub(crate) fn tiny_of(architecture: &str, tied: bool, head_dim: usize, set: &ser
         "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
         "tie_word_embeddings": tied, "hidden_act": "silu", "sliding_window": null,
     });
-    config.as_object_mut().unwrap().extend(of_family(architecture).as_object().unwrap().clone());
+    config.as_object_mut().unwrap().extend(of_family(architecture, head_dim).as_object().unwrap().clone());
     config.as_object_mut().unwrap().extend(set.as_object().unwrap().clone());
     let config = read_config(config.to_string().as_bytes()).unwrap();
     let vocab: serde_json::Map<_, _> = (0..VOCAB).map(|i| (((b'a' + i as u8) as char).to_string(), json!(i))).collect();

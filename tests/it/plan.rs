@@ -17,7 +17,7 @@ use reckon::rollout::{Engine, PromptTokens, Request, SampleKey, Sampling};
 
 use crate::device_lora::adapted;
 use crate::host_device::device;
-use crate::models::{FAMILIES, MIXTURES, VOCAB, cpu, cpu_mut, prompt_of, rising, sampling, tiny_with};
+use crate::models::{DELTA, FAMILIES, MIXTURES, VOCAB, cpu, cpu_mut, prompt_of, rising, sampling, tiny_with};
 use crate::program::{fails, small_run, succeeds, text};
 
 const TOKENS: usize = 96;
@@ -103,7 +103,7 @@ fn check_near(what: &str, held: usize, planned: usize) {
 #[test]
 fn the_plan_for_a_card_is_what_a_device_holds_within_a_twentieth() {
     for (architecture, recompute) in
-        FAMILIES.iter().chain(&MIXTURES[..3]).flat_map(|family| [(family, false), (family, true)])
+        FAMILIES.iter().chain(&MIXTURES[..3]).chain(&[DELTA]).flat_map(|family| [(family, false), (family, true)])
     {
         let Some(device) = device(0) else { return };
         let mut policy = tiny_with(architecture, true, 32);
@@ -117,7 +117,7 @@ fn the_plan_for_a_card_is_what_a_device_holds_within_a_twentieth() {
 #[test]
 fn the_plan_for_an_adapter_on_a_card_is_what_a_device_holds_within_a_twentieth() {
     for (architecture, rank, targets) in
-        [(FAMILIES[0], 4, "*_proj"), (FAMILIES[1], 9, "*_proj"), (FAMILIES[2], 16, "down_proj")]
+        [(FAMILIES[0], 4, "*_proj"), (FAMILIES[1], 9, "*_proj"), (FAMILIES[2], 16, "down_proj"), (DELTA, 4, "*_proj")]
     {
         let Some(device) = device(0) else { return };
         let policy = adapted(architecture, rank, &[targets]);

@@ -161,19 +161,25 @@ fn the_trainer_agrees_to_the_bit_about_tokens_behind_an_answer() {
 
 #[test]
 fn on_a_device_rows_that_wait_keep_their_slots_and_the_trainer_agrees() {
-    let policy = rounded(FAMILIES[1], true);
-    let Some(device) = device(0) else { return };
-    let model = model(&policy, device);
-    let prompts = prompts(4);
-    let engine = Engine { model: Model::Device(&model), ..Engine::of(&policy, 3) };
-    let completions = ask(&engine, &prompts, &turns(2), 40);
-    assert!(completions.iter().any(|c| c.tools.calls > 0));
-    let samples = train_samples(&prompts, &completions);
-    let micros = micros(&samples, 10_000);
-    let on_cpu = cpu(&policy).logprobs(None, &micros, 0.8).into_iter().flat_map(|stats| stats.logprobs);
-    let sampled = completions.iter().flat_map(|c| c.logprobs.iter().copied());
-    let far = sampled.zip(on_cpu).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(far < 0.1, "log-probabilities differ by {far}");
+    for architecture in [FAMILIES[1], DELTA] {
+        let policy = rounded(architecture, true);
+        let Some(device) = device(0) else { return };
+        let model = model(&policy, device);
+        let prompts = prompts(4);
+        let engine = Engine { model: Model::Device(&model), ..Engine::of(&policy, 3) };
+        let completions = ask(&engine, &prompts, &turns(2), 40);
+        assert!(completions.iter().any(|c| c.tools.calls > 0), "{architecture}");
+        let samples = train_samples(&prompts, &completions);
+        let micros = micros(&samples, 10_000);
+        let trained = micros.iter().flat_map(|micro| model.logprobs(None, micro, 0.8).unwrap().logprobs);
+        let on_cpu = cpu(&policy).logprobs(None, &micros, 0.8).into_iter().flat_map(|stats| stats.logprobs);
+        let sampled = completions.iter().flat_map(|c| c.logprobs.iter().copied());
+        let farthest = |others: &mut dyn Iterator<Item = f32>| {
+            sampled.clone().zip(others).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+        };
+        let far = [farthest(&mut { trained }), farthest(&mut { on_cpu })];
+        assert!(far[0] < 0.1 && far[1] < 0.1, "{architecture}: log-probabilities differ by {far:?}");
+    }
 }
 
 const COUNT: &str = "

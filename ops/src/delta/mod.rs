@@ -17,6 +17,7 @@
 mod backward;
 mod chunk;
 mod convolution;
+pub mod device;
 mod gates;
 mod rule;
 

@@ -13,7 +13,7 @@ pub(crate) const WARP_ROWS: usize = 4;
 /// Threads of the elementwise kernels.
 pub(crate) const THREADS: usize = 256;
 /// Rows of a stretch that one block sums the columns of.
-const STRETCH: usize = 256;
+pub(crate) const STRETCH: usize = 256;
 
 /// Rows of `k` values that a norm is taken of: `heads` to a token, and tokens `stride` values apart.
 #[derive(Debug, Clone, Copy)]
@@ -62,13 +62,17 @@ pub(crate) fn column_sums(first: Launch, rows: Rows, count: usize, sum: View<f32
     assert!(partial.len() >= partial_len(rows.k, count), "too little scratch for the sums of columns");
     let first = first.arg(partial).arg(count as u32).arg(rows.k as u32).arg(rows.heads as u32);
     let first = first.arg(rows.stride as u32).arg(STRETCH as u32);
-    let second = Launch::new("column_total", [rows.k.div_ceil(THREADS), 1, 1], 256).arg(partial).arg(sum);
-    let second = second.arg(rows.k as u32).arg(count.div_ceil(STRETCH) as u32);
     // SAFETY: lengths are checked by the callers and above.
-    unsafe {
-        sum.device().launch(&first)?;
-        sum.device().launch(&second)
-    }
+    unsafe { sum.device().launch(&first)? };
+    add_stretches(partial, sum, count)
+}
+
+/// Adds to `sum (k)` what `partial` holds of the stretches of `count` rows, in order.
+pub(crate) fn add_stretches(partial: View<f32>, sum: View<f32>, count: usize) -> Result<()> {
+    assert!(partial.len() >= partial_len(sum.len(), count), "sums of every stretch");
+    let launch = Launch::new("column_total", [sum.len().div_ceil(THREADS), 1, 1], 256).arg(partial).arg(sum);
+    // SAFETY: lengths are checked above.
+    unsafe { sum.device().launch(&launch.arg(sum.len() as u32).arg(count.div_ceil(STRETCH) as u32)) }
 }
 
 /// The grid of an elementwise kernel whose threads take eight values each.

@@ -1,5 +1,7 @@
 //! Values multiplied by a function of gates that were projected beside them: `y = x silu(g)` or `y = x sigmoid(g)`.
 
+pub mod device;
+
 use super::team::Team;
 use super::vector::{exp, vectorised};
 

@@ -29,7 +29,7 @@ impl<'a> Flat<'a> {
     /// The weight at `range`.
     pub fn weight(&self, range: &Range<usize>) -> Weight<'a> {
         let gradient = self.gradients.map(|gradients| gradients.part(range.clone()));
-        Weight { values: self.values.part(range.clone()), gradient }
+        Weight { values: self.values.part(range.clone()), gradient, around_one: false }
     }
 }
 
@@ -40,6 +40,20 @@ pub struct Weight<'a> {
     pub values: View<'a, bf16>,
     /// Where its gradient is added.
     pub gradient: Option<View<'a, f32>>,
+    /// Whether its values are how far what multiplies is from one, as those of some norms.
+    pub around_one: bool,
+}
+
+impl<'a> Weight<'a> {
+    /// A weight that is not trained.
+    pub fn frozen(values: View<'a, bf16>) -> Self {
+        Self { values, gradient: None, around_one: false }
+    }
+
+    /// A weight whose gradient is added to `gradient`.
+    pub fn trained(values: View<'a, bf16>, gradient: View<'a, f32>) -> Self {
+        Self { gradient: Some(gradient), ..Self::frozen(values) }
+    }
 }
 
 /// A matrix `(N, K)`, and what is added to it.

@@ -1,11 +1,12 @@
 //! The layers' forward and backward on a device, in the order of `model/cpu/decoder.rs`. What lies within a layer is in
-//! [`super::grouped`], [`super::latent`] and [`super::mlp`].
+//! [`super::grouped`], [`super::latent`], [`super::delta`] and [`super::mlp`].
 
 use anyhow::Result;
 use half::bf16;
 
 use super::DeviceModel;
 use super::routers::Routers;
+use super::states::Memory;
 use super::weights::{DeviceWeights, LayerWeights};
 use super::workspace::{Activations, Forward, Workspace};
 use crate::model::layout::Attention;
@@ -25,6 +26,8 @@ pub(super) struct Run<'a> {
     pub(super) t: usize,
     pub(super) positions: View<'a, u32>,
     pub(super) context: Context<'a>,
+    /// Where the model may have delta nets.
+    pub(super) memory: Option<Memory<'a>>,
     pub(super) routers: &'a Routers<'a>,
     pub(super) ws: &'a Forward,
 }
@@ -59,7 +62,7 @@ impl<'a> Run<'a> {
             self.layer_output(index)?;
         }
         let (last, hidden) = (self.rows(ws.stream(layers), width), self.rows(&ws.hidden, width));
-        let (norm, factors) = (self.weights.norm.values, self.rows(&ws.last_factors, 1));
+        let (norm, factors) = (self.weights.norm, self.rows(&ws.last_factors, 1));
         rms_norm::forward(Rows::dense(width), last, norm, hidden, factors, self.model.decoder.eps)?;
         Ok(hidden)
     }
@@ -69,17 +72,17 @@ impl<'a> Run<'a> {
         let (decoder, (layer, a)) = (&self.model.decoder, self.layer(index));
         let width = decoder.hidden;
         let (x, normed) = (self.rows(self.ws.stream(index), width), self.rows(&a.normed, width));
-        let norm = layer.attention_norm.values;
+        let norm = layer.attention_norm;
         rms_norm::forward(Rows::dense(width), x, norm, normed, self.rows(&a.factors, 1), decoder.eps)?;
         let middle = self.rows(&a.middle, width);
         middle.copy(x)?;
         match &layer.attention {
             Attention::Grouped(grouped) => self.grouped_forward(index, grouped, a)?,
             Attention::Latent(latent) => self.latent_forward(index, latent, a)?,
-            Attention::Delta(_) => unreachable!("refused when the model came to the device"),
+            Attention::Delta(delta) => self.delta_forward(index, delta, a)?,
         }
         let (normed, factors) = (self.rows(&a.middle_normed, width), self.rows(&a.middle_factors, 1));
-        rms_norm::forward(Rows::dense(width), middle, layer.mlp_norm.values, normed, factors, decoder.eps)?;
+        rms_norm::forward(Rows::dense(width), middle, layer.mlp_norm, normed, factors, decoder.eps)?;
         self.mlp_forward(index, layer, a)
     }
 
@@ -116,7 +119,7 @@ impl<'a> Backward<'a> {
         match &layer.attention {
             Attention::Grouped(grouped) => self.grouped_backward(grouped, a)?,
             Attention::Latent(latent) => self.latent_backward(latent, a)?,
-            Attention::Delta(_) => unreachable!("refused when the model came to the device"),
+            Attention::Delta(delta) => self.delta_backward(index, delta, a)?,
         }
         self.norm_backward(layer.attention_norm, run.ws.stream(index), &a.factors)
     }
@@ -124,7 +127,7 @@ impl<'a> Backward<'a> {
     /// Adds to `dx` what the gradient `d_normed` of normed rows makes that of `x`.
     fn norm_backward(&self, norm: Weight, x: &Buffer<bf16>, factors: &Buffer<f32>) -> Result<()> {
         let (run, ws, width) = (&self.run, self.ws, self.run.model.decoder.hidden);
-        let kept = rms_norm::Kept { x: run.rows(x, width), w: norm.values, factors: run.rows(factors, 1) };
+        let kept = rms_norm::Kept { x: run.rows(x, width), w: norm.into(), factors: run.rows(factors, 1) };
         let (d_normed, dx) = (run.rows(&ws.d_normed, width), run.rows(&ws.dx, width));
         rms_norm::backward(Rows::dense(width), kept, d_normed, dx, true, norm.gradient, ws.partial.all())
     }

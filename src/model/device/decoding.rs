@@ -10,12 +10,14 @@ use half::bf16;
 use super::DeviceModel;
 use super::decoder::{Context, Run};
 use super::routers::Routers;
+use super::states::Memory;
 use super::weights::DeviceWeights;
 use super::workspace::Forward;
 use crate::batch::RoutedExperts;
 use crate::ops::attention::Segment;
 use crate::ops::attention::cached::device::{Cache, Slot, Slots, partial_len};
 use crate::ops::attention::packed::device as attention;
+use crate::ops::delta::device::{Sequences, States};
 use crate::ops::device::{Buffer, Class, View, products};
 use crate::ops::linear_logprob::device::{chunk_rows, chunks};
 
@@ -40,6 +42,8 @@ pub struct Decoding<'a> {
     room: DecodingRoom,
     /// A slot for each row, and one more for the prompt at hand.
     cache: Cache,
+    /// In the same slots the states of delta nets, where layers are some.
+    states: Option<States>,
     /// Tokens in each slot.
     cached: Vec<usize>,
     free: Vec<usize>,
@@ -62,14 +66,16 @@ impl DeviceModel {
         self.free_workspace();
         let (device, decoder, layers) = (&self.device, &self.decoder, self.layout.layers.len());
         let floats = |len: usize| device.buffer(Class::Cache, len);
+        let states = decoder.delta.map(|sizes| States::new(device, sizes, decoder.states, rows + 1));
         Ok(Decoding {
             model: self,
             weights: self.weights()?,
             room,
             cache: match decoder.latent {
                 Some((latent, _)) => Cache::of_latents(device, latent, layers, rows + 1, most)?,
-                None => Cache::new(device, decoder.heads, layers, rows + 1, most)?,
+                None => Cache::new(device, decoder.heads, layers - decoder.states, rows + 1, most)?,
             },
+            states: states.transpose()?,
             cached: vec![0; rows + 1],
             free: (0..rows).collect(),
             forward: Forward::new(device, Class::Cache, decoder, &self.shape(false), (rows.max(prompt), most))?,
@@ -105,6 +111,9 @@ impl Decoding<'_> {
         let tiles = self.model.device.upload(Class::Cache, &attention::tiles(&segments))?;
         let places: Vec<(usize, usize)> = (0..count).map(|position| (slot, position)).collect();
         let slots = self.model.device.upload(Class::Cache, &self.slots(&places))?;
+        if let Some(states) = &self.states {
+            states.clear(slot)?;
+        }
         let (cache, slots) = (&self.cache, slots.all());
         let context = Context::Prompt { segments: &segments, tiles: tiles.all(), cache, slots };
         let routed = self.run(tokens, &places, context)?;
@@ -126,6 +135,9 @@ impl Decoding<'_> {
         self.cached[slot] = self.cached[prompt];
         self.routed[slot] = self.routed[prompt].clone();
         self.cache.copy(prompt, slot, self.cached[slot])?;
+        if let Some(states) = &self.states {
+            states.copy(prompt, slot)?;
+        }
         Ok(slot)
     }
 
@@ -199,6 +211,16 @@ impl Decoding<'_> {
         self.run(tokens, places, Context::Cached { cache, slots, longest, partial })
     }
 
+    /// The tokens of each slot, which follow each other.
+    fn sequences(&self, places: &[(usize, usize)]) -> Result<Sequences> {
+        let (mut first, mut runs) = (0, Vec::new());
+        for same in places.chunk_by(|(one, _), (next, _)| one == next) {
+            runs.push((first..first + same.len(), Some(same[0].0)));
+            first += same.len();
+        }
+        Sequences::new(&self.model.device, Class::Cache, runs)
+    }
+
     /// Leaves the hidden states of tokens; returns the experts that they went to, where these are recorded.
     fn run(&self, tokens: &[u32], places: &[(usize, usize)], context: Context) -> Result<Option<RoutedExperts>> {
         let Self { model, weights, forward: ws, .. } = self;
@@ -212,7 +234,10 @@ impl Decoding<'_> {
         }
         let (tokens, positions) =
             (model.device.upload(Class::Cache, tokens)?, model.device.upload(Class::Cache, &positions)?);
-        let run = Run { model, weights, t, positions: positions.all(), context, routers: &routers, ws };
+        let states = self.states.as_ref();
+        let sequences = states.map(|_| self.sequences(places)).transpose()?;
+        let memory = sequences.as_ref().map(|sequences| Memory { sequences, states });
+        let run = Run { model, weights, t, positions: positions.all(), context, memory, routers: &routers, ws };
         run.hidden(tokens.all())?;
         Ok(routers.notes.into_inner().routed)
     }

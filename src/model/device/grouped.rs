@@ -11,6 +11,7 @@ use crate::model::layout::{GroupedAttention, HeadNorms};
 use crate::ops::attention::packed::device as attention;
 use crate::ops::device::View;
 use crate::ops::device::columns::Rows;
+use crate::ops::gate::{Gate, device as gate};
 use crate::ops::linear::device::{self as linear, Linear, Weight};
 use crate::ops::rms_norm::device as rms_norm;
 use crate::ops::rope::device as rope;
@@ -30,9 +31,18 @@ impl Run<'_> {
         self.project_qkv(grouped, a)?;
         let (qkv, attended) = (self.rows(&a.qkv, heads.row()), self.rows(&a.attended, heads.output()));
         rope::rotate(self.angles(), qkv, self.positions, self.model.decoder.rotated_parts(), heads.row(), 1.0)?;
-        self.attend(index, qkv, attended, self.rows(&a.lse, heads.query))?;
+        // The place of a layer among those with keys and values, not among all.
+        self.attend(self.model.decoder.places[index], qkv, attended, self.rows(&a.lse, heads.query))?;
         let middle = self.rows(&a.middle, self.model.decoder.hidden);
-        grouped.output.forward(attended, middle, true, self.ws.lora_hidden.all())
+        grouped.output.forward(self.gated_outputs(attended, a)?, middle, true, self.ws.lora_hidden.all())
+    }
+
+    /// What the last product takes in: the outputs of heads, times their gates where they have some.
+    fn gated_outputs<'o>(&'o self, attended: View<'o, bf16>, a: &Activations) -> Result<View<'o, bf16>> {
+        let Some(gates) = self.model.decoder.output_gates() else { return Ok(attended) };
+        let gated = self.rows(&self.ws.gated, self.model.decoder.heads.output());
+        gate::forward(Gate::Sigmoid, gates, self.rows(&a.projected, gates.row), attended, gated)?;
+        Ok(gated)
     }
 
     /// `qkv (T, row)` rotated -> `o (T, query * D)`; the cache, where there is one, takes keys and values in first.
@@ -54,17 +64,22 @@ impl Run<'_> {
     fn project_qkv(&self, grouped: &Parts, a: &Activations) -> Result<()> {
         let (width, heads) = (self.model.decoder.hidden, self.model.decoder.heads);
         let (normed, qkv) = (self.rows(&a.normed, width), self.rows(&a.qkv, heads.row()));
+        let gates = self.model.decoder.output_gates();
+        let projected = gates.map_or(qkv, |gates| self.rows(&a.projected, gates.row));
         if let Some(bias) = grouped.bias {
-            linear::fill_bias(bias.values, qkv)?;
+            linear::fill_bias(bias.values, projected)?;
         }
-        grouped.qkv.forward(normed, qkv, grouped.bias.is_some(), self.ws.lora_hidden.all())?;
+        grouped.qkv.forward(normed, projected, grouped.bias.is_some(), self.ws.lora_hidden.all())?;
+        if let Some(gates) = gates {
+            gate::without_gates(gates, projected, qkv, heads.row())?;
+        }
         let Some(norms) = &grouped.head_norms else { return Ok(()) };
         let raw = self.rows(&a.raw_qkv, heads.row());
         raw.copy(qkv)?;
         for part in self.normed_parts(norms) {
             let (from, to) = (raw.part(part.start..raw.len()), qkv.part(part.start..qkv.len()));
             let factors = a.head_factors.part(part.factors);
-            rms_norm::forward(part.rows, from, part.weight.values, to, factors, self.model.decoder.eps)?;
+            rms_norm::forward(part.rows, from, part.weight, to, factors, self.model.decoder.eps)?;
         }
         Ok(())
     }
@@ -99,7 +114,12 @@ impl Backward<'_> {
         let (heads, width) = (run.model.decoder.heads, run.model.decoder.hidden);
         let (dx, attended) = (run.rows(&ws.dx, width), run.rows(&a.attended, heads.output()));
         let d_attended = run.rows(&ws.d_attended, heads.output());
-        grouped.output.backward(attended, dx, d_attended, false, self.lora_hidden())?;
+        grouped.output.backward(run.gated_outputs(attended, a)?, dx, d_attended, false, self.lora_hidden())?;
+        let gates = run.model.decoder.output_gates();
+        let gates = gates.map(|gates| (gates, run.rows(&a.projected, gates.row), run.rows(&ws.d_projected, gates.row)));
+        if let Some((gates, projected, d_projected)) = gates {
+            gate::backward(Gate::Sigmoid, gates, projected, attended, d_attended, d_projected)?;
+        }
         let (qkv, d_qkv) = (run.rows(&a.qkv, heads.row()), run.rows(&ws.d_qkv, heads.row()));
         let kept = attention::Kept { qkv, o: attended, lse: run.rows(&a.lse, heads.query) };
         attention::backward(heads, kept, self.tiles, d_attended, run.rows(&ws.delta, heads.query), d_qkv)?;
@@ -108,11 +128,16 @@ impl Backward<'_> {
         if let Some(norms) = &grouped.head_norms {
             self.head_norms_backward(norms, a, d_qkv)?;
         }
+        let mut d_product = d_qkv;
+        if let Some((gates, _, d_projected)) = gates {
+            gate::beside_gates(gates, d_qkv, d_projected, heads.row())?;
+            d_product = d_projected;
+        }
         if let Some(d_bias) = grouped.bias.and_then(|bias| bias.gradient) {
-            linear::bias_backward(d_qkv, d_bias, ws.partial.all())?;
+            linear::bias_backward(d_product, d_bias, ws.partial.all())?;
         }
         let (normed, d_normed) = (run.rows(&a.normed, width), run.rows(&ws.d_normed, width));
-        grouped.qkv.backward(normed, d_qkv, d_normed, false, self.lora_hidden())
+        grouped.qkv.backward(normed, d_product, d_normed, false, self.lora_hidden())
     }
 
     /// Through Qwen3's norms of queries and keys, in place; values pass unchanged.
@@ -120,7 +145,7 @@ impl Backward<'_> {
         let raw = self.run.rows(&a.raw_qkv, self.run.model.decoder.heads.row());
         for part in self.run.normed_parts(norms) {
             let factors = a.head_factors.part(part.factors);
-            let kept = rms_norm::Kept { x: raw.part(part.start..raw.len()), w: part.weight.values, factors };
+            let kept = rms_norm::Kept { x: raw.part(part.start..raw.len()), w: part.weight.into(), factors };
             let d = d_qkv.part(part.start..d_qkv.len());
             rms_norm::backward(part.rows, kept, d, d, false, part.weight.gradient, self.ws.partial.all())?;
         }

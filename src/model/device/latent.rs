@@ -125,7 +125,7 @@ impl Backward<'_> {
         let (queries, d_queries) = (run.rows(&kept.queries, s.queries()), run.rows(&ws.latent.queries, s.queries()));
         latent::absorb_backward(s, &parts.expand, factor, (queries, d_absorbed), d_queries, lora)?;
         let (x, factors) = (run.rows(&kept.compressed, size), run.rows(&kept.factors, 1));
-        let of_latents = rms_norm::Kept { x, w: parts.norm.values, factors };
+        let of_latents = rms_norm::Kept { x, w: parts.norm.into(), factors };
         let d_norm = parts.norm.gradient;
         rms_norm::backward(latents_of(s), of_latents, d_keys, d_keys, false, d_norm, ws.partial.all())?;
         let (normed, d_normed) = (run.rows(&a.normed, width), run.rows(&ws.d_normed, width));
@@ -149,7 +149,7 @@ impl Backward<'_> {
                 let d = run.rows(&ws.latent.compressed_queries, rank);
                 up.backward(run.norm_queries(*norm, a)?, d_queries, d, false, lora)?;
                 let (x, factors) = (run.rows(&a.latent.compressed_queries, rank), run.rows(&a.latent.query_factors, 1));
-                let of_queries = rms_norm::Kept { x, w: norm.values, factors };
+                let of_queries = rms_norm::Kept { x, w: (*norm).into(), factors };
                 rms_norm::backward(Rows::dense(rank), of_queries, d, d, false, norm.gradient, ws.partial.all())?;
                 down.backward(normed, d, d_normed, true, lora)
             }

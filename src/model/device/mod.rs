@@ -4,12 +4,14 @@
 
 mod decoder;
 mod decoding;
+mod delta;
 mod experts;
 mod grouped;
 mod latent;
 mod mlp;
 mod reference;
 mod routers;
+mod states;
 mod trainable;
 mod upload;
 mod weights;
@@ -25,13 +27,14 @@ use half::bf16;
 
 use super::decoder::Decoder;
 use super::files::Source;
-use super::layout::{Layer, Layout};
+use super::layout::Layout;
 use super::lora::{Adapter, AdapterLayout};
 use super::parameters::Parameters;
 use super::routing::{FROZEN_BIASES, balanced_layers, choice_biases, even_out};
 use crate::batch::{Beside, Choices, Loss, LossStats, MicroBatch, Teaching, TokenLosses, TokenStats};
 use crate::ops::attention::Segment;
 use crate::ops::attention::packed::device as attention;
+use crate::ops::delta::device::Sequences;
 use crate::ops::device::columns::Rows;
 use crate::ops::device::{Buffer, Class, Device};
 use crate::ops::embedding::device as embedding;
@@ -45,11 +48,12 @@ use decoder::{Backward, Context, Run};
 pub use decoding::{Decoding, DecodingRoom};
 pub use reference::DeviceReference;
 use routers::{Notes, Routers};
+use states::Memory;
 pub use trainable::DeviceTrainable;
 use upload::{biases_of, check, upload_rounded};
 use weights::DeviceWeights;
-pub use widths::MlpWidths;
-use workspace::{Forward, LatentWidths, Room, Shape, Workspace};
+pub use widths::{AttentionKinds, AttentionWidths, LatentWidths, MlpWidths};
+use workspace::{Forward, Room, Shape, Workspace};
 
 /// A model whose weights, gradients and activations are on a device.
 #[derive(Debug)]
@@ -287,15 +291,16 @@ impl DeviceModel {
     /// Of a forward whose backward finds what it needs, or of one that keeps nothing.
     fn shape(&self, keep: bool) -> Shape {
         let adapter = self.base.as_ref().and_then(|base| base.adapter.as_ref());
-        let head_norms = self.layout.layers.iter().any(Layer::has_head_norms);
-        let widths = self.layout.layers.iter().map(|layer| MlpWidths::of(layer, self.decoder.router.as_ref()));
+        let (kinds, router) = (kinds(&self.decoder), &self.decoder.router);
+        let layers = self.layout.layers.iter();
+        let attention = layers.clone().map(|layer| AttentionWidths::of(layer, &kinds));
+        let mlps = layers.map(|layer| MlpWidths::of(layer, router.as_ref()));
         let layers = match keep && !self.decoder.recompute {
-            true => widths.collect(),
-            false => vec![MlpWidths::widest(widths)],
+            true => attention.zip(mlps).collect(),
+            false => vec![(AttentionWidths::widest(attention), MlpWidths::widest(mlps))],
         };
-        let (inputs, latent) =
-            (if keep { self.layout.layers.len() } else { 0 }, LatentWidths::of(&self.decoder, &self.layout));
-        Shape { layers, inputs, lora_hidden: adapter.map_or(0, AdapterLayout::widest), head_norms, latent }
+        let inputs = if keep { self.layout.layers.len() } else { 0 };
+        Shape { layers, inputs, lora_hidden: adapter.map_or(0, AdapterLayout::widest) }
     }
 
     fn vocabulary(&self) -> usize {
@@ -336,7 +341,8 @@ impl DeviceModel {
     ) -> Run<'a> {
         let (positions, segments) = (input.positions.all(), &input.segments);
         let context = Context::Segments { segments, tiles: input.tiles.all() };
-        Run { model: self, weights, t: positions.len(), positions, context, routers, ws }
+        let memory = Some(Memory { sequences: &input.sequences, states: None });
+        Run { model: self, weights, t: positions.len(), positions, context, memory, routers, ws }
     }
 
     /// Leaves the hidden states and what the backward needs in the workspace.
@@ -423,7 +429,7 @@ impl DeviceModel {
         embedding::put_rows(input.rows.all(), ws.d_predicting.part(0..r * hidden), d_hidden, hidden)?;
         let kept = rms_norm::Kept {
             x: ws.forward.stream(self.layout.layers.len()).part(0..t * hidden),
-            w: weights.norm.values,
+            w: weights.norm.into(),
             factors: ws.forward.last_factors.part(0..t),
         };
         rms_norm::backward(Rows::dense(hidden), kept, d_hidden, dx, false, weights.norm.gradient, ws.partial.all())
@@ -438,11 +444,13 @@ struct Input {
     targets: Buffer<u32>,
     segments: Vec<Segment>,
     tiles: Buffer<[u32; 3]>,
+    sequences: Sequences,
 }
 
 impl Input {
     fn new(device: &Device, micro: &MicroBatch) -> Result<Self> {
         let upload = |values: &[u32]| device.upload(Class::Activations, values);
+        let runs = micro.segments.iter().map(|segment| (segment.rows.clone(), None));
         Ok(Self {
             tokens: upload(&micro.tokens)?,
             positions: upload(&micro.positions)?,
@@ -450,6 +458,7 @@ impl Input {
             targets: upload(&micro.targets)?,
             segments: micro.segments.clone(),
             tiles: attention::upload_tiles(device, &micro.segments)?,
+            sequences: Sequences::new(device, Class::Activations, runs)?,
         })
     }
 }
@@ -457,4 +466,10 @@ impl Input {
 /// The routers of a micro-batch of the model that sampled it.
 fn routers(micro: &MicroBatch) -> Routers<'_> {
     Routers::of(micro.routed.as_ref().map(|routed| (routed, micro.router_replay)), micro.tokens.len())
+}
+
+/// Which kinds of attention the layers of a model may have.
+fn kinds(decoder: &Decoder) -> AttentionKinds {
+    let Decoder { heads, gated, delta, latent, .. } = *decoder;
+    AttentionKinds { heads, gated, delta, latent: latent.map(|(sizes, _)| sizes) }
 }

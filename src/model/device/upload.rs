@@ -5,21 +5,23 @@ use std::ops::Range;
 use anyhow::{Context as _, Result, ensure};
 use half::bf16;
 
-use super::workspace::LatentWidths;
+use super::widths::AttentionWidths;
 use crate::model::decoder::Decoder;
 use crate::model::files::{Source, pieces};
 use crate::model::layout::{Layout, Mlp};
 use crate::model::routing::choice_biases;
 use crate::ops::attention::packed::device as attention;
+use crate::ops::delta::device as delta;
 use crate::ops::device::{Buffer, Class, Device};
 
 /// Refuses shapes that the kernels cannot compute.
 pub(super) fn check(decoder: &Decoder, layout: &Layout) -> Result<()> {
-    ensure!(decoder.delta.is_none(), "delta nets are computed on a CPU alone: set compute.device = \"cpu\"");
-    match decoder.latent {
-        Some(_) => LatentWidths::of(decoder, layout).check()?,
+    let kinds = super::kinds(decoder);
+    match AttentionWidths::widest(layout.layers.iter().map(|layer| AttentionWidths::of(layer, &kinds))).latent {
+        Some(latent) => latent.check()?,
         None => attention::check(decoder.heads)?,
     }
+    decoder.delta.map_or(Ok(()), delta::check)?;
     let mut sizes = vec![("hidden_size", decoder.hidden)];
     for layer in &layout.layers {
         match &layer.mlp {

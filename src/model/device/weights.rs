@@ -29,7 +29,7 @@ impl<'a> DeviceWeights<'a> {
         choice_biases: Cow<'a, [Option<Vec<f32>>]>,
         adapter: Option<(&AdapterLayout, Flat<'a>)>,
     ) -> Self {
-        let vector = |vector: &Vector| flat.weight(&vector.range);
+        let vector = |v: &Vector| Weight { around_one: v.around_one, ..flat.weight(&v.range) };
         let linear = |place: &Matrix| {
             let addition = adapter.and_then(|(adapter, values)| {
                 Some(LowRank::new(values, adapter.addition(place)?, adapter.rank, adapter.scale()))
@@ -39,7 +39,7 @@ impl<'a> DeviceWeights<'a> {
         Self {
             embedding: flat.weight(&layout.embedding.range),
             layers: layout.layers.iter().map(|layer| layer.map(linear, vector)).collect(),
-            norm: flat.weight(&layout.norm.range),
+            norm: vector(&layout.norm),
             lm_head: flat.weight(&layout.lm_head.range),
             choice_biases,
         }

@@ -6,12 +6,12 @@ use anyhow::Result;
 use half::bf16;
 
 use super::routers::ExpertActivations;
-use super::widths::MlpWidths;
+use super::states::{DeltaGradients, DeltaInputs};
+use super::widths::{AttentionWidths, MlpWidths};
 use crate::model::Decoder;
 use crate::ops::device::columns::partial_len;
 use crate::ops::device::{Buffer, Class, Device};
 use crate::ops::linear_logprob::device::Scratch;
-pub(super) use latent::LatentWidths;
 
 /// What the buffers are made for: tokens, and tokens that predict a target.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,21 +24,27 @@ pub(super) struct Room {
 #[derive(Debug)]
 pub(super) struct Shape {
     /// Of each layer that has buffers of its own.
-    pub(super) layers: Vec<MlpWidths>,
+    pub(super) layers: Vec<(AttentionWidths, MlpWidths)>,
     /// Layers whose input is kept.
     pub(super) inputs: usize,
     /// Values a token between an adapter's factors.
     pub(super) lora_hidden: usize,
-    /// Whether queries and keys have norms of their own.
-    pub(super) head_norms: bool,
-    /// Of latent attention.
-    pub(super) latent: LatentWidths,
+}
+
+impl Shape {
+    /// What any layer takes.
+    fn widest(&self) -> (AttentionWidths, MlpWidths) {
+        let (attention, mlp): (Vec<_>, Vec<_>) = self.layers.iter().copied().unzip();
+        (AttentionWidths::widest(attention), MlpWidths::widest(mlp))
+    }
 }
 
 /// What a layer keeps for its backward beside its input. `(T, ..)` each.
 #[derive(Debug)]
 pub(super) struct Activations {
     pub(super) normed: Buffer<bf16>,
+    /// What is projected with gates beside it; empty where there are none.
+    pub(super) projected: Buffer<bf16>,
     /// Before the norm of heads; empty where there is none.
     pub(super) raw_qkv: Buffer<bf16>,
     /// Queries, keys and values, rotated; empty where attention is over latents.
@@ -74,6 +80,9 @@ pub(super) struct Forward {
     pub(super) router_products: Buffer<f32>,
     /// What experts take in, and what they give `(T A, K)`.
     pub(super) of_experts: Buffer<bf16>,
+    /// Outputs of attention times their gates.
+    pub(super) gated: Buffer<bf16>,
+    pub(super) delta: DeltaInputs,
     pub(super) latent: latent::Inputs,
 }
 
@@ -89,15 +98,17 @@ pub(super) struct Workspace {
     pub(super) d_activated: Buffer<bf16>,
     pub(super) d_normed: Buffer<bf16>,
     pub(super) d_attended: Buffer<bf16>,
+    pub(super) d_projected: Buffer<bf16>,
     pub(super) d_qkv: Buffer<bf16>,
     pub(super) delta: Buffer<f32>,
+    pub(super) delta_net: DeltaGradients,
+    pub(super) latent: latent::Gradients,
     pub(super) d_lora_hidden: Buffer<bf16>,
     /// Of what experts give and take in, of their weights, and of a router's products.
     pub(super) d_of_experts: Buffer<bf16>,
     pub(super) d_weights: Buffer<f32>,
     pub(super) d_router_products: Buffer<bf16>,
     pub(super) partial: Buffer<f32>,
-    pub(super) latent: latent::Gradients,
     pub(super) logprob: Scratch,
 }
 
@@ -110,9 +121,8 @@ impl Forward {
         shape: &Shape,
         (t, longest): (usize, usize),
     ) -> Result<Self> {
-        let (room, widest) =
-            (|width: usize| device.buffer(class, t * width), MlpWidths::widest(shape.layers.iter().copied()));
-        let activations = |&widths| Activations::new(device, class, decoder, (shape, widths), t);
+        let (room, (attention, widest)) = (|width: usize| device.buffer(class, t * width), shape.widest());
+        let activations = |&widths| Activations::new(device, class, decoder.hidden, widths, t);
         Ok(Self {
             streams: (0..=shape.inputs.max(1)).map(|_| room(decoder.hidden)).collect::<Result<_>>()?,
             layers: shape.layers.iter().map(activations).collect::<Result<_>>()?,
@@ -121,7 +131,9 @@ impl Forward {
             lora_hidden: room(shape.lora_hidden)?,
             router_products: device.buffer(class, t * widest.experts)?,
             of_experts: room(widest.active * decoder.hidden)?,
-            latent: latent::Inputs::new(device, class, shape.latent, t, longest)?,
+            gated: room(attention.gated)?,
+            delta: DeltaInputs::new(device, class, attention.delta, t)?,
+            latent: latent::Inputs::new(device, class, attention.latent, t, longest)?,
         })
     }
 
@@ -140,11 +152,9 @@ impl Workspace {
     /// Room for `t` tokens of which `r` predict a target.
     pub(super) fn new(device: &Device, decoder: &Decoder, shape: &Shape, room: Room) -> Result<Self> {
         let Room { t, r } = room;
-        let (k, heads, widest) = (decoder.hidden, decoder.heads, MlpWidths::widest(shape.layers.iter().copied()));
+        let (k, heads, (attention, widest)) = (decoder.hidden, decoder.heads, shape.widest());
         let room = |n: usize| device.buffer::<bf16>(Class::Activations, n);
-        let row = grouped_row(decoder);
-        let normed = k.max(row).max(shape.latent.normed());
-        let partial = [partial_len(normed, t), if row > 0 { partial_len(heads.size, t * heads.query) } else { 0 }];
+        let partial = partial_len(k, t).max(attention.partial_len(heads, t));
         Ok(Self {
             forward: Forward::new(device, Class::Activations, decoder, shape, (t, t))?,
             predicting: room(r * k)?,
@@ -152,51 +162,48 @@ impl Workspace {
             dx: room(t * k)?,
             d_activated: room(t * widest.inner())?,
             d_normed: room(t * k)?,
-            d_attended: room(t * heads.output())?,
-            d_qkv: room(t * row)?,
-            delta: device.buffer(Class::Activations, t * heads.query)?,
+            d_attended: room(t * attention.outputs)?,
+            d_projected: room(t * attention.projected)?,
+            d_qkv: room(t * attention.qkv)?,
+            delta: device.buffer(Class::Activations, t * attention.heads)?,
+            delta_net: DeltaGradients::new(device, attention.delta, t)?,
+            latent: latent::Gradients::new(device, attention.latent, t)?,
             d_lora_hidden: room(t * shape.lora_hidden)?,
             d_of_experts: room(t * widest.active * k)?,
             d_weights: device.buffer(Class::Activations, t * widest.active)?,
             d_router_products: room(t * widest.experts)?,
-            partial: device.buffer(Class::Activations, partial.into_iter().max().unwrap_or(0))?,
-            latent: latent::Gradients::new(device, shape.latent, t)?,
+            partial: device.buffer(Class::Activations, partial)?,
             logprob: Scratch::new(device)?,
         })
     }
-}
-
-/// Values in a row of queries, keys and values of grouped heads; none where attention is over latents.
-fn grouped_row(decoder: &Decoder) -> usize {
-    if decoder.latent.is_some() { 0 } else { decoder.heads.row() }
 }
 
 impl Activations {
     fn new(
         device: &Device,
         class: Class,
-        decoder: &Decoder,
-        (shape, widths): (&Shape, MlpWidths),
+        k: usize,
+        (attention, widths): (AttentionWidths, MlpWidths),
         t: usize,
     ) -> Result<Self> {
-        let (k, heads, row, head_norms) = (decoder.hidden, decoder.heads, grouped_row(decoder), shape.head_norms);
         let room = |width: usize| device.buffer::<bf16>(class, t * width);
         let wide = |width: usize| device.buffer::<f32>(class, t * width);
         Ok(Self {
             normed: room(k)?,
-            raw_qkv: room(if head_norms { row } else { 0 })?,
-            qkv: room(row)?,
-            attended: room(heads.output())?,
+            projected: room(attention.projected)?,
+            raw_qkv: room(attention.raw_qkv)?,
+            qkv: room(attention.qkv)?,
+            attended: room(attention.outputs)?,
             middle: room(k)?,
             middle_normed: room(k)?,
             gate_up: room(2 * widths.activated)?,
             activated: room(widths.activated)?,
-            lse: wide(heads.query)?,
+            lse: wide(attention.heads)?,
             factors: wide(1)?,
             middle_factors: wide(1)?,
-            head_factors: wide(if head_norms { heads.query + heads.key_value } else { 0 })?,
+            head_factors: wide(attention.normed_heads)?,
             experts: ExpertActivations::new(device, class, widths, t)?,
-            latent: latent::Kept::new(device, class, shape.latent, t)?,
+            latent: latent::Kept::new(device, class, attention.latent, t)?,
         })
     }
 }
