@@ -9,7 +9,9 @@ import json
 import pathlib
 import sys
 
-PARTS = ["doctor", "tests", "full", "eight_bit", "lora", "lora_4b", "experts", "sampling", "growth", "resume", "torch"]
+PARTS = ["doctor", "tests", "full", "eight_bit", "lora", "lora_4b", "experts", "latent", "delta", "sampling", "growth", "resume", "torch"]
+# Those of other kinds of layers, and what they measure.
+OTHER = {"experts": "OLMoE, 4 layers", "latent": "V2-Lite, 4 layers", "delta": "Qwen3.5-0.8B"}
 # Parts whose output is not JSON.
 TEXT = ["doctor", "tests"]
 
@@ -97,10 +99,10 @@ def rows(parts):
         *update_rows(parts, "eight_bit", "Qwen3-0.6B, 8-bit moments", None, None),
         *update_rows(parts, "lora", "Qwen3-0.6B, LoRA 16", 16400, 5.1),
         *update_rows(parts, "lora_4b", "Qwen3-4B, LoRA 16", 6200, 23.3),
-        *update_rows(parts, "experts", "four layers of OLMoE, LoRA 16", None, None),
+        *(row for part, name in OTHER.items() for row in update_rows(parts, part, f"{name}, LoRA 16", None, None)),
         *sampling_rows(parts, "sampling", "Qwen3-0.6B", 64),
         *sampling_rows(parts, "sampling", "Qwen3-0.6B", 256),
-        *sampling_rows(parts, "experts", "four layers of OLMoE", 64),
+        *(row for part, name in OTHER.items() for row in sampling_rows(parts, part, name, 64)),
         ("PyTorch and transformers, Qwen3-0.6B", of("torch", "step_tokens_per_s"), "{:,.0f} tokens/s", "", None),
         ("  memory", of("torch", "step_gib"), "{:.2f} GiB", "", None),
         ("memory after 200 updates against 10", of("growth", "growth", "growth"), "{:+.2%}", "1%",

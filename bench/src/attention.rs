@@ -11,7 +11,7 @@ use reckon::ops::device::{Class, Device};
 
 /// FLOPs of the forward's two products over the causal half of `t x t` scores.
 pub(crate) fn flops(heads: Heads, t: usize) -> f64 {
-    2.0 * heads.output() as f64 * (t as f64).powi(2)
+    (heads.query * (heads.size + heads.value)) as f64 * (t as f64).powi(2)
 }
 
 /// Seconds forward and backward over `t` tokens, and rates that count 2 products forward and 5 backward, however many are

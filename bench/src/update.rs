@@ -14,6 +14,7 @@ use reckon::grpo::{LossNorm, TrainSample, micro_batches};
 use reckon::model::files::Source;
 use reckon::model::layout::Mlp;
 use reckon::model::{Adapter, Decoder, DeviceModel, Layout, ModelConfig, Parameters, Weights};
+use reckon::ops::attention::Heads;
 use reckon::ops::device::{Class, Device};
 use reckon::ops::linear::Precision;
 use reckon::optim::{DeviceAdamW, MomentKind};
@@ -30,6 +31,9 @@ pub(crate) struct Bench {
     optimizer: DeviceAdamW,
     /// Weights that a token meets.
     active: usize,
+    /// Layers that attend, and their heads.
+    attending: usize,
+    heads: Heads,
     plan: Plan,
 }
 
@@ -47,7 +51,8 @@ impl Bench {
         let moments = if args.eight_bit { MomentKind::EightBit } else { MomentKind::Full };
         let optimizer = DeviceAdamW::new(OptimConfig::default().adamw(), moments, &model, DeviceRanks::default())?;
         let plan = Plan::new(&Sizes::of(&config)?, &job(args, adapter.as_ref(), moments));
-        Ok(Self { config, model, optimizer, active: active_weights(&layout, &decoder), plan })
+        let (active, attending) = (active_weights(&layout, &decoder), layout.layers.len() - decoder.states);
+        Ok(Self { config, model, optimizer, active, attending, heads: decoder.heads, plan })
     }
 
     /// One update, over micro-batches of `tokens`.
@@ -66,8 +71,8 @@ impl Bench {
     /// 2 for the weight's if it is trained; and attention three times its forward.
     fn flops(&self, args: &Args) -> f64 {
         let of_weight = if args.lora.is_some() { 4.0 } else { 6.0 };
-        let attention = attention::flops(args.shape.heads(), args.tokens) / args.tokens as f64;
-        of_weight * self.active as f64 + 3.0 * self.config.num_hidden_layers as f64 * attention
+        let attention = attention::flops(self.heads, args.tokens) / args.tokens as f64;
+        of_weight * self.active as f64 + 3.0 * self.attending as f64 * attention
     }
 }
 
@@ -197,6 +202,8 @@ mod tests {
             ("--lora 16", 5.1),
             ("--lora 16 --shape qwen3-4b", 23.3),
             ("--lora 16 --shape olmoe-4-layers", 16.0),
+            ("--lora 16 --shape deepseek-v2-lite-4-layers", 16.0),
+            ("--lora 16 --shape qwen3.5-0.8b", 16.0),
         ] {
             let line = format!("bench-device {options}");
             let args = Line::try_parse_from(line.split_whitespace()).unwrap().args;

@@ -31,6 +31,8 @@ fn every_measurement_gives_figures_and_memory_is_what_was_planned() {
         "--updates 1 --recompute false",
         "--updates 1 --measure update --shape tiny-experts",
         "--updates 1 --measure update --shape tiny-experts --lora 4",
+        "--updates 1 --measure update --shape tiny-latent --lora 4",
+        "--updates 1 --measure update --shape tiny-delta",
     ] {
         let Some(report) = report(options) else { return };
         let report = report.unwrap();
@@ -52,7 +54,7 @@ fn every_measurement_gives_figures_and_memory_is_what_was_planned() {
 
 #[test]
 fn sampling_is_measured_for_each_number_of_rows_and_its_memory_is_what_was_planned() {
-    for options in ["", "--lora 4", "--shape tiny-experts"] {
+    for options in ["", "--lora 4", "--shape tiny-experts", "--shape tiny-latent", "--shape tiny-delta"] {
         let Some(report) = report(&format!("--measure sampling --rows 1,3 --new 3 {options}")) else { return };
         let report = report.unwrap();
         for rows in [1, 3] {

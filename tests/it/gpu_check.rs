@@ -56,15 +56,17 @@ fn leave_all(out: &Path) {
     ] {
         full[name] = value;
     }
-    let mut experts = update(60_000.0, 14.0);
-    experts["sampling"] = json!({ "rows": { "64": rows(20_000.0) } });
+    let mut others = update(60_000.0, 14.0);
+    others["sampling"] = json!({ "rows": { "64": rows(20_000.0) } });
     let torch = json!({ "matmul_tflops": 710.0, "sdpa_forward_s": 0.003, "sdpa_backward_s": 0.008 });
     for (part, figures) in [
         ("full", full),
         ("eight_bit", update(44_000.0, 9.0)),
         ("lora", update(50_000.0, 4.0)),
         ("lora_4b", update(9_000.0, 20.0)),
-        ("experts", experts),
+        ("experts", others.clone()),
+        ("latent", others.clone()),
+        ("delta", others),
         ("sampling", json!({ "sampling": { "rows": { "64": rows(30_000.0), "256": rows(80_000.0) } } })),
         ("growth", json!({ "growth": { "growth": 0.0 } })),
         ("resume", json!({ "equal_files": 2 })),
@@ -100,6 +102,8 @@ fn the_table_sets_every_figure_beside_its_aim() {
         ("attention forward, 16k x 128", "4.00 ms"),
         ("vocabulary of 151,936", "223 MiB  below 256"),
         ("sampling, Qwen3-0.6B, 256 rows", "80,000 tokens/s"),
+        ("update, V2-Lite, 4 layers, LoRA 16", "60,000 tokens/s"),
+        ("sampling, Qwen3.5-0.8B, 64 rows", "20,000 tokens/s"),
         ("memory after 200 updates", "+0.00%  1%"),
         ("PyTorch and transformers", "-"),
     ] {
