@@ -201,9 +201,9 @@ mod tests {
             ("--eight-bit", 9.0),
             ("--lora 16", 5.1),
             ("--lora 16 --shape qwen3-4b", 23.3),
-            ("--lora 16 --shape olmoe-4-layers", 16.0),
-            ("--lora 16 --shape deepseek-v2-lite-4-layers", 16.0),
-            ("--lora 16 --shape qwen3.5-0.8b", 16.0),
+            ("--lora 16 --shape olmoe-4-layers", 8.0),
+            ("--lora 16 --shape deepseek-v2-lite-4-layers", 10.0),
+            ("--lora 16 --shape qwen3.5-0.8b", 5.3),
         ] {
             let line = format!("bench-device {options}");
             let args = Line::try_parse_from(line.split_whitespace()).unwrap().args;
