@@ -65,31 +65,31 @@ fn taught(teacher: &Taught, job: &Job, at_a_time: usize) -> usize {
 /// Bytes of the operands that a thread rounds for its products: one side of a forward or of the input's gradient, and both
 /// of a weight's gradient.
 fn rounded(s: &Sizes, job: &Job) -> usize {
-    let widest = job.tokens() * s.feed_forward.widest.max(s.attention.widest);
+    let widest = job.tokens() * s.mlp.widest.max(s.attention.widest);
     let left = widest.max(linear_logprob::chunk_values(s.vocab));
     match job.precision {
         Precision::Fp32 => 0,
-        Precision::Bf16 => 2 * (2 * left + job.tokens() * (s.feed_forward.widest / 2).max(s.hidden)),
+        Precision::Bf16 => 2 * (2 * left + job.tokens() * (s.mlp.widest / 2).max(s.hidden)),
     }
 }
 
 /// Values a token that a layer keeps at most.
 fn layer(s: &Sizes) -> usize {
-    2 * s.hidden + s.attention.kept + s.feed_forward.kept
+    2 * s.hidden + s.attention.kept + s.mlp.kept
 }
 
 /// Values a token of the inputs that products compute again.
 fn inputs(s: &Sizes) -> usize {
-    s.hidden + s.feed_forward.inputs + s.attention.inputs
+    s.hidden + s.mlp.inputs + s.attention.inputs
 }
 
 /// Values of the largest micro-batch: kept by the layers, their gradients, and six rows of the hidden states' width.
 fn activations(s: &Sizes, job: &Job) -> usize {
     let kept = match job.recompute {
         true => s.layers * s.hidden + layer(s),
-        false => s.layers * 2 * s.hidden + s.attention.kept_by_all + s.feed_forward.kept_by_all,
+        false => s.layers * 2 * s.hidden + s.attention.kept_by_all + s.mlp.kept_by_all,
     };
-    let gradients = s.feed_forward.gradients + s.hidden + s.attention.gradients;
+    let gradients = s.mlp.gradients + s.hidden + s.attention.gradients;
     job.tokens() * (kept + inputs(s) + gradients + 6 * s.hidden)
 }
 

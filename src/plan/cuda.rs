@@ -32,7 +32,8 @@ pub(super) fn plan(s: &Sizes, job: &Job) -> Plan {
 
 /// Bytes of a token's keys and values, or latents, in all layers that have some.
 fn token_bytes(s: &Sizes) -> usize {
-    let of_layer = s.attending.latent.map_or(2 * s.heads.key_value * s.heads.size, |latent| latent.sizes.compressed());
+    let of_layer =
+        s.card.attention.latent.map_or(2 * s.heads.key_value * s.heads.size, |latent| latent.sizes.compressed());
     2 * (s.layers - s.states) * of_layer
 }
 
@@ -40,13 +41,13 @@ fn token_bytes(s: &Sizes) -> usize {
 fn taught(Taught { sizes: s, .. }: &Taught, job: &Job) -> usize {
     let tables = 4 * 2 * s.positions * s.angles;
     let forward = job.tokens() * (attention(s) + feed_forward(s) + 2 * 3 * s.hidden);
-    let scores = s.attending.score_bytes(job.tokens(), job.tokens());
+    let scores = s.card.attention.score_bytes(job.tokens(), job.tokens());
     2 * s.weights + tables + forward + scores + linear_logprob::chunk_bytes(s.vocab, job.tokens())
 }
 
 /// Bytes a token of a layer beside its feed-forward part in a forward that keeps nothing.
 fn attention(s: &Sizes) -> usize {
-    normed(s) + s.attending.kept_bytes() + s.attending.forward_bytes()
+    normed(s) + s.card.attention.kept_bytes() + s.card.attention.forward_bytes()
 }
 
 /// Bytes a token that a layer keeps of its norms, and between them.
@@ -56,7 +57,7 @@ fn normed(s: &Sizes) -> usize {
 
 /// Bytes a token of a layer's feed-forward part in a forward that keeps nothing.
 fn feed_forward(s: &Sizes) -> usize {
-    s.widths.kept_bytes() + s.widths.forward_bytes(s.hidden)
+    s.card.mlp.kept_bytes() + s.card.mlp.forward_bytes(s.hidden)
 }
 
 /// Bytes that sampling takes beside its cache: the forward of a prompt or of all rows, and the logits.
@@ -67,8 +68,8 @@ fn sampling(s: &Sizes, job: &Job, lora_hidden: usize) -> usize {
     // A number and a draw.
     let row = 16;
     let logits = 4 * (linear_logprob::chunk_rows(s.vocab).min(job.rows) + 1) * s.vocab;
-    let attention = match s.attending.latent {
-        Some(_) => s.attending.score_bytes(rows, job.sequence),
+    let attention = match s.card.attention.latent {
+        Some(_) => s.card.attention.score_bytes(rows, job.sequence),
         None => 4 * cached::partial_len(s.heads, job.rows, job.sequence),
     };
     forward + job.rows * row + logits + attention
@@ -78,16 +79,16 @@ fn sampling(s: &Sizes, job: &Job, lora_hidden: usize) -> usize {
 fn activations(s: &Sizes, t: usize, recompute: bool) -> usize {
     let k = s.hidden;
     let kept = match recompute {
-        true => normed(s) + s.attending.kept_bytes() + s.widths.kept_bytes(),
-        false => s.layers * normed(s) + s.attending_by_all + s.kept_by_all,
+        true => normed(s) + s.card.attention.kept_bytes() + s.card.mlp.kept_bytes(),
+        false => s.layers * normed(s) + s.card.kept,
     };
     let streams = 2 * k * (s.layers + 1);
-    let shared = s.attending.forward_bytes() + s.attending.backward_bytes();
-    let of_mlp = s.widths.forward_bytes(k) + s.widths.backward_bytes(k);
+    let shared = s.card.attention.forward_bytes() + s.card.attention.backward_bytes();
+    let of_mlp = s.card.mlp.forward_bytes(k) + s.card.mlp.backward_bytes(k);
     let gradients = 2 * 5 * k + 4 + shared + of_mlp;
     // Tokens, positions, places, rows and targets going in; log-probabilities, their gradient, entropies and log-sum-exps.
     let head = 10 * 4;
-    let partial = partial_len(k, t).max(s.attending.partial_len(s.heads, t));
+    let partial = partial_len(k, t).max(s.card.attention.partial_len(s.heads, t));
     // Scores and their gradient.
-    t * (kept + streams + gradients + head) + 4 * partial + 2 * s.attending.score_bytes(t, t)
+    t * (kept + streams + gradients + head) + 4 * partial + 2 * s.card.attention.score_bytes(t, t)
 }

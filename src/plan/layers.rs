@@ -9,14 +9,14 @@ use crate::model::layout::{Attention, LayerLayout, Mlp};
 use crate::ops::attention::{cached, latent};
 use crate::ops::delta::Delta;
 
-/// Values a token of the layers' attention.
+/// Values a token that a part of layers takes: their attention, or their feed-forward parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct AttentionSizes {
+pub(super) struct PartSizes {
     /// What all layers together keep for their backward.
     pub(super) kept_by_all: usize,
     /// What one layer keeps at most; the next ones are of one layer too.
     pub(super) kept: usize,
-    /// What is computed again.
+    /// What products take in, and what is computed again.
     pub(super) inputs: usize,
     /// Gradients.
     pub(super) gradients: usize,
@@ -28,7 +28,7 @@ pub(super) struct AttentionSizes {
     pub(super) widest: usize,
 }
 
-impl AttentionSizes {
+impl PartSizes {
     fn grouped(config: &ModelConfig, head_norms: bool) -> Result<Self> {
         let heads = config.heads();
         let (row, output) = (heads.row(), heads.output());
@@ -87,7 +87,8 @@ impl AttentionSizes {
         }
     }
 
-    pub(super) fn of(config: &ModelConfig, layers: &[LayerLayout]) -> Result<Self> {
+    /// Those of the attention of all layers.
+    pub(super) fn of_attention(config: &ModelConfig, layers: &[LayerLayout]) -> Result<Self> {
         let (shape, delta) = (config.latent()?, config.delta()?);
         let mut sum = Self::default();
         for layer in layers {
@@ -99,27 +100,11 @@ impl AttentionSizes {
         }
         Ok(sum)
     }
-}
 
-/// Values a token of the layers' feed-forward parts on a CPU.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct FeedForward {
-    /// What all layers together keep for their backward.
-    pub(super) kept_by_all: usize,
-    /// What one layer keeps at most; the next ones are of one layer too.
-    pub(super) kept: usize,
-    /// What products take in.
-    pub(super) inputs: usize,
-    /// Gradients.
-    pub(super) gradients: usize,
-    /// The widest product.
-    pub(super) widest: usize,
-}
-
-impl FeedForward {
     /// Those of a dense part `f` wide.
     fn dense(f: usize) -> Self {
-        Self { kept_by_all: 2 * f, kept: 2 * f, inputs: f, gradients: 3 * f, widest: 2 * f }
+        let kept = 2 * f;
+        Self { kept_by_all: kept, kept, inputs: f, gradients: 3 * f, widest: 2 * f, ..Self::default() }
     }
 
     /// Those of a mixture over a stream `k` wide.
@@ -128,21 +113,12 @@ impl FeedForward {
         // Scores, choices with their weights and places, and the gate.
         let kept = 2 * a * f + e + 4 * a + 2 * shared + 1;
         let inputs = a * (f + 2 * k + 3) + e + shared + k;
-        Self { kept_by_all: kept, kept, inputs, gradients: 3 * (a * f).max(shared), widest: 2 * f.max(shared) }
+        let (gradients, widest) = (3 * (a * f).max(shared), 2 * f.max(shared));
+        Self { kept_by_all: kept, kept, inputs, gradients, widest, ..Self::default() }
     }
 
-    /// Those of a layer beside those of others.
-    fn and(self, layer: Self) -> Self {
-        Self {
-            kept_by_all: self.kept_by_all + layer.kept_by_all,
-            kept: self.kept.max(layer.kept),
-            inputs: self.inputs.max(layer.inputs),
-            gradients: self.gradients.max(layer.gradients),
-            widest: self.widest.max(layer.widest),
-        }
-    }
-
-    pub(super) fn of(config: &ModelConfig, layers: &[LayerLayout]) -> Result<Self> {
+    /// Those of the feed-forward parts of all layers.
+    pub(super) fn of_mlps(config: &ModelConfig, layers: &[LayerLayout]) -> Result<Self> {
         let experts = config.experts()?;
         let of_layer = |layer: &LayerLayout| match (&layer.mlp, &experts) {
             (Mlp::Experts(_), Some(experts)) => Self::experts(experts, config.hidden_size),

@@ -14,7 +14,7 @@ use anyhow::{Result, ensure};
 pub use fit::{Free, fit};
 pub use ranks::{Alone, Link, StepTime, Work};
 
-use layers::{AttentionSizes, FeedForward};
+use layers::PartSizes;
 
 use crate::config::{DistilConfig, DistilObjective, Target, TrainConfig};
 use crate::grpo::updates;
@@ -23,6 +23,7 @@ use crate::model::layout::{Attention, LayerLayout};
 use crate::model::{AdapterLayout, Layout, ModelConfig, Phases};
 use crate::ops::attention::Heads;
 use crate::ops::delta::Delta;
+use crate::ops::experts::Router;
 use crate::ops::linear::Precision;
 use crate::optim::MomentKind;
 
@@ -35,14 +36,10 @@ pub struct Sizes {
     packed: usize,
     layers: usize,
     hidden: usize,
-    feed_forward: FeedForward,
-    /// What a layer's feed-forward part takes of a card, and bytes a token that those of all layers keep there.
-    widths: MlpWidths,
-    kept_by_all: usize,
-    /// The same of a layer's attention.
-    attending: AttentionWidths,
-    attending_by_all: usize,
-    attention: AttentionSizes,
+    /// What parts of layers take on a CPU, and on a card.
+    attention: PartSizes,
+    mlp: PartSizes,
+    card: CardSizes,
     delta: Option<Delta>,
     /// Layers that have states in place of keys and values.
     states: usize,
@@ -51,6 +48,25 @@ pub struct Sizes {
     positions: usize,
     /// Angles of a position.
     angles: usize,
+}
+
+/// What layers take on a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct CardSizes {
+    /// Of any layer.
+    attention: AttentionWidths,
+    mlp: MlpWidths,
+    /// Bytes a token that all of them keep.
+    kept: usize,
+}
+
+impl CardSizes {
+    fn of(layers: &[LayerLayout], kinds: &AttentionKinds, router: Option<&Router>) -> Self {
+        let attention = layers.iter().map(|layer| AttentionWidths::of(layer, kinds));
+        let mlps = layers.iter().map(|layer| MlpWidths::of(layer, router));
+        let kept = attention.clone().map(AttentionWidths::kept_bytes).chain(mlps.clone().map(MlpWidths::kept_bytes));
+        Self { kept: kept.sum(), attention: AttentionWidths::widest(attention), mlp: MlpWidths::widest(mlps) }
+    }
 }
 
 impl Sizes {
@@ -63,15 +79,12 @@ impl Sizes {
     pub fn of(config: &ModelConfig) -> Result<Self> {
         let layout = Layout::of(config)?;
         let experts = config.experts()?;
-        let router = experts.as_ref().map(|experts| &experts.router);
-        let widths = layout.layers.iter().map(|layer| MlpWidths::of(layer, router));
         let kinds = AttentionKinds {
             heads: config.heads(),
             gated: config.family()?.has_output_gates(),
             delta: config.delta()?.map(|delta| delta.sizes),
             latent: config.latent()?.map(|latent| latent.sizes),
         };
-        let attending = layout.layers.iter().map(|layer| AttentionWidths::of(layer, &kinds));
         let has_states = |layer: &&LayerLayout| matches!(layer.attention, Attention::Delta(_));
         let matrices = layout.layers.iter().flat_map(|layer| layer.matrices()).chain([&layout.lm_head]);
         Ok(Self {
@@ -79,12 +92,9 @@ impl Sizes {
             packed: matrices.map(|matrix| matrix.range.len()).sum(),
             layers: layout.layers.len(),
             hidden: config.hidden_size,
-            feed_forward: FeedForward::of(config, &layout.layers)?,
-            widths: MlpWidths::widest(widths.clone()),
-            kept_by_all: widths.map(MlpWidths::kept_bytes).sum(),
-            attending: AttentionWidths::widest(attending.clone()),
-            attending_by_all: attending.map(AttentionWidths::kept_bytes).sum(),
-            attention: AttentionSizes::of(config, &layout.layers)?,
+            attention: PartSizes::of_attention(config, &layout.layers)?,
+            mlp: PartSizes::of_mlps(config, &layout.layers)?,
+            card: CardSizes::of(&layout.layers, &kinds, experts.as_ref().map(|experts| &experts.router)),
             delta: kinds.delta,
             states: layout.layers.iter().filter(has_states).count(),
             vocab: config.vocab_size,

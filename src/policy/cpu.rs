@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::routers::Routers;
+use super::routers::RouterState;
 use super::{Largest, Learner, Model, NO_COPY, NOT_BEGUN, Trained, Training, Who, own_micro_batches};
 use crate::batch::{Beside, Choices, Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenStats};
 use crate::model::files::peft;
@@ -33,7 +33,7 @@ pub struct CpuLearner {
     pub shares: Vec<Range<usize>>,
     /// Parts in which the gradient of a large model is computed.
     gradient_parts: usize,
-    routers: Routers,
+    routers: RouterState,
 }
 
 impl CpuLearner {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::routers::Routers;
+use super::routers::RouterState;
 use super::{Largest, Learner, Model, NOT_BEGUN, Trained, Training, Who, own_micro_batches};
 use crate::batch::{Beside, Choices, Loss, LossStats, MicroBatch, PromptLayout, Teaching, TokenLosses, TokenStats};
 use crate::model::files::peft;
@@ -27,7 +27,7 @@ pub struct DeviceLearner {
     optimizer: Option<DeviceAdamW>,
     /// Who shares its work.
     ranks: DeviceRanks,
-    routers: Routers,
+    routers: RouterState,
     /// Names the frozen base, where there is one.
     fingerprint: Option<String>,
     /// The adapter as it was brought to the device.

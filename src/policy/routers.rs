@@ -9,7 +9,7 @@ use crate::ranks::Ranks;
 
 /// What is known of the routers of a model that is trained.
 #[derive(Debug, Default)]
-pub(super) struct Routers {
+pub(super) struct RouterState {
     /// The weight of their auxiliary loss; 0 for none.
     pub(super) aux_loss_coef: f64,
     /// That loss in the latest gradients, which had a part of it.
@@ -18,7 +18,7 @@ pub(super) struct Routers {
     pub(super) choices: Choices,
 }
 
-impl Routers {
+impl RouterState {
     /// The slopes of the auxiliary loss by the shares of a row, where the next gradients have a part of it. `own` is
     /// what the loss is made of in this rank's micro-batches.
     pub(super) fn slopes(

@@ -5,7 +5,7 @@ use anyhow::Result;
 use half::bf16;
 
 use super::DeviceModel;
-use super::routers::Routers;
+use super::routers::RouterRecord;
 use super::states::Memory;
 use super::weights::{DeviceWeights, LayerWeights};
 use super::workspace::{Activations, Forward, Workspace};
@@ -28,7 +28,7 @@ pub(super) struct Run<'a> {
     pub(super) context: Context<'a>,
     /// Where the model may have delta nets.
     pub(super) memory: Option<Memory<'a>>,
-    pub(super) routers: &'a Routers<'a>,
+    pub(super) routers: &'a RouterRecord<'a>,
     pub(super) ws: &'a Forward,
 }
 

@@ -9,7 +9,7 @@ use half::bf16;
 
 use super::DeviceModel;
 use super::decoder::{Context, Run};
-use super::routers::Routers;
+use super::routers::RouterRecord;
 use super::states::Memory;
 use super::weights::DeviceWeights;
 use super::workspace::Forward;
@@ -226,7 +226,7 @@ impl Decoding<'_> {
         let Self { model, weights, forward: ws, .. } = self;
         model.check_tokens(tokens);
         let positions: Vec<u32> = places.iter().map(|&(_, position)| position as u32).collect();
-        let (routers, t) = (Routers::default(), tokens.len());
+        let (routers, t) = (RouterRecord::default(), tokens.len());
         if self.room.records {
             let mut routed = model.decoder.routed.map(RoutedExperts::new);
             routed.iter_mut().for_each(|routed| routed.resize(t));

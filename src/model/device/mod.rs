@@ -47,7 +47,7 @@ use crate::parallel::lock;
 use decoder::{Backward, Context, Run};
 pub use decoding::{Decoding, DecodingRoom};
 pub use reference::DeviceReference;
-use routers::{Notes, Routers};
+use routers::{Notes, RouterRecord};
 use states::Memory;
 pub use trainable::DeviceTrainable;
 use upload::{biases_of, check, upload_rounded};
@@ -199,7 +199,7 @@ impl DeviceModel {
     ) -> Result<TokenStats> {
         let (weights, routers) = match reference {
             None => (self.weights()?, routers(micro)),
-            Some(reference) => (self.weights_as(reference)?, Routers::default()),
+            Some(reference) => (self.weights_as(reference)?, RouterRecord::default()),
         };
         self.with_workspace(micro, |ws| Ok(self.forward(&weights, &routers, micro, temperature, ws)?.1))
     }
@@ -335,7 +335,7 @@ impl DeviceModel {
     fn run<'a>(
         &'a self,
         weights: &'a DeviceWeights<'a>,
-        routers: &'a Routers<'a>,
+        routers: &'a RouterRecord<'a>,
         input: &'a Input,
         ws: &'a Forward,
     ) -> Run<'a> {
@@ -349,7 +349,7 @@ impl DeviceModel {
     fn forward(
         &self,
         weights: &DeviceWeights,
-        routers: &Routers,
+        routers: &RouterRecord,
         micro: &MicroBatch,
         temperature: f32,
         ws: &mut Workspace,
@@ -363,7 +363,7 @@ impl DeviceModel {
     }
 
     /// Leaves the hidden states that predict a target, those of all tokens, and what the backward needs.
-    fn predict(&self, weights: &DeviceWeights, routers: &Routers, input: &Input, ws: &Workspace) -> Result<()> {
+    fn predict(&self, weights: &DeviceWeights, routers: &RouterRecord, input: &Input, ws: &Workspace) -> Result<()> {
         let (hidden, rows) = (self.decoder.hidden, input.rows.all());
         let all = self.run(weights, routers, input, &ws.forward).hidden(input.tokens.all())?;
         embedding::take_rows(rows, all, ws.predicting.part(0..rows.len() * hidden), hidden)
@@ -407,7 +407,7 @@ impl DeviceModel {
         let dh = ws.d_predicting.part(places);
         let weights = teacher.weights()?;
         teacher.with_workspace(micro, |theirs| {
-            teacher.predict(&weights, &Routers::default(), input, theirs)?;
+            teacher.predict(&weights, &RouterRecord::default(), input, theirs)?;
             let their_head = Head { w: weights.lm_head, k: teacher.decoder.hidden, temperature: head.temperature };
             let h = theirs.predicting.part(0..micro.rows.len() * their_head.k);
             let taught = distill::Teacher { h, head: their_head, divergence };
@@ -464,8 +464,8 @@ impl Input {
 }
 
 /// The routers of a micro-batch of the model that sampled it.
-fn routers(micro: &MicroBatch) -> Routers<'_> {
-    Routers::of(micro.routed.as_ref().map(|routed| (routed, micro.router_replay)), micro.tokens.len())
+fn routers(micro: &MicroBatch) -> RouterRecord<'_> {
+    RouterRecord::of(micro.routed.as_ref().map(|routed| (routed, micro.router_replay)), micro.tokens.len())
 }
 
 /// Which kinds of attention the layers of a model may have.

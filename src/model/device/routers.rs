@@ -13,7 +13,7 @@ use crate::ops::experts::{Dispatch, Load, LoadBalance, Routing};
 
 /// What the routers of a run are told, and what is noted of them.
 #[derive(Debug, Default)]
-pub(super) struct Routers<'a> {
+pub(super) struct RouterRecord<'a> {
     /// The experts that tokens went to when they were sampled, and whether they go there.
     pub(super) recorded: Option<(&'a RoutedExperts, RouterReplay)>,
     pub(super) notes: RefCell<Notes>,
@@ -32,7 +32,7 @@ pub(super) struct Notes {
     pub(super) choices: Vec<Load>,
 }
 
-impl<'a> Routers<'a> {
+impl<'a> RouterRecord<'a> {
     /// Those of `tokens` inputs that were sampled as `recorded` says.
     pub(super) fn of(recorded: Option<(&'a RoutedExperts, RouterReplay)>, tokens: usize) -> Self {
         let differ = if recorded.is_some() { vec![false; tokens] } else { Vec::new() };
