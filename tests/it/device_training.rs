@@ -169,7 +169,9 @@ fn a_run_on_devices_of_several_ranks_is_that_of_one_whether_they_are_joined_or_s
     let adapter = || adapted(FAMILIES[1], 4, &["*_proj"]);
     let experts = || rounded(MIXTURES[1], true);
     type Case<'a> = (&'a str, &'a (dyn Fn() -> Policy + Sync), &'a [&'a str], &'a [(usize, bool)]);
-    let cases: [Case; 4] = [
+    let latents = || mixture(MIXTURES[4]);
+    let delta = || rounded(DELTA, true);
+    let cases: [Case; 6] = [
         (
             "all weights",
             &full,
@@ -179,6 +181,8 @@ fn a_run_on_devices_of_several_ranks_is_that_of_one_whether_they_are_joined_or_s
         ("eight bits", &full, &["optim.moments=eight_bit"], &[(2, true)]),
         ("an adapter", &adapter, &[], &[(2, true)]),
         ("experts", &experts, &EXPERTS, &[(2, true)]),
+        ("latents", &latents, &LATENTS, &[(2, false)]),
+        ("delta nets", &delta, &[], &[(2, true)]),
     ];
     for (what, policy, sets, ways) in cases {
         let sets = [sets, &["rollout.prompts_per_step=4"]].concat();
