@@ -15,7 +15,7 @@ use reckon::policy::{Model, Policy};
 use reckon::rollout::Engine;
 
 use super::device_lora::adapted;
-use super::device_model::{TEMPERATURE, distance, loss, rounded};
+use super::device_model::{TEMPERATURE, assert_gradients_near, distance, loss, rounded};
 use super::device_sampling::model;
 use super::host_device::{device, device_of};
 use super::kernels::{BF16, FP32, check, down, empty, random, to_bf16, up};
@@ -307,12 +307,7 @@ fn loss_and_gradients_of_a_whole_model_agree_with_the_cpu_whether_layers_are_kep
                 assert!((loss - expected).abs() < 0.01 * expected.abs(), "{what}: loss {loss}, not {expected}");
             }
             let got = model.trainable.gradients.all().read().unwrap();
-            for entry in cpu(&policy).parameters().trained_entries() {
-                let error = distance(&got[entry.range.clone()], &gradient[entry.range.clone()]);
-                assert!(error < 0.06, "{what}: {}: relative error {error:.3}", entry.name);
-            }
-            let error = distance(&got, &gradient);
-            assert!(error < limit, "{what}: relative error of the whole gradient {error:.4}");
+            assert_gradients_near(what, &policy, &got, &gradient, [0.06, limit]);
             assert!(*first.get_or_insert(got.clone()) == got, "{what}: layers computed again have other bits");
             for (micro, expected) in micros.iter().zip(cpu(&policy).logprobs(None, &micros, TEMPERATURE)) {
                 let stats = model.logprobs(None, micro, TEMPERATURE).unwrap();

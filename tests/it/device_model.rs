@@ -76,6 +76,14 @@ pub(super) fn check_gradients(what: &str, policy: &mut Policy, recompute: bool, 
         assert!((loss - expected).abs() < 0.01 * expected.abs(), "{what}: loss {loss}, not {expected}");
     }
     let got = model.trainable.gradients.all().read().unwrap();
+    assert_gradients_near(what, policy, &got, &gradient, [0.05, limit]);
+    Some(model)
+}
+
+/// Compares a gradient of what `policy` trains with the CPU's: the relative error of each tensor, and of all together, is
+/// below these limits.
+pub(super) fn assert_gradients_near(what: &str, policy: &Policy, got: &[f32], gradient: &[f32], limits: [f64; 2]) {
+    let [each, whole] = limits;
     for entry in cpu(policy).parameters().trained_entries() {
         let (got, expected) = (&got[entry.range.clone()], &gradient[entry.range.clone()]);
         // The keys' biases shift all scores of a row alike: their gradient is rounding.
@@ -83,11 +91,10 @@ pub(super) fn check_gradients(what: &str, policy: &mut Policy, recompute: bool, 
             continue;
         }
         let error = distance(got, expected);
-        assert!(error < 0.05, "{what}: {}: relative error {error:.3}", entry.name);
+        assert!(error < each, "{what}: {}: relative error {error:.3}", entry.name);
     }
-    let error = distance(&got, &gradient);
-    assert!(error < limit, "{what}: relative error of the whole gradient {error:.4}");
-    Some(model)
+    let error = distance(got, gradient);
+    assert!(error < whole, "{what}: relative error of the whole gradient {error:.4}");
 }
 
 #[test]
