@@ -170,7 +170,8 @@ table! {
         pub min_p: f64 = 0.0 => Share,
         /// Texts that end a completion.
         pub stop: Vec<String> = Vec::new(),
-        /// Rows sampled at a time, over all threads.
+        /// Most rows sampled at a time, over all threads. A small model on a CPU takes as many of them as stay in a
+        /// processor's caches.
         pub capacity: usize = 128 => AtLeast(1.0),
         /// 1 samples the next step while this one updates: completions are of the weights before the last step, which
         /// `grpo.correction` weighs (`truncate_tokens` where it says none). On a CPU, in one process; it takes a copy of

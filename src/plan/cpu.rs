@@ -104,6 +104,11 @@ fn prefill(s: &Sizes, job: &Job, at_a_time: usize) -> usize {
     job.prompt.max(job.rows.div_ceil(at_a_time)) * (layer(s) + inputs(s) + 2 * s.hidden)
 }
 
+/// Bytes that a cache has of a sequence of so many tokens.
+pub(super) fn sequence_bytes(s: &Sizes, tokens: usize) -> usize {
+    4 * (cache::blocks(tokens) * s.attention.block + s.attention.state)
+}
+
 /// Values of one of the caches: blocks and states for its share of the rows and for the prompt that is at hand.
 fn cache(s: &Sizes, job: &Job, at_a_time: usize) -> usize {
     let rows = job.rows.div_ceil(at_a_time);

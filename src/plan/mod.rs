@@ -20,7 +20,7 @@ use crate::config::{DistilConfig, DistilObjective, Target, TrainConfig};
 use crate::grpo::updates;
 use crate::model::device::{AttentionKinds, AttentionWidths, MlpWidths};
 use crate::model::layout::{Attention, LayerLayout};
-use crate::model::{AdapterLayout, Layout, ModelConfig, Phases};
+use crate::model::{AdapterLayout, Layout, ModelConfig, Phases, Sharing};
 use crate::ops::attention::Heads;
 use crate::ops::delta::Delta;
 use crate::ops::experts::Router;
@@ -194,19 +194,24 @@ impl Job {
             let layout = lora.layout(&Layout::of(shape)?)?;
             Ok::<_, anyhow::Error>(Lora::of(&layout, base_bytes))
         });
-        let mut compute = config.compute.clone();
-        compute.suit(Layout::of(shape)?.len(), config.lora.is_some());
+        let (sizes, mut compute) = (Sizes::of(shape)?, config.compute.clone());
+        compute.suit(sizes.weights, config.lora.is_some());
+        let threads = if device == Target::Cpu { compute.threads() } else { 1 };
+        let near = match device {
+            Target::Cpu => Sharing::of(sizes.weights).rows(threads, cpu::sequence_bytes(&sizes, sequence)),
+            Target::Cuda => usize::MAX,
+        };
         let update_tokens = completions.div_ceil(updates(completions, grpo.completions_per_update)) * sequence;
         let sampled = completions * (1 + grpo.resample_max) * sequence;
         let routed = shape.experts()?.map_or(0, |experts| experts.routed(shape.num_hidden_layers).token_bytes());
         Ok(Self {
             device,
             ranks: 1,
-            threads: if device == Target::Cpu { config.compute.threads() } else { 1 },
+            threads,
             precision: config.compute.precision.into(),
             micro_batch_tokens: compute.micro_batch_tokens,
             recompute: config.compute.recompute,
-            rows: r.capacity.min(completions.max(config.eval.problems * config.eval.samples)),
+            rows: r.capacity.min(completions.max(config.eval.problems * config.eval.samples)).min(near),
             prompt,
             sequence,
             update_tokens,

@@ -27,7 +27,7 @@ use super::{Calling, Completion, FinishReason, Finished, Request, SampleKey, Sam
 /// Samples from the very weights that the trainer updates, so that nothing has to be kept in step.
 #[derive(Debug, Clone, Copy)]
 pub struct LocalSampler {
-    /// Rows sampled at a time, over all threads.
+    /// Most rows sampled at a time, over all threads.
     pub capacity: usize,
 }
 
@@ -54,7 +54,7 @@ pub struct Engine<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Threads to sample on.
     pub threads: usize,
-    /// Rows sampled at a time, over all threads.
+    /// Most rows sampled at a time, over all threads; a small model on a CPU takes no more than stay in its caches.
     pub capacity: usize,
 }
 
@@ -138,8 +138,9 @@ impl<'a> Engine<'a> {
                 match model.sharing {
                     Sharing::Operations => work(team, rows),
                     Sharing::MicroBatches => {
+                        let rows = rows.min(model.rows(self.threads, longest(request)));
                         let threads = self.threads.clamp(1, rows);
-                        let share = |thread| (self.capacity + threads - 1 - thread) / threads;
+                        let share = |thread| (rows + threads - 1 - thread) / threads;
                         on_threads(threads, |thread| work(&Team::alone(), share(thread)))
                     }
                 }
@@ -153,6 +154,11 @@ impl<'a> Engine<'a> {
             }
         }
     }
+}
+
+/// Tokens that a prompt and its completion have at most.
+fn longest(request: &Request) -> usize {
+    request.prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0) + request.sampling.max_new_tokens
 }
 
 /// Runs `work(thread)` on each of `threads` threads, of which this is one.

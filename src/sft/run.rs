@@ -44,7 +44,7 @@ pub struct Accuracy {
     pub judge: Judge,
     /// How completions are sampled.
     pub sampling: Sampling,
-    /// Rows sampled at a time.
+    /// Most rows sampled at a time.
     pub capacity: usize,
     /// Questions asked, and completions of each.
     pub size: (usize, usize),

@@ -15,7 +15,7 @@ pub enum Teacher {
         policy: Box<Policy>,
         /// How it is sampled.
         sampling: Sampling,
-        /// Rows sampled at a time.
+        /// Most rows sampled at a time.
         capacity: usize,
     },
     /// A service.

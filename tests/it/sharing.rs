@@ -37,6 +37,21 @@ fn a_model_is_small_until_a_thread_cannot_afford_its_gradient() {
 }
 
 #[test]
+fn a_small_model_samples_as_many_rows_as_stay_near_a_thread_and_a_large_one_all_that_it_may() {
+    const KIB: usize = 1 << 10;
+    for (weights, threads, sequence_bytes, rows) in [
+        (900_000, 1, 256 * KIB, 32),
+        (900_000, 4, 256 * KIB, 128),
+        (900_000, 2, 4096 * KIB, 32),
+        (900_000, 2, 0, 1 << 24),
+        (134_515_008, 2, 4096 * KIB, usize::MAX),
+    ] {
+        let got = Sharing::of(weights).rows(threads, sequence_bytes);
+        assert_eq!(got, rows, "{weights} weights, {threads} threads, {sequence_bytes} bytes a row");
+    }
+}
+
+#[test]
 fn gradients_have_the_same_bits_on_any_number_of_threads() {
     for (name, mut policy) in policies() {
         for recompute in [false, true] {

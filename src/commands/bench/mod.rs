@@ -57,7 +57,7 @@ pub(super) struct Args {
     /// Threads; 0 takes one for each core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Rows sampled at a time, over all threads.
+    /// Most rows sampled at a time, over all threads; a small model takes no more than stay in its caches.
     #[arg(long, default_value_t = 128)]
     capacity: usize,
     /// Most tokens of a micro-batch; 0 takes what a run would.

@@ -22,6 +22,13 @@ pub struct CacheShape {
     pub state: usize,
 }
 
+impl CacheShape {
+    /// Bytes that a sequence of so many tokens takes.
+    pub fn sequence_bytes(&self, tokens: usize) -> usize {
+        size_of::<f32>() * (blocks(tokens) * self.layers * self.block + self.states * self.state)
+    }
+}
+
 /// What a cache holds of a sequence.
 #[derive(Debug, Clone, Default)]
 pub struct Sequence {

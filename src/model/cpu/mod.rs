@@ -76,6 +76,17 @@ impl Sharing {
         }
     }
 
+    /// Rows that are sampled at a time, at most, by all threads together, where the cache has so many bytes of the longest
+    /// of them. A small model's weights are near at any number of rows, but each new token reads what the cache has of
+    /// its row: as many rows as stay near too. A large one's weights come from memory for all rows at once, so that more
+    /// rows are always better.
+    pub fn rows(self, threads: usize, sequence_bytes: usize) -> usize {
+        match self {
+            Self::MicroBatches => threads * (NEAR / sequence_bytes.max(1)).max(FEWEST_ROWS),
+            Self::Operations => usize::MAX,
+        }
+    }
+
     /// What becomes of the memory of sampling and of updates between the two: a step of a small model is short, and to
     /// ask the system for it again would be a tenth of the sampling; that of a large one is much, and its steps long.
     pub fn phases(self) -> Phases {
@@ -97,6 +108,12 @@ pub enum Phases {
 
 /// Weights of a model whose gradient a thread can afford to have for itself.
 const SMALL: usize = 1 << 22;
+
+/// Bytes of keys and values that a thread can count on finding in the last cache.
+const NEAR: usize = 8 << 20;
+
+/// Rows that a thread samples at a time however long they may grow: two tiles of a product.
+const FEWEST_ROWS: usize = 16;
 
 /// A model whose values and activations are in this machine's memory.
 #[derive(Debug, Clone)]
@@ -156,6 +173,11 @@ impl CpuModel {
                 PackedWeights::frozen(base, adapter.as_ref().map(|adapter| (&adapter.layout, &adapter.values[..])))
             }
         }
+    }
+
+    /// Rows that are sampled at a time, at most, if none grows longer than so many tokens.
+    pub fn rows(&self, threads: usize, longest: usize) -> usize {
+        self.sharing.rows(threads, self.decoder.cache_shape().sequence_bytes(longest))
     }
 
     /// Memory to sample in. That of updates is freed first where a large model's would have to fit beside it.
