@@ -112,7 +112,7 @@ pub fn save(trainer: &Trainer, folder: Option<&RunFolder>) -> Result<()> {
 pub fn restore(trainer: &mut Trainer, folder: &RunFolder) -> Result<bool> {
     let model = trainer.config.model.path.clone();
     let Some(saved) = Saved::<Progress>::newest(folder)? else { return Ok(false) };
-    trainer.prompts().check_fingerprints(&saved.state.data)?;
+    saved.check_data(trainer.prompts().fingerprints())?;
     let checkpoint = saved.path.clone();
     trainer.progress = saved.restore(&mut trainer.policy, &model)?;
     trainer.policy.version = trainer.progress.policy_version;
@@ -140,9 +140,17 @@ impl<'a, P: DeserializeOwned> Saved<'a, P> {
         Ok(Some(Self { folder, path, state }))
     }
 
-    /// What the rows of each source were.
-    pub fn data(&self) -> &Fingerprints {
-        &self.state.data
+    /// Refuses to go on with other rows than the run began with; `now` is what those of each source are.
+    pub fn check_data(&self, now: Fingerprints) -> Result<()> {
+        for (name, now) in now {
+            let before = self.state.data.get(&name).map_or("none", String::as_str);
+            ensure!(
+                before == now,
+                "the rows of data source \"{name}\" are not those the run began with (fingerprint {now}, was {before}): \
+                 put the files back as they were, or start a new run"
+            );
+        }
+        Ok(())
     }
 
     /// Puts its values into a policy, whose model is named `model`, and returns where the run stands. The version of the

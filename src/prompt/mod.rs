@@ -201,19 +201,6 @@ impl PromptSource {
         self.sources().iter().map(|source| (source.name.clone(), source.fingerprint())).collect()
     }
 
-    /// Refuses to go on with other data than a run began with.
-    pub fn check_fingerprints(&self, began: &BTreeMap<String, String>) -> Result<()> {
-        for (name, now) in self.fingerprints() {
-            let before = began.get(&name).map_or("none", String::as_str);
-            ensure!(
-                before == now,
-                "the rows of data source \"{name}\" are not those the run began with (fingerprint {now}, was {before}): \
-                 put the files back as they were, or start a new run"
-            );
-        }
-        Ok(())
-    }
-
     /// How long the prompts of each source are.
     pub fn lengths(&self) -> &[Lengths] {
         &self.lengths

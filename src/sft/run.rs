@@ -76,7 +76,7 @@ impl SftRun {
     /// Puts the newest checkpoint of a run in place; returns false where there is none yet.
     pub fn restore(&mut self, folder: &RunFolder) -> Result<bool> {
         let Some(saved) = Saved::<SftProgress>::newest(folder)? else { return Ok(false) };
-        self.source.check_fingerprints(saved.data())?;
+        saved.check_data(self.source.fingerprints())?;
         let model = self.config.model.path.as_ref().map_or("model.shape".into(), |path| path.display().to_string());
         let SftProgress { step, used, skipped, policy_version } = saved.restore(&mut self.trainer.policy, &model)?;
         (self.trainer.step, self.trainer.skipped, self.trainer.policy.version) = (step, skipped, policy_version);

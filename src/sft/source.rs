@@ -130,19 +130,6 @@ impl SftSource {
         self.sources.iter().map(|source| (source.name.clone(), fingerprint(source))).collect()
     }
 
-    /// Refuses to go on with other rows than a run began with.
-    pub fn check_fingerprints(&self, began: &BTreeMap<String, String>) -> Result<()> {
-        for (name, now) in self.fingerprints() {
-            let before = began.get(&name).map_or("none", String::as_str);
-            ensure!(
-                before == now,
-                "the rows of data source \"{name}\" are not those the run began with (fingerprint {now}, was {before}): \
-                 put the files back as they were, or start a new run"
-            );
-        }
-        Ok(())
-    }
-
     /// How many times the rows have been gone through, where they have an end.
     pub fn epochs(&self) -> Option<f64> {
         rows(&self.sources).ok().map(|rows| self.used as f64 / rows as f64)
