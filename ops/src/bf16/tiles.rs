@@ -20,7 +20,7 @@ pub(crate) struct Tile(pub(crate) [[u32; SIDE]; SIDE]);
 /// A side of a product: `outer` rows of the left matrix, or columns of the right one, with `inner` values each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Operand {
-    /// Tile `(o, i)` is the one at `o * inner tiles + i`.
+    /// Tile `(o, i)` is the one at `o * inner tiles + i`. An operand that was larger before has more of them than count.
     tiles: Vec<Tile>,
     pub(crate) outer: usize,
     pub(crate) inner: usize,
@@ -48,8 +48,16 @@ impl Operand {
 
     fn shape(&mut self, outer: usize, inner: usize) {
         (self.outer, self.inner) = (outer, inner);
-        let count = outer.div_ceil(SIDE) * inner.div_ceil(DEPTH);
-        self.tiles.resize(count, Tile([[0; SIDE]; SIDE]));
+        // Never shortened: to grow again would write what is then filled anyway, a twentieth of an update.
+        let count = self.panels() * self.tiles();
+        if self.tiles.len() < count {
+            self.tiles.resize(count, Tile([[0; SIDE]; SIDE]));
+        }
+    }
+
+    /// Tiles along the outer dimension.
+    fn panels(&self) -> usize {
+        self.outer.div_ceil(SIDE)
     }
 
     /// Tiles along the inner dimension.
@@ -65,7 +73,7 @@ impl Operand {
     /// The inner tiles `tiles` of a panel and of the one behind it. Behind the last one it is itself: what is computed
     /// with it there is not looked at.
     pub(super) fn pair(&self, index: usize, tiles: &Range<usize>) -> [&[Tile]; 2] {
-        let last = self.outer.div_ceil(SIDE) - 1;
+        let last = self.panels() - 1;
         [index, last.min(index + 1)].map(|panel| self.inner_tiles(panel, tiles))
     }
 
@@ -106,9 +114,9 @@ impl Operand {
 
     /// Fills each panel, which begins with an outer index.
     fn fill(&mut self, team: &Team, fill: impl Fn(&mut [Tile], usize) + Sync) {
-        let (tiles, panels) = (self.tiles().max(1), self.outer.div_ceil(SIDE));
+        let (tiles, panels, count) = (self.tiles().max(1), self.panels(), self.panels() * self.tiles());
         let piece = team.piece(panels);
-        let pieces = self.tiles.chunks_mut(piece * tiles).zip((0..).step_by(piece * SIDE));
+        let pieces = self.tiles[..count].chunks_mut(piece * tiles).zip((0..).step_by(piece * SIDE));
         team.each(pieces, |(panels, first)| {
             panels.chunks_exact_mut(tiles).zip((first..).step_by(SIDE)).for_each(|(panel, first)| fill(panel, first));
         });
@@ -151,28 +159,33 @@ fn fill_of_rows(matrix: Matrix, panel: &mut [Tile], first: usize) {
 /// Lines of pairs of rows, of the columns from `first` on.
 fn fill_of_columns(matrix: Matrix, panel: &mut [Tile], first: usize) {
     let width = SIDE.min(matrix.width - first);
+    let values = |at: usize| &matrix.values[at * matrix.row + first..];
+    let part_of_row = |at: usize| {
+        let mut whole = [0f32; SIDE];
+        if at < matrix.rows {
+            whole[..width].copy_from_slice(&values(at)[..width]);
+        }
+        whole
+    };
     vectorised(
         #[inline(always)]
         || {
-            let row = |at: usize| -> [f32; SIDE] {
-                let mut whole = [0f32; SIDE];
-                if at < matrix.rows {
-                    let values = &matrix.values[at * matrix.row + first..][..width];
-                    match values.first_chunk::<SIDE>() {
-                        Some(values) => whole = *values,
-                        None => whole[..width].copy_from_slice(values),
-                    }
-                }
-                whole
-            };
             for (line, at) in panel.iter_mut().flat_map(|tile| &mut tile.0).zip((0..).step_by(2)) {
-                let (even, odd) = (row(at), row(at + 1));
-                for c in 0..SIDE {
-                    line[c] = half_of(even[c]) | half_of(odd[c]) << 16;
-                }
+                // A row of another width, or none, is copied by a call, which takes as long as all else.
+                *line = match (width, at + 1 < matrix.rows) {
+                    (SIDE, true) => pair_of(&values(at)[..SIDE], &values(at + 1)[..SIDE]),
+                    _ => pair_of(&part_of_row(at), &part_of_row(at + 1)),
+                };
             }
         },
     );
+}
+
+/// Of each column the values of two rows.
+#[inline(always)]
+fn pair_of(even: &[f32], odd: &[f32]) -> [u32; SIDE] {
+    let (even, odd) = (&even[..SIDE], &odd[..SIDE]);
+    std::array::from_fn(|c| half_of(even[c]) | half_of(odd[c]) << 16)
 }
 
 /// Nearest bf16, ties to even, in the lower half.
@@ -197,8 +210,8 @@ fn transpose(tile: &mut Tile) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx512f") {
         #[allow(unsafe_code)]
-        // SAFETY: the processor has AVX-512.
-        return unsafe { transpose_avx512(tile) };
+        // SAFETY: the processor has AVX-512, and the tile is there to be read and written.
+        return unsafe { transpose_avx512(tile, tile) };
     }
     for line in 1..SIDE {
         for pair in 0..line {
@@ -208,16 +221,30 @@ fn transpose(tile: &mut Tile) {
     }
 }
 
+/// The same, into another tile.
+fn transpose_to(from: &Tile, to: &mut Tile) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        #[allow(unsafe_code)]
+        // SAFETY: as above.
+        return unsafe { transpose_avx512(from, to) };
+    }
+    *to = *from;
+    transpose(to);
+}
+
 /// In four rounds of sixteen shuffles: pairs, then pairs of pairs, of neighbouring lines, then quarters of lines apart.
+///
+/// # Safety
+/// `from` is a tile to read and `to` one to write, which may be the same.
 #[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
 #[target_feature(enable = "avx512f")]
-fn transpose_avx512(tile: &mut Tile) {
+unsafe fn transpose_avx512(from: *const Tile, to: *mut Tile) {
     use std::arch::x86_64::*;
-    let lines = &mut tile.0;
-    #[allow(unsafe_code)]
-    // SAFETY: a line is 64 bytes that may be read and written.
-    let load = |line: &[u32; SIDE]| unsafe { _mm512_loadu_si512(line.as_ptr().cast()) };
-    let a: [__m512i; SIDE] = std::array::from_fn(|i| load(&lines[i]));
+    // SAFETY: a tile is sixteen lines of 64 bytes, all of which are read before one is written.
+    let load = |i: usize| unsafe { _mm512_load_si512(from.cast::<__m512i>().add(i)) };
+    let a: [__m512i; SIDE] = std::array::from_fn(load);
     let b: [__m512i; SIDE] = std::array::from_fn(|i| match i % 2 {
         0 => _mm512_unpacklo_epi32(a[i], a[i + 1]),
         _ => _mm512_unpackhi_epi32(a[i - 1], a[i]),
@@ -237,43 +264,41 @@ fn transpose_avx512(tile: &mut Tile) {
             _ => _mm512_shuffle_i32x4::<0xdd>(first, second),
         }
     });
-    for (i, line) in lines.iter_mut().enumerate() {
+    for i in 0..SIDE {
         let (first, second) = (d[i / 4 % 2 * 4 + i % 4], d[8 + i / 4 % 2 * 4 + i % 4]);
         let whole = match i / 8 {
             0 => _mm512_shuffle_i32x4::<0x88>(first, second),
             _ => _mm512_shuffle_i32x4::<0xdd>(first, second),
         };
-        #[allow(unsafe_code)]
         // SAFETY: as above.
-        unsafe {
-            _mm512_storeu_si512(line.as_mut_ptr().cast(), whole);
-        }
+        unsafe { _mm512_store_si512(to.cast::<__m512i>().add(i), whole) };
     }
 }
 
 /// Of a right side `(N, K)` the inner tile `inner` of the outer tiles `outer`, as a right side `(K, N)` of up to
 /// [`DEPTH`] columns: what the gradient of the input is multiplied with.
 pub(crate) fn turned(weights: &Operand, inner: usize, outer: Range<usize>, to: &mut Operand) {
-    let panels = weights.outer.div_ceil(SIDE);
+    let panels = weights.panels();
     let columns = DEPTH.min(weights.inner - inner * DEPTH);
     to.shape(columns, (weights.outer - outer.start * SIDE).min(outer.len() * SIDE));
-    let tiles = to.tiles();
-    let (first, second) = to.tiles.split_at_mut(tiles);
+    let (tiles, count) = (to.tiles(), to.panels() * to.tiles());
+    let (first, second) = to.tiles[..count].split_at_mut(tiles);
+    // Two tiles with a line for each column of the weights; without a copy, for it would take as long as all else.
+    let mut rows = [Tile([[0; SIDE]; SIDE]); 2];
     for (index, first) in first.iter_mut().enumerate() {
-        let mut rows = [[[0u16; DEPTH]; SIDE]; 2];
         for (half, rows) in rows.iter_mut().enumerate() {
-            let panel = outer.start + 2 * index + half;
-            if panel < panels {
-                let mut tile = weights.panel(panel)[inner];
-                transpose(&mut tile);
-                *rows = bytemuck::cast(tile.0);
+            match outer.start + 2 * index + half {
+                panel if panel < panels => transpose_to(&weights.panel(panel)[inner], rows),
+                _ => rows.0.as_flattened_mut().fill(0),
             }
         }
+        let rows = rows.each_ref().map(|tile| bytemuck::cast_ref::<_, [[u16; DEPTH]; SIDE]>(&tile.0));
         vectorised(
             #[inline(always)]
             || {
-                for (line, pair) in rows.as_flattened().chunks_exact(2).enumerate() {
-                    let (even, odd) = (&pair[0], &pair[1]);
+                for line in 0..SIDE {
+                    let of_tile = &rows[line / (SIDE / 2)][line % (SIDE / 2) * 2..];
+                    let (even, odd) = (&of_tile[0], &of_tile[1]);
                     let interleave = |to: &mut [u32; SIDE], from: usize| {
                         for (c, to) in to.iter_mut().enumerate() {
                             *to = u32::from(even[from + c]) | u32::from(odd[from + c]) << 16;
