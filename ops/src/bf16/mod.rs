@@ -235,13 +235,15 @@ mod tests {
         Matrix { values, row: width, rows: values.len() / width.max(1), width }
     }
 
+    /// What this machine has, and AMX, whose instructions are computed where it has none.
     fn units() -> Vec<Unit> {
-        let best = Unit::of_this_machine();
         let all = [Unit::Widened, Unit::Avx512, Unit::Amx];
         let there = |unit: &Unit| match unit {
             #[cfg(target_arch = "x86_64")]
             Unit::Avx512 => avx512::there(),
-            unit => *unit == best || *unit == Unit::Widened,
+            #[cfg(target_arch = "x86_64")]
+            Unit::Amx => amx::for_tests(),
+            unit => *unit == Unit::Widened,
         };
         all.into_iter().filter(there).collect()
     }
@@ -312,8 +314,8 @@ mod tests {
 
     #[test]
     fn columns_and_turned_tiles_are_the_rows_of_the_transposed_matrix() {
-        let (unit, team) = (Unit::Widened, &Team::alone());
-        for (m, n, k) in SHAPES {
+        let team = &Team::alone();
+        for (unit, (m, n, k)) in units().into_iter().flat_map(|unit| SHAPES.map(|shape| (unit, shape))) {
             let (dy, x, w) = (draw(1, m * n), draw(2, m * k), draw(3, n * k));
             let transposed = |values: &[f32], width: usize| -> Vec<f32> {
                 (0..width).flat_map(|c| values.iter().skip(c).step_by(width)).copied().collect()
@@ -329,14 +331,14 @@ mod tests {
             sides[1].right_of_columns(team, rows(&x, k));
             sides[2].left_of_rows(team, rows(&dy_t, m));
             sides[3].right_of_rows(team, rows(&x_t, m));
-            assert_eq!(run(&sides[0], &sides[1]), run(&sides[2], &sides[3]), "{m} {n} {k}");
+            assert_eq!(run(&sides[0], &sides[1]), run(&sides[2], &sides[3]), "{unit:?}, {m} {n} {k}");
 
             sides[0].left_of_rows(team, rows(&dy, n));
             sides[4].right_of_rows(team, rows(&w, k));
             sides[5].right_of_rows(team, rows(&w_t, n));
             let mut dx = vec![f32::NAN; m * k];
             product_turned(team, unit, &sides[0], &sides[4], Out::new(&mut dx, k, Epilogue::None));
-            assert_eq!(dx, run(&sides[0], &sides[5]), "{m} {n} {k}");
+            assert_eq!(dx, run(&sides[0], &sides[5]), "{unit:?}, {m} {n} {k}");
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Blocks by AMX: four tiles of sums, and in each step along the inner dimension two tiles of each side. Rust has no
 //! stable intrinsics for it, so a block is one piece of assembly: no tile outlives it.
 
+#[cfg(all(test, target_os = "linux"))]
+mod emulator;
+
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::cell::Cell;
@@ -103,5 +106,66 @@ pub(super) fn sum(block: Block) {
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
+    }
+}
+
+/// Whether a test can use it: the processor's, or else a computed one.
+#[cfg(test)]
+pub(super) fn for_tests() -> bool {
+    #[cfg(target_os = "linux")]
+    if !permitted() {
+        emulator::install();
+        return true;
+    }
+    permitted()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::emulator::flushed;
+    use super::*;
+    use reckon_datasets::Counted;
+
+    /// Two tiles for each step: pairs of bf16, some of them subnormal.
+    fn draw(seed: u64, count: usize) -> Vec<Tile> {
+        let mut random = Counted::new(&[seed]);
+        let mut half = || {
+            u32::from(half::bf16::from_f64(random.normal() * if random.normal() > 2.0 { 1e-39 } else { 1.0 }).to_bits())
+        };
+        (0..count).map(|_| Tile(std::array::from_fn(|_| std::array::from_fn(|_| half() | half() << 16)))).collect()
+    }
+
+    fn halves(pair: u32) -> [f32; 2] {
+        [pair << 16, pair & 0xffff_0000].map(|bits| flushed(f32::from_bits(bits)))
+    }
+
+    #[test]
+    fn a_value_is_a_chain_over_tiles_of_which_each_is_two_chains_of_pairs() {
+        assert!(for_tests());
+        let count = 3;
+        let (lefts, rights) = ([draw(1, count), draw(2, count)], [draw(3, count), draw(4, count)]);
+        let start: Vec<f32> = (0..2 * SIDE * 40).map(|i| i as f32 / 7.0).collect();
+        let mut out = vec![f32::NAN; 2 * SIDE * 33];
+        sum(Block {
+            lefts: [&lefts[0], &lefts[1]],
+            rights: [&rights[0], &rights[1]],
+            start: (start.as_ptr(), 40),
+            out: (out.as_mut_ptr(), 33),
+        });
+        for (m, n) in (0..2 * SIDE).flat_map(|m| (0..33).map(move |n| (m, n))) {
+            if n == 2 * SIDE {
+                assert!(out[m * 33 + n].is_nan(), "row {m}: what lies between rows stays");
+                continue;
+            }
+            let (left, right) = (&lefts[m / SIDE], &rights[n / SIDE]);
+            let expected = left.iter().zip(right).fold(start[m * 40 + n], |sum, (left, right)| {
+                let chains = (0..SIDE).fold([0f32; 2], |chains, k| {
+                    let (a, b) = (halves(left.0[m % SIDE][k]), halves(right.0[k][n % SIDE]));
+                    [0, 1].map(|odd| flushed(a[odd].mul_add(b[odd], chains[odd])))
+                });
+                flushed(sum + flushed(chains[0] + chains[1]))
+            });
+            assert_eq!(out[m * 33 + n].to_bits(), expected.to_bits(), "row {m}, column {n}");
+        }
     }
 }
