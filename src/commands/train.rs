@@ -141,7 +141,7 @@ fn prepared(mut config: TrainConfig, registry: &Registry, ranks: &Ranks) -> Resu
     let mut trainer = build(config, registry, ranks)?;
     check_memory(&mut trainer)?;
     if let Some(servers) = &trainer.config.servers {
-        trainer.sampler = Box::new(ServerSampler::new(servers, ranks));
+        trainer.sampler = Box::new(ServerSampler::new(servers, ranks)?);
     }
     Ok(trainer)
 }
