@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use reckon_rewards::Registry;
 
 use super::{ConfigArgs, judge, policies};
@@ -69,6 +69,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         routed: false,
     };
     let asked = prompts.len();
+    ensure!(asked > 0, "there is nothing to evaluate: eval.problems, or that of the set, must be above 0");
     let found = evaluate(rollouts, prompts, samples)?;
     let problems = asked - found.unreadable.len();
     tell(&found, [problems, samples], args.json)?;
