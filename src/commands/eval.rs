@@ -24,7 +24,7 @@ pub(super) struct Args {
     /// Model folder or adapter, instead of the config's.
     #[arg(long)]
     model: Option<String>,
-    /// Take the likeliest token instead of sampling.
+    /// Take the most likely token instead of sampling.
     #[arg(long)]
     greedy: bool,
     /// Evaluate on this one of the config's `eval.sets`, instead of the held-out problems of its data.

@@ -114,9 +114,9 @@ enum Command {
 }
 
 /// A whole program: parses the command line, runs the subcommand with the verifiers of `registry` beside the built-in
-/// ones, and prints the chain of causes of an error. The code is 0 for success, also where nobody reads the output to its
-/// end, and 1 for failure; wrong usage ends the
-/// process with 2 at once. It is also the helper that runs programs in a sandbox, so it is called before there are threads.
+/// ones, and prints the chain of causes of an error. The code is 0 for success, also where nobody reads the output to
+/// its end, and 1 for failure; wrong usage ends the process with 2 at once. It is also the helper that runs programs in
+/// a sandbox, so it is called before there are threads.
 pub fn main(registry: &Registry) -> ExitCode {
     if let Some(code) = reckon_rewards::sandbox::helper() {
         return code;

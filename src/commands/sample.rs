@@ -38,7 +38,7 @@ pub(super) struct Args {
     /// Longest completion, in tokens.
     #[arg(long, value_parser = whole::<usize>(1), default_value_t = 256)]
     max_new_tokens: usize,
-    /// Divides the logits; 0 takes the likeliest token.
+    /// Divides the logits; 0 takes the most likely token.
     #[arg(long, value_parser = real::<f32>(AtLeast(0.0)), default_value_t = 1.0)]
     temperature: f32,
     /// Keep the smallest set of tokens with this much probability.
@@ -47,7 +47,7 @@ pub(super) struct Args {
     /// Keep this many tokens; 0 keeps all.
     #[arg(long, value_parser = whole::<usize>(0), default_value_t = 0)]
     top_k: usize,
-    /// Keep tokens this likely relative to the likeliest.
+    /// Keep tokens at least this likely relative to the most likely one; 0 keeps all.
     #[arg(long, value_parser = real::<f32>(Share), default_value_t = 0.0)]
     min_p: f32,
     /// Text that ends a completion.

@@ -1,8 +1,8 @@
 //! `reckon bench`: sampling and update on a job that other trainers can be given too.
 //!
 //! A decoder with random weights, prompts of random tokens, completions of exactly `--new` tokens, then updates over
-//! them: one, unless `--completions-per-update` asks for more. Median of the timed steps after one to warm up. Which decoder is said in `shape`, and what the machine
-//! could do at most is found in `limits`.
+//! them: one, unless `--completions-per-update` asks for more. Median of the timed steps after one to warm up. Which
+//! decoder is said in `shape`, and what the machine could do at most is found in `limits`.
 
 mod limits;
 mod shape;

@@ -30,10 +30,10 @@ enum Action {
     Show {
         #[command(flatten)]
         config: ConfigArgs,
-        /// How many.
+        /// How many prompts.
         #[arg(long, value_parser = whole::<usize>(1), default_value_t = 3)]
         count: usize,
-        /// The first, counted from 0 in the order of the run.
+        /// Number of the first one, counted from 0 in the order of the run.
         #[arg(long, value_parser = whole::<u64>(0), default_value_t = 0)]
         from: u64,
         /// Held-out prompts instead of those trained on.
