@@ -54,6 +54,7 @@ pub mod train;
 // What a run takes, shows and leaves.
 pub mod checkpoint;
 pub mod disk;
+mod http;
 pub mod launch;
 pub mod metrics;
 pub mod output;

@@ -21,12 +21,12 @@ pub enum Error {
         /// What the reader says.
         cause: parquet::errors::ParquetError,
     },
-    /// The file is of a kind that is not read.
+    /// There is no file, or one of a kind that is not read.
     #[error("cannot read {}: {problem}", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What it is, and the way out.
+        /// What there is, and the way out.
         problem: &'static str,
     },
     /// A row is not what it should be.

@@ -53,6 +53,15 @@ def test_verl_gets_what_its_own_scorers_return():
     assert verl.compute_score("x", "nothing", "4", kind="numeric") == {"score": 0.0, "acc": False, "pred": ""}
 
 
+def test_what_tools_gave_is_read_where_trl_and_verl_have_it():
+    environment = trl.reward("environment", of="last")
+    said = environment(prompts=["?"] * 2, completions=["x", "x"], tool_rewards=[[0.0, 0.5], []], rewards=[[9], [9]])
+    assert said == [0.5, 0.0]
+    extra_info = {"tool_rewards": [0.25, 0.5], "turn_scores": []}
+    said = verl.compute_score("game", "x", None, extra_info, kind="environment", of="sum")
+    assert said["score"] == 0.75
+
+
 def test_verifiers_gets_a_reward_of_a_task_and_a_function_of_a_rubric():
     task = types.SimpleNamespace(prompt_text="2+2?", model_dump=lambda mode: {"answer": "4", "idx": 1})
     trace = types.SimpleNamespace(last_reply=r"\boxed{4}")

@@ -2,10 +2,10 @@
 //! (arXiv:2503.01307), which their paper counts by such a judge too, one question for each. What it says is its opinion:
 //! report which model it was.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+
+use crate::http::{Client, Limits, beginning};
 
 /// A behaviour, and what the judge is asked about it.
 #[derive(Debug, Clone, Copy)]
@@ -40,29 +40,25 @@ pub const BEHAVIOURS: [Behaviour; 4] = [
 
 /// A judge.
 pub struct BehaviourJudge {
-    agent: ureq::Agent,
+    client: Client,
     url: String,
     model: String,
-    /// Sent as a bearer token.
-    key: Option<String>,
 }
 
-/// How long an answer may take.
-const TIMEOUT: Duration = Duration::from_secs(120);
+/// What is waited for and read of an answer.
+const LIMITS: Limits =
+    Limits { seconds: 120.0, slow: "is it busy, or too large a model for where it runs?", bytes: 1 << 24 };
 
 impl BehaviourJudge {
     /// The judge `model` behind `url`, which ends before `/chat/completions`, as in `http://localhost:8000/v1`.
     ///
     /// # Errors
-    /// A URL that does not begin with `http://`.
+    /// A URL that does not begin with `http://` or `https://`.
     pub fn new(url: &str, model: &str, key: Option<String>) -> Result<Self> {
-        ensure!(
-            url.starts_with("http://"),
-            "--judge {url:?} does not begin with http://: a service that speaks TLS stands behind a proxy of one's own"
-        );
-        let agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).build().new_agent();
+        let known = url.starts_with("http://") || url.starts_with("https://");
+        ensure!(known, "--judge {url:?} does not begin with http:// or https://");
         let url = format!("{}/chat/completions", url.trim_end_matches('/'));
-        Ok(Self { agent, url, model: model.to_owned(), key })
+        Ok(Self { client: Client::new(LIMITS, key)?, url, model: model.to_owned() })
     }
 
     /// How often a transcript shows a behaviour.
@@ -76,18 +72,13 @@ impl BehaviourJudge {
             "model": self.model, "temperature": 0, "max_tokens": 512,
             "messages": [{"role": "user", "content": asked}],
         });
-        let mut request = self.agent.post(&self.url).content_type("application/json");
-        if let Some(key) = &self.key {
-            request = request.header("Authorization", format!("Bearer {key}"));
-        }
-        let mut reply = request.send(body.to_string()).with_context(|| format!("the judge at {}", self.url))?;
-        let text = reply.body_mut().read_to_string().with_context(|| format!("the judge at {}", self.url))?;
+        let text = self.client.post(&self.url, &body.to_string())?.accepted()?;
         let reply: Value =
             serde_json::from_str(&text).with_context(|| format!("{} did not answer in JSON", self.url))?;
         let Some(said) = reply.pointer("/choices/0/message/content").and_then(Value::as_str) else {
-            bail!("{} gave no choices[0].message.content: {}", self.url, cut(&text));
+            bail!("{} gave no choices[0].message.content: {}", self.url, beginning(&text));
         };
-        read_count(said).with_context(|| format!("{}: no <count>n</count> in {:?}", self.url, cut(said)))
+        read_count(said).with_context(|| format!("{}: no <count>n</count> in {:?}", self.url, beginning(said)))
     }
 }
 
@@ -95,11 +86,6 @@ impl BehaviourJudge {
 fn read_count(said: &str) -> Option<u64> {
     let (_, rest) = said.rsplit_once("<count>")?;
     rest.split_once("</count>")?.0.trim().parse().ok()
-}
-
-/// The beginning of a text, for a message of one line.
-fn cut(text: &str) -> String {
-    text.chars().take(120).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -174,6 +160,6 @@ mod tests {
             serving.join().unwrap();
             assert!(message.contains(expected), "{message}");
         }
-        assert!(BehaviourJudge::new("https://a.example", "m", None).is_err());
+        assert!(BehaviourJudge::new("a.example", "m", None).is_err());
     }
 }

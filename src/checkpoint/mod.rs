@@ -28,7 +28,8 @@ impl RunFolder {
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         refuse_used(&path)?;
-        fs::create_dir_all(&path).with_context(|| format!("cannot create the run folder {path:?}"))?;
+        fs::create_dir_all(&path)
+            .with_context(|| format!("cannot create the run folder {path:?}: name one that can be written by --out"))?;
         let lock = lock(&path)?;
         // Another process may have used the folder and left between the first look and the lock.
         refuse_used(&path)?;
@@ -42,7 +43,7 @@ impl RunFolder {
     /// Opens the run in `path` to continue it, and clears away what an interrupted write left there.
     pub fn resume(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        if !path.is_dir() {
+        if !path.join(CONFIG).is_file() {
             bail!("there is no run in {path:?} to resume: check the path, or start one with --out");
         }
         let lock = lock(&path)?;
@@ -73,7 +74,7 @@ impl RunFolder {
 
     /// The resolved configuration of the run.
     pub fn config(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.path.join(CONFIG)
     }
 
     /// One record for each step; see [`crate::metrics`].
@@ -117,6 +118,7 @@ impl RunFolder {
     }
 }
 
+const CONFIG: &str = "config.toml";
 const LOCK: &str = "lock";
 /// The folder of the held-out evaluations.
 const EVALS: &str = "evals";
@@ -204,6 +206,13 @@ mod tests {
         names
     }
 
+    /// The folder of a run that has written its config.
+    fn begun(path: &Path) -> RunFolder {
+        let run = RunFolder::create(path).unwrap();
+        write_file(&run.config(), b"seed = 1").unwrap();
+        run
+    }
+
     fn save(root: &Path, step: u64) {
         write_folder(&root.join(step_name(step)), |folder| Ok(fs::write(folder.join("step"), "")?)).unwrap();
     }
@@ -211,7 +220,7 @@ mod tests {
     #[test]
     fn resuming_puts_back_a_checkpoint_that_lost_its_successor() {
         let root = tempfile::tempdir().unwrap();
-        let checkpoints = RunFolder::create(root.path().join("run")).unwrap().checkpoints();
+        let checkpoints = begun(&root.path().join("run")).checkpoints();
         save(&checkpoints, 3);
         fs::rename(checkpoints.join("step-000003"), checkpoints.join(".step-000003.old-1")).unwrap();
         fs::create_dir(checkpoints.join(".step-000003.tmp-1")).unwrap();
@@ -246,9 +255,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("run");
         drop(RunFolder::create(&path).unwrap());
-        let run = RunFolder::create(&path).expect("a run that wrote nothing may be started again");
-        write_file(&run.config(), b"seed = 1").unwrap();
-        drop(run);
+        assert!(RunFolder::resume(&path).is_err(), "there is nothing to go on with");
+        // A run that wrote nothing may be started again.
+        drop(begun(&path));
         let message = RunFolder::create(&path).unwrap_err().to_string();
         assert!(message.contains("--resume") && message.contains("--out"), "{message}");
         RunFolder::resume(&path).unwrap();
@@ -258,7 +267,7 @@ mod tests {
     #[test]
     fn a_run_in_use_is_locked_and_a_dead_process_holds_no_lock() {
         let root = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(root.path()).unwrap();
+        let run = begun(root.path());
         let message = RunFolder::resume(root.path()).unwrap_err().to_string();
         assert!(message.contains(&format!("in use by process {}", std::process::id())), "{message}");
         drop(run);

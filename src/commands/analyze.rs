@@ -7,13 +7,13 @@ use anyhow::{Context, Result, ensure};
 use reckon_rewards::Registry;
 use serde_json::json;
 
-use super::{judge, policies};
+use super::arguments::whole;
+use super::{config_of_run, judge, policies};
 use crate::analyze::behaviour_judge::{BEHAVIOURS, BehaviourJudge};
 use crate::analyze::{Solved, Split, StepAnalysis, analyze_step, powers_of_two, solve, transcript};
 use crate::behaviours::Behaviours;
 use crate::checkpoint::latest;
 use crate::config::TrainConfig;
-use crate::disk::read_text;
 use crate::environment::Environment;
 use crate::eval::in_words;
 use crate::groups::Rollouts;
@@ -22,7 +22,6 @@ use crate::output::{note, say};
 use crate::prompt::PromptSource;
 use crate::rollout::LocalSampler;
 use crate::run::rollouts;
-use crate::strict;
 
 /// The environment variable that holds the key of a judge.
 const KEY: &str = "RECKON_JUDGE_KEY";
@@ -36,13 +35,13 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',')]
     behaviours: Option<Vec<String>>,
     /// Steps that are shown, the first and the last among them; all are analyzed with `--json`.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 6)]
     steps: usize,
     /// Sample held-out problems this often with the base and with the trained model, for pass@1 to pass@k; 0 for not at all.
-    #[arg(long, default_value_t = 0, value_name = "K")]
+    #[arg(long, value_parser = whole::<usize>(0), default_value_t = 0, value_name = "K")]
     pass_at: usize,
     /// Held-out problems of `--pass-at`.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 50)]
     problems: usize,
     /// An OpenAI-compatible URL, such as `http://localhost:8000/v1`, whose model counts four behaviours in the first and the
     /// last step. The environment variable RECKON_JUDGE_KEY holds its key, if it wants one.
@@ -52,7 +51,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     judge_model: Option<String>,
     /// Completions of a step that are judged.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 32)]
     judge_samples: usize,
     /// Print one JSON object.
     #[arg(long)]
@@ -69,8 +68,7 @@ struct Found {
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
-    let path = args.run.join("config.toml");
-    let mut config: TrainConfig = strict::load(&read_text(&path)?, &path.display().to_string(), &[])?;
+    let mut config = config_of_run(&args.run)?;
     if let Some(named) = &args.behaviours {
         config.behaviours = Some(named.clone());
     }

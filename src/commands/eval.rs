@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use reckon_rewards::Registry;
 
 use super::{ConfigArgs, judge, policies};
@@ -24,7 +24,7 @@ pub(super) struct Args {
     /// Model folder or adapter, instead of the config's.
     #[arg(long)]
     model: Option<String>,
-    /// Take the likeliest token instead of sampling.
+    /// Take the most likely token instead of sampling.
     #[arg(long)]
     greedy: bool,
     /// Evaluate on this one of the config's `eval.sets`, instead of the held-out problems of its data.
@@ -69,6 +69,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
         routed: false,
     };
     let asked = prompts.len();
+    ensure!(asked > 0, "there is nothing to evaluate: eval.problems, or that of the set, must be above 0");
     let found = evaluate(rollouts, prompts, samples)?;
     let problems = asked - found.unreadable.len();
     tell(&found, [problems, samples], args.json)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 
 use super::ConfigArgs;
+use super::arguments::whole;
 use crate::config::{DeviceChoice, TrainConfig};
 use crate::disk::write_file;
 use crate::launch::{Launch, jobset, sbatch};
@@ -31,13 +32,13 @@ pub(super) struct Args {
     #[arg(long)]
     name: Option<String>,
     /// Machines.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 2)]
     nodes: usize,
     /// Ranks on each of them.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 1)]
     ranks_per_node: usize,
     /// Threads of each rank.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 8)]
     threads: usize,
     /// Slurm: how long the job may take before it makes room and goes on later.
     #[arg(long, default_value = "24:00:00")]
@@ -57,10 +58,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    ensure!(
-        args.nodes > 0 && args.ranks_per_node > 0 && args.threads > 0,
-        "--nodes, --ranks-per-node, --threads: at least 1"
-    );
     // A config that could not train is refused before it waits in a queue.
     let config: TrainConfig = args.config.load()?;
     config.validate()?;

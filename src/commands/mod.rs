@@ -2,6 +2,7 @@
 
 mod alike;
 mod analyze;
+mod arguments;
 pub mod bench;
 mod builtin;
 mod changes;
@@ -35,11 +36,11 @@ mod verify;
 #[cfg(feature = "watch")]
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use anyhow::{Context, Result, bail, ensure};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use reckon_rewards::{Registry, Rubric};
 use tokenizers::Tokenizer;
 
@@ -113,14 +114,16 @@ enum Command {
 }
 
 /// A whole program: parses the command line, runs the subcommand with the verifiers of `registry` beside the built-in
-/// ones, and prints the chain of causes of an error. The code is 0 for success, also where nobody reads the output to its
-/// end, and 1 for failure; wrong usage ends the
-/// process with 2 at once. It is also the helper that runs programs in a sandbox, so it is called before there are threads.
+/// ones, and prints the chain of causes of an error. The code is 0 for success, also where nobody reads the output to
+/// its end, and 1 for failure; wrong usage ends the process with 2 at once. It is also the helper that runs programs in
+/// a sandbox, so it is called before there are threads.
 pub fn main(registry: &Registry) -> ExitCode {
     if let Some(code) = reckon_rewards::sandbox::helper() {
         return code;
     }
-    match Cli::parse().run(registry) {
+    let matches = arguments::with_negative_numbers(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match cli.run(registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
         Err(error) if error.is::<Told>() => ExitCode::FAILURE,
@@ -190,7 +193,7 @@ impl ConfigArgs {
     /// The text of the config, and what errors call it.
     fn text(&self) -> Result<(String, String)> {
         match &self.config {
-            Some(path) => Ok((read_text(path)?, path.display().to_string())),
+            Some(path) => Ok((config_text(path)?, path.display().to_string())),
             None => Ok((builtin::CONFIG.to_owned(), "the embedded config".to_owned())),
         }
     }
@@ -200,6 +203,24 @@ impl ConfigArgs {
         let (text, source) = self.text()?;
         strict::load(&text, &source, &self.sets)
     }
+}
+
+/// The text of a config that the user names.
+fn config_text(path: &Path) -> Result<String> {
+    let shown = path.display();
+    ensure!(path.exists(), "there is no config {shown}: check the path; `reckon config` says what goes into one");
+    ensure!(
+        !path.is_dir(),
+        "{shown} is a folder: name a config in it, such as {shown}/config.toml; `reckon train --resume` goes on with a run"
+    );
+    read_text(path)
+}
+
+/// The config of the run in a folder.
+fn config_of_run(run: &Path) -> Result<TrainConfig> {
+    let path = run.join("config.toml");
+    ensure!(path.is_file(), "there is no run in {}: name a folder with a config.toml", run.display());
+    strict::load(&read_text(&path)?, &path.display().to_string(), &[])
 }
 
 /// A model folder, one of the hub, or the one in the binary.

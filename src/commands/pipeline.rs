@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use reckon_rewards::Registry;
 use serde::{Deserialize, Serialize};
 
-use super::{sft, signals, traces, train};
+use super::{config_text, sft, signals, traces, train};
 use crate::checkpoint;
 use crate::config::{HERE, PipelineConfig, SftConfig, StageConfig, StageKind, TracesConfig, TrainConfig};
 use crate::disk::{read_text, write_file};
@@ -52,7 +52,7 @@ struct State {
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
-    let text = read_text(&args.file)?;
+    let text = config_text(&args.file)?;
     let config: PipelineConfig = strict::load(&text, &args.file.display().to_string(), &[])?;
     config.validate()?;
     fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
@@ -125,7 +125,7 @@ impl Pipeline<'_> {
             over.iter()
                 .fold(set, |set, stage| set.replace(&format!("{{{}}}", stage.name), &stage.made.to_string_lossy()))
         };
-        Ok((read_text(&path)?, path.display().to_string(), stage.set.iter().map(filled).collect()))
+        Ok((config_text(&path)?, path.display().to_string(), stage.set.iter().map(filled).collect()))
     }
 
     fn sft(&self, mut config: SftConfig, folder: PathBuf, begun: bool) -> Result<Option<(PathBuf, Vec<String>)>> {

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::arguments::whole;
 use super::memory::{self, gib};
 use super::scaling::{self, Scaling};
 use super::{ConfigArgs, builtin, compute, load_shape, open_prompts};
@@ -33,7 +34,7 @@ pub(super) struct Args {
     #[arg(long)]
     memory: Option<String>,
     /// Longest prompt, in tokens; that of the data without it.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1))]
     prompt_tokens: Option<usize>,
     #[command(flatten)]
     scaling: Scaling,

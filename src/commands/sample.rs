@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, ensure};
 use reckon_datasets::Example;
+use reckon_datasets::Range::{AtLeast, PositiveShare, Share};
 
-use super::{builtin, policies, read_text};
+use super::arguments::{real, whole};
+use super::{builtin, policies};
 use crate::config::{ComputeConfig, DeviceChoice, PromptConfig};
+use crate::disk::read_text;
 use crate::output::say;
 use crate::parallel::lock;
 use crate::policy::Policy;
@@ -30,28 +33,28 @@ pub(super) struct Args {
     #[arg(long)]
     chat: bool,
     /// Completions a prompt.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 1)]
     samples: usize,
     /// Longest completion, in tokens.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 256)]
     max_new_tokens: usize,
-    /// Divides the logits; 0 takes the likeliest token.
-    #[arg(long, default_value_t = 1.0)]
+    /// Divides the logits; 0 takes the most likely token.
+    #[arg(long, value_parser = real::<f32>(AtLeast(0.0)), default_value_t = 1.0)]
     temperature: f32,
     /// Keep the smallest set of tokens with this much probability.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, value_parser = real::<f32>(PositiveShare), default_value_t = 1.0)]
     top_p: f32,
     /// Keep this many tokens; 0 keeps all.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_parser = whole::<usize>(0), default_value_t = 0)]
     top_k: usize,
-    /// Keep tokens this likely relative to the likeliest.
-    #[arg(long, default_value_t = 0.0)]
+    /// Keep tokens at least this likely relative to the most likely one; 0 keeps all.
+    #[arg(long, value_parser = real::<f32>(Share), default_value_t = 0.0)]
     min_p: f32,
     /// Text that ends a completion.
     #[arg(long)]
     stop: Vec<String>,
     /// Names the random numbers.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_parser = whole::<u64>(0), default_value_t = 0)]
     seed: u64,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]

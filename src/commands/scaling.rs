@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use reckon_datasets::Range::{Above, AtLeast};
 
+use super::arguments::{real, whole};
 use super::memory::gib;
 use crate::config::TrainConfig;
 use crate::metrics;
@@ -14,26 +16,23 @@ use crate::plan::{Alone, Job, Link, Plan, Sizes, Work};
 #[derive(Debug, clap::Args)]
 pub(super) struct Scaling {
     /// Also say what a step takes on so many ranks, such as 1,8,64,512; needs --measured.
-    #[arg(long, value_delimiter = ',', requires = "measured")]
+    #[arg(long, value_parser = whole::<usize>(1), value_delimiter = ',', requires = "measured")]
     ranks: Vec<usize>,
     /// Folder of a run of the same config by one process on the threads of a rank, whose times are taken.
     #[arg(long, requires = "ranks")]
     measured: Option<PathBuf>,
     /// Gigabits a second between one rank and the next.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, value_parser = real::<f64>(Above(0.0)), default_value_t = 10.0)]
     link_gbit: f64,
     /// Microseconds until the first byte is there.
-    #[arg(long, default_value_t = 50.0)]
+    #[arg(long, value_parser = real::<f64>(AtLeast(0.0)), default_value_t = 50.0)]
     latency_us: f64,
 }
 
 /// Prints a row for each number of ranks.
 pub(super) fn print(args: &Scaling, config: &TrainConfig, sizes: &Sizes, job: &Job) -> Result<()> {
     let Some(run) = &args.measured else { return Ok(()) };
-    ensure!(!args.ranks.contains(&0), "--ranks 0: a run has one rank at least");
     let (gbit, latency) = (args.link_gbit, args.latency_us);
-    ensure!(gbit > 0.0 && gbit.is_finite(), "--link-gbit {gbit}: a link carries something");
-    ensure!(latency >= 0.0 && latency.is_finite(), "--latency-us {latency}: a time is not negative");
     let link = Link { bytes_per_s: gbit * 1e9 / 8.0, latency_s: latency * 1e-6 };
     let alone = measured(run)?;
     let work = Work::of(config, sizes, job);
@@ -71,7 +70,9 @@ pub(super) fn print(args: &Scaling, config: &TrainConfig, sizes: &Sizes, job: &J
 
 /// The times of a step of a run, each the median of its steps but the first, which warms up.
 fn measured(run: &Path) -> Result<Alone> {
-    let records = metrics::read(&run.join("metrics.jsonl"))?;
+    let file = run.join("metrics.jsonl");
+    ensure!(file.is_file(), "--measured {}: there is no run with a metrics.jsonl", run.display());
+    let records = metrics::read(&file)?;
     let steps: Vec<_> = records.iter().filter(|record| record.get("time/step_s").is_some()).collect();
     let several = || format!("--measured {}: the run has no steps after its first", run.display());
     ensure!(

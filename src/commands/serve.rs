@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context, Result};
 
+use super::arguments::{address, whole};
 use super::{builtin, load_model, policies};
 use crate::config::{ComputeConfig, DeviceChoice, PromptConfig};
 use crate::output::note;
@@ -17,19 +18,19 @@ pub(super) struct Args {
     #[arg(default_value = builtin::MODEL)]
     model: String,
     /// Where it listens.
-    #[arg(long, default_value = "127.0.0.1:8000")]
+    #[arg(long, value_parser = address, default_value = "127.0.0.1:8000")]
     address: SocketAddr,
     /// What clients call it; its path without one.
     #[arg(long)]
     name: Option<String>,
     /// Completions sampled at a time.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 64)]
     capacity: usize,
     /// Tokens of a completion where a request does not say.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 256)]
     max_new_tokens: usize,
     /// Threads; 0 takes one per core.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_parser = whole::<usize>(0), default_value_t = 0)]
     threads: usize,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t)]
@@ -69,7 +70,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         note!("serve    whoever reaches this address can use the model: --key-env asks for a key");
     }
     let (name, updates) = (args.name.unwrap_or(args.model), args.updates);
-    let (capacity, max_new_tokens) = (args.capacity.max(1), args.max_new_tokens.max(1));
+    let (capacity, max_new_tokens) = (args.capacity, args.max_new_tokens);
     let served = Served { name, capacity, max_new_tokens, chat, plain, key, updates };
     serve(listener, policy, served)
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use reckon_rewards::{Registry, Rubric};
 
 use super::changes::check_changes;
-use super::{compute, load_model, policies, signals};
+use super::{compute, config_text, load_model, policies, signals};
 use crate::checkpoint::RunFolder;
 use crate::config::{SftConfig, SftModel};
 use crate::disk::{read_text, write_file};
@@ -41,7 +41,8 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let (mut run, folder) = match (args.config, args.out, args.resume) {
         (Some(config), Some(out), _) => {
-            let mut config: SftConfig = strict::load(&read_text(&config)?, &config.display().to_string(), &args.sets)?;
+            let mut config: SftConfig =
+                strict::load(&config_text(&config)?, &config.display().to_string(), &args.sets)?;
             config.begin_on(&jiff::Zoned::now().date().to_string());
             start(config, out, registry)?
         }

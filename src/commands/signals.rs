@@ -1,10 +1,11 @@
 //! SIGINT and SIGTERM as a flag that a long command looks at between steps: it finishes the step, saves, and ends.
 
-use crate::output::note;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+
+use crate::output::note;
 
 /// A flag that the first SIGINT or SIGTERM sets.
 pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {

@@ -1,10 +1,10 @@
 //! What a run changed, for a person at a terminal: the held-out figures before and after, and one problem's completion
 //! before and after, side by side.
 
-use crate::output::say;
 use anyhow::Result;
 
 use crate::eval::{Evaluation, in_words};
+use crate::output::say;
 use crate::run::Outcome;
 
 /// Columns of one completion: two of them fit a terminal of 80.

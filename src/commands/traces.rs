@@ -9,9 +9,8 @@ use reckon_datasets::Example;
 use reckon_rewards::{Registry, Rubric};
 use serde_json::json;
 
-use super::{policies, signals};
+use super::{config_text, policies, signals};
 use crate::config::{PromptConfig, SourceView, TeacherPlace, TracesConfig};
-use crate::disk::read_text;
 use crate::judge::Judge;
 use crate::model::Companions;
 use crate::output::{note, say};
@@ -35,7 +34,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
-    let text = read_text(&args.config)?;
+    let text = config_text(&args.config)?;
     let config: TracesConfig = strict::load(&text, &args.config.display().to_string(), &args.sets)?;
     let counts = collect(&config, &args.out, registry, &*signals::stop_flag()?)?;
     counts.lines().iter().try_for_each(|line| say!("{line}"))

@@ -12,6 +12,9 @@ use anyhow::Result;
 use reckon_lab::serve;
 use reckon_rewards::Registry;
 
+#[cfg(feature = "serve")]
+use super::arguments::address;
+use super::arguments::whole;
 use super::changes::check_changes;
 #[cfg(feature = "serve")]
 use super::report;
@@ -42,8 +45,8 @@ pub(super) struct Args {
     resume: Option<PathBuf>,
     /// Show the run in a browser while it goes on, at this address.
     #[arg(
-        long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "127.0.0.1:7878",
-        conflicts_with = "dry_run"
+        long, value_parser = address, value_name = "ADDR", num_args = 0..=1, require_equals = true,
+        default_missing_value = "127.0.0.1:7878", conflicts_with = "dry_run"
     )]
     #[cfg(feature = "serve")]
     serve: Option<SocketAddr>,
@@ -51,7 +54,7 @@ pub(super) struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Of several ranks: seconds that one may be waited for before the run ends on all.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_parser = whole::<u64>(1), value_name = "SECONDS", default_value_t = 600)]
     rank_timeout: u64,
 }
 
@@ -59,7 +62,7 @@ pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     if args.dry_run {
         return dry_run(&build(args.config.load()?, registry, &Ranks::alone())?);
     }
-    let session = Session::begin(Duration::from_secs(args.rank_timeout.max(1)))?;
+    let session = Session::begin(Duration::from_secs(args.rank_timeout))?;
     let ranks = session.ranks();
     if ranks.is_first() {
         session.how().iter().for_each(|how| note!("ranks    {how}"));
@@ -141,7 +144,7 @@ fn prepared(mut config: TrainConfig, registry: &Registry, ranks: &Ranks) -> Resu
     let mut trainer = build(config, registry, ranks)?;
     check_memory(&mut trainer)?;
     if let Some(servers) = &trainer.config.servers {
-        trainer.sampler = Box::new(ServerSampler::new(servers, ranks));
+        trainer.sampler = Box::new(ServerSampler::new(servers, ranks)?);
     }
     Ok(trainer)
 }

@@ -20,16 +20,16 @@ pub struct TrainSample {
     /// Which completion tokens, counted from the prompt's end, are not the policy's but a tool's: nothing is learned from
     /// them, and what follows has no entries for them.
     pub observed: Vec<Range<usize>>,
-    /// One a completion token: the log-probability it was sampled at.
+    /// For each completion token, the log-probability it was sampled at.
     pub rollout_logprobs: Vec<f32>,
-    /// One a completion token: what it is raised by.
+    /// For each completion token, its advantage.
     pub advantages: Vec<f32>,
-    /// One a completion token: its log-probability by the policy before the first update of the step; that of sampling
-    /// when absent.
+    /// For each completion token, its log-probability by the policy before the first update of the step; that of
+    /// sampling when absent.
     pub old_logprobs: Option<Vec<f32>>,
-    /// One a completion token: its log-probability by the reference, where there is one.
+    /// For each completion token, its log-probability by the reference, where there is one.
     pub ref_logprobs: Option<Vec<f32>>,
-    /// One a completion token: what its objective is multiplied by because another policy sampled it; 1 when absent.
+    /// For each completion token, what its objective is multiplied by because another policy sampled it; 1 when absent.
     pub corrections: Option<Vec<f32>>,
     /// The experts that its tokens but the last went to when they were sampled, where that is known.
     pub routed: Option<RoutedExperts>,
@@ -89,7 +89,7 @@ pub enum LossNorm {
     },
 }
 
-/// One weight a completion token: its share of the objective of `samples`, the samples of one update.
+/// The weight of each completion token: its share of the objective of `samples`, the samples of one update.
 ///
 /// A masked sample has weight 0 and counts in no denominator: `N` and `sum_i |o_i|` run over the others that have at
 /// least one completion token.
@@ -150,7 +150,7 @@ pub fn updates(samples: usize, per_update: usize) -> usize {
     nearest.clamp(1, samples.max(1))
 }
 
-/// Cuts the samples of a step, in order, into nearly equal parts of about `per_update`, one an update.
+/// Cuts the samples of a step, in order, into nearly equal parts of about `per_update`, one for each update.
 ///
 /// The first parts are one sample longer where it does not divide. None is empty.
 pub fn mini_batches(samples: &[TrainSample], per_update: usize) -> Vec<&[TrainSample]> {

@@ -4,8 +4,8 @@
 //! and log-probabilities, and takes [`crate::batch::TokenLosses::gradient`] back into the model. In the order of the data:
 //!
 //! ```text
-//! rewards of a batch -> advantages -> TrainSample -> mini_batches (one an update)
-//!                                                 -> micro_batches (one a forward and backward) -> token_losses
+//! rewards of a batch -> advantages -> TrainSample -> mini_batches (one for each update)
+//!                                                 -> micro_batches (one for each forward and backward) -> token_losses
 //! ```
 //!
 //! An objective is put together of four choices: the advantage ([`AdvantageKind`]), the ratio ([`Ratio`]), the surrogate

@@ -1,5 +1,5 @@
 //! Sampling on a device: all rows in one batch. Tokens are chosen there too, and logits come to the host only where the
-//! likeliest have to be put in order.
+//! most likely ones have to be put in order.
 
 use anyhow::Result;
 

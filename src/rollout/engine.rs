@@ -244,7 +244,7 @@ impl<'a, R: Runner> Worker<'a, R> {
                     let answered = line.wait()?;
                     self.go_on(answered)?;
                 }
-                // A completion that ended with its first token leaves its seat to the next one.
+                // A completion that ended with its first token leaves its place to the next one.
                 (Due::Now(..), _) => {}
                 (Due::Later(known), _) => self.job.order.wait(known),
                 (Due::Never, _) => return Ok(self.runner),

@@ -47,7 +47,7 @@ pub struct Request<'a> {
     pub prompts: &'a [PromptTokens<'a>],
     /// Completions of each prompt.
     pub group_size: usize,
-    /// How to draw.
+    /// How tokens are chosen, and when a completion ends.
     pub sampling: &'a Sampling,
     /// Names the random numbers.
     pub key: SampleKey,

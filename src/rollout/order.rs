@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use crate::parallel::lock;
 
-/// What a worker does with a free seat.
+/// What a worker does with a free place in its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
     /// It begins this completion: the place of its prompt, and its number among those of the prompt.
@@ -32,7 +32,7 @@ pub trait Order: Sync {
 
 /// So many completions of each prompt.
 pub(super) struct Fixed {
-    /// Samples already handed out, a prompt each.
+    /// Of each prompt, how many completions have begun.
     begun: Mutex<Vec<usize>>,
     group_size: usize,
 }

@@ -1,4 +1,4 @@
-//! Completions of several turns: what is a call, who answers it, and how a row that waits leaves its seat to others.
+//! Completions of several turns: what is a call, who answers it, and how a row that waits leaves its place to others.
 //!
 //! A turn that ends in a call is handed over with its row; threads answer while the other rows go on, and the row comes
 //! back with the answer behind its tokens. Which tools there are is left to [`Tools`].

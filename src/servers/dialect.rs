@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::batch::RoutedExperts;
 use crate::config::ServerEngine;
+use crate::http::beginning;
 use crate::rollout::{FinishReason, Sampling};
 
 /// Requests that make new weights known, in order.
@@ -108,11 +109,6 @@ pub(super) fn updated(engine: ServerEngine, text: &str) -> Result<()> {
 /// An answer's text as JSON, the beginning of it in the message where it is none.
 pub(super) fn parsed(text: &str) -> Result<Value> {
     serde_json::from_str(text).with_context(|| format!("the answer is no JSON: {}", beginning(text)))
-}
-
-/// What of an answer fits into a message.
-pub(super) fn beginning(text: &str) -> String {
-    text.chars().take(200).collect::<String>().replace('\n', " ")
 }
 
 /// Reads an answer to [`ask`].

@@ -12,7 +12,6 @@ mod routed;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use reckon_datasets::Counted;
@@ -21,6 +20,7 @@ use tokenizers::Tokenizer;
 
 use crate::config::ServersConfig;
 use crate::disk::{remove_folder, write_folder};
+use crate::http::{Client, Limits};
 use crate::model::SaveDtype;
 use crate::output::note;
 use crate::parallel::lock;
@@ -31,12 +31,9 @@ use agreement::Agreement;
 use dialect::Answer;
 use routed::Reader;
 
-/// An answer of more bytes than this is refused.
-const MAX_ANSWER: u64 = 1 << 26;
-
 /// Servers that sample.
 pub struct ServerSampler {
-    agent: ureq::Agent,
+    client: Client,
     config: ServersConfig,
     /// Whether each server has the newest weights and answers.
     live: Vec<AtomicBool>,
@@ -52,26 +49,20 @@ pub struct ServerSampler {
 
 impl ServerSampler {
     /// Servers that have no weights yet: [`Sampler::publish`] gives them, for all of the ranks that ask them.
-    pub fn new(config: &ServersConfig, ranks: &Ranks) -> Self {
-        let timeout = Some(Duration::from_secs_f64(config.timeout_s));
-        let agent =
-            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(timeout).build().new_agent();
+    pub fn new(config: &ServersConfig, ranks: &Ranks) -> Result<Self> {
+        let limits = Limits { seconds: config.timeout_s, slow: "raise servers.timeout_s", bytes: 1 << 26 };
+        let client = Client::new(limits, None)?;
         let live = config.urls.iter().map(|_| AtomicBool::new(true)).collect();
         // Ranks do not all begin with the same one.
         let (next, agreement) = (AtomicUsize::new(ranks.rank()), Agreement::default());
         let (config, ranks) = (config.clone(), ranks.clone());
-        Self { agent, config, live, next, version: 0, folder: None, agreement, ranks }
+        Ok(Self { client, config, live, next, version: 0, folder: None, agreement, ranks })
     }
 
     /// The text that a server answers a request with.
     fn post(&self, server: usize, path: &str, body: &Value) -> Result<String> {
         let url = format!("{}/{path}", self.config.urls[server].trim_end_matches('/'));
-        let reply = self.agent.post(&url).content_type("application/json").send(body.to_string());
-        let mut reply = reply.with_context(|| url.clone())?;
-        let status = reply.status().as_u16();
-        let text = reply.body_mut().with_config().limit(MAX_ANSWER).read_to_string().with_context(|| url.clone())?;
-        ensure!(status == 200, "{url}: status {status}: {}", dialect::beginning(&text));
-        Ok(text)
+        self.client.post(&url, &body.to_string())?.accepted()
     }
 
     /// Makes one server read the weights in `folder`.

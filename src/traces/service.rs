@@ -11,19 +11,16 @@ use serde_json::{Value, json};
 
 use super::teacher::Usage;
 use crate::config::{RolloutConfig, TeacherConfig, TeacherPlace};
+use crate::http::{Client, Limits, beginning};
 use crate::output::note;
 use crate::parallel::lock;
 use crate::prompt::Prompt;
 use crate::rollout::{Completion, FinishReason, Finished, ToolUse};
 
-/// An answer of more bytes than this is refused.
-const MAX_ANSWER: u64 = 1 << 24;
-
 /// A service and how it is asked.
 pub struct Service {
-    agent: ureq::Agent,
+    client: Client,
     url: String,
-    key: Option<String>,
     /// What every request says beside messages and seed.
     body: Value,
     config: TeacherConfig,
@@ -61,9 +58,9 @@ impl Service {
         if !rollout.stop.is_empty() {
             body["stop"] = json!(rollout.stop);
         }
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let limits = Limits { seconds: config.timeout_s, slow: "raise teacher.timeout_s", bytes: 1 << 24 };
         let url = format!("{}/chat/completions", url.trim_end_matches('/'));
-        Ok(Self { agent, url, key, body, config: config.clone(), seed })
+        Ok(Self { client: Client::new(limits, key)?, url, body, config: config.clone(), seed })
     }
 
     /// `samples` completions of every prompt, `concurrency` at a time.
@@ -97,9 +94,8 @@ impl Service {
         if let Some(first) = first {
             ensure!(
                 usage.failed <= most,
-                "{} of {all} requests to {} failed, more than teacher.max_failed allows; the first: {first}",
-                usage.failed,
-                self.url
+                "{} of {all} requests to the teacher failed, more than teacher.max_failed allows; the first: {first}",
+                usage.failed
             );
             note!("{} of {all} requests failed and are left out; the first: {first}", usage.failed);
         }
@@ -145,30 +141,17 @@ impl Service {
     }
 
     fn ask(&self, request: &str) -> Outcome {
-        let timeout = Some(Duration::from_secs_f64(self.config.timeout_s));
-        let mut post = self.agent.post(&self.url).config().timeout_global(timeout).build();
-        if let Some(key) = &self.key {
-            post = post.header("Authorization", format!("Bearer {key}"));
-        }
-        let mut reply = match post.content_type("application/json").send(request) {
+        let reply = match self.client.post(&self.url, request) {
             Ok(reply) => reply,
-            Err(error) => return Outcome::Again(error.to_string(), None),
+            Err(fault) => return Outcome::Again(format!("{fault:#}"), None),
         };
-        let (status, after) = (reply.status().as_u16(), reply.headers().get("retry-after"));
-        let after = after.and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = reply.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
-        let body = match body {
-            Ok(body) => body,
-            Err(error) => return Outcome::Again(format!("the answer broke off: {error}"), None),
-        };
-        let told = || String::from_utf8_lossy(&body).chars().take(200).collect::<String>().replace('\n', " ");
-        match status {
-            200 => match answer(&body) {
+        match reply.status {
+            200 => match answer(&reply.text) {
                 Ok(answer) => Outcome::Answer(answer),
-                Err(fault) => Outcome::Again(format!("{fault:#}: {}", told()), None),
+                Err(fault) => Outcome::Again(format!("{}: {fault:#}: {}", self.url, beginning(&reply.text)), None),
             },
-            408 | 409 | 429 | 500.. => Outcome::Again(format!("status {status}: {}", told()), after),
-            _ => Outcome::Refused(format!("status {status}: {}", told())),
+            408 | 409 | 429 | 500.. => Outcome::Again(reply.refusal(), reply.retry_after),
+            _ => Outcome::Refused(reply.refusal()),
         }
     }
 }
@@ -179,8 +162,8 @@ fn completion(text: String, finish: FinishReason) -> Completion {
 }
 
 /// What of an answer is the completion. Thoughts that a service gives apart are put back in front.
-fn answer(body: &[u8]) -> Result<Answer> {
-    let body: Value = serde_json::from_slice(body).context("the answer is no JSON")?;
+fn answer(text: &str) -> Result<Answer> {
+    let body: Value = serde_json::from_str(text).context("the answer is no JSON")?;
     let choice = body["choices"].get(0).context("the answer has no choice")?;
     let message = &choice["message"];
     ensure!(message["role"] == "assistant", "the answer is of role {}, not of the assistant", message["role"]);

@@ -18,7 +18,7 @@ use crate::judge::{Group, Learned, Rollout};
 use crate::prompt::{Prompt, PromptSource};
 use crate::rollout::{FinishReason, SampleKey, Sampling};
 
-/// How many times as many rows as are needed are looked at for some that do not rest.
+/// How many rows are looked at for each that is wanted, before resting ones are asked.
 const LOOKED_AHEAD: usize = 16;
 
 /// Added to the step in the names of random numbers for the most likely completions.
@@ -250,6 +250,7 @@ impl Rewarding {
     /// The reward of a completion; what was not judged has none.
     fn reward(&self, index: u64, source: usize, sample: usize, rollout: &Rollout) -> Option<f32> {
         let SampleKey { seed, step } = self.key;
+        // The most likely completions have a key beyond all steps; their rewards are those of the step.
         let reward = self.rubrics[source].total_at(&rollout.score, step % GREEDY);
         Some(match rollout.reward {
             None => return None,

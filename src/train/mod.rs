@@ -177,9 +177,9 @@ impl Trainer {
         let mut groups = self.groups_of(step)?;
         // Those of the next step meanwhile, by the weights as they are now, where `rollout.ahead` says so.
         let next = self.sample_ahead(&groups, step)?;
-        // What the reference says of them, and where it is asked the policy itself.
-        let mut samples = timed(&mut stats.forward_backward_s, || self.train_samples(&mut groups))?;
-        let in_passing = self.corrected_in_passing(samples.len());
+        let mut samples = self.train_samples(&mut groups)?;
+        // What the reference says of them, and the policy, unless the update's forward tells a correction's weights.
+        let in_passing = timed(&mut stats.forward_backward_s, || self.look_back(&mut samples))?;
         if in_passing.is_none() {
             stats.corrected = self.grpo.correction().map(|correction| correction.apply(&mut samples));
         }

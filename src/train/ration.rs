@@ -18,7 +18,8 @@ use crate::rollout::{Due, Order};
 pub(super) struct Rations {
     /// Completions of a group that are judged before its others are sampled.
     pub(super) probe: usize,
-    /// Which groups go on then: those of the same rewards, until these differ, or the others, all the way.
+    /// Which groups go on then: those of equal rewards, a probe at a time until they differ (`Flat`), or those of
+    /// rewards that differ, to their full size (`Mixed`).
     pub(super) goes_on: GoesOn,
     /// Completions of a group that goes on.
     pub(super) group_size: usize,

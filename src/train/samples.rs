@@ -19,8 +19,7 @@ use crate::prompt::Prompt;
 const SELECTION: u64 = 0x5e1e;
 
 impl Trainer {
-    /// The rollouts that are trained on, as token ids, with the log-probabilities that the objective asks for. Advantages
-    /// are still 0.
+    /// The rollouts that are trained on, as token ids. Advantages are still 0.
     pub(super) fn train_samples(&self, groups: &mut StepGroups) -> Result<Vec<TrainSample>> {
         let mut samples = Vec::new();
         for &index in &groups.kept {
@@ -32,19 +31,26 @@ impl Trainer {
             known || self.grpo.router_replay == RouterReplay::None,
             "grpo.router_replay: what samples does not tell the experts of its tokens; set it to \"none\""
         );
-        if self.grpo.needs_reference() {
-            self.look_back(Who::Reference, &mut samples, |sample| &mut sample.ref_logprobs)?;
-        }
-        if self.grpo.correction().is_some() && self.corrected_in_passing(samples.len()).is_none() {
-            self.look_back(Who::Policy, &mut samples, |sample| &mut sample.old_logprobs)?;
-        }
         Ok(samples)
+    }
+
+    /// Puts the log-probabilities that the objective asks for beside the samples: the reference's, and the policy's for a
+    /// correction that they are needed for before the first update. Returns the correction that is made in passing.
+    pub(super) fn look_back(&self, samples: &mut [TrainSample]) -> Result<Option<Correction>> {
+        if self.grpo.needs_reference() {
+            self.ask(Who::Reference, samples, |sample| &mut sample.ref_logprobs)?;
+        }
+        let in_passing = self.corrected_in_passing(samples.len());
+        if self.grpo.correction().is_some() && in_passing.is_none() {
+            self.ask(Who::Policy, samples, |sample| &mut sample.old_logprobs)?;
+        }
+        Ok(in_passing)
     }
 
     /// The correction, where the forward of the update tells its weights in passing and none is needed before: the step
     /// makes one update, so that the policy before it is the one that it computes, and nothing that is done before the
     /// update asks for that policy's log-probabilities.
-    pub(super) fn corrected_in_passing(&self, samples: usize) -> Option<Correction> {
+    fn corrected_in_passing(&self, samples: usize) -> Option<Correction> {
         let asked = self.grpo.kl_place == KlPlace::Reward || self.grpo.loss(0.0).objective.selection().is_some();
         let one = updates(samples, self.grpo.completions_per_update) == 1;
         self.grpo.correction().filter(|correction| correction.reject == Reject::None && one && !asked)
@@ -66,7 +72,7 @@ impl Trainer {
     }
 
     /// Puts what `who` says of each sample that counts where `place` says.
-    fn look_back(
+    fn ask(
         &self,
         who: Who,
         samples: &mut [TrainSample],

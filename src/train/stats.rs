@@ -16,12 +16,13 @@ use crate::optim::Update;
 /// Sums over the updates of a step.
 #[derive(Default)]
 pub(super) struct StepStats {
+    /// Of all updates that were not empty, skipped ones included.
     all: LossStats,
-    /// Of the first update, whose weights are those that were sampled from.
+    /// Of the first of them, whose weights are those that were sampled from.
     first: Option<LossStats>,
     /// `policy/mismatch_kl` of each further update, by the number of updates between sampling and it.
     ages: Vec<f64>,
-    /// What was done about a sampler that is not the policy.
+    /// How completions were weighed because the sampler was not the policy.
     pub(super) corrected: Option<Corrected>,
     /// Mean of what KL terms take from rewards.
     pub(super) kl_penalty: f64,
@@ -29,10 +30,15 @@ pub(super) struct StepStats {
     entropy_coef: f64,
     /// What routers chose, where there are experts.
     pub(super) routers: Routers,
+    /// Sum of the norms of the applied updates' gradients, before they were clipped.
     grad_norm: f64,
+    /// Updates that moved the weights.
     applied: u64,
+    /// Updates whose loss or gradient was not finite.
     skipped: u64,
+    /// Seconds of all that the model computed of the samples: the reference's, the sampler's correction, the updates'.
     pub(super) forward_backward_s: f64,
+    /// Seconds of clipping and of the optimizer.
     pub(super) update_s: f64,
 }
 
@@ -131,6 +137,7 @@ impl Trainer {
         Ok(record)
     }
 
+    /// What the step's updates did.
     fn record_updates(&self, record: &mut Record, stats: &StepStats) {
         let all = &stats.all;
         record.set("loss/total", all.loss / (stats.applied + stats.skipped).max(1) as f64);

@@ -40,7 +40,6 @@ fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
     let bad_row = folder.path().join("rows.jsonl");
     std::fs::write(&bad_row, "{\"answer\": \"1\", \"completion\": \"1\"}\n{\"answer\": 1,}\n").unwrap();
     for (arguments, expected) in [
-        (vec!["train", "nowhere.toml"], "nowhere.toml"),
         (vec!["train", config, "--set", "optim.lrr=1"], "did you mean \"lr\""),
         (vec!["train", config, "--set", "rollout.group_size=1"], "no group has a signal"),
         (vec!["train", config, "--set", "rollout.prompts_per_step=0"], "gives no update"),
@@ -48,13 +47,10 @@ fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
             vec!["train", config, "--set", "rollout.max_new_tokens=511"],
             "prompts of data source \"countdown-0\" are longer than 1 tokens",
         ),
-        (vec!["train", config, "--set", "model.path=nowhere"], "nowhere"),
-        (vec!["train", "--resume", "nowhere"], "there is no run in \"nowhere\""),
         (vec!["train", config, "--set", "compute.device=gpu"], "did you mean \"cpu\""),
         (vec!["train", config, "--set", "behaviours=[\"aha-r2\"]"], "did you mean \"aha-r1\""),
         (vec!["train", config, "--set", "rollout.shorter_until=[[2, 64]]"], "a limit is from 1 to max_new_tokens = 48"),
-        (vec!["experiment", "nowhere.toml"], "nowhere.toml"),
-        (vec!["analyze", "nowhere"], "nowhere"),
+        (vec!["eval", config, "--set", "eval.problems=0"], "there is nothing to evaluate: eval.problems"),
         (vec!["sample"], "no prompt"),
         (vec!["verify", "score", "--kind", "countdwon", text(&bad_row)], "did you mean \"countdown\""),
         (vec!["train", config, "--dry-run", "--set", "rubric.verifiers.0.max_deph=3"], "did you mean \"max_depth\"?"),
@@ -64,11 +60,94 @@ fn bad_input_gets_one_line_that_names_it_and_the_way_out() {
         ),
         (vec!["verify", "score", "--kind", "exact", text(&bad_row)], "rows.jsonl, line 2"),
     ] {
-        let complaint = fails(&arguments);
-        assert!(complaint.contains(expected), "{arguments:?}: {complaint}");
-        assert_eq!(complaint.trim().lines().count(), 1, "{complaint}");
+        assert_complains(&arguments, expected);
     }
-    assert_eq!(reckon(&["trian"]).output().unwrap().status.code(), Some(2), "a usage error");
+}
+
+#[test]
+fn a_path_that_is_not_what_is_asked_for_is_named_with_the_way_out_and_nothing_there_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = small_run(folder.path(), 3, "");
+    let config = text(&config);
+    let (plain, file) = (folder.path().join("plain"), folder.path().join("plain/note.txt"));
+    std::fs::create_dir(&plain).unwrap();
+    std::fs::write(&file, "mine").unwrap();
+    let below = file.join("run");
+    let (rows, none) =
+        (format!("data={{dataset='file', path='{}'}}", plain.display()), "data={dataset='file', path='x'}");
+    for (arguments, expected) in [
+        (vec!["train", "nowhere.toml"], "there is no config nowhere.toml: check the path"),
+        (vec!["train", text(&plain)], "plain is a folder: name a config in it"),
+        (vec!["train", config, "--out", text(&below)], "name one that can be written by --out"),
+        (vec!["train", config, "--set", &rows], "plain: it is a folder: name the files in it"),
+        (vec!["train", config, "--set", none], "cannot read x: there is no such file: check the path"),
+        (vec!["train", config, "--set", "model.path=nowhere"], "nowhere"),
+        (vec!["train", "--resume", "nowhere"], "there is no run in \"nowhere\""),
+        (vec!["train", "--resume", text(&plain)], "there is no run in"),
+        (vec!["experiment", "nowhere.toml"], "there is no config nowhere.toml"),
+        (vec!["pipeline", "nowhere.toml", "--out", "x"], "there is no config nowhere.toml"),
+        (vec!["traces", "nowhere.toml", "--out", "x"], "there is no config nowhere.toml"),
+        (vec!["sft", "nowhere.toml", "--out", "x"], "there is no config nowhere.toml"),
+        (vec!["analyze", "nowhere"], "there is no run in nowhere: name a folder with a config.toml"),
+        (vec!["verify", "replay", text(&plain)], "name a folder with a config.toml"),
+        (
+            vec!["export", "builtin:countdown", "--out", text(&plain)],
+            "plain holds something else than a model, which would be lost",
+        ),
+        (
+            vec!["plan", config, "--memory", "64GiB", "--ranks", "2", "--measured", "nowhere"],
+            "--measured nowhere: there is no run with a metrics.jsonl",
+        ),
+    ] {
+        assert_complains(&arguments, expected);
+    }
+    assert!(file.exists() && std::fs::read_dir(&plain).unwrap().count() == 1, "what is the user's is left alone");
+}
+
+/// Asserts that a command fails with one line that has `expected` in it.
+fn assert_complains(arguments: &[&str], expected: &str) {
+    let complaint = fails(arguments);
+    assert!(complaint.contains(expected), "{arguments:?}: {complaint}");
+    assert_eq!(complaint.trim().lines().count(), 1, "{complaint}");
+}
+
+#[test]
+fn a_value_of_an_option_that_makes_no_sense_is_wrong_usage_and_told_with_what_is_wanted() {
+    for (arguments, expected) in [
+        (&["trian"][..], "train"),
+        (&["bench", "--prompts", "-1"], "'-1' for '--prompts <PROMPTS>': it must be a whole number of at least 1"),
+        (&["bench", "--steps", "0"], "'0' for '--steps <STEPS>': it must be a whole number of at least 1"),
+        (&["bench", "--heads", "many"], "'many' for '--heads <HEADS>': it must be a whole number of at least 1"),
+        (&["bench", "--threads", "-2"], "it must be a whole number of at least 0"),
+        (
+            &["sample", "a", "--temperature", "-0.5"],
+            "'-0.5' for '--temperature <TEMPERATURE>': it must be a number at least 0",
+        ),
+        (&["sample", "a", "--top-p", "7"], "it must be a number in (0, 1]"),
+        (&["sample", "a", "--samples", "0"], "at least 1"),
+        (&["plan", "--ranks", "1,0", "--measured", "x"], "'0' for '--ranks <RANKS>'"),
+        (&["plan", "--link-gbit", "0", "--ranks", "1", "--measured", "x"], "it must be a number above 0"),
+        (&["verify", "bench", "--batch", "0"], "at least 1"),
+        (&["launch", "--slurm", "--nodes", "0"], "at least 1"),
+        (&["data", "measure", "--out", "x", "--samples", "0"], "at least 1"),
+    ] {
+        assert_wrong_usage(arguments, expected);
+    }
+}
+
+#[test]
+#[cfg(feature = "serve")]
+fn an_address_that_is_none_is_wrong_usage_and_told_with_what_is_one() {
+    let expected = "it must be an address of numbers and a port, such as 127.0.0.1:8000";
+    for arguments in [["serve", "--address=localhost:80"], ["train", "--serve=127.0.0.1"]] {
+        assert_wrong_usage(&arguments, expected);
+    }
+}
+
+fn assert_wrong_usage(arguments: &[&str], expected: &str) {
+    let output = reckon(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", errors(&output));
+    assert!(errors(&output).contains(expected), "{arguments:?}: {}", errors(&output));
 }
 
 #[test]

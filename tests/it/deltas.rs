@@ -15,7 +15,8 @@ use super::gradients::check_gradients;
 use super::lora::{saved, trained_with};
 use super::models::{DELTA, cpu, cpu_mut, micros, samples, shared_micros, tiny};
 use super::parity::fixture;
-use super::program::{errors, reckon, records, small_run, succeeds, text};
+use super::program::{errors, reckon, small_run, succeeds, text};
+use super::resuming::check_resumes;
 use super::sampling::check_trainer_agrees;
 
 fn logprobs(policy: &Policy, micros: &[MicroBatch]) -> Vec<f32> {
@@ -155,21 +156,5 @@ pub(crate) fn run(folder: &Path, steps: usize, width: usize, more: &str) -> Path
 #[test]
 fn a_run_agrees_with_its_sampler_and_resumes_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
-    let config = run(folder.path(), 4, 32, "");
-    let (straight, resumed) = (folder.path().join("straight"), folder.path().join("resumed"));
-    for run in [&straight, &resumed] {
-        succeeds(&["train", text(&config), "--out", text(run), "--set", "save.keep_last=9"]);
-    }
-    let expected = records(&straight);
-    assert!(expected[1..].iter().all(|record| record.get("policy/mismatch_kl") == Some(0.0)));
-    for step in 3..=4 {
-        fs::remove_dir_all(resumed.join(format!("checkpoints/step-{step:06}"))).unwrap();
-    }
-    succeeds(&["train", "--resume", text(&resumed)]);
-    assert_eq!(records(&resumed), expected);
-    let weights = |run: &Path, step: usize| {
-        ModelFolder::read(&run.join(format!("checkpoints/step-{step:06}"))).unwrap().weights.values
-    };
-    assert_eq!(weights(&resumed, 4), weights(&straight, 4));
-    assert_ne!(weights(&straight, 4), weights(&straight, 0), "the weights move");
+    check_resumes(&run(folder.path(), 4, 32, ""), &[2]);
 }

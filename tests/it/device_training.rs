@@ -20,6 +20,7 @@ use reckon::ranks::{DeviceRanks, Ranks};
 use reckon::sft::{SftSample, SftTrainer};
 use reckon::strict;
 use reckon::train::Trainer;
+use reckon::train::teacher::Teacher;
 use reckon_rewards::Rubric;
 
 use super::device_experts::mixture;
@@ -326,16 +327,33 @@ fn the_gradient_of_grpo_on_a_device_is_that_of_the_cpu() {
     assert!(error < 0.05, "relative error {error:.4}");
 }
 
+/// What makes a policy, with its name.
+type Kind = (&'static str, fn() -> Policy);
+
+/// Teachers with every kind of layer.
+const TEACHERS: [Kind; 4] = [
+    ("grouped heads", || rounded(FAMILIES[2], false)),
+    ("experts", || mixture(MIXTURES[1])),
+    ("latents and experts", || mixture(MIXTURES[4])),
+    ("delta nets", || rounded(DELTA, true)),
+];
+
 #[test]
 fn the_gradient_of_the_divergence_from_a_teacher_on_a_device_is_that_of_the_cpu() {
-    let teacher = || rounded(FAMILIES[2], false);
     // Of the rows behind the known tokens no distribution is.
-    for (beta, vocab) in [(1.0, VOCAB), (0.0, VOCAB - 3), (0.5, VOCAB - 3)] {
+    let divergences = [(1.0, VOCAB), (0.0, VOCAB - 3), (0.5, VOCAB - 3)];
+    for ((what, teacher), (beta, vocab)) in TEACHERS.into_iter().flat_map(|kind| divergences.map(|of| (kind, of))) {
         let Some(device) = device(0) else { return };
         let mut here = rounded(FAMILIES[1], true);
         let mut there = moved(rounded(FAMILIES[1], true), device.clone());
         let (teacher_here, teacher_there) = (teacher(), moved(teacher(), device));
         let micros = micros(&samples(3), 20);
+        let [expected, got] =
+            [&teacher_here, &teacher_there].map(|teacher| teacher.learner.logprobs(Who::Policy, &micros, 0.9).unwrap());
+        for (got, expected) in got.iter().zip(&expected) {
+            let far = distance(&got.logprobs, &expected.logprobs);
+            assert!(far < 0.02, "{what}: log-probabilities of the teacher by {far:.4}");
+        }
         let distil = |policy: &mut Policy, teacher: &Policy| {
             let divergence = Divergence { beta, vocab };
             let teaching = Teaching { teacher: &*teacher.learner, divergence, coef: 0.7 };
@@ -344,10 +362,28 @@ fn the_gradient_of_the_divergence_from_a_teacher_on_a_device_is_that_of_the_cpu(
             stats.iter().map(|stats| stats.divergence).sum::<f64>()
         };
         let (expected, got) = (distil(&mut here, &teacher_here), distil(&mut there, &teacher_there));
-        assert!(expected > 0.01 && (got - expected).abs() < 0.02 * expected, "beta {beta}: {got}, not {expected}");
+        let what = format!("{what}, beta {beta}");
+        assert!(expected > 0.01 && (got - expected).abs() < 0.02 * expected, "{what}: {got}, not {expected}");
         let got = on_device(&there).trainable.gradients.all().read().unwrap();
         let error = distance(&got, &cpu_learner(&here).gradients);
-        assert!(error < 0.05, "beta {beta}: relative error {error:.4}");
+        assert!(error < 0.05, "{what}: relative error {error:.4}");
+    }
+}
+
+#[test]
+fn steps_on_a_device_are_taught_by_teachers_of_every_kind() {
+    for ((what, teacher), objective) in TEACHERS.into_iter().flat_map(|kind| ["sampled", "full"].map(|of| (kind, of))) {
+        let Some(device) = device(0) else { return };
+        let config = config(&[&format!("teacher={{path='tiny', objective='{objective}'}}")]);
+        let student = moved(rounded(FAMILIES[1], true), device.clone());
+        let keys = config.teacher.clone().unwrap();
+        let teacher = Teacher::new(&keys, moved(teacher(), device), &student).unwrap();
+        let before = values(&student);
+        let mut trainer = trainer(config, student).taught_by(Some(teacher)).unwrap();
+        let record = steps(&mut trainer, 1).remove(0);
+        let measure = if objective == "full" { "teacher/divergence" } else { "teacher/kl_sampled" };
+        assert!(record.get(measure).is_some_and(|far| far > 0.01), "{what}, {objective}: {record:?}");
+        assert!(record.get("optim/updates") > Some(0.0) && values(&trainer.policy) != before, "{what}, {objective}");
     }
 }
 

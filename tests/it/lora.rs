@@ -13,6 +13,7 @@ use reckon_datasets::Counted;
 use super::gradients::check_gradients;
 use super::models::{FAMILIES, cpu, cpu_mut, families, rising, samples, shared_micros, tiny};
 use super::program::{fails, records, small_run, succeeds, text};
+use super::resuming::check_resumes;
 use super::sampling::check_trainer_agrees;
 
 /// A config of rank 3.
@@ -216,29 +217,13 @@ fn lora_run(folder: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
 fn a_resumed_run_of_an_adapter_is_the_run_that_was_not_interrupted() {
     let folder = tempfile::tempdir().unwrap();
     let (config, base) = lora_run(folder.path());
-    let (straight, resumed) = (folder.path().join("straight"), folder.path().join("resumed"));
-    for run in [&straight, &resumed] {
-        succeeds(&["train", text(&config), "--out", text(run), "--set", "save.keep_last=9"]);
-    }
-    let expected = records(&straight);
-    assert!(expected[1..].iter().all(|record| record.get("policy/mismatch_kl") == Some(0.0)));
-    assert!(expected.iter().any(|record| record.get("policy/kl_ref").is_some_and(|kl| kl > 0.0)));
-    let adapter = |run: &Path| fs::read(run.join("checkpoints/step-000004/adapter_model.safetensors")).unwrap();
-    let first = fs::read(straight.join("checkpoints/step-000000/adapter_model.safetensors")).unwrap();
-    assert_ne!(adapter(&straight), first, "the adapter learns");
-    for from in [3, 1] {
-        for step in from + 1..=4 {
-            fs::remove_dir_all(resumed.join(format!("checkpoints/step-{step:06}"))).unwrap();
-        }
-        succeeds(&["train", "--resume", text(&resumed)]);
-        assert_eq!(records(&resumed), expected, "from step {from}");
-        assert_eq!(adapter(&resumed), adapter(&straight), "from step {from}");
-    }
-    assert!(!resumed.join("checkpoints/step-000004/model.safetensors").exists(), "the base is not saved with it");
+    let run = check_resumes(&config, &[3, 1]);
+    assert!(records(&run).iter().any(|record| record.get("policy/kl_ref").is_some_and(|kl| kl > 0.0)));
+    assert!(!run.join("checkpoints/step-000004/model.safetensors").exists(), "the base is not saved with it");
 
     // Another base than it was trained on.
     succeeds(&["export", "builtin:countdown", "--out", text(&base), "--dtype", "f16"]);
-    let complaint = fails(&["train", "--resume", text(&resumed)]);
+    let complaint = fails(&["train", "--resume", text(&run)]);
     assert!(complaint.contains("is not the one that the run began with"), "{complaint}");
 }
 

@@ -21,11 +21,13 @@ mod curriculum;
 mod data;
 /// Gated delta nets.
 mod deltas;
-/// An adapter on such a device agrees with the CPU.
+/// Gated delta nets on such a device.
 mod device_deltas;
+/// Experts there.
 mod device_experts;
-/// Models with latent attention on such a device.
+/// Models with latent attention there.
 mod device_latent;
+/// An adapter there agrees with the CPU.
 mod device_lora;
 /// A whole model on such a device agrees with the CPU.
 mod device_model;

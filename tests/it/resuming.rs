@@ -1,10 +1,46 @@
-//! What a resumed run says of a checkpoint that it cannot go on from, and of a config that was changed.
+//! A resumed run equals one that was not, and what it says of a checkpoint that it cannot go on from, and of a config that
+//! was changed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::program::{fails, records, small_run, succeeds, text};
 use crate::recipes::write_model;
+
+/// Trains a run of `config`, and another that loses what is behind each of these steps and is resumed: they have the same
+/// records and bits, the model learns, and the sampler agrees with the trainer. Returns the folder of the first.
+pub(crate) fn check_resumes(config: &Path, from: &[usize]) -> PathBuf {
+    let (straight, resumed) = (config.with_file_name("straight"), config.with_file_name("resumed"));
+    for run in [&straight, &resumed] {
+        succeeds(&["train", text(config), "--out", text(run), "--set", "save.keep_last=9"]);
+    }
+    let expected = records(&straight);
+    assert!(expected[1..].iter().all(|record| record.get("policy/mismatch_kl") == Some(0.0)), "{expected:?}");
+    let last = expected.last().unwrap().step as usize;
+    assert_ne!(tensors(&straight, last, "model."), tensors(&straight, 0, "model."), "the model learns");
+    for &from in from {
+        for step in from + 1..=last {
+            fs::remove_dir_all(checkpoint(&resumed, step)).unwrap();
+        }
+        succeeds(&["train", "--resume", text(&resumed)]);
+        assert_eq!(records(&resumed), expected, "from step {from}");
+        assert!(tensors(&resumed, last, "") == tensors(&straight, last, ""), "from step {from}: other bits");
+    }
+    straight
+}
+
+fn checkpoint(run: &Path, step: usize) -> PathBuf {
+    run.join(format!("checkpoints/step-{step:06}"))
+}
+
+/// The bytes of a checkpoint's files of tensors whose names have `part` in them.
+fn tensors(run: &Path, step: usize, part: &str) -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(checkpoint(run, step)).unwrap().map(|entry| entry.unwrap().path());
+    let named = files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path));
+    let named = named.filter(|(name, _)| name.ends_with(".safetensors") && name.contains(part));
+    named.map(|(name, path)| (name, fs::read(path).unwrap())).collect()
+}
 
 /// A run of three steps, with a checkpoint after each.
 fn trained(folder: &Path, name: &str, more: &str) -> PathBuf {

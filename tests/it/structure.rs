@@ -1,5 +1,5 @@
 //! The shape of the source, as ARCHITECTURE.md promises it: no circle of imports between the rooms of `src/`, nor between
-//! the files of `src/model`; short files and short functions.
+//! the files of `src/model`; short files and short functions; pages that fit an editor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -223,4 +223,36 @@ fn scripts_and_styles_of_the_page_are_short() {
         count += 1;
     }
     assert!(count >= 9, "the scripts are found");
+}
+
+/// The pages that people read, but the two logs, and the reference that `reckon config` prints.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let entries = |folder: &str| -> Vec<PathBuf> {
+        std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let pages = [entries(""), entries("docs")].concat().into_iter();
+    let of_folders = [entries(""), entries("examples")].concat().into_iter().map(|folder| folder.join("README.md"));
+    let is_page = |path: &PathBuf| {
+        let others = ["docs/log.md", "docs/config.md", "CHANGELOG.md"].iter().any(|other| path.ends_with(other));
+        path.extension().is_some_and(|extension| extension == "md") && path.is_file() && !others
+    };
+    pages.chain(of_folders).filter(is_page).collect()
+}
+
+#[test]
+fn lines_of_prose_fit_120_columns() {
+    let pages = pages();
+    assert!(pages.len() > 30, "the pages are found");
+    for page in pages {
+        let (text, mut in_code) = (std::fs::read_to_string(&page).unwrap(), false);
+        for (number, line) in text.lines().enumerate() {
+            in_code ^= line.trim_start().starts_with("```");
+            // What stands in backticks is not broken.
+            let can_be_broken = line.split('`').step_by(2).any(|prose| prose.trim().contains(' '));
+            let is_prose = !in_code && !line.trim_start().starts_with('|') && can_be_broken;
+            let columns = line.chars().count();
+            assert!(!is_prose || columns <= 120, "{}:{}: {columns} columns", page.display(), number + 1);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! in it are left to `lines`, `csv` and `parquet`.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -39,6 +39,9 @@ impl Source {
     /// Opens a file of rows.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let io = |cause| Error::Io { path: path.into(), cause };
+        if let Some(problem) = not_a_file(path) {
+            return Err(Error::Foreign { path: path.into(), problem });
+        }
         let mut file = File::open(path).map_err(io)?;
         let start = first_bytes(&mut file).map_err(io)?;
         file.rewind().map_err(io)?;
@@ -60,6 +63,17 @@ impl Source {
         let plain = unpacked(path);
         let is_table = has_ending(&plain, "csv") || has_ending(&plain, "tsv");
         Ok(if is_table { Self::Csv(text) } else { Self::Json(text) })
+    }
+}
+
+/// What stands at a path in place of a file, and the way out.
+fn not_a_file(path: &Path) -> Option<&'static str> {
+    match path.metadata() {
+        Ok(there) if there.is_dir() => Some("it is a folder: name the files in it"),
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(
+            "there is no such file: check the path, which is relative to the current folder unless it begins with /",
+        ),
+        _ => None,
     }
 }
 

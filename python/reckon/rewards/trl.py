@@ -35,6 +35,7 @@ def reward(
     """A reward function of a verifier, of a rubric, or of a kind with its options.
 
     `answer` is the column of the dataset with the reference; all columns are handed to the verifier under their names.
+    What a `rollout_func` returns as `tool_rewards`, a list for each completion, is what kind `environment` reads.
     `name` is what TRL calls the reward in its logs.
     """
     if options and not isinstance(judge, str):
@@ -43,7 +44,7 @@ def reward(
     needs_answer = isinstance(rule, Verifier) and rule.kind in NEED_ANSWER
 
     def function(prompts: list[Said], completions: list[Said], **columns: Any) -> list[Optional[float]]:
-        ids = columns.pop("completion_ids", None)
+        ids, given = columns.pop("completion_ids", None), columns.pop("tool_rewards", None)
         rows = {key: value for key, value in columns.items() if key not in NOT_COLUMNS}
         if needs_answer and answer not in columns:
             known = ", ".join(sorted(rows)) or "none"
@@ -55,6 +56,8 @@ def reward(
         rows.setdefault("question", [text(prompt) for prompt in prompts])
         if ids is not None:
             rows["tokens"] = ids
+        if given is not None:
+            rows["rewards"] = given
         texts = [text(completion) for completion in completions]
         if isinstance(rule, Rubric):
             return [score.total for score in rule.score_batch(answers, texts, **rows)]

@@ -30,9 +30,12 @@ def compute_score(
     """What verl's own scorers for mathematics return: `score`, `acc` (whether it passes) and `pred` (what was read).
 
     `ground_truth` is the reference, and the columns that the verifier needs are looked for in `extra_info`; a
-    `ground_truth` that is a dict, as of countdown (`{"target": ..., "numbers": ...}`), has them itself.
+    `ground_truth` that is a dict, as of countdown (`{"target": ..., "numbers": ...}`), has them itself. What verl's
+    tools gave, `tool_rewards` in there, is what kind `environment` reads.
     """
     columns = dict(extra_info or {})
+    if "tool_rewards" in columns:
+        columns["rewards"] = columns.pop("tool_rewards")
     for name in ("answer", "completion", "question"):
         columns.pop(name, None)
     answer = ground_truth

@@ -123,7 +123,9 @@ def trl_arguments(batch, config):
     ]
     ids = [row.get("token_ids", []) for row in batch]
     logs = {"log_extra": lambda *_: None, "log_metric": lambda *_: None, "trainer_state": None}
-    return {**columns, **logs, "prompts": prompts, "completions": completions, "completion_ids": ids}
+    # Beside TRL's own, as it hands on what a `rollout_func` returns.
+    given = {"tool_rewards": [row["rewards"] for row in batch]}
+    return {**columns, **logs, **given, "prompts": prompts, "completions": completions, "completion_ids": ids}
 
 
 def other_form(error, conversational):
@@ -175,12 +177,16 @@ def verl(function, config):
 
     def judge(call):
         info = call["info"]
+        extra_info = info.get("extra_info")
+        if extra_info is None or isinstance(extra_info, dict):
+            # Where verl's agent loop puts what its tools gave.
+            extra_info = {**(extra_info or {}), "tool_rewards": call["rewards"]}
         reward_model = info["reward_model"] if isinstance(info.get("reward_model"), dict) else {}
         arguments = {
             "data_source": info.get("data_source"),
             "solution_str": call["completion"],
             "ground_truth": reward_model.get("ground_truth", call["answer"]),
-            "extra_info": info.get("extra_info"),
+            "extra_info": extra_info,
         }
         if batched:
             lists = {name + "s": [argument] for name, argument in arguments.items()}

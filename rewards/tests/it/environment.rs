@@ -129,3 +129,25 @@ fn functions_and_programs_of_ones_own_see_the_rewards() {
         verifier(&format!("kind = 'command'\ncommand = ['sh', '-c', '''{script}''']\npool = {{workers = 1}}"));
     assert_eq!(rewards(command.verify_batch(&played).unwrap()), [1.0, 0.0]);
 }
+
+#[test]
+fn functions_of_trl_and_verl_are_told_what_tools_gave_and_each_finds_it_where_it_would_look() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plugins");
+    let rows = [json!({}), json!({"tool_rewards": [9], "extra_info": {"index": 3}})];
+    for (kind, entry, keys, expected) in [
+        ("python_trl", "trl.py:what_tools_gave", "", [[-1.5, 0.0]; 2]),
+        ("python_trl", "trl.py:what_tools_gave", "scope = 'completion'", [[-1.5, 0.0]; 2]),
+        ("python_trl", "trl.py:what_tools_gave_among_others", "", [[-1.5, 0.0]; 2]),
+        ("python_verl", "verl.py:what_tools_gave", "", [[-1.5, 0.0], [1.5, 3.0]]),
+        ("python_verl", "verl.py:what_tools_gave_batched", "", [[-1.5, 0.0]; 2]),
+    ] {
+        let verifier = verifier(&format!("kind = '{kind}'\nentry = '{folder}/{entry}'\n{keys}"));
+        for (row, expected) in rows.iter().zip(expected) {
+            let example = example("4", row.clone());
+            let played =
+                [&[0.5, -2.0][..], &[]].map(|rewards| Submission { rewards, ..Submission::new(&example, "x") });
+            let verdicts = verifier.verify_batch(&played).unwrap();
+            assert_eq!(verdicts.iter().map(|v| v.reward).collect::<Vec<_>>(), expected, "{entry} {keys}: {row}");
+        }
+    }
+}

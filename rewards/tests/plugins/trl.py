@@ -29,3 +29,11 @@ def asks_for_messages(prompts, completions, **kwargs):
 
 def too_few(completions, **kwargs):
     return [1.0]
+
+
+def what_tools_gave(completions, tool_rewards):
+    return [sum(given) for given in tool_rewards]
+
+
+def what_tools_gave_among_others(**kwargs):
+    return [sum(given) for given in kwargs["tool_rewards"]]

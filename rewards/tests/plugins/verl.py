@@ -13,3 +13,11 @@ def batched(data_sources, solution_strs, ground_truths, extra_infos, **kwargs):
 
 def with_kwargs(data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
     return (solution_str == ground_truth) + bonus
+
+
+def what_tools_gave(data_source, solution_str, ground_truth, extra_info):
+    return sum(extra_info["tool_rewards"]) + extra_info.get("index", 0)
+
+
+def what_tools_gave_batched(data_sources, solution_strs, ground_truths, extra_infos):
+    return [sum(extra_info["tool_rewards"]) for extra_info in extra_infos]

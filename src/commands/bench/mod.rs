@@ -1,8 +1,8 @@
 //! `reckon bench`: sampling and update on a job that other trainers can be given too.
 //!
 //! A decoder with random weights, prompts of random tokens, completions of exactly `--new` tokens, then updates over
-//! them: one, unless `--completions-per-update` asks for more. Median of the timed steps after one to warm up. Which decoder is said in `shape`, and what the machine
-//! could do at most is found in `limits`.
+//! them: one, unless `--completions-per-update` asks for more. Median of the timed steps after one to warm up. Which
+//! decoder is said in `shape`, and what the machine could do at most is found in `limits`.
 
 mod limits;
 mod shape;
@@ -15,6 +15,7 @@ use reckon_datasets::{Counted, Example};
 use serde_json::json;
 use tokenizers::Tokenizer;
 
+use super::arguments::whole;
 use crate::config::{ComputeConfig, DeviceChoice, GrpoConfig, OptimConfig, PrecisionChoice};
 use crate::grpo::{TrainSample, micro_batches, mini_batches, token_losses};
 use crate::model::files::folder::read_tokenizer;
@@ -37,31 +38,31 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = PrecisionChoice::Fp32)]
     precision: PrecisionChoice,
     /// Tokens of each prompt.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 16)]
     prompt: usize,
     /// Prompts a step.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 16)]
     prompts: usize,
     /// Completions a prompt.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 16)]
     group: usize,
     /// New tokens of each completion.
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 128)]
     new: usize,
     /// Completions an update; 0 makes one update of all.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_parser = whole::<usize>(0), default_value_t = 0)]
     completions_per_update: usize,
     /// Timed steps.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 5)]
     steps: usize,
     /// Threads; 0 takes one for each core.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_parser = whole::<usize>(0), default_value_t = 0)]
     threads: usize,
     /// Most rows sampled at a time, over all threads; a small model takes no more than stay in its caches.
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 128)]
     capacity: usize,
     /// Most tokens of a micro-batch; 0 takes what a run would.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_parser = whole::<usize>(0), default_value_t = 0)]
     micro_batch_tokens: usize,
     /// Compute layers again in the backward.
     #[arg(long)]

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::super::arguments::whole;
 use crate::model::files::folder::read_config;
 use crate::model::layout::{LayerLayout, Mlp};
 use crate::model::{Layout, ModelConfig};
@@ -34,22 +35,22 @@ pub(super) struct ShapeArgs {
     #[arg(long, value_enum, default_value_t = Name::Common)]
     shape: Name,
     /// Width of the residual stream.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1))]
     d: Option<usize>,
     /// Layers.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1))]
     layers: Option<usize>,
     /// Query heads.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1))]
     heads: Option<usize>,
     /// Key and value heads; as many as query heads where only those are given.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1))]
     kv_heads: Option<usize>,
     /// Width of the feed-forward layer.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1))]
     ffn: Option<usize>,
     /// Size of the vocabulary.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1))]
     vocab: Option<usize>,
 }
 

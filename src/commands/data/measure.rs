@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail, ensure};
 use reckon_rewards::Registry;
 
+use super::super::arguments::whole;
 use super::super::{ConfigArgs, judge, policies};
 use crate::behaviours::Behaviours;
 use crate::environment::Environment;
@@ -23,7 +24,7 @@ pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
     /// Completions of each row.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 8)]
     samples: usize,
     /// The file of rates; one that is there is gone on with.
     #[arg(long)]
@@ -31,7 +32,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
-    ensure!(args.samples > 0, "--samples must be above 0");
     let config = args.config.load()?;
     config.validate()?;
     let mut policy = match config.lora {

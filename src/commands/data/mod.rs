@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use reckon_datasets::Dataset;
 use reckon_rewards::{Registry, Rubric, VerifierError};
 
+use super::arguments::whole;
 use super::{ConfigArgs, judge, open_prompts};
 use crate::config::TrainConfig;
 use crate::output::say;
@@ -29,11 +30,11 @@ enum Action {
     Show {
         #[command(flatten)]
         config: ConfigArgs,
-        /// How many.
-        #[arg(long, default_value_t = 3)]
+        /// How many prompts.
+        #[arg(long, value_parser = whole::<usize>(1), default_value_t = 3)]
         count: usize,
-        /// The first, counted from 0 in the order of the run.
-        #[arg(long, default_value_t = 0)]
+        /// Number of the first one, counted from 0 in the order of the run.
+        #[arg(long, value_parser = whole::<u64>(0), default_value_t = 0)]
         from: u64,
         /// Held-out prompts instead of those trained on.
         #[arg(long, conflicts_with = "from")]

@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, bail, ensure};
 use reckon_rewards::Registry;
 
-use super::signals;
+use super::{config_text, signals};
 use crate::config::{ExperimentConfig, Target, TrainConfig};
-use crate::disk::{read_text, write_file};
+use crate::disk::write_file;
 use crate::output::{note, print};
 use crate::progress::Bars;
 use crate::strict;
@@ -39,7 +39,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
     let source = args.file.display().to_string();
-    let config: ExperimentConfig = strict::load(&read_text(&args.file)?, &source, &args.sets)?;
+    let config: ExperimentConfig = strict::load(&config_text(&args.file)?, &source, &args.sets)?;
     config.validate().with_context(|| source.clone())?;
     let out = args.out.unwrap_or_else(|| default_out(&args.file));
     let folder = args.file.parent().unwrap_or(Path::new("")).to_owned();

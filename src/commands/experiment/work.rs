@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, bail};
 use reckon_rewards::Registry;
 
-use super::super::{sft, train};
+use super::super::{config_text, sft, train};
 use crate::checkpoint::latest;
 use crate::config::{ArmConfig, BaseConfig, ExperimentConfig, SftConfig, SftModel, TrainConfig};
 use crate::disk::{read_text, write_file};
@@ -107,7 +107,7 @@ impl Experiment<'_> {
     fn sft_config(&self, base: &BaseConfig) -> Result<SftConfig> {
         let path = self.folder.join(&base.sft);
         let sets = [self.threads(), base.set.clone()].concat();
-        let mut config: SftConfig = strict::load(&read_text(&path)?, &path.display().to_string(), &sets)?;
+        let mut config: SftConfig = strict::load(&config_text(&path)?, &path.display().to_string(), &sets)?;
         if let Some(from) = &base.from {
             config.model = SftModel { path: Some(self.base_folder(from)), ..SftModel::default() };
         }
@@ -119,7 +119,7 @@ impl Experiment<'_> {
         let mut sets = [self.threads(), self.config.set.clone(), arm.set.clone()].concat();
         sets.push(format!("seed={seed}"));
         let source = format!("{} of arm {:?}", path.display(), arm.name);
-        let mut config: TrainConfig = strict::load(&read_text(&path)?, &source, &sets)?;
+        let mut config: TrainConfig = strict::load(&config_text(&path)?, &source, &sets)?;
         if let Some(base) = &arm.base {
             config.model.path = self.base_folder(base).to_string_lossy().into_owned();
             config.model.revision = None;

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 
 use super::policies;
 use crate::checkpoint;
-use crate::disk::write_folder;
+use crate::disk::{entries, write_folder};
 use crate::model::files::gguf::Mix;
 use crate::model::files::peft;
 use crate::model::{ModelFolder, Parameters, SaveDtype};
@@ -22,7 +22,7 @@ pub(super) struct Args {
     /// A run (its newest checkpoint is taken), a checkpoint, any model folder, GGUF file or adapter, or
     /// `builtin:countdown`.
     source: PathBuf,
-    /// Folder to write, or file with --gguf; it is replaced when it exists.
+    /// Folder to write, or file with --gguf; a model that is there is replaced.
     #[arg(long)]
     out: PathBuf,
     /// Type of the written weights; that of the model which training began with when not given, and f32 for an adapter.
@@ -67,10 +67,25 @@ fn write_files(model: &ModelFolder<Parameters>, args: &Args, stored: SaveDtype, 
     let adapter = model.weights.adapter().filter(|_| args.adapter);
     ensure!(adapter.is_some() || !args.adapter, "{} has no adapter: it was trained without [lora]", source.display());
     let dtype = args.dtype.unwrap_or(if args.adapter { SaveDtype::F32 } else { stored });
+    ensure!(
+        can_be_replaced(&args.out)?,
+        "{} holds something else than a model, which would be lost: remove it, or name another folder by --out",
+        args.out.display()
+    );
     write_folder(&args.out, |path| match adapter {
         Some(adapter) => peft::write(path, adapter, dtype),
         None if args.untied => model.save_untied(path, dtype),
         None => model.save_merged(path, dtype),
     })?;
     say!("{} from {}, as {}", args.out.display(), source.display(), dtype.torch_name())
+}
+
+/// Whether nothing is lost where this becomes a model: there is nothing, an empty folder, or a model or adapter.
+fn can_be_replaced(path: &Path) -> Result<bool> {
+    if !path.is_dir() {
+        return Ok(!path.exists());
+    }
+    let there = entries(path)?;
+    let is_model = ["config.json", peft::CONFIG].iter().any(|config| path.join(config).is_file());
+    Ok(there.is_empty() || is_model && there.iter().all(|entry| entry.is_file()))
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use reckon_rewards::{Audit, Registry, Rubric, Scope};
 
+use super::super::arguments::whole;
 use super::super::{ConfigArgs, load_companions};
 use crate::output::say;
 use crate::prompt::Source;
@@ -18,7 +19,7 @@ pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
     /// Rows to look at: the first this many, instead of all rows of a file and 1000 of generated data.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>(1))]
     rows: Option<usize>,
     /// Look at the held-out rows instead of those to train on.
     #[arg(long)]

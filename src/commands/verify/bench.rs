@@ -9,6 +9,7 @@ use reckon_datasets::Example;
 use reckon_rewards::{Registry, Rubric, Submission};
 use serde_json::json;
 
+use super::super::arguments::whole;
 use super::super::{ConfigArgs, load_companions};
 use super::{VerifierArgs, read_rows};
 use crate::output::say;
@@ -32,10 +33,10 @@ pub(super) struct Args {
     #[arg(long, requires = "kind")]
     file: Option<PathBuf>,
     /// Verdicts to take.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 100_000)]
     verdicts: usize,
     /// Completions judged in one call.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_parser = whole::<usize>(1), default_value_t = 1)]
     batch: usize,
     /// Print one JSON object.
     #[arg(long)]
@@ -43,7 +44,6 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
-    ensure!(args.verdicts > 0 && args.batch > 0, "--verdicts and --batch must be above 0");
     let (rubric, rows) = match (&args.kind, &args.file) {
         (Some(kind), Some(file)) => {
             (VerifierArgs { kind: kind.clone(), sets: args.sets }.build(registry)?, read_rows(file)?)

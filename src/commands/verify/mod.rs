@@ -1,4 +1,4 @@
-//! `reckon verify`: verdicts without a model, a file an action.
+//! `reckon verify`: verdicts without a model, one file for each action.
 
 mod audit;
 mod bench;

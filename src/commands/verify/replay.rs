@@ -7,12 +7,9 @@ use anyhow::{Result, ensure};
 use reckon_rewards::{Registry, Rubric, Score, Verdict};
 use serde::Serialize;
 
-use super::super::judge;
-use crate::config::TrainConfig;
-use crate::disk::read_text;
+use super::super::{config_of_run, judge};
 use crate::output::say;
 use crate::run::rollouts;
-use crate::strict;
 
 /// Differences that are shown.
 const SHOWN: usize = 5;
@@ -49,8 +46,7 @@ struct Difference {
 }
 
 pub(super) fn run(args: Args, registry: &Registry) -> Result<()> {
-    let path = args.run.join("config.toml");
-    let config: TrainConfig = strict::load(&read_text(&path)?, &path.display().to_string(), &[])?;
+    let config = config_of_run(&args.run)?;
     let judge = judge(&config, registry)?;
     let mut replay = Replay::default();
     for file in rollouts::files(&args.run)? {

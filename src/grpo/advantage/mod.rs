@@ -93,7 +93,7 @@ impl AdvantageKind {
 /// The advantage of every token, in the shape of `groups`. A rollout without a reward was not judged: it is in no mean and
 /// in no deviation, and its advantage is 0.
 ///
-/// Sums are taken in f64. A rollout that no other of its group was judged beside has no sibling to be compared with: its
+/// Sums are taken in f64. A rollout that is the only judged one of its group has nothing to be compared with: its
 /// advantage is 0, but for kinds that look beyond the group. So is, exactly, every advantage of a group whose rewards are
 /// all equal. `k` is that of [`AdvantageKind::PassAtK`].
 pub fn advantages(groups: &[Outcomes], kind: AdvantageKind, k: usize) -> Vec<Vec<Vec<f32>>> {

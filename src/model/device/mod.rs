@@ -19,6 +19,7 @@ mod widths;
 mod workspace;
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -230,7 +231,7 @@ impl DeviceModel {
                 }
             }
             self.last_norm_backward(&weights, micro, &input, ws)?;
-            let run = self.run(&weights, &routers, &input, &ws.forward);
+            let run = self.run(&weights, &routers, &input, &ws.forward)?;
             let (segments, tiles) = (&input.segments, input.tiles.all());
             let back = Backward { run, segments, tiles, ws, balance_slopes: beside.balance_slopes };
             for index in (0..weights.layers.len()).rev() {
@@ -338,11 +339,12 @@ impl DeviceModel {
         routers: &'a RouterRecord<'a>,
         input: &'a Input,
         ws: &'a Forward,
-    ) -> Run<'a> {
+    ) -> Result<Run<'a>> {
         let (positions, segments) = (input.positions.all(), &input.segments);
         let context = Context::Segments { segments, tiles: input.tiles.all() };
-        let memory = Some(Memory { sequences: &input.sequences, states: None });
-        Run { model: self, weights, t: positions.len(), positions, context, memory, routers, ws }
+        let sequences = self.decoder.delta.map(|_| input.sequences(&self.device)).transpose()?;
+        let memory = sequences.map(|sequences| Memory { sequences, states: None });
+        Ok(Run { model: self, weights, t: positions.len(), positions, context, memory, routers, ws })
     }
 
     /// Leaves the hidden states and what the backward needs in the workspace.
@@ -365,7 +367,7 @@ impl DeviceModel {
     /// Leaves the hidden states that predict a target, those of all tokens, and what the backward needs.
     fn predict(&self, weights: &DeviceWeights, routers: &RouterRecord, input: &Input, ws: &Workspace) -> Result<()> {
         let (hidden, rows) = (self.decoder.hidden, input.rows.all());
-        let all = self.run(weights, routers, input, &ws.forward).hidden(input.tokens.all())?;
+        let all = self.run(weights, routers, input, &ws.forward)?.hidden(input.tokens.all())?;
         embedding::take_rows(rows, all, ws.predicting.part(0..rows.len() * hidden), hidden)
     }
 
@@ -444,13 +446,13 @@ struct Input {
     targets: Buffer<u32>,
     segments: Vec<Segment>,
     tiles: Buffer<[u32; 3]>,
-    sequences: Sequences,
+    /// Made when a model with delta nets reads it, the policy or its teacher.
+    sequences: OnceCell<Sequences>,
 }
 
 impl Input {
     fn new(device: &Device, micro: &MicroBatch) -> Result<Self> {
         let upload = |values: &[u32]| device.upload(Class::Activations, values);
-        let runs = micro.segments.iter().map(|segment| (segment.rows.clone(), None));
         Ok(Self {
             tokens: upload(&micro.tokens)?,
             positions: upload(&micro.positions)?,
@@ -458,8 +460,18 @@ impl Input {
             targets: upload(&micro.targets)?,
             segments: micro.segments.clone(),
             tiles: attention::upload_tiles(device, &micro.segments)?,
-            sequences: Sequences::new(device, Class::Activations, runs)?,
+            sequences: OnceCell::new(),
         })
+    }
+
+    /// The sequences as delta nets go through them.
+    fn sequences(&self, device: &Device) -> Result<&Sequences> {
+        if let Some(sequences) = self.sequences.get() {
+            return Ok(sequences);
+        }
+        let runs = self.segments.iter().map(|segment| (segment.rows.clone(), None));
+        let sequences = Sequences::new(device, Class::Activations, runs)?;
+        Ok(self.sequences.get_or_init(|| sequences))
     }
 }
 
