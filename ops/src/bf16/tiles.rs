@@ -48,11 +48,15 @@ impl Operand {
 
     fn shape(&mut self, outer: usize, inner: usize) {
         (self.outer, self.inner) = (outer, inner);
-        // Never shortened: to grow again would write what is then filled anyway, a twentieth of an update.
-        let count = self.panels() * self.tiles();
-        if self.tiles.len() < count {
-            self.tiles.resize(count, Tile([[0; SIDE]; SIDE]));
+        // Never shortened: to grow again would write what is then filled anyway.
+        if self.tiles.len() < self.count() {
+            self.tiles.resize(self.count(), Tile([[0; SIDE]; SIDE]));
         }
+    }
+
+    /// All tiles.
+    fn count(&self) -> usize {
+        self.panels() * self.tiles()
     }
 
     /// Tiles along the outer dimension.
@@ -114,8 +118,8 @@ impl Operand {
 
     /// Fills each panel, which begins with an outer index.
     fn fill(&mut self, team: &Team, fill: impl Fn(&mut [Tile], usize) + Sync) {
-        let (tiles, panels, count) = (self.tiles().max(1), self.panels(), self.panels() * self.tiles());
-        let piece = team.piece(panels);
+        let (tiles, count) = (self.tiles().max(1), self.count());
+        let piece = team.piece(self.panels());
         let pieces = self.tiles[..count].chunks_mut(piece * tiles).zip((0..).step_by(piece * SIDE));
         team.each(pieces, |(panels, first)| {
             panels.chunks_exact_mut(tiles).zip((first..).step_by(SIDE)).for_each(|(panel, first)| fill(panel, first));
@@ -281,7 +285,7 @@ pub(crate) fn turned(weights: &Operand, inner: usize, outer: Range<usize>, to: &
     let panels = weights.panels();
     let columns = DEPTH.min(weights.inner - inner * DEPTH);
     to.shape(columns, (weights.outer - outer.start * SIDE).min(outer.len() * SIDE));
-    let (tiles, count) = (to.tiles(), to.panels() * to.tiles());
+    let (tiles, count) = (to.tiles(), to.count());
     let (first, second) = to.tiles[..count].split_at_mut(tiles);
     // Two tiles with a line for each column of the weights; without a copy, for it would take as long as all else.
     let mut rows = [Tile([[0; SIDE]; SIDE]); 2];
