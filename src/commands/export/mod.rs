@@ -43,6 +43,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
+    ensure!(
+        args.gguf.is_some() || can_be_replaced(&args.out)?,
+        "{} holds something else than a model, which would be lost: remove it, or name another folder by --out",
+        args.out.display()
+    );
     let source = match checkpoint::latest(&args.source.join("checkpoints"))? {
         Some((_, path)) => path,
         None => args.source.clone(),
@@ -67,11 +72,6 @@ fn write_files(model: &ModelFolder<Parameters>, args: &Args, stored: SaveDtype, 
     let adapter = model.weights.adapter().filter(|_| args.adapter);
     ensure!(adapter.is_some() || !args.adapter, "{} has no adapter: it was trained without [lora]", source.display());
     let dtype = args.dtype.unwrap_or(if args.adapter { SaveDtype::F32 } else { stored });
-    ensure!(
-        can_be_replaced(&args.out)?,
-        "{} holds something else than a model, which would be lost: remove it, or name another folder by --out",
-        args.out.display()
-    );
     write_folder(&args.out, |path| match adapter {
         Some(adapter) => peft::write(path, adapter, dtype),
         None if args.untied => model.save_untied(path, dtype),
