@@ -23,7 +23,7 @@ pub(super) struct Args {
     /// What clients call it; its path without one.
     #[arg(long)]
     name: Option<String>,
-    /// Completions sampled at a time.
+    /// Most completions sampled at a time.
     #[arg(long, value_parser = whole::<usize>(1), default_value_t = 64)]
     capacity: usize,
     /// Tokens of a completion where a request does not say.

@@ -44,7 +44,7 @@ const MAX_REQUEST: usize = 16 << 20;
 pub struct Served {
     /// What clients call it.
     pub name: String,
-    /// Completions sampled at a time.
+    /// Most completions sampled at a time.
     pub capacity: usize,
     /// Tokens of a completion where a request does not say.
     pub max_new_tokens: usize,
